@@ -1,0 +1,88 @@
+/* Exact attention over a sequence that is split over ranks. */
+#ifndef LONGSPAN_ATTENTION_H
+#define LONGSPAN_ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "longspan/comm.h"
+#include "longspan/layout.h"
+#include "longspan/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LS_MAX_HEAD_DIM 256
+
+/* Global sizes: b batch, s_q queries, s_k keys, h query heads, h_kv key/value heads (divides h),
+ * d head dimension (1 to 256); type of q, k, v and o: f32, bf16 or f16. */
+struct ls_attention_shape {
+    int64_t b, h, h_kv, s_q, s_k, d;
+    ls_dtype type;
+};
+
+struct ls_attention_options {
+    size_t size;           /* of this struct; LS_ATTENTION_OPTIONS sets it */
+    const char *method;    /* a name of the table of methods; NULL: choose */
+    ls_layout_kind layout; /* LS_LAYOUT_AUTO: the best for method and mask */
+    bool causal;           /* key j is visible to query i iff j <= i + s_k - s_q */
+    bool has_scale;        /* false: scale is 1/sqrt(d) */
+    float scale;
+    int threads; /* OpenMP threads of this rank; 0: as many as OpenMP would use */
+};
+
+#define LS_ATTENTION_OPTIONS                                                                       \
+    {                                                                                              \
+        .size = sizeof(struct ls_attention_options)                                                \
+    }
+
+struct ls_attention_plan;
+
+/* What a plan is and what its last execution did. Strings are borrowed and static. */
+struct ls_attention_report {
+    const char *method;
+    const char *why; /* why this method: "asked for", or the rule that chose it */
+    ls_layout_kind layout;
+    const char *isa;    /* instruction set of the kernels */
+    const char *kernel; /* name of the kernel that computes the tiles */
+    int threads;
+    int tile_q, tile_k;          /* rows and keys of a tile */
+    int64_t tiles_computed;      /* by this rank: tiles with at least one visible pair */
+    int64_t bytes_sent;          /* by this rank */
+    double exposed_comm_seconds; /* this rank spent waiting for communication */
+};
+
+/* Makes everything an execution needs: workspaces, kernels, buffers, an own duplicate of comm.
+ * Collective over comm. Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_EFIT (the method cannot; the
+ * message says why), LS_ENOMEM; the same on every rank. The caller destroys the plan. */
+LS_API ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_comm *comm,
+                                          const struct ls_attention_shape *shape,
+                                          const struct ls_attention_options *options);
+
+/* Collective. Accepts NULL. */
+LS_API void ls_attention_plan_destroy(struct ls_attention_plan *plan);
+
+/* How the plan cuts queries and keys: rank's part is the rows a call of forward expects. */
+LS_API struct ls_layout ls_attention_plan_query_layout(const struct ls_attention_plan *plan);
+LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *plan);
+
+/* Attention of this rank's queries over the whole sequence.
+ *   o    [b, s_q_loc, h, d]     storage type     lse [b, h, s_q_loc] f32, natural logarithm
+ *   q    [b, s_q_loc, h, d]     k, v [b, s_k_loc, h_kv, d], this rank's parts of the layouts
+ * A row that sees no key gives o = 0, lse = -inf. o and lse may not overlap q, k or v.
+ * Collective over the plan's ranks. The hot path allocates nothing.
+ * Errors: LS_ESHAPE, LS_ETYPE (before anything is written, on every rank); LS_ECOMM, after which
+ * o and lse are undefined. */
+LS_API ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
+                                      struct ls_attention_plan *plan, const struct ls_tensor *q,
+                                      const struct ls_tensor *k, const struct ls_tensor *v);
+
+/* Describes the plan and, after an execution, what that did on this rank. */
+LS_API void ls_attention_plan_describe(struct ls_attention_report *out,
+                                       const struct ls_attention_plan *plan);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
