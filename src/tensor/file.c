@@ -1,0 +1,152 @@
+#include "tensor/file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tensor/npy.h"
+#include "tensor/safetensors.h"
+#include "tensor/transfer.h"
+
+struct ls_tensor_file {
+    char *path;
+    int fd;
+    int count;
+    struct ls_file_tensor *tensors;
+};
+
+/* A pipe or device is refused: its size is unknown, and ranks could not read it in parallel. */
+static ls_status open_regular(struct ls_source *out, const char *path)
+{
+    struct stat about = {0};
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* never waits for a pipe */
+
+    if (fd < 0) return ls_fail(LS_EFILE, "%s: cannot open: %s", path, strerror(errno));
+    if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode)) {
+        *out = (struct ls_source){.path = path, .fd = fd, .bytes = about.st_size};
+        return LS_OK;
+    }
+    close(fd);
+    return ls_fail(LS_EFILE, "%s: is %s, not a file of tensors", path,
+                   S_ISDIR(about.st_mode) ? "a folder" : "a pipe or device");
+}
+
+static ls_status fail_unknown(const struct ls_source *source, const char *start, size_t length)
+{
+    static const struct {
+        const char *magic, *what;
+    } others[] = {
+        {"PK\003\004", "a zip archive, as .npz and PyTorch files are"},
+        {"\x80", "a Python pickle"},
+        {"GGUF", "a GGUF model"},
+        {"\x89HDF", "an HDF5 file"},
+    };
+    const char *what = length <= LS_SAFETENSORS_PREFIX ? "truncated" : "of an unknown format";
+
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        const size_t n = strlen(others[i].magic);
+
+        if (length >= n && memcmp(start, others[i].magic, n) == 0) what = others[i].what;
+    }
+    return ls_fail(LS_EFORMAT,
+                   "%s: is %s (%lld bytes), neither .npy nor .safetensors: save its arrays as one "
+                   "of these",
+                   source->path, what, (long long)source->bytes);
+}
+
+static ls_status parse_npy(struct ls_file_tensor **out, int *count, const struct ls_source *source)
+{
+    struct ls_file_tensor *const tensor = malloc(sizeof *tensor);
+
+    if (tensor == NULL) return ls_fail(LS_ENOMEM, "%s: no memory for its header", source->path);
+    const ls_status status = ls_npy_parse(tensor, source);
+    if (status != LS_OK) {
+        free(tensor);
+        return status;
+    }
+    *out = tensor;
+    *count = 1;
+    return LS_OK;
+}
+
+static ls_status parse(struct ls_file_tensor **out, int *count, const struct ls_source *source)
+{
+    char start[LS_SAFETENSORS_PREFIX + 1] = {0};
+    const size_t length =
+        source->bytes < (int64_t)sizeof start ? (size_t)source->bytes : sizeof start;
+
+    if (length == 0) return ls_fail(LS_EFORMAT, "%s: is empty", source->path);
+    LS_TRY(ls_read_at(start, source->fd, source->path, (int64_t)length, 0));
+    if (memcmp(start, LS_NPY_MAGIC, LS_NPY_MAGIC_LENGTH) == 0) return parse_npy(out, count, source);
+    if (start[LS_SAFETENSORS_PREFIX] == '{') return ls_safetensors_parse(out, count, source);
+    return fail_unknown(source, start, length);
+}
+
+ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path)
+{
+    struct ls_tensor_file *file;
+    struct ls_source source;
+    ls_status status;
+
+    LS_TRY(open_regular(&source, path));
+    file = calloc(1, sizeof *file);
+    if (file != NULL) file->path = strdup(path);
+    if (file == NULL || file->path == NULL) {
+        status = ls_fail(LS_ENOMEM, "%s: no memory to open it", path);
+        goto fail;
+    }
+    LS_TRY_GOTO(status, parse(&file->tensors, &file->count, &source), fail);
+    file->fd = source.fd;
+    *out = file;
+    return LS_OK;
+fail:
+    close(source.fd);
+    if (file != NULL) free(file->path);
+    free(file);
+    return status;
+}
+
+void ls_tensor_file_close(struct ls_tensor_file *file)
+{
+    if (file == NULL) return;
+    close(file->fd);
+    free(file->tensors);
+    free(file->path);
+    free(file);
+}
+
+int ls_tensor_file_count(const struct ls_tensor_file *file)
+{
+    return file->count;
+}
+
+const struct ls_file_tensor *ls_tensor_file_at(const struct ls_tensor_file *file, int i)
+{
+    return &file->tensors[i];
+}
+
+const char *ls_tensor_file_path(const struct ls_tensor_file *file)
+{
+    return file->path;
+}
+
+const struct ls_file_tensor *ls_tensor_file_find(const struct ls_tensor_file *file,
+                                                 const char *name)
+{
+    for (int i = 0; i < file->count; i++)
+        if (strcmp(file->tensors[i].name, name) == 0) return &file->tensors[i];
+    return NULL;
+}
+
+ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
+                              const struct ls_file_tensor *tensor, int64_t first, int64_t n)
+{
+    const int64_t size = ls_dtype_size(tensor->type);
+
+    assert(ls_extent_holds(tensor, first, n));
+    return ls_read_at(out, file->fd, file->path, n * size, tensor->offset + first * size);
+}

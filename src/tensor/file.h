@@ -1,0 +1,74 @@
+/* Tensors in files: .npy (one tensor, f16 f32 f64) and .safetensors (several, named, also bf16).
+ * Opening checks everything a header can say; elements are then read and written in place by any
+ * number of ranks at once (pread, pwrite). Nothing is trusted: every size is checked against the
+ * file before it is used. */
+#ifndef LS_TENSOR_FILE_H
+#define LS_TENSOR_FILE_H
+
+#include "base/status.h"
+#include "longspan/tensor.h"
+
+#define LS_NAME_LENGTH 64
+
+struct ls_file_tensor {
+    char name[LS_NAME_LENGTH]; /* "" in a .npy file */
+    ls_dtype type;
+    int ndim;
+    int64_t dim[LS_MAX_DIMS];
+    int64_t offset; /* of the first element, bytes from the start of the file */
+};
+
+struct ls_tensor_file;
+
+/* Reads and checks the header; the format is known by content (magic), not by name. Tensors with
+ * more than LS_MAX_DIMS dimensions, or of a type not in ls_dtype, are refused.
+ * The caller closes it. Errors: LS_EFILE (cannot be opened), LS_EFORMAT, LS_ETYPE; the message
+ * names the file. Not collective. */
+ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path);
+void ls_tensor_file_close(struct ls_tensor_file *file);
+
+int ls_tensor_file_count(const struct ls_tensor_file *file);
+const struct ls_file_tensor *ls_tensor_file_at(const struct ls_tensor_file *file, int i);
+const char *ls_tensor_file_path(const struct ls_tensor_file *file);
+
+/* NULL if there is none of that name. */
+const struct ls_file_tensor *ls_tensor_file_find(const struct ls_tensor_file *file,
+                                                 const char *name);
+
+/* Elements [first, first + n) of the tensor's contiguous data, in its own type.
+ * Errors: LS_EIO. */
+ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
+                              const struct ls_file_tensor *tensor, int64_t first, int64_t n);
+
+/* Writing: a .safetensors file appears under its name whole or not at all. One process creates the
+ * writer, which makes a temporary file of the final size beside the target (in $TMPDIR, or /tmp,
+ * where the target exists and is no regular file); others may join it by its temporary name. */
+struct ls_tensor_writer;
+
+/* tensors[i].offset is ignored and computed. Not collective. The caller commits or aborts it.
+ * Errors: LS_EFILE: the folder is missing or not writable, said with both names; LS_EIO: disk full
+ * (space is reserved here, before anybody computes). */
+ls_status ls_tensor_writer_create(struct ls_tensor_writer **out, const char *path,
+                                  const struct ls_file_tensor *tensors, int count);
+
+/* Opens the temporary file of a writer that another process created with the same arguments. Such
+ * a writer may write; neither commit nor abort removes or renames anything. Errors: LS_EFILE. */
+ls_status ls_tensor_writer_join(struct ls_tensor_writer **out, const char *temporary,
+                                const struct ls_file_tensor *tensors, int count);
+
+const char *ls_tensor_writer_temporary(const struct ls_tensor_writer *writer);
+
+/* Elements [first, first + n) of tensor i, given in its type. Errors: LS_EIO. */
+ls_status ls_tensor_writer_write(struct ls_tensor_writer *writer, int i, int64_t first, int64_t n,
+                                 const void *in);
+
+/* Makes the file appear: fsync and rename, or, where the target is no regular file, copies the
+ * bytes into it. Frees the writer, also on failure (nothing is left behind then). A joined writer
+ * only makes sure that its own bytes have arrived: where ranks share a network file system they
+ * commit before the creator does. Errors: LS_EIO. */
+ls_status ls_tensor_writer_commit(struct ls_tensor_writer *writer);
+
+/* Removes the temporary file (its creator only) and frees the writer. Accepts NULL. */
+void ls_tensor_writer_abort(struct ls_tensor_writer *writer);
+
+#endif

@@ -1,0 +1,31 @@
+/* Where a written file goes: what its path means, and the temporary file that is filled first. */
+#ifndef LS_TENSOR_TARGET_H
+#define LS_TENSOR_TARGET_H
+
+#include "base/status.h"
+
+#define LS_NO_SINK (-1)
+
+struct ls_target {
+    char *path;      /* the file that will appear, links followed; as given if it is a sink */
+    char *temporary; /* absolute; NULL once it has become the target */
+    int fd;          /* of the temporary file, for reading and writing */
+    int sink;        /* open for writing if the target exists and is no regular file */
+    bool joined;     /* the temporary file is another process's */
+};
+
+/* Creates the temporary file: beside the target, so that it can be renamed, or in $TMPDIR (/tmp)
+ * if the target is a sink. Errors: LS_EFILE, LS_EIO (disk full), LS_ENOMEM. */
+ls_status ls_target_open(struct ls_target *out, const char *path);
+
+/* Opens the temporary file of another process. Errors: LS_EFILE, LS_ENOMEM. */
+ls_status ls_target_join(struct ls_target *out, const char *temporary);
+
+/* Makes the temporary file appear as the target: syncs and renames it, or empties it into the
+ * sink. A joined one is synced only. The target is still to be closed. Errors: LS_EIO. */
+ls_status ls_target_publish(struct ls_target *target);
+
+/* Closes what is open and removes the temporary file if it is ours and still there. */
+void ls_target_close(struct ls_target *target);
+
+#endif

@@ -1,0 +1,205 @@
+#include "tensor/layout.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_P = 9, MAX_S = 3000 };
+
+static const ls_layout_kind kinds[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+/* Calls check for every kind, p to MAX_P and s to MAX_S, in steps that share no factor with a leaf
+ * and at every whole number of leaves, one more and one less. */
+static void for_all_small(void (*check)(const struct ls_layout *layout))
+{
+    for (int k = 0; k < KINDS; k++)
+        for (int p = 1; p <= MAX_P; p++)
+            for (int64_t s = 0; s <= MAX_S; s++)
+                if (s % 67 == 0 || (s + 1) % LS_LEAF <= 2)
+                    check(&(struct ls_layout){.kind = kinds[k], .s = s, .p = p});
+}
+
+static const char *describe(const struct ls_layout *layout)
+{
+    static char text[64];
+
+    snprintf(text, sizeof text, "%s s=%ld p=%d", ls_layout_name(layout->kind), (long)layout->s,
+             layout->p);
+    return text;
+}
+
+static void check_positions(const struct ls_layout *layout)
+{
+    static int seen[MAX_S];
+    int64_t rows = 0;
+
+    memset(seen, 0, sizeof seen);
+    for (int rank = 0; rank < layout->p; rank++) {
+        const int64_t part = ls_layout_part_rows(layout, rank);
+        int64_t last = -1;
+
+        rows += part;
+        for (int64_t row = 0; row < part; row++) {
+            const int64_t position = ls_layout_position(layout, rank, row);
+
+            cr_assert(position > last && position < layout->s, "%s rank %d row %ld: position %ld",
+                      describe(layout), rank, (long)row, (long)position);
+            seen[position]++;
+            last = position;
+        }
+    }
+    cr_assert_eq(rows, layout->s, "%s: parts have %ld rows", describe(layout), (long)rows);
+    for (int64_t i = 0; i < layout->s; i++)
+        cr_assert_eq(seen[i], 1, "%s: position %ld is held %d times", describe(layout), (long)i,
+                     seen[i]);
+}
+
+Test(layout, every_position_is_held_once_in_increasing_order)
+{
+    for_all_small(check_positions);
+}
+
+static void check_leaves(const struct ls_layout *layout)
+{
+    const int64_t leaves = ls_layout_leaves(layout);
+    int64_t held = 0, rows = 0;
+
+    for (int64_t leaf = 0; leaf < leaves; leaf++) {
+        const int64_t leaf_rows = ls_layout_leaf_rows(layout, leaf);
+
+        cr_assert(leaf_rows == LS_LEAF || (leaf == leaves - 1 && leaf_rows > 0),
+                  "%s: leaf %ld has %ld rows", describe(layout), (long)leaf, (long)leaf_rows);
+        rows += leaf_rows;
+    }
+    cr_assert_eq(rows, layout->s, "%s", describe(layout));
+    for (int rank = 0; rank < layout->p; rank++) {
+        const int64_t part = ls_layout_part_leaves(layout, rank);
+        int64_t part_rows = 0;
+
+        held += part;
+        for (int64_t i = 0; i < part; i++) {
+            const int64_t leaf = ls_layout_part_leaf(layout, rank, i);
+
+            cr_assert_eq(part_rows, i * LS_LEAF, "%s rank %d: a short leaf before leaf %ld",
+                         describe(layout), rank, (long)leaf);
+            cr_assert_eq(ls_layout_position(layout, rank, part_rows), leaf * LS_LEAF, "%s rank %d",
+                         describe(layout), rank);
+            part_rows += ls_layout_leaf_rows(layout, leaf);
+        }
+        cr_assert_eq(part_rows, ls_layout_part_rows(layout, rank), "%s rank %d", describe(layout),
+                     rank);
+    }
+    cr_assert_eq(held, leaves, "%s: parts hold %ld of %ld leaves", describe(layout), (long)held,
+                 (long)leaves);
+}
+
+Test(layout, parts_are_whole_leaves_of_which_only_the_last_is_short)
+{
+    for_all_small(check_leaves);
+}
+
+/* Who holds which leaf, dealt one by one as numerics.md and layout.h say. */
+static void deal(int *owner, const struct ls_layout *layout)
+{
+    const int64_t n = ls_layout_leaves(layout);
+    const int p = layout->p, runs = layout->kind == LS_LAYOUT_ZIGZAG ? 2 * p : p;
+    int64_t leaf = 0;
+
+    if (layout->kind == LS_LAYOUT_STRIPED) {
+        for (; leaf < n; leaf++) owner[leaf] = (int)(leaf % p);
+        return;
+    }
+    for (int run = 0; run < runs; run++) {
+        const int64_t length = n / runs + (run < n % runs ? 1 : 0);
+
+        for (int64_t i = 0; i < length; i++) owner[leaf++] = run < p ? run : 2 * p - 1 - run;
+    }
+}
+
+static void check_owners(const struct ls_layout *layout)
+{
+    int owner[MAX_S / LS_LEAF + 1];
+
+    deal(owner, layout);
+    for (int rank = 0; rank < layout->p; rank++)
+        for (int64_t i = 0; i < ls_layout_part_leaves(layout, rank); i++) {
+            const int64_t leaf = ls_layout_part_leaf(layout, rank, i);
+
+            cr_assert_eq(owner[leaf], rank, "%s: rank %d holds leaf %ld of rank %d",
+                         describe(layout), rank, (long)leaf, owner[leaf]);
+        }
+}
+
+Test(layout, leaves_are_dealt_as_described)
+{
+    for_all_small(check_owners);
+}
+
+Test(layout, examples)
+{
+    static const struct {
+        struct ls_layout layout;
+        int rank, n;
+        int64_t leaves[4], rows;
+    } cases[] = {
+        {{LS_LAYOUT_CONTIGUOUS, 3001, 8}, 0, 2, {0, 1}, 512},
+        {{LS_LAYOUT_CONTIGUOUS, 3001, 8}, 4, 1, {8}, 256},
+        {{LS_LAYOUT_CONTIGUOUS, 3001, 8}, 7, 1, {11}, 3001 - 11 * 256},
+        {{LS_LAYOUT_ZIGZAG, 3001, 8}, 0, 1, {0}, 256},
+        {{LS_LAYOUT_ZIGZAG, 3001, 8}, 4, 2, {4, 11}, 256 + 3001 - 11 * 256},
+        {{LS_LAYOUT_ZIGZAG, 2048, 2}, 0, 4, {0, 1, 6, 7}, 1024},
+        {{LS_LAYOUT_ZIGZAG, 2048, 2}, 1, 4, {2, 3, 4, 5}, 1024},
+        {{LS_LAYOUT_STRIPED, 3001, 8}, 3, 2, {3, 11}, 256 + 3001 - 11 * 256},
+        {{LS_LAYOUT_STRIPED, 3001, 8}, 7, 1, {7}, 256},
+        {{LS_LAYOUT_CONTIGUOUS, 100, 3}, 0, 1, {0}, 100},
+        {{LS_LAYOUT_CONTIGUOUS, 100, 3}, 1, 0, {0}, 0},
+        {{LS_LAYOUT_STRIPED, 0, 2}, 0, 0, {0}, 0},
+    };
+
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const struct ls_layout *const layout = &cases[c].layout;
+        const int rank = cases[c].rank;
+
+        cr_assert_eq(ls_layout_part_leaves(layout, rank), cases[c].n, "case %zu", c);
+        cr_expect_eq(ls_layout_part_rows(layout, rank), cases[c].rows, "case %zu", c);
+        for (int i = 0; i < cases[c].n; i++)
+            cr_expect_eq(ls_layout_part_leaf(layout, rank, i), cases[c].leaves[i], "case %zu", c);
+    }
+    cr_expect_eq(ls_layout_leaves(&(struct ls_layout){LS_LAYOUT_ZIGZAG, 3001, 8}), 12);
+}
+
+Test(layout, lengths_beyond_32_bits)
+{
+    const int64_t s = (INT64_C(1) << 40) + 77;
+
+    for (int k = 0; k < KINDS; k++) {
+        const struct ls_layout layout = {.kind = kinds[k], .s = s, .p = 7};
+        int64_t rows = 0, last = 0;
+
+        for (int rank = 0; rank < layout.p; rank++) {
+            const int64_t part = ls_layout_part_rows(&layout, rank);
+            const int64_t end = ls_layout_position(&layout, rank, part - 1);
+
+            rows += part;
+            last = end > last ? end : last;
+        }
+        cr_expect_eq(rows, s, "%s", describe(&layout));
+        cr_expect_eq(last, s - 1, "%s", describe(&layout));
+    }
+}
+
+Test(layout, names_lead_back_to_their_layouts)
+{
+    ls_layout_kind found;
+
+    for (ls_layout_kind kind = LS_LAYOUT_AUTO; kind <= LS_LAYOUT_STRIPED; kind++) {
+        cr_expect_eq(ls_layout_find(&found, ls_layout_name(kind)), LS_OK);
+        cr_expect_eq(found, kind, "%s", ls_layout_name(kind));
+    }
+    cr_expect_eq(ls_layout_find(&found, "zig-zag"), LS_EVALUE);
+    cr_expect_neq(strstr(ls_message(), "mean 'zigzag'?"), NULL, "%s", ls_message());
+    cr_expect_eq(ls_layout_find(&found, "hexagonal"), LS_EVALUE);
+    cr_expect_eq(strstr(ls_message(), "mean"), NULL, "%s", ls_message());
+    cr_expect_neq(strstr(ls_message(), "striped"), NULL, "%s", ls_message());
+}

@@ -1,0 +1,260 @@
+/* A .npy file is either read exactly or refused in one clear line. */
+#include <criterion/criterion.h>
+#include <sys/stat.h>
+
+#include "files.h"
+
+TestSuite(npy, .init = make_folder, .fini = remove_folder, .timeout = 20);
+
+/* Puts a .npy file's bytes into out; returns their number. */
+static size_t build(char *out, int major, int minor, const char *header, const void *data,
+                    size_t data_bytes)
+{
+    const size_t length = strlen(header), field = major == 1 ? 2 : 4;
+
+    memcpy(out, "\x93NUMPY", 6);
+    out[6] = (char)major;
+    out[7] = (char)minor;
+    for (size_t i = 0; i < field; i++) out[8 + i] = (char)(length >> (8 * i));
+    memcpy(out + 8 + field, header, length);
+    memcpy(out + 8 + field + length, data, data_bytes);
+    return 8 + field + length + data_bytes;
+}
+
+static const struct {
+    const char *descr;
+    ls_dtype type;
+} types[] = {{"<f2", LS_F16}, {"<f4", LS_F32}, {"<f8", LS_F64}};
+
+static const struct {
+    const char *text;
+    int ndim;
+    int64_t dim[LS_MAX_DIMS];
+    int64_t n;
+} shapes[] = {
+    {"()", 0, {0}, 1},        {"(5,)", 1, {5}, 5},          {"(2, 3)", 2, {2, 3}, 6},
+    {"(0, 3)", 2, {0, 3}, 0}, {"(3,0,2)", 3, {3, 0, 2}, 0}, {"(2, 1, 3, 2)", 4, {2, 1, 3, 2}, 12},
+};
+
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+
+static void expect_read_back(const char *path, size_t type, size_t shape, const char *data)
+{
+    struct ls_tensor_file *file;
+    const int64_t n = shapes[shape].n, size = ls_dtype_size(types[type].type);
+    char got[96 + 1];
+
+    cr_assert_eq(ls_tensor_file_open(&file, path), LS_OK, "%s %s: %s", types[type].descr,
+                 shapes[shape].text, ls_message());
+    cr_expect_eq(ls_tensor_file_count(file), 1);
+    cr_expect_str_eq(ls_tensor_file_path(file), path);
+    const struct ls_file_tensor *const tensor = ls_tensor_file_find(file, "");
+    cr_assert_eq(tensor, ls_tensor_file_at(file, 0));
+    cr_expect_eq(tensor->type, types[type].type);
+    cr_expect_eq(tensor->ndim, shapes[shape].ndim);
+    cr_expect_arr_eq(tensor->dim, shapes[shape].dim, sizeof tensor->dim);
+    cr_expect_eq(ls_tensor_file_read(got, file, tensor, 0, n), LS_OK);
+    cr_expect_arr_eq(got, data, (size_t)(n * size), "%s %s", types[type].descr, shapes[shape].text);
+    if (n > 2) {
+        cr_expect_eq(ls_tensor_file_read(got, file, tensor, 1, n - 2), LS_OK);
+        cr_expect_arr_eq(got, data + size, (size_t)((n - 2) * size), "the inner elements");
+    }
+    ls_tensor_file_close(file);
+}
+
+Test(npy, reads_every_version_type_and_shape)
+{
+    char data[96], header[128], bytes[512];
+
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (char)(37 * i + 1);
+    for (int version = 1; version <= 3; version++)
+        for (size_t t = 0; t < LENGTH(types); t++)
+            for (size_t s = 0; s < LENGTH(shapes); s++) {
+                const char *const path = in_folder("a.npy");
+                const size_t data_bytes = (size_t)(shapes[s].n * ls_dtype_size(types[t].type));
+
+                snprintf(header, sizeof header,
+                         "{'descr': '%s', 'fortran_order': False, 'shape': %s, }   \n",
+                         types[t].descr, shapes[s].text);
+                put_file(path, bytes, build(bytes, version, 0, header, data, data_bytes));
+                expect_read_back(path, t, s, data);
+            }
+}
+
+Test(npy, takes_any_spelling_of_the_header)
+{
+    static const char *const headers[] = {
+        "{'shape':(2,3),'fortran_order':False,'descr':'<f4'}",
+        "{\"descr\": \"<f4\", \"fortran_order\": False, \"shape\": (2, 3)}",
+        " { 'descr' : '<f4' , 'fortran_order' : False , 'shape' : ( 2 , 3 , ) , } \n",
+        /* 123 bytes, so that the ninth byte of the file is '{' */
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
+        "                                                               \n",
+    };
+    char data[24] = "ABCDEFGHIJKLMNOPQRSTUVW", bytes[512];
+
+    for (size_t i = 0; i < LENGTH(headers); i++) {
+        const char *const path = in_folder("a.npy");
+
+        put_file(path, bytes, build(bytes, 1, 0, headers[i], data, sizeof data));
+        expect_read_back(path, 1, 2, data);
+    }
+}
+
+#define HEADER(descr, order, shape)                                                                \
+    "{'descr': " descr ", 'fortran_order': " order ", 'shape': " shape ", }\n"
+
+Test(npy, refuses_what_it_cannot_mean)
+{
+    static const struct {
+        const char *what;
+        int major, minor;
+        const char *header;
+        size_t data_bytes;
+        ls_status status;
+        const char *word;
+    } cases[] = {
+        {"big-endian", 1, 0, HEADER("'>f4'", "False", "(4,)"), 16, LS_ETYPE, "astype('<f4')"},
+        {"objects", 1, 0, HEADER("'|O'", "False", "(2,)"), 16, LS_ETYPE, "pickled"},
+        {"integers", 1, 0, HEADER("'<i4'", "False", "(4,)"), 16, LS_ETYPE, "'<i4'"},
+        {"void", 1, 0, HEADER("'|V2'", "False", "(8,)"), 16, LS_ETYPE, ".safetensors"},
+        {"no type", 1, 0, HEADER("''", "False", "(4,)"), 16, LS_ETYPE, "''"},
+        {"control bytes", 1, 0, HEADER("'\n\x1b'", "False", "(4,)"), 16, LS_ETYPE, "'?"},
+        {"records", 1, 0, HEADER("[('a', '<f4')]", "False", "(4,)"), 16, LS_EFORMAT, "records"},
+        {"Fortran order", 1, 0, HEADER("'<f4'", "True", "(2, 2)"), 16, LS_EFORMAT,
+         "ascontiguousarray"},
+        {"order is no flag", 1, 0, HEADER("'<f4'", "0", "(4,)"), 16, LS_EFORMAT, "True or False"},
+        {"short data", 2, 0, HEADER("'<f4'", "False", "(5,)"), 16, LS_EFORMAT,
+         "f32 [5] needs 20 bytes, 16 are there"},
+        {"long data", 3, 0, HEADER("'<f4'", "False", "(3,)"), 16, LS_EFORMAT, "4 trailing bytes"},
+        {"data of an empty array", 1, 0, HEADER("'<f4'", "False", "(0,)"), 1, LS_EFORMAT,
+         "trailing"},
+        {"negative", 1, 0, HEADER("'<f4'", "False", "(-4,)"), 16, LS_EFORMAT, "f32 [-4]"},
+        {"2^62", 1, 0, HEADER("'<f4'", "False", "(4611686018427387904,)"), 16, LS_EFORMAT,
+         "4611686018427387904"},
+        {"product 2^64", 1, 0, HEADER("'<f8'", "False", "(2147483648, 1073741824)"), 16, LS_EFORMAT,
+         "2^63"},
+        {"huge but empty", 1, 0, HEADER("'<f4'", "False", "(0, 4611686018427387904, 4)"), 0,
+         LS_EFORMAT, "2^63"},
+        {"over 2^63", 1, 0, HEADER("'<f4'", "False", "(99999999999999999999,)"), 16, LS_EFORMAT,
+         "under 2^63"},
+        {"5 dimensions", 1, 0, HEADER("'<f4'", "False", "(1, 1, 2, 2, 1)"), 16, LS_EFORMAT,
+         "at most 4"},
+        {"no shape", 1, 0, "{'descr': '<f4', 'fortran_order': False}", 16, LS_EFORMAT, "all of"},
+        {"shape twice", 1, 0,
+         "{'descr': '<f4', 'fortran_order': False, 'shape': (4,), 'shape': (4,)}", 16, LS_EFORMAT,
+         "once"},
+        {"unknown key", 1, 0, "{'descr': '<f4', 'order': False, 'shape': (4,)}", 16, LS_EFORMAT,
+         "no key but"},
+        {"no separator", 1, 0, "{'descr': '<f4' 'fortran_order': False, 'shape': (4,)}", 16,
+         LS_EFORMAT, "',' or '}'"},
+        {"words for numbers", 1, 0, HEADER("'<f4'", "False", "(four,)"), 16, LS_EFORMAT, "four"},
+        {"open string", 1, 0, "{'descr", 16, LS_EFORMAT, "quoted key"},
+        {"text behind", 1, 0, HEADER("'<f4'", "False", "(4,)") "x", 16, LS_EFORMAT,
+         "nothing after"},
+        {"empty header", 1, 0, "", 16, LS_EFORMAT, "'{'"},
+        {"version 0", 0, 0, HEADER("'<f4'", "False", "(4,)"), 16, LS_EFORMAT, "0.0"},
+        {"version 1.1", 1, 1, HEADER("'<f4'", "False", "(4,)"), 16, LS_EFORMAT, "1.1"},
+        {"version 4", 4, 0, HEADER("'<f4'", "False", "(4,)"), 16, LS_EFORMAT, "4.0"},
+    };
+    static const char data[16];
+    char bytes[512];
+
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        const char *const path = in_folder("bad.npy");
+
+        put_file(path, bytes,
+                 build(bytes, cases[i].major, cases[i].minor, cases[i].header, data,
+                       cases[i].data_bytes));
+        expect_refused(path, cases[i].status, cases[i].word, cases[i].what);
+    }
+}
+
+Test(npy, refuses_a_huge_header)
+{
+    char *const header = malloc(100001), *const bytes = malloc(100100);
+
+    memset(header, ' ', 100000);
+    header[100000] = '\0';
+    put_file(in_folder("a.npy"), bytes, build(bytes, 2, 0, header, "", 0));
+    expect_refused(in_folder("a.npy"), LS_EFORMAT, "100000", "header of 100000 spaces");
+    free(bytes);
+    free(header);
+}
+
+Test(npy, length_matters_and_damage_is_harmless)
+{
+    const char *const header = HEADER("'<f4'", "False", "(2, 3)");
+    static const char data[24];
+    char bytes[512];
+
+    for (int version = 1; version <= 3; version++) {
+        const char *const path = in_folder("a.npy");
+        const size_t n = build(bytes, version, 0, header, data, sizeof data);
+
+        expect_length_matters(path, bytes, n);
+        expect_mutants_harmless(path, bytes, n, n - sizeof data);
+    }
+}
+
+Test(npy, refuses_what_is_no_file_of_tensors)
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *word;
+    } cases[] = {
+        {"PK\003\004 and more of it", 18, ".npz"},
+        {"\x80\x04\x95 a pickle", 12, "pickle"},
+        {"GGUF\003\0\0\0 a model", 16, "GGUF"},
+        {"\x93NUMPX\001\0v\0{'descr'", 18, "unknown format"},
+        {"# a text of some length", 23, "neither .npy nor .safetensors"},
+    };
+
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        put_file(in_folder("a.npy"), cases[i].bytes, cases[i].n);
+        expect_refused(in_folder("a.npy"), LS_EFORMAT, cases[i].word, cases[i].word);
+    }
+    expect_refused(in_folder("missing.npy"), LS_EFILE, "No such file", "missing");
+    expect_refused(folder, LS_EFILE, "folder", "a folder");
+    expect_refused("/dev/null", LS_EFILE, "device", "a device");
+    cr_assert_eq(mkfifo(in_folder("pipe"), 0600), 0);
+    expect_refused(in_folder("pipe"), LS_EFILE, "pipe", "a pipe without a writer");
+}
+
+Test(npy, reads_behind_4_gib)
+{
+    const char *const path = in_folder("sparse.npy"), *const header = HEADER("'<f8'", "False",
+                                                                             "(3, 300000000)");
+    const int64_t n = 900000000;
+    struct ls_tensor_file *file;
+    const double last = 1.25;
+    double got[2] = {1, 1};
+    char bytes[512];
+    const size_t start = build(bytes, 1, 0, header, "", 0);
+
+    put_file(path, bytes, start);
+    const int fd = open(path, O_WRONLY);
+    cr_assert_eq(pwrite(fd, &last, sizeof last, (off_t)start + 8 * (n - 1)), sizeof last);
+    close(fd);
+    cr_assert_eq(ls_tensor_file_open(&file, path), LS_OK, "%s", ls_message());
+    cr_expect_eq(ls_tensor_file_read(got, file, ls_tensor_file_at(file, 0), n - 2, 2), LS_OK);
+    cr_expect(got[0] == 0 && got[1] == last);
+    ls_tensor_file_close(file);
+}
+
+Test(npy, a_file_that_shrinks_is_an_error)
+{
+    const char *const path = in_folder("a.npy");
+    static const char data[16];
+    struct ls_tensor_file *file;
+    char bytes[512], got[16];
+    const size_t n = build(bytes, 1, 0, HEADER("'<f4'", "False", "(4,)"), data, sizeof data);
+
+    put_file(path, bytes, n);
+    cr_assert_eq(ls_tensor_file_open(&file, path), LS_OK);
+    cr_assert_eq(truncate(path, (off_t)n - 1), 0);
+    cr_expect_eq(ls_tensor_file_read(got, file, ls_tensor_file_at(file, 0), 0, 4), LS_EIO);
+    cr_expect_not_null(strstr(ls_message(), path), "%s", ls_message());
+    ls_tensor_file_close(file);
+}
