@@ -1,0 +1,161 @@
+#include "reference/contract.h"
+
+#include <math.h>
+
+#include "tensor/dtype.h"
+
+/* The table of docs/NUMERICS.md, forward columns. f32 limits grow with kappa / 30, and since every
+ * type has f32 accumulators, no type's lse is held to less than the f32 one. */
+struct limits {
+    double rel_o;
+    double lse;
+    bool rounds_p; /* probabilities are rounded to the storage type */
+    double eta_p;  /* half the smallest subnormal of the type of P, where that is not negligible */
+};
+
+static const struct limits table[] = {
+    [LS_F32] = {.rel_o = 2e-6, .lse = 1e-6},
+    [LS_BF16] = {.rel_o = 3e-3, .lse = 2e-5, .rounds_p = true},
+    [LS_F16] = {.rel_o = 5e-4, .lse = 2e-5, .rounds_p = true, .eta_p = 0x1p-25},
+    [LS_F64] = {.rel_o = 2e-6, .lse = 1e-6},
+};
+
+/* |a - exact|; infinite if one of them is no number and the other is not the same. */
+static double distance(double a, double exact)
+{
+    if (a == exact || (isnan(a) && isnan(exact))) return 0;
+    const double error = fabs(a - exact);
+
+    return isnan(error) ? INFINITY : error;
+}
+
+/* error / bound, where nothing exceeds a bound of nothing and infinity exceeds all. */
+static double ratio(double error, double bound)
+{
+    return error == 0 ? 0 : error == INFINITY ? INFINITY : error / bound;
+}
+
+static double square(double x)
+{
+    return x * x;
+}
+
+static double rounding_error(ls_dtype storage, double exact)
+{
+    union {
+        double f64;
+        float f32;
+        uint16_t f16;
+    } element;
+
+    ls_dtype_store(storage, &element, exact);
+    return ls_dtype_load(storage, &element) - exact;
+}
+
+/* The element-wise bound on the error of o[e], whose exact value is given. */
+static double element_bound(ls_dtype storage, const struct ls_reference_row *row, int e,
+                            double exact)
+{
+    const double u = ls_dtype_unit(storage), u_p = table[storage].rounds_p ? u : 0;
+
+    return (2 * u_p + (4 + 8 * row->kappa) * 0x1p-24) * row->majorant[e] / row->l +
+           table[storage].eta_p * row->v_abs[e] + u * fabs(exact) + ls_dtype_smallest(storage);
+}
+
+static void add_lse(struct ls_errors *errors, double lse, double exact)
+{
+    const double error = distance(lse, exact);
+
+    errors->abs_lse = fmax(errors->abs_lse, error);
+    errors->max_lse = fmax(errors->max_lse, ratio(error, fmax(1, fabs(exact))));
+}
+
+/* Returns the element's part of row2. */
+static double add_element(struct ls_errors *errors, ls_dtype storage, double error, double exact,
+                          double spread2)
+{
+    errors->diff2 += square(error);
+    if (!isfinite(exact) || !isfinite(spread2)) return 0;
+    errors->norm2 += square(exact);
+    errors->round2 += square(rounding_error(storage, exact));
+    errors->spread2 += spread2;
+    return fmax(square(exact), spread2);
+}
+
+void ls_errors_init(struct ls_errors *errors)
+{
+    *errors = (struct ls_errors){.worst = {-1, -1, -1, -1}};
+}
+
+void ls_errors_add_row(struct ls_errors *errors, ls_dtype storage, const double *o, double lse,
+                       const struct ls_reference_row *exact, int d, const int64_t where[3])
+{
+    const bool empty = exact->m == -INFINITY;
+    double exact_o[LS_MAX_HEAD_DIM], exact_lse, row2 = 0;
+
+    ls_reference_row_finish(exact_o, &exact_lse, exact, d);
+    add_lse(errors, lse, exact_lse);
+    for (int e = 0; e < d; e++) {
+        double error = distance(o[e], exact_o[e]);
+
+        if (empty && error > 0) error = INFINITY;
+        const double units = ratio(error, element_bound(storage, exact, e, exact_o[e]));
+
+        if (units > errors->max_units) {
+            errors->max_units = units;
+            for (int i = 0; i < 3; i++) errors->worst[i] = where[i];
+            errors->worst[3] = e;
+        }
+        row2 += add_element(errors, storage, error, exact_o[e],
+                            empty ? 0 : exact->spread[e] / square(exact->l));
+    }
+    errors->row2 = fmax(errors->row2, row2);
+    errors->kappa = fmax(errors->kappa, exact->kappa);
+    errors->rows++;
+}
+
+void ls_errors_merge(struct ls_errors *errors, const struct ls_errors *other)
+{
+    errors->diff2 += other->diff2;
+    errors->norm2 += other->norm2;
+    errors->round2 += other->round2;
+    errors->spread2 += other->spread2;
+    errors->row2 = fmax(errors->row2, other->row2);
+    if (other->max_units > errors->max_units) {
+        errors->max_units = other->max_units;
+        for (int i = 0; i < 4; i++) errors->worst[i] = other->worst[i];
+    }
+    errors->max_lse = fmax(errors->max_lse, other->max_lse);
+    errors->abs_lse = fmax(errors->abs_lse, other->abs_lse);
+    errors->kappa = fmax(errors->kappa, other->kappa);
+    errors->rows += other->rows;
+}
+
+/* The Frobenius norm of the error that o may have. */
+static double permitted_error(const struct ls_errors *errors, ls_dtype storage, double growth)
+{
+    const double size2 = fmax(errors->norm2, errors->spread2);
+    const double by_type = table[storage].rel_o * (table[storage].rounds_p ? 1 : growth);
+    const double many = fmax(by_type * sqrt(size2), 1.3 * sqrt(errors->round2));
+
+    return sqrt(square(many) + square(3 * ls_dtype_unit(storage)) * errors->row2);
+}
+
+void ls_errors_judge(struct ls_verdict *out, const struct ls_errors *errors, ls_dtype storage,
+                     double factor)
+{
+    const double growth = fmax(1, errors->kappa / 30);
+    const double error = sqrt(errors->diff2), norm = sqrt(errors->norm2);
+    const double permitted = factor * permitted_error(errors, storage, growth);
+    const double lse_limit = factor * fmax(table[storage].lse, table[LS_F32].lse * growth);
+
+    *out = (struct ls_verdict){
+        .ok = error <= permitted && errors->max_units <= factor && errors->max_lse <= lse_limit,
+        .rel_o = ratio(error, norm),
+        .rel_o_limit = ratio(permitted, norm),
+        .max_units = errors->max_units,
+        .max_lse = errors->max_lse,
+        .lse_limit = lse_limit,
+        .abs_lse = errors->abs_lse,
+    };
+}

@@ -1,0 +1,179 @@
+#include <criterion/criterion.h>
+#include <float.h>
+#include <math.h>
+
+#include "reference/contract.h"
+#include "tensor/dtype.h"
+
+Test(contract, limits_are_the_table)
+{
+    static const struct {
+        ls_dtype storage;
+        double kappa, rnd, factor, rel_o, lse;
+    } cases[] = {
+        {LS_F32, 10, 0, 1, 2e-6, 1e-6},     {LS_F32, 60, 0, 1, 4e-6, 2e-6},
+        {LS_F32, 60, 0, 2, 8e-6, 4e-6},     {LS_BF16, 60, 0, 1, 3e-3, 2e-5},
+        {LS_BF16, 60, 0, 2, 6e-3, 4e-5},    {LS_BF16, 1, 3e-3, 1, 3.9e-3, 2e-5},
+        {LS_BF16, 1, 2e-3, 1, 3e-3, 2e-5},  {LS_F16, 60, 0, 1, 5e-4, 2e-5},
+        {LS_F16, 1, 1e-3, 1, 1.3e-3, 2e-5}, {LS_F16, 3e4, 0, 1, 5e-4, 1e-3},
+    };
+
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct ls_verdict verdict;
+        struct ls_errors errors;
+
+        ls_errors_init(&errors);
+        errors.norm2 = errors.spread2 = 25;
+        errors.round2 = 25 * cases[c].rnd * cases[c].rnd;
+        errors.kappa = cases[c].kappa;
+        ls_errors_judge(&verdict, &errors, cases[c].storage, cases[c].factor);
+        cr_expect_float_eq(verdict.rel_o_limit, cases[c].rel_o, 1e-9 * cases[c].rel_o, "case %zu",
+                           c);
+        cr_expect_float_eq(verdict.lse_limit, cases[c].lse, 1e-9 * cases[c].lse, "case %zu", c);
+        cr_expect(verdict.ok);
+    }
+}
+
+Test(contract, each_limit_is_enforced_at_its_value)
+{
+    for (int c = 0; c < 3; c++) {
+        for (int over = 0; over < 2; over++) {
+            const double by = over ? 1.001 : 0.999;
+            struct ls_verdict verdict;
+            struct ls_errors errors;
+
+            ls_errors_init(&errors);
+            errors.norm2 = 4;
+            if (c == 0) errors.diff2 = 4 * 3e-3 * by * 3e-3 * by;
+            if (c == 1) errors.max_units = by;
+            if (c == 2) errors.max_lse = 2e-5 * by;
+            ls_errors_judge(&verdict, &errors, LS_BF16, 1);
+            cr_expect_eq(verdict.ok, !over, "limit %d", c);
+        }
+    }
+}
+
+/* One row of one element, every rounding but that of the largest p against it: nothing averages
+ * out. */
+Test(contract, a_single_small_row_is_not_judged_by_the_mean)
+{
+    for (int i = 0; i < 64; i++) {
+        const double q = 0, k[3] = {0}, v[3] = {1, -1 + 0x1p-7 * i, 0x1p-9 * i};
+        const double exact = (v[0] + v[1] + v[2]) / 3;
+        const double result = exact + 0x1p-8 * ((fabs(v[1]) + v[2]) / 3 + fabs(exact));
+        struct ls_reference_row row;
+        struct ls_verdict verdict;
+        struct ls_errors errors;
+
+        ls_reference_row_init(&row);
+        ls_reference_row_add(&row, &q, k, 1, v, 1, 3, 1, 1);
+        ls_errors_init(&errors);
+        ls_errors_add_row(&errors, LS_BF16, &result, log(3), &row, 1, (const int64_t[]){0, 0, 0});
+        ls_errors_judge(&verdict, &errors, LS_BF16, 1);
+        cr_expect(verdict.ok, "row %d: rel %g of %g", i, verdict.rel_o, verdict.rel_o_limit);
+    }
+}
+
+/* Against the formula of docs/NUMERICS.md, each of its terms in turn the largest. */
+Test(contract, the_element_wise_bound_is_the_formula)
+{
+    static const struct {
+        ls_dtype storage;
+        double kappa, majorant, v_abs, o, bound;
+    } cases[] = {
+        {LS_F32, 0, 3, 1e9, 0, 12 * 0x1p-24},
+        {LS_F32, 1000, 3, 1e9, 0, 3 * 8004 * 0x1p-24},
+        {LS_F32, 0, 0, 1e9, 3, 3 * 0x1p-24},
+        {LS_BF16, 0, 3, 1e9, 0, 6 * 0x1p-8 + 12 * 0x1p-24},
+        {LS_BF16, 0, 0, 1e9, 3, 3 * 0x1p-8},
+        {LS_BF16, 0, 0, 1e9, 0, 0x1p-133},
+        {LS_F16, 0, 3, 0, 0, 6 * 0x1p-11 + 12 * 0x1p-24},
+        {LS_F16, 0, 0, 4096, 0, 4096 * 0x1p-25 + 0x1p-24},
+        {LS_F16, 0, 0, 0, 0, 0x1p-24},
+    };
+
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const struct ls_reference_row row = {.l = 2,
+                                             .kappa = cases[c].kappa,
+                                             .majorant = {2 * cases[c].majorant},
+                                             .v_abs = {cases[c].v_abs},
+                                             .acc = {2 * cases[c].o}};
+        const double result = cases[c].o + 0.5 * cases[c].bound;
+        struct ls_errors errors;
+
+        ls_errors_init(&errors);
+        ls_errors_add_row(&errors, cases[c].storage, &result, log(2), &row, 1,
+                          (const int64_t[]){0, 0, 0});
+        cr_expect_float_eq(errors.max_units, 0.5, 1e-4, "case %zu: %g", c, errors.max_units);
+    }
+}
+
+/* One key, o = v = 1: a place is 2 u, the bound 3 u and a little. */
+Test(contract, two_units_in_the_last_place_fail)
+{
+    static const ls_dtype storages[] = {LS_BF16, LS_F16};
+
+    for (int c = 0; c < 2; c++) {
+        const double one = 1, up = 1 + 2 * 2 * ls_dtype_unit(storages[c]);
+        struct ls_reference_row row;
+        struct ls_errors errors;
+
+        ls_reference_row_init(&row);
+        ls_reference_row_add(&row, &one, &one, 1, &one, 1, 1, 1, 1);
+        ls_errors_init(&errors);
+        ls_errors_add_row(&errors, storages[c], &up, 1, &row, 1, (const int64_t[]){0, 0, 0});
+        cr_expect_gt(errors.max_units, 1, "%s", ls_dtype_name(storages[c]));
+    }
+}
+
+/* Judges one row of two elements as a bf16 result. */
+static struct ls_verdict judge_row(const struct ls_reference_row *row, double o0, double o1,
+                                   double lse)
+{
+    struct ls_verdict verdict;
+    struct ls_errors errors;
+
+    ls_errors_init(&errors);
+    ls_errors_add_row(&errors, LS_BF16, (const double[]){o0, o1}, lse, row, 2,
+                      (const int64_t[]){0, 0, 0});
+    ls_errors_judge(&verdict, &errors, LS_BF16, 1);
+    return verdict;
+}
+
+Test(contract, a_row_without_keys_must_be_exactly_empty)
+{
+    struct ls_reference_row row;
+
+    ls_reference_row_init(&row);
+    const struct ls_verdict good = judge_row(&row, 0, -0.0, -INFINITY);
+
+    cr_expect(good.ok);
+    cr_expect_eq(good.rel_o, 0);
+    cr_expect_not(judge_row(&row, 0, DBL_MIN, -INFINITY).ok, "a tiny o");
+    cr_expect_not(judge_row(&row, 0, NAN, -INFINITY).ok, "NaN");
+    cr_expect_not(judge_row(&row, 0, 0, -FLT_MAX).ok, "a finite lse");
+}
+
+Test(contract, zero_values_ask_for_zero)
+{
+    const double q[2] = {1, 1}, k[2] = {1, 1}, v[2] = {0, 0};
+    struct ls_reference_row row;
+
+    ls_reference_row_init(&row);
+    ls_reference_row_add(&row, q, k, 2, v, 2, 1, 2, 1);
+    cr_expect(judge_row(&row, 0, 0, 2).ok);
+    cr_expect_not(judge_row(&row, 0, 1e-30, 2).ok);
+}
+
+Test(contract, what_is_no_number_must_be_the_same_in_both)
+{
+    const double q[2] = {1, 1}, k[2] = {1, 1}, v[2] = {INFINITY, NAN};
+    struct ls_reference_row row;
+
+    ls_reference_row_init(&row);
+    ls_reference_row_add(&row, q, k, 2, v, 2, 1, 2, 1);
+    cr_expect(judge_row(&row, INFINITY, NAN, 2).ok);
+    cr_expect_not(judge_row(&row, -INFINITY, NAN, 2).ok);
+    cr_expect_not(judge_row(&row, 3, NAN, 2).ok);
+    cr_expect_not(judge_row(&row, INFINITY, 3, 2).ok);
+}
