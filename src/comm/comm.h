@@ -1,0 +1,81 @@
+/* Communication between ranks: a table of operations that a backend fills in, and the front that
+ * calls it, counts bytes and measures waiting. */
+#ifndef LS_COMM_COMM_H
+#define LS_COMM_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "longspan/comm.h"
+
+/* A message on its way; the backend's own handle. */
+struct ls_request {
+    uintptr_t handle;
+};
+
+typedef enum { LS_REDUCE_SUM, LS_REDUCE_MAX, LS_REDUCE_MIN } ls_reduction;
+
+struct ls_comm_ops {
+    const char *name;
+    ls_status (*duplicate)(void **out, void *self);
+    void (*destroy)(void *self);
+    ls_status (*send)(struct ls_request *out, void *self, const void *in, size_t bytes, int to,
+                      int tag);
+    ls_status (*receive)(struct ls_request *out, void *self, void *into, size_t bytes, int from,
+                         int tag);
+    /* completed requests are marked and may be passed again */
+    ls_status (*test)(bool *done, void *self, struct ls_request *requests, int n);
+    ls_status (*wait)(void *self, struct ls_request *requests, int n);
+    ls_status (*barrier)(void *self);
+    ls_status (*reduce)(double *values, void *self, int n, ls_reduction how);
+    ls_status (*broadcast)(void *bytes, void *self, size_t n, int root);
+    ls_status (*gather)(void *out, void *self, const void *in, size_t bytes);
+    /* ranks that share this rank's memory, this one included */
+    int (*node_size)(void *self);
+};
+
+/* For backends: wraps their state; the front owns it from here on, also if this fails. Collective.
+ * Errors: LS_ENOMEM, LS_ECOMM; the same on every rank. */
+ls_status ls_comm_create(struct ls_comm **out, const struct ls_comm_ops *ops, void *self, int rank,
+                         int size);
+
+/* An independent group of the same ranks, whose messages never meet comm's. Collective. */
+ls_status ls_comm_duplicate(struct ls_comm **out, const struct ls_comm *comm);
+
+/* Non-blocking; the memory stays the caller's and untouched until the request is done. Any number
+ * of bytes, 0 included, the same on both sides; a rank may send to itself. Not collective.
+ * Errors: LS_ECOMM. */
+ls_status ls_comm_send(struct ls_request *out, struct ls_comm *comm, const void *in, size_t bytes,
+                       int to, int tag);
+ls_status ls_comm_receive(struct ls_request *out, struct ls_comm *comm, void *into, size_t bytes,
+                          int from, int tag);
+
+/* Moves messages along without waiting; *done (may be NULL) tells whether all have arrived. */
+ls_status ls_comm_progress(bool *done, struct ls_comm *comm, struct ls_request *requests, int n);
+
+/* Waits for all of them; the time spent here counts as exposed. */
+ls_status ls_comm_wait(struct ls_comm *comm, struct ls_request *requests, int n);
+
+/* Collective. reduce works in place, elementwise, and gives every rank the same bits; gather puts
+ * rank r's bytes at out + r * bytes on every rank. */
+ls_status ls_comm_barrier(struct ls_comm *comm);
+ls_status ls_comm_reduce(double *values, struct ls_comm *comm, int n, ls_reduction how);
+ls_status ls_comm_broadcast(void *bytes, struct ls_comm *comm, size_t n, int root);
+ls_status ls_comm_gather(void *out, struct ls_comm *comm, const void *in, size_t bytes);
+
+/* Every rank brings its own status and leaves with the same one: LS_OK if all are, else that of
+ * the lowest failing rank, whose message becomes everybody's, headed by its rank unless all ranks
+ * brought the same failure. Collective: call it where ranks could otherwise part ways. */
+ls_status ls_comm_agree(struct ls_comm *comm, ls_status status);
+
+int ls_comm_node_size(const struct ls_comm *comm);
+
+/* Bytes of point-to-point messages that this rank sent, and seconds it spent in ls_comm_wait,
+ * since the last reset. */
+int64_t ls_comm_bytes_sent(const struct ls_comm *comm);
+double ls_comm_exposed_seconds(const struct ls_comm *comm);
+void ls_comm_reset_counters(struct ls_comm *comm);
+
+#endif

@@ -1,0 +1,363 @@
+/* Communication over MPI. Counts become int in one place, struct payload. */
+#include "longspan/mpi.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/comm.h"
+
+/* Values that one step of a reduction gathers from every rank. */
+#define FOLD_WIDTH 32
+
+struct mpi_group {
+    MPI_Comm comm;
+    int rank, size;
+    int node_size;
+    double fold[]; /* [size, FOLD_WIDTH] */
+};
+
+/* LS_OK, or a failure that says what was being done and what MPI calls the error. */
+__attribute__((format(printf, 2, 3))) static ls_status checked(int code, const char *doing, ...)
+{
+    char what[256], text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+    va_list args;
+
+    if (code == MPI_SUCCESS) return LS_OK;
+    va_start(args, doing);
+    vsnprintf(what, sizeof(what), doing, args);
+    va_end(args);
+    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
+        snprintf(text, sizeof(text), "MPI error %d", code);
+    return ls_fail(LS_ECOMM, "%s: %s", what, text);
+}
+
+/* Any number of bytes as MPI counts them: beyond INT_MAX as one element of a derived type, made of
+ * blocks of 1 GiB and a rest. */
+struct payload {
+    int count;
+    MPI_Datatype type;
+};
+
+#define BLOCK_BYTES ((size_t)1 << 30)
+
+static ls_status make_large_type(MPI_Datatype *out, size_t bytes)
+{
+    const size_t blocks = bytes / BLOCK_BYTES;
+    MPI_Datatype block;
+    int code;
+
+    if (blocks > INT_MAX) return ls_fail(LS_ECOMM, "a message of %zu bytes is too large", bytes);
+    const int lengths[2] = {(int)blocks, (int)(bytes % BLOCK_BYTES)};
+    const MPI_Aint places[2] = {0, (MPI_Aint)(blocks * BLOCK_BYTES)};
+
+    LS_TRY(checked(MPI_Type_contiguous((int)BLOCK_BYTES, MPI_BYTE, &block), "making a block type"));
+    const MPI_Datatype parts[2] = {block, MPI_BYTE};
+
+    code = MPI_Type_create_struct(2, lengths, places, parts, out);
+    MPI_Type_free(&block);
+    LS_TRY(checked(code, "making a type of %zu bytes", bytes));
+    return checked(MPI_Type_commit(out), "making a type of %zu bytes", bytes);
+}
+
+static ls_status payload_init(struct payload *out, size_t bytes)
+{
+    if (bytes <= INT_MAX) {
+        *out = (struct payload){.count = (int)bytes, .type = MPI_BYTE};
+        return LS_OK;
+    }
+    out->count = 1;
+    return make_large_type(&out->type, bytes);
+}
+
+/* Messages under way keep what they need of the type. */
+static void payload_fini(struct payload *payload)
+{
+    if (payload->type != MPI_BYTE) MPI_Type_free(&payload->type);
+}
+
+/* Collective over from. */
+static ls_status group_create(struct mpi_group **out, MPI_Comm from)
+{
+    int rank, size, everybody, code;
+    struct mpi_group *group;
+    MPI_Comm comm;
+
+    LS_TRY(checked(MPI_Comm_dup(from, &comm), "duplicating a communicator"));
+    MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &size);
+    group = malloc(sizeof(*group) + (size_t)size * FOLD_WIDTH * sizeof(double));
+    everybody = group != NULL;
+    code = MPI_Allreduce(MPI_IN_PLACE, &everybody, 1, MPI_INT, MPI_LAND, comm);
+    if (code == MPI_SUCCESS && everybody) {
+        *group = (struct mpi_group){.comm = comm, .rank = rank, .size = size};
+        *out = group;
+        return LS_OK;
+    }
+    free(group);
+    MPI_Comm_free(&comm);
+    LS_TRY(checked(code, "making a group of %d ranks", size));
+    return ls_fail(LS_ENOMEM, "no memory for a group of %d ranks", size);
+}
+
+static void destroy(void *self)
+{
+    struct mpi_group *group = self;
+
+    MPI_Comm_free(&group->comm);
+    free(group);
+}
+
+static ls_status duplicate(void **out, void *self)
+{
+    const struct mpi_group *group = self;
+    struct mpi_group *copy;
+
+    LS_TRY(group_create(&copy, group->comm));
+    copy->node_size = group->node_size;
+    *out = copy;
+    return LS_OK;
+}
+
+/* A request is a pointer in Open MPI and an int in MPICH; no active one is all zero bits. */
+_Static_assert(sizeof(MPI_Request) <= sizeof(uintptr_t), "a request must hold an MPI_Request");
+
+static struct ls_request pack_request(MPI_Request request)
+{
+    struct ls_request packed = {0};
+
+    if (request != MPI_REQUEST_NULL) memcpy(&packed.handle, &request, sizeof(request));
+    return packed;
+}
+
+static MPI_Request unpack_request(struct ls_request packed)
+{
+    MPI_Request request = MPI_REQUEST_NULL;
+
+    if (packed.handle != 0) memcpy(&request, &packed.handle, sizeof(request));
+    return request;
+}
+
+static ls_status send(struct ls_request *out, void *self, const void *in, size_t bytes, int to,
+                      int tag)
+{
+    const struct mpi_group *group = self;
+    struct payload payload;
+    MPI_Request request;
+    int code;
+
+    LS_TRY(payload_init(&payload, bytes));
+    code = MPI_Isend(in, payload.count, payload.type, to, tag, group->comm, &request);
+    payload_fini(&payload);
+    LS_TRY(checked(code, "sending %zu bytes to rank %d, tag %d", bytes, to, tag));
+    *out = pack_request(request);
+    return LS_OK;
+}
+
+static ls_status receive(struct ls_request *out, void *self, void *into, size_t bytes, int from,
+                         int tag)
+{
+    const struct mpi_group *group = self;
+    struct payload payload;
+    MPI_Request request;
+    int code;
+
+    LS_TRY(payload_init(&payload, bytes));
+    code = MPI_Irecv(into, payload.count, payload.type, from, tag, group->comm, &request);
+    payload_fini(&payload);
+    LS_TRY(checked(code, "receiving %zu bytes from rank %d, tag %d", bytes, from, tag));
+    *out = pack_request(request);
+    return LS_OK;
+}
+
+/* What MPI says of a message that failed on its way; of a send it need not know the peer. */
+static ls_status check_completion(int code, const MPI_Status *status)
+{
+    if (status->MPI_SOURCE < 0) return checked(code, "completing a message");
+    return checked(code, "completing a message with rank %d, tag %d", status->MPI_SOURCE,
+                   status->MPI_TAG);
+}
+
+static ls_status test(bool *done, void *self, struct ls_request *requests, int n)
+{
+    bool all = true;
+
+    (void)self;
+    for (int i = 0; i < n; i++) {
+        MPI_Request request = unpack_request(requests[i]);
+        MPI_Status status = {.MPI_SOURCE = MPI_ANY_SOURCE};
+        int complete;
+        const int code = MPI_Test(&request, &complete, &status);
+
+        requests[i] = pack_request(request);
+        LS_TRY(check_completion(code, &status));
+        all = all && complete;
+    }
+    *done = all;
+    return LS_OK;
+}
+
+static ls_status wait(void *self, struct ls_request *requests, int n)
+{
+    (void)self;
+    for (int i = 0; i < n; i++) {
+        MPI_Request request = unpack_request(requests[i]);
+        MPI_Status status = {.MPI_SOURCE = MPI_ANY_SOURCE};
+        const int code = MPI_Wait(&request, &status);
+
+        requests[i] = pack_request(request);
+        LS_TRY(check_completion(code, &status));
+    }
+    return LS_OK;
+}
+
+static ls_status barrier(void *self)
+{
+    const struct mpi_group *group = self;
+
+    return checked(MPI_Barrier(group->comm), "barrier");
+}
+
+/* A NaN on any rank stays one: a reduction must not hide it. */
+static double combine(double a, double b, ls_reduction how)
+{
+    switch (how) {
+    case LS_REDUCE_SUM:
+        return a + b;
+    case LS_REDUCE_MAX:
+        return isnan(a) || a > b ? a : b;
+    case LS_REDUCE_MIN:
+        return isnan(a) || a < b ? a : b;
+    }
+    return a;
+}
+
+/* MPI_Allreduce may give different ranks different bits; here each folds in the order of ranks. */
+static ls_status reduce(double *values, void *self, int n, ls_reduction how)
+{
+    struct mpi_group *group = self;
+
+    for (int first = 0; first < n; first += FOLD_WIDTH) {
+        const int width = n - first < FOLD_WIDTH ? n - first : FOLD_WIDTH;
+
+        LS_TRY(checked(MPI_Allgather(values + first, width, MPI_DOUBLE, group->fold, width,
+                                     MPI_DOUBLE, group->comm),
+                       "reducing %d values", n));
+        for (int i = 0; i < width; i++) {
+            double folded = group->fold[i];
+
+            for (int r = 1; r < group->size; r++)
+                folded = combine(folded, group->fold[r * width + i], how);
+            values[first + i] = folded;
+        }
+    }
+    return LS_OK;
+}
+
+static ls_status broadcast(void *bytes, void *self, size_t n, int root)
+{
+    const struct mpi_group *group = self;
+    struct payload payload;
+    int code;
+
+    LS_TRY(payload_init(&payload, n));
+    code = MPI_Bcast(bytes, payload.count, payload.type, root, group->comm);
+    payload_fini(&payload);
+    return checked(code, "broadcasting %zu bytes from rank %d", n, root);
+}
+
+static ls_status gather(void *out, void *self, const void *in, size_t bytes)
+{
+    const struct mpi_group *group = self;
+    struct payload payload;
+    int code;
+
+    LS_TRY(payload_init(&payload, bytes));
+    code = MPI_Allgather(in, payload.count, payload.type, out, payload.count, payload.type,
+                         group->comm);
+    payload_fini(&payload);
+    return checked(code, "gathering %zu bytes of each of %d ranks", bytes, group->size);
+}
+
+static int node_size(void *self)
+{
+    const struct mpi_group *group = self;
+
+    return group->node_size;
+}
+
+static const struct ls_comm_ops mpi_ops = {
+    .name = "mpi",
+    .duplicate = duplicate,
+    .destroy = destroy,
+    .send = send,
+    .receive = receive,
+    .test = test,
+    .wait = wait,
+    .barrier = barrier,
+    .reduce = reduce,
+    .broadcast = broadcast,
+    .gather = gather,
+    .node_size = node_size,
+};
+
+/* What can be said before the ranks talk to each other. */
+static ls_status check_communicator(MPI_Comm comm)
+{
+    int initialized, finalized, inter;
+
+    MPI_Initialized(&initialized);
+    if (!initialized)
+        return ls_fail(LS_EVALUE, "MPI is not initialised: call MPI_Init_thread first");
+    MPI_Finalized(&finalized);
+    if (finalized) return ls_fail(LS_EVALUE, "MPI is finalised already");
+    if (comm == MPI_COMM_NULL) return ls_fail(LS_EVALUE, "the communicator is MPI_COMM_NULL");
+    LS_TRY(checked(MPI_Comm_test_inter(comm, &inter), "looking at a communicator"));
+    if (inter) return ls_fail(LS_EVALUE, "the communicator is an inter-communicator");
+    return LS_OK;
+}
+
+static ls_status check_thread_level(void)
+{
+    int level;
+
+    LS_TRY(checked(MPI_Query_thread(&level), "asking for the thread level"));
+    if (level < MPI_THREAD_FUNNELED)
+        return ls_fail(LS_EVALUE, "MPI runs with MPI_THREAD_SINGLE, but the kernels use threads: "
+                                  "call MPI_Init_thread with MPI_THREAD_FUNNELED or higher");
+    return LS_OK;
+}
+
+static ls_status find_node_size(struct mpi_group *group)
+{
+    MPI_Comm node;
+
+    LS_TRY(checked(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
+                   "looking for the ranks of this node"));
+    MPI_Comm_size(node, &group->node_size);
+    MPI_Comm_free(&node);
+    return LS_OK;
+}
+
+ls_status ls_comm_create_mpi(struct ls_comm **out, MPI_Comm comm)
+{
+    struct mpi_group *group;
+    struct ls_comm *created;
+    ls_status status;
+
+    LS_TRY(check_communicator(comm));
+    LS_TRY(group_create(&group, comm));
+    LS_TRY(ls_comm_create(&created, &mpi_ops, group, group->rank, group->size));
+    LS_TRY_GOTO(status, ls_comm_agree(created, check_thread_level()), destroy);
+    LS_TRY_GOTO(status, ls_comm_agree(created, find_node_size(group)), destroy);
+    *out = created;
+    return LS_OK;
+destroy:
+    ls_comm_destroy(created);
+    return status;
+}

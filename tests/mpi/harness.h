@@ -1,0 +1,67 @@
+/* What MPI tests share. A test runs on every rank, in a process of its own that starts and ends
+ * MPI. Ranks must fail together: one that left a test alone would keep the others waiting until
+ * the timeout. So a test checks with MPI_CHECK, never with a bare assertion. */
+#ifndef TESTS_MPI_HARNESS_H
+#define TESTS_MPI_HARNESS_H
+
+#include <criterion/criterion.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "comm/comm.h"
+#include "longspan/mpi.h"
+
+/* All ranks, and this one's place among them. */
+static struct ls_comm *world;
+static int rank, size;
+
+/* Collective. Fails the test on every rank if cond is false on any; the rest is a printf format
+ * with its values and names the case. Each rank must come by equally often. */
+#define MPI_CHECK(cond, ...) mpi_check((cond), #cond, __FILE__, __LINE__, __VA_ARGS__)
+
+__attribute__((format(printf, 5, 6))) static inline void
+mpi_check(bool holds, const char *what, const char *file, int line, const char *format, ...)
+{
+    int everywhere = holds;
+    char text[512];
+    va_list values;
+
+    MPI_Allreduce(MPI_IN_PLACE, &everywhere, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
+    va_start(values, format);
+    vsnprintf(text, sizeof(text), format, values);
+    va_end(values);
+    cr_assert(everywhere, "%s:%d: rank %d: %s: %s", file, line, rank, what,
+              holds ? "holds here, not on another rank" : text);
+}
+
+/* Collective: the call gives LS_OK on every rank. */
+#define MPI_CHECK_OK(call) MPI_CHECK((call) == LS_OK, "%s", ls_message())
+
+/* Ends the test here, aloud; all ranks must decide alike. Not cr_skip_test: a process that leaves
+ * without MPI_Finalize is a failed job. */
+#define MPI_SKIP(...)                                                                              \
+    do {                                                                                           \
+        if (rank == 0) fprintf(stderr, "SKIP " __VA_ARGS__), fputc('\n', stderr);                  \
+        return;                                                                                    \
+    } while (0)
+
+static inline void mpi_up(void)
+{
+    int level;
+
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    MPI_CHECK_OK(ls_comm_create_mpi(&world, MPI_COMM_WORLD));
+}
+
+static inline void mpi_down(void)
+{
+    ls_comm_destroy(world);
+    MPI_Finalize();
+}
+
+#define MPI_SUITE(name) TestSuite(name, .init = mpi_up, .fini = mpi_down, .timeout = 60)
+
+#endif
