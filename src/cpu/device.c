@@ -1,0 +1,95 @@
+#include "cpu/device.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "base/ledger.h"
+#include "cpu/attention.h"
+#include "cpu/gemm.h"
+
+#define RATE_SECONDS 0.2
+#define RATE_BATCH 8 /* products between two looks at the clock */
+
+/* oneDNN pads a packed operand to blocks of at most 64 by 64. */
+static size_t packed_bytes(ls_dtype type, int k, int n)
+{
+    return (size_t)((k + 63) / 64 * 64) * (size_t)((n + 63) / 64 * 64) *
+           (size_t)ls_dtype_size(type);
+}
+
+static size_t operand_bytes(ls_dtype type, int rows, int columns)
+{
+    return ((size_t)rows * (size_t)columns * (size_t)ls_dtype_size(type) + 63) / 64 * 64;
+}
+
+/* One thread's best rate over RATE_SECONDS, on its own operands: scratch, A, C, packed B. */
+static ls_status thread_rate(double *gflops, ls_dtype type, int m, int n, int k, char *memory)
+{
+    char *a = memory + GEMM_SCRATCH, *c = a + operand_bytes(type, m, k);
+    char *b = c + operand_bytes(LS_F32, m, n);
+    struct gemm *gemm;
+    double best = 0;
+
+    LS_TRY(gemm_create(&gemm, type, m, n, k, false));
+    ls_status status = LS_OK;
+    if (gemm_packed_bytes(gemm) > packed_bytes(type, k, n))
+        status = ls_fail(LS_EINTERNAL, "oneDNN packs %d x %d into %zu bytes", k, n,
+                         gemm_packed_bytes(gemm));
+    for (const double end = ls_now() + RATE_SECONDS; status == LS_OK && ls_now() < end;) {
+        const double since = ls_now();
+        for (int i = 0; i < RATE_BATCH && status == LS_OK; i++)
+            status = gemm_run((float *)(void *)c, gemm, a, b, memory);
+        const double rate =
+            2e-9 * (double)m * (double)n * (double)k * RATE_BATCH / (ls_now() - since);
+        if (rate > best) best = rate;
+    }
+    gemm_destroy(gemm);
+    *gflops = best;
+    return status;
+}
+
+static ls_status gemm_rate(double *gflops, ls_isa isa, ls_dtype type, int m, int n, int k,
+                           int threads)
+{
+    double total = 0;
+    int failed = LS_OK;
+    void *memory;
+
+    if (!gemm_has_type(isa, type))
+        return ls_fail(LS_ETYPE, "%s has no products of type %s", ls_isa_name(isa),
+                       ls_dtype_name(type));
+    const size_t bytes = GEMM_SCRATCH + operand_bytes(type, m, k) + operand_bytes(LS_F32, m, n) +
+                         packed_bytes(type, k, n);
+    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, bytes * (size_t)threads));
+    memset(memory, 0, bytes * (size_t)threads);
+    gemm_limit_isa(isa);
+#pragma omp parallel num_threads(threads) reduction(+ : total) reduction(max : failed)
+    {
+        omp_set_num_threads(1); /* for oneDNN, which looks at this task's own setting */
+#pragma omp barrier
+        failed = (int)thread_rate(&total, type, m, n, k,
+                                  (char *)memory + bytes * (size_t)omp_get_thread_num());
+    }
+    ls_free(memory);
+    if (failed != LS_OK)
+        return ls_fail((ls_status)failed, "oneDNN cannot multiply %d x %d x %d in %s", m, n, k,
+                       ls_dtype_name(type));
+    *gflops = total;
+    return LS_OK;
+}
+
+static int default_threads(void)
+{
+    return omp_get_max_threads();
+}
+
+const struct ls_device_ops ls_cpu_device_ops = {
+    .name = "cpu",
+    .threads = default_threads,
+    .gemm_rate = gemm_rate,
+    .kernel_bytes = cpu_kernel_bytes,
+    .kernel_create = cpu_kernel_create,
+    .kernel_destroy = cpu_kernel_destroy,
+    .kernel_name = cpu_kernel_name,
+    .attend = cpu_attend,
+};

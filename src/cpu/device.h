@@ -1,0 +1,9 @@
+/* The CPU as a device: oneDNN products, own SIMD, OpenMP threads. */
+#ifndef LS_CPU_DEVICE_H
+#define LS_CPU_DEVICE_H
+
+#include "device/device.h"
+
+extern const struct ls_device_ops ls_cpu_device_ops;
+
+#endif

@@ -1,0 +1,94 @@
+/* From a tile's partial result to what the caller gets. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/kernel.h"
+#include "tensor/dtype.h"
+
+#define LN2 0.693147180559945309
+
+/* Natural logarithm of x > 0, the same on every machine: x = 2^e f with f near 1, and the series
+ * of log f in z = (f - 1) / (f + 1), |z| < 0.172. */
+static double logarithm(double x)
+{
+    int exponent;
+    double f = frexp(x, &exponent);
+
+    if (f < 0.70710678118654752) {
+        f *= 2;
+        exponent--;
+    }
+    const double z = (f - 1) / (f + 1), z2 = z * z;
+    double series = 0;
+    for (int n = 17; n >= 1; n -= 2) series = series * z2 + 1.0 / n;
+    return exponent * LN2 + 2 * z * series;
+}
+
+static size_t state_index(const struct ls_attention_kernel *kernel,
+                          const struct ls_kernel_call *call, const struct tile_row *at)
+{
+    return (size_t)((at->batch * kernel->shape.global.h + at->head) * call->q->dim[1] + at->row);
+}
+
+static void copy_state(struct ls_row_states to, size_t i, size_t to_stride,
+                       const struct ls_row_states *from, size_t j, size_t from_stride, size_t d)
+{
+    to.m[i] = from->m[j];
+    to.l[i] = from->l[j];
+    memcpy(to.acc + i * to_stride, from->acc + j * from_stride, d * sizeof *to.acc);
+}
+
+/* An empty state is (-inf, 0, 0) outside of the kernel; inside, m = -inf alone says so. */
+static void clear_if_empty(struct ls_row_states state, size_t i, size_t stride, size_t d)
+{
+    if (state.m[i] != -INFINITY) return;
+    state.l[i] = 0.0f;
+    memset(state.acc + i * stride, 0, d * sizeof *state.acc);
+}
+
+static void finish_row(struct ls_tensor *o, struct ls_tensor *lse, struct ls_row_states state,
+                       size_t r, size_t stride, const struct tile_row *at)
+{
+    const int64_t d = o->dim[3];
+    float *acc = state.acc + r * stride;
+    float *lse_at = (float *)lse->data + at->batch * lse->stride[0] + at->head * lse->stride[1] +
+                    at->row * lse->stride[2];
+
+    clear_if_empty(state, r, stride, (size_t)d);
+    if (state.m[r] == -INFINITY) {
+        *lse_at = -INFINITY;
+    } else {
+        const float inverse = 1.0f / state.l[r];
+        for (int64_t j = 0; j < d; j++) acc[j] *= inverse;
+        *lse_at = (float)((double)state.m[r] * LN2 + logarithm(state.l[r]));
+    }
+    ls_dtype_convert(element(o, at->batch, at->row, at->head), o->type, acc, LS_F32, d);
+}
+
+void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
+                 const struct ls_kernel_call *call, const struct tile *tile,
+                 struct ls_row_states result)
+{
+    const size_t d = (size_t)kernel->shape.global.d, d_pad = (size_t)kernel->d_pad;
+
+    if (call->merge) {
+        for (int r = 0; r < tile->rows; r++) {
+            const struct tile_row at = tile_row(kernel, tile, r);
+            copy_state(w->spare, (size_t)r, d_pad, call->states, state_index(kernel, call, &at), d,
+                       d);
+        }
+        kernel->simd->merge(w->spare, result, tile->rows, kernel->d_pad);
+        result = w->spare;
+    }
+    for (int r = 0; r < tile->rows; r++) {
+        const struct tile_row at = tile_row(kernel, tile, r);
+
+        if (call->o) {
+            finish_row(call->o, call->lse, result, (size_t)r, d_pad, &at);
+            continue;
+        }
+        const size_t i = state_index(kernel, call, &at);
+        copy_state(*call->states, i, d, &result, (size_t)r, d_pad, d);
+        clear_if_empty(*call->states, i, d, d);
+    }
+}

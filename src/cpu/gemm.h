@@ -1,0 +1,34 @@
+/* C = A B in f32 through oneDNN, one fixed shape, B packed beforehand. The only file that knows
+ * oneDNN. */
+#ifndef LS_CPU_GEMM_H
+#define LS_CPU_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/cpu.h"
+#include "longspan/tensor.h"
+
+/* Tells oneDNN to go no further than isa. Only the first call, before any product, counts. */
+void gemm_limit_isa(ls_isa isa);
+
+/* True if products of this type run natively (bf16 needs AVX512_BF16, f16 has none). */
+bool gemm_has_type(ls_isa isa, ls_dtype type);
+
+/* One thread's product of A [m, k] and B [k, n], both contiguous. Not to be shared by threads. */
+struct gemm;
+
+/* transposed: B is handed to gemm_pack as [n, k]. To be called where OpenMP gives one thread.
+ * Errors: LS_EINTERNAL with oneDNN's status. The caller destroys it. */
+ls_status gemm_create(struct gemm **out, ls_dtype type, int m, int n, int k, bool transposed);
+void gemm_destroy(struct gemm *gemm);
+
+/* Bytes of a packed B; the same for every m. */
+size_t gemm_packed_bytes(const struct gemm *gemm);
+
+/* Errors: LS_EINTERNAL. scratch: at least GEMM_SCRATCH bytes of this thread's. */
+#define GEMM_SCRATCH ((size_t)64 << 10)
+ls_status gemm_pack(void *packed, struct gemm *gemm, const void *b);
+ls_status gemm_run(float *c, struct gemm *gemm, const void *a, const void *packed, void *scratch);
+
+#endif

@@ -1,0 +1,116 @@
+/* The attention kernel of the CPU: what its files share. A call packs the keys, then deals tiles
+ * of query rows to the threads; each tile folds its leaves by the tree (forest.h). */
+#ifndef LS_CPU_KERNEL_H
+#define LS_CPU_KERNEL_H
+
+#include <stdatomic.h>
+
+#include "cpu/strip.h"
+
+/* What a thread has of its own. */
+struct worker {
+    struct strip_worker strip;
+    char *q;          /* [TILE_ROWS][d_pad], packed rows of a tile */
+    char *raw;        /* [LS_LEAF][d_pad], a leaf on its way into packed form */
+    char *patched;    /* one packed leaf of V (tile.c) */
+    int16_t *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
+    struct forest forest;
+    struct ls_row_states spare;   /* [TILE_ROWS] */
+    struct progress_clock *clock; /* of the first thread, else NULL */
+    struct ls_profile profile;
+    int64_t tiles;
+} __attribute__((aligned(64)));
+
+/* Packed leaves of the (batch, kv head) pairs of one wave. */
+struct packed {
+    char *k, *v;    /* [pair][leaf], kernel->packed_bytes each */
+    uint8_t *clean; /* [pair][leaf]: V holds no NaN and no infinity */
+};
+
+struct ls_attention_kernel {
+    struct ls_kernel_shape shape;
+    const struct products *products;
+    const struct simd *simd;
+    int d_pad;
+    int64_t group;    /* query heads per kv head */
+    float scale_log2; /* |scale| log2(e) */
+    bool negate;      /* scale < 0: queries change sign instead */
+    size_t packed_bytes;
+    int64_t wave; /* pairs packed at once */
+    struct packed packed;
+    struct worker *worker;       /* [threads] */
+    int64_t split_states;        /* partial tiles that can wait for each other */
+    struct ls_row_states *split; /* [split_states] */
+    void *memory;
+};
+
+/* A tile: rows [first, first + rows) of those that the group's heads have in one query leaf,
+ * head after head. */
+struct tile {
+    int64_t pair; /* batch x h_kv + kv head */
+    const struct ls_leaf *leaf;
+    int leaf_rows;
+    int first, rows;
+};
+
+/* Where a row of a tile stands. */
+struct tile_row {
+    int64_t batch, head, row; /* row of the tensor */
+    int64_t position;         /* in the whole sequence */
+};
+
+static inline struct tile_row tile_row(const struct ls_attention_kernel *kernel,
+                                       const struct tile *tile, int r)
+{
+    const struct ls_attention_shape *s = &kernel->shape.global;
+    const int folded = tile->first + r, row = folded % tile->leaf_rows;
+
+    return (struct tile_row){
+        .batch = tile->pair / s->h_kv,
+        .head = tile->pair % s->h_kv * kernel->group + folded / tile->leaf_rows,
+        .row = tile->leaf->row + row,
+        .position = tile->leaf->number * LS_LEAF + row,
+    };
+}
+
+/* Rows that a leaf of a sequence of s has. */
+static inline int leaf_rows(int64_t number, int64_t s)
+{
+    const int64_t left = s - number * LS_LEAF;
+
+    return left < LS_LEAF ? (int)left : LS_LEAF;
+}
+
+static inline void *element(const struct ls_tensor *t, int64_t batch, int64_t row, int64_t head)
+{
+    return (char *)t->data + (batch * t->stride[0] + row * t->stride[1] + head * t->stride[2]) *
+                                 ls_dtype_size(t->type);
+}
+
+/* pack.c: leaf `index` of the call's keys for one pair of the wave that begins at wave_first. */
+ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
+                    int64_t index);
+/* The rows of one leaf of one kv head into w->raw; rows from `keep` on become zero. */
+void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
+                 const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair, int keep);
+/* The rows of a tile into w->q. */
+void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_tensor *q, const struct tile *tile);
+
+/* tile.c: folds leaves [from, to) of the call's keys, from a multiple of CHUNK_LEAVES, as far as
+ * the tile sees them. The result is borrowed from w->forest; its rows may all be empty. */
+ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
+                    int64_t from, int64_t to);
+/* Leaves of the call's keys that some row of the query leaf sees: the first so many. */
+int64_t visible_leaves(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
+                       const struct ls_leaf *query_leaf);
+
+/* finish.c: merges a tile's result with call->states if it holds earlier ones, and writes it
+ * there or, divided and rounded, to o and lse. */
+void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
+                 const struct ls_kernel_call *call, const struct tile *tile,
+                 struct ls_row_states result);
+
+#endif

@@ -1,0 +1,48 @@
+/* The two products of attention, a strip of query rows against one leaf of keys: scores and
+ * output. Each way of computing them is a row of the table in products.c. */
+#ifndef LS_CPU_PRODUCTS_H
+#define LS_CPU_PRODUCTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/cpu.h"
+#include "longspan/layout.h"
+#include "longspan/tensor.h"
+
+/* Operand rows are d_pad elements of `type`, zero beyond d. */
+struct products {
+    const char *name;
+    ls_dtype type;
+    int d_multiple;   /* d is padded to a multiple of it */
+    int strip;        /* most rows of a call; a divisor of 256 */
+    int score_stride; /* floats between rows of scores */
+    int p_stride;     /* elements between rows of probabilities, which take the scores' place */
+    bool (*fits)(ls_isa isa, ls_dtype storage);
+    size_t (*packed_bytes)(int d_pad);  /* of K or V of one leaf */
+    size_t (*scratch_bytes)(int d_pad); /* of one thread */
+
+    /* One a thread, created where OpenMP gives one thread. scratch is borrowed.
+     * Errors: LS_ENOMEM, LS_EINTERNAL. */
+    ls_status (*create)(void **out, ls_isa isa, int d_pad, void *scratch);
+    void (*destroy)(void *worker);
+
+    /* raw: the rows of a leaf, [LS_LEAF][d_pad], zero where there is no key. */
+    ls_status (*pack_k)(void *packed, void *worker, const void *raw);
+    ls_status (*pack_v)(void *packed, void *worker, const void *raw);
+
+    /* scores [rows][score_stride] = q k^T and acc [rows][d_pad] = p v. Only the first `keys` keys
+     * matter: other scores may stay as they are, and p is zero there. Both may write rows up to
+     * `strip`, from q and p rows that hold anything. */
+    ls_status (*scores)(float *out, void *worker, const void *q, const void *packed_k, int rows,
+                        int keys);
+    ls_status (*output)(float *acc, void *worker, const void *p, const void *packed_v, int rows,
+                        int keys);
+};
+
+extern const struct products products_amx, products_onednn_bf16, products_onednn_f32;
+
+/* The first row of the table that fits. */
+const struct products *products_find(ls_isa isa, ls_dtype storage);
+
+#endif

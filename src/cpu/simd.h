@@ -1,0 +1,48 @@
+/* The vector arithmetic around the products, one table an instruction set. Lane = key index inside
+ * the leaf. */
+#ifndef LS_CPU_SIMD_H
+#define LS_CPU_SIMD_H
+
+#include <stdint.h>
+
+#include "base/cpu.h"
+#include "device/device.h"
+
+/* The softmax of one leaf, from nothing: for each row
+ *   m = scale x max s over its visible keys, p = exp2(scale s - m), l = sum of p,
+ * m in log2 units, l summed before p is rounded. Keys that a row does not see give p = +0; a row
+ * that sees none: m = -inf, l = 0. */
+struct softmax_rows {
+    void *p;      /* may be s: a row's p takes the place of its s or of rows before it */
+    int p_stride; /* elements */
+    float *m, *l; /* [rows] */
+    const float *s;
+    int s_stride;           /* floats */
+    const int16_t *visible; /* row r sees keys [0, visible[r]); NULL: all */
+    int rows;
+    float scale; /* >= 0, log2(e) folded in */
+};
+
+struct simd {
+    void (*softmax_f32)(const struct softmax_rows *rows);
+    void (*softmax_bf16)(const struct softmax_rows *rows); /* NULL where P is never bf16 */
+
+    /* into = the merge of into and from; rows of acc are d apart. Merging with an empty state
+     * selects the other one. */
+    void (*merge)(struct ls_row_states into, struct ls_row_states from, int rows, int d);
+};
+
+extern const struct simd simd_generic, simd_avx2, simd_avx512, simd_avx512bf16;
+
+static inline const struct simd *simd_of(ls_isa isa)
+{
+    static const struct simd *const tables[] = {
+        [LS_ISA_GENERIC] = &simd_generic, [LS_ISA_AVX2] = &simd_avx2,
+        [LS_ISA_AVX512] = &simd_avx512,   [LS_ISA_AVX512BF16] = &simd_avx512bf16,
+        [LS_ISA_AMX] = &simd_avx512bf16,
+    };
+
+    return tables[isa];
+}
+
+#endif

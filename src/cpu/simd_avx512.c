@@ -1,0 +1,261 @@
+/* AVX-512, with and without AVX512_BF16. Rows go sixteen at a time: their maxima and sums are then
+ * reduced together, as the columns of a 16 x 16 block. */
+#include "cpu/simd.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "cpu/exp2.h"
+
+#define VECTORS (LS_LEAF / 16)
+#define GROUP 16 /* rows */
+#define FTZ 0x8000u
+#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
+#define TARGET_AVX512BF16                                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
+
+/* Results below 2^-126 are +0, here alone: everything else keeps its subnormals. */
+#define WITH_FTZ(body)                                                                             \
+    do {                                                                                           \
+        const unsigned mode_ = _mm_getcsr();                                                       \
+        _mm_setcsr(mode_ | FTZ);                                                                   \
+        body;                                                                                      \
+        _mm_setcsr(mode_);                                                                         \
+    } while (0)
+
+/* scalef takes floor(x) itself, keeps NaN and turns -inf into 0. */
+TARGET_AVX512 static inline __m512 exp2_512(__m512 x, const float *coefficient, int degree)
+{
+    const __m512 fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 value = _mm512_set1_ps(coefficient[degree]);
+
+#pragma GCC unroll 6
+    for (int i = degree - 1; i >= 0; i--)
+        value = _mm512_fmadd_ps(value, fraction, _mm512_set1_ps(coefficient[i]));
+    return _mm512_scalef_ps(value, x);
+}
+
+/* One step of a reduction: the lanes of a and b are halved and put side by side. */
+#define HALVE(combine, shuffle, a, b) combine(shuffle(a, b, 0x88), shuffle(a, b, 0xdd))
+
+/* Lane r of the result is row r reduced over its sixteen lanes, in an order that is the same for
+ * every row. Shuffles by 128-bit lanes first, then inside them. */
+#define REDUCE_ROWS(name, combine)                                                                 \
+    TARGET_AVX512 static inline __m512 name(__m512 row[GROUP])                                     \
+    {                                                                                              \
+        _Pragma("GCC unroll 8") for (int i = 0; i < 8; i++) row[i] =                               \
+            HALVE(combine, _mm512_shuffle_f32x4, row[i], row[i + 8]);                              \
+        _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) row[i] =                               \
+            HALVE(combine, _mm512_shuffle_f32x4, row[i], row[i + 4]);                              \
+        row[0] = HALVE(combine, _mm512_shuffle_ps, row[0], row[2]);                                \
+        row[1] = HALVE(combine, _mm512_shuffle_ps, row[1], row[3]);                                \
+        return _mm512_permutexvar_ps(                                                              \
+            _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15),               \
+            HALVE(combine, _mm512_shuffle_ps, row[0], row[1]));                                    \
+    }
+
+REDUCE_ROWS(maximum_of_rows, _mm512_max_ps)
+REDUCE_ROWS(sum_of_rows, _mm512_add_ps)
+
+/* Keys [16 j, 16 j + 16) of a row that sees [0, visible): the others become -inf. */
+TARGET_AVX512 static inline __m512 load_scores(const float *s, int j, int visible)
+{
+    const int seen = visible - 16 * j;
+    const __mmask16 mask = seen >= 16 ? 0xffff : seen <= 0 ? 0 : (__mmask16)((1u << seen) - 1);
+
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), mask, s + 16 * j);
+}
+
+TARGET_AVX512 static inline __m512 row_maximum(const float *s, int visible)
+{
+    __m512 top[4];
+
+    if (visible == LS_LEAF) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) top[j] = _mm512_loadu_ps(s + 16 * j);
+#pragma GCC unroll 16
+        for (int j = 4; j < VECTORS; j++)
+            top[j % 4] = _mm512_max_ps(top[j % 4], _mm512_loadu_ps(s + 16 * j));
+    } else {
+        for (int j = 0; j < 4; j++) top[j] = load_scores(s, j, visible);
+        for (int j = 4; j < VECTORS; j++)
+            top[j % 4] = _mm512_max_ps(top[j % 4], load_scores(s, j, visible));
+    }
+    return _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
+}
+
+/* Row maxima of up to 16 rows: m, and what exponents are counted from (0 for a row without keys,
+ * whose scores are all -inf). */
+TARGET_AVX512 static inline void group_maxima(float origin[GROUP], const struct softmax_rows *a,
+                                              int first, int rows)
+{
+    const __m512 nothing = _mm512_set1_ps(-INFINITY);
+    __m512 top[GROUP];
+
+    for (int r = 0; r < GROUP; r++)
+        top[r] = r < rows ? row_maximum(a->s + (first + r) * a->s_stride,
+                                        a->visible ? a->visible[first + r] : LS_LEAF)
+                          : nothing;
+    const __m512 highest = maximum_of_rows(top);
+    const __mmask16 seen = _mm512_cmp_ps_mask(highest, nothing, _CMP_NEQ_UQ);
+    const __m512 m = _mm512_mask_mul_ps(highest, seen, highest, _mm512_set1_ps(a->scale));
+
+    _mm512_mask_storeu_ps(a->m + first, (__mmask16)((1u << rows) - 1), m);
+    _mm512_storeu_ps(origin, _mm512_maskz_mov_ps(seen, m));
+}
+
+/* s becomes p in registers; returns the lanes' sums. */
+TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *s, int visible,
+                                                float scale, float origin, const float *coefficient,
+                                                int degree)
+{
+    const __m512 factor = _mm512_set1_ps(scale), from = _mm512_set1_ps(origin);
+    __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+
+    if (visible == LS_LEAF) {
+#pragma GCC unroll 16
+        for (int j = 0; j < VECTORS; j++) x[j] = _mm512_loadu_ps(s + 16 * j);
+    } else {
+#pragma GCC unroll 16
+        for (int j = 0; j < VECTORS; j++) x[j] = load_scores(s, j, visible);
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; j++) {
+        x[j] = exp2_512(_mm512_fmsub_ps(x[j], factor, from), coefficient, degree);
+        sum[j % 2] = _mm512_add_ps(sum[j % 2], x[j]);
+    }
+    return _mm512_add_ps(sum[0], sum[1]);
+}
+
+TARGET_AVX512 static void softmax_rows_f32(const struct softmax_rows *a)
+{
+    static const float coefficient[] = EXP2_DEGREE_5;
+
+    for (int first = 0; first < a->rows; first += GROUP) {
+        const int rows = a->rows - first < GROUP ? a->rows - first : GROUP;
+        float origin[GROUP];
+        __m512 sum[GROUP];
+
+        group_maxima(origin, a, first, rows);
+        for (int r = 0; r < rows; r++) {
+            float *p = (float *)a->p + (first + r) * a->p_stride;
+            __m512 x[VECTORS];
+
+            sum[r] = exponentials(x, a->s + (first + r) * a->s_stride,
+                                  a->visible ? a->visible[first + r] : LS_LEAF, a->scale, origin[r],
+                                  coefficient, 5);
+#pragma GCC unroll 16
+            for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(p + 16 * j, x[j]);
+        }
+        for (int r = rows; r < GROUP; r++) sum[r] = _mm512_setzero_ps();
+        _mm512_mask_storeu_ps(a->l + first, (__mmask16)((1u << rows) - 1), sum_of_rows(sum));
+    }
+}
+
+static void softmax_f32(const struct softmax_rows *a)
+{
+    WITH_FTZ(softmax_rows_f32(a));
+}
+
+TARGET_AVX512BF16 static void softmax_rows_bf16(const struct softmax_rows *a)
+{
+    static const float coefficient[] = EXP2_DEGREE_4;
+
+    for (int first = 0; first < a->rows; first += GROUP) {
+        const int rows = a->rows - first < GROUP ? a->rows - first : GROUP;
+        float origin[GROUP];
+        __m512 sum[GROUP];
+
+        group_maxima(origin, a, first, rows);
+        for (int r = 0; r < rows; r++) {
+            uint16_t *p = (uint16_t *)a->p + (first + r) * a->p_stride;
+            __m512 x[VECTORS];
+
+            sum[r] = exponentials(x, a->s + (first + r) * a->s_stride,
+                                  a->visible ? a->visible[first + r] : LS_LEAF, a->scale, origin[r],
+                                  coefficient, 4);
+#pragma GCC unroll 8
+            for (int j = 0; j < VECTORS; j += 2)
+                _mm512_storeu_si512(p + 16 * j, (__m512i)_mm512_cvtne2ps_pbh(x[j + 1], x[j]));
+        }
+        for (int r = rows; r < GROUP; r++) sum[r] = _mm512_setzero_ps();
+        _mm512_mask_storeu_ps(a->l + first, (__mmask16)((1u << rows) - 1), sum_of_rows(sum));
+    }
+}
+
+static void softmax_bf16(const struct softmax_rows *a)
+{
+    WITH_FTZ(softmax_rows_bf16(a));
+}
+
+/* Weights of 16 rows, and their new m and l. */
+TARGET_AVX512 static inline void merge_weights(float *keep, float *add, float *m, float *l,
+                                               const float *from_m, const float *from_l,
+                                               __mmask16 rows)
+{
+    static const float coefficient[] = EXP2_DEGREE_6;
+    const __m512 nothing = _mm512_set1_ps(-INFINITY);
+    const __m512 a = _mm512_mask_loadu_ps(nothing, rows, m);
+    const __m512 b = _mm512_mask_loadu_ps(nothing, rows, from_m);
+    const __m512 top = _mm512_max_ps(a, b);
+    const __mmask16 seen = _mm512_cmp_ps_mask(top, nothing, _CMP_NEQ_UQ);
+    const __m512 wa = exp2_512(_mm512_maskz_sub_ps(seen, a, top), coefficient, 6);
+    const __m512 wb = exp2_512(_mm512_maskz_sub_ps(seen, b, top), coefficient, 6);
+    const __mmask16 has_a = rows & _mm512_cmp_ps_mask(a, nothing, _CMP_NEQ_UQ);
+    const __mmask16 has_b = rows & _mm512_cmp_ps_mask(b, nothing, _CMP_NEQ_UQ);
+    const __m512 la = _mm512_maskz_loadu_ps(has_a, l), lb = _mm512_maskz_loadu_ps(has_b, from_l);
+
+    _mm512_storeu_ps(keep, wa);
+    _mm512_storeu_ps(add, wb);
+    _mm512_mask_storeu_ps(m, rows, top);
+    _mm512_mask_storeu_ps(l, rows, _mm512_fmadd_ps(wa, la, _mm512_mul_ps(wb, lb)));
+}
+
+TARGET_AVX512 static inline void merge_row(float *into, const float *from, float keep, float add,
+                                           int d)
+{
+    const __m512 a = _mm512_set1_ps(keep), b = _mm512_set1_ps(add);
+
+    for (int j = 0; j < d; j += 16) {
+        const __m512 added = _mm512_mul_ps(b, _mm512_loadu_ps(from + j));
+        _mm512_storeu_ps(into + j, _mm512_fmadd_ps(a, _mm512_loadu_ps(into + j), added));
+    }
+}
+
+TARGET_AVX512 static void merge_rows(struct ls_row_states into, struct ls_row_states from, int rows,
+                                     int d)
+{
+    const __m512 nothing = _mm512_set1_ps(-INFINITY);
+
+    for (int r = 0; r < rows; r += GROUP) {
+        const int n = rows - r < GROUP ? rows - r : GROUP;
+        const __mmask16 present = (__mmask16)((1u << n) - 1);
+        const __mmask16 into_empty = _mm512_mask_cmp_ps_mask(
+            present, _mm512_maskz_loadu_ps(present, into.m + r), nothing, _CMP_EQ_OQ);
+        const __mmask16 from_empty = _mm512_mask_cmp_ps_mask(
+            present, _mm512_maskz_loadu_ps(present, from.m + r), nothing, _CMP_EQ_OQ);
+        float keep[GROUP], add[GROUP];
+
+        merge_weights(keep, add, into.m + r, into.l + r, from.m + r, from.l + r, present);
+        for (int i = 0; i < n; i++) {
+            float *acc = into.acc + (size_t)(r + i) * (size_t)d;
+            const float *other = from.acc + (size_t)(r + i) * (size_t)d;
+
+            if (from_empty >> i & 1) continue;
+            if (into_empty >> i & 1)
+                memcpy(acc, other, (size_t)d * sizeof *acc);
+            else
+                merge_row(acc, other, keep[i], add[i], d);
+        }
+    }
+}
+
+const struct simd simd_avx512 = {softmax_f32, NULL, merge_rows};
+const struct simd simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows};
+
+#else
+const struct simd simd_avx512 = {0}, simd_avx512bf16 = {0};
+#endif

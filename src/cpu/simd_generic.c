@@ -1,0 +1,82 @@
+/* Plain C: the instruction set that every machine has, and the easiest to read. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/exp2.h"
+#include "cpu/simd.h"
+
+static float exp2_polynomial(float x, const float *coefficient, int degree)
+{
+    if (x < EXP2_LOWEST) return 0.0f;
+    if (!(x <= 0.0f)) return NAN; /* scores never exceed their maximum */
+
+    const float whole = floorf(x), fraction = x - whole;
+    float value = coefficient[degree];
+    for (int i = degree - 1; i >= 0; i--) value = value * fraction + coefficient[i];
+
+    const uint32_t bits = (uint32_t)((int32_t)whole + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return value * power;
+}
+
+static float row_maximum(const float *s, int visible)
+{
+    float top = -INFINITY;
+
+    for (int j = 0; j < visible; j++)
+        if (s[j] > top) top = s[j];
+    return top;
+}
+
+static void softmax_row(float *p, float *m, float *l, const float *s, int seen, float scale)
+{
+    static const float coefficient[] = EXP2_DEGREE_5;
+    const float top = row_maximum(s, seen), highest = scale * top;
+    const float origin = top == -INFINITY ? 0.0f : highest;
+    float sum = 0.0f;
+
+    for (int j = 0; j < seen; j++) {
+        /* equal factors give equal products: the difference is never above zero */
+        p[j] = exp2_polynomial(scale * s[j] - origin, coefficient, 5);
+        sum += p[j];
+    }
+    memset(p + seen, 0, (size_t)(LS_LEAF - seen) * sizeof *p);
+    *m = top == -INFINITY ? top : highest;
+    *l = sum;
+}
+
+static void softmax_f32(const struct softmax_rows *a)
+{
+    for (int r = 0; r < a->rows; r++)
+        softmax_row((float *)a->p + r * a->p_stride, a->m + r, a->l + r, a->s + r * a->s_stride,
+                    a->visible ? a->visible[r] : LS_LEAF, a->scale);
+}
+
+static void merge_row(float *into, const float *from, float keep, float add, int d)
+{
+    for (int j = 0; j < d; j++) into[j] = keep * into[j] + add * from[j];
+}
+
+static void merge(struct ls_row_states into, struct ls_row_states from, int rows, int d)
+{
+    static const float coefficient[] = EXP2_DEGREE_6;
+
+    for (int r = 0; r < rows; r++, into.acc += d, from.acc += d) {
+        if (from.m[r] == -INFINITY) continue;
+        if (into.m[r] == -INFINITY) {
+            into.m[r] = from.m[r];
+            into.l[r] = from.l[r];
+            memcpy(into.acc, from.acc, (size_t)d * sizeof *into.acc);
+            continue;
+        }
+        const float top = fmaxf(into.m[r], from.m[r]);
+        const float keep = exp2_polynomial(into.m[r] - top, coefficient, 6);
+        const float add = exp2_polynomial(from.m[r] - top, coefficient, 6);
+        merge_row(into.acc, from.acc, keep, add, d);
+        into.l[r] = keep * into.l[r] + add * from.l[r];
+        into.m[r] = top;
+    }
+}
+
+const struct simd simd_generic = {softmax_f32, NULL, merge};

@@ -1,0 +1,114 @@
+#include "cpu/strip.h"
+
+#include <string.h>
+
+static size_t round_up(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+static size_t score_bytes(const struct products *products)
+{
+    return round_up((size_t)products->strip * (size_t)products->score_stride * sizeof(float));
+}
+
+/* Floats of one partial result of a strip. */
+static size_t node_floats(const struct products *products, int d_pad)
+{
+    return (size_t)products->strip * (size_t)(d_pad + 2);
+}
+
+static int nodes(void)
+{
+    return forest_depth(CHUNK_LEAVES) - 1;
+}
+
+size_t strip_scratch_bytes(const struct products *products, int d_pad)
+{
+    return score_bytes(products) + round_up(products->scratch_bytes(d_pad)) +
+           (size_t)nodes() * round_up(node_floats(products, d_pad) * sizeof(float));
+}
+
+ls_status strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
+                            int d_pad, char *scratch)
+{
+    *w = (struct strip_worker){.products = products,
+                               .simd = simd_of(isa),
+                               .d_pad = d_pad,
+                               .scores = (float *)scratch,
+                               .forest = {.simd = simd_of(isa), .d = d_pad}};
+    memset(scratch, 0, score_bytes(products)); /* rows beyond a short strip are multiplied too */
+    scratch += score_bytes(products);
+    for (int i = 1; i <= nodes(); i++) {
+        float *node = (float *)scratch;
+        const size_t rows = (size_t)products->strip;
+
+        w->forest.node[i] = (struct ls_row_states){
+            .acc = node, .m = node + rows * (size_t)d_pad, .l = node + rows * (size_t)(d_pad + 1)};
+        scratch += round_up(node_floats(products, d_pad) * sizeof *node);
+    }
+    return products->create(&w->own, isa, d_pad, scratch);
+}
+
+void strip_worker_fini(struct strip_worker *w)
+{
+    if (w->own) w->products->destroy(w->own);
+}
+
+/* Keys up to the last one that any of the rows sees. */
+static int most_visible(const int16_t *visible, int rows)
+{
+    int most = 0;
+
+    if (!visible) return LS_LEAF;
+    for (int r = 0; r < rows; r++)
+        if (visible[r] > most) most = visible[r];
+    return most;
+}
+
+/* The partial result of one strip and one leaf, from nothing. */
+static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
+                             const struct chunk *chunk, int leaf, int first, int rows)
+{
+    const struct products *products = w->products;
+    const int16_t *visible = chunk->visible[leaf] ? chunk->visible[leaf] + first : NULL;
+    const int keys = most_visible(visible, rows);
+    const size_t row = (size_t)w->d_pad * (size_t)ls_dtype_size(products->type);
+    const char *q = (const char *)chunk->q + (size_t)first * row;
+    struct softmax_rows softmax = {.p = w->scores,
+                                   .p_stride = products->p_stride,
+                                   .m = out.m,
+                                   .l = out.l,
+                                   .s = w->scores,
+                                   .s_stride = products->score_stride,
+                                   .visible = visible,
+                                   .rows = rows,
+                                   .scale = chunk->scale};
+
+    LS_TRY(products->scores(w->scores, w->own, q, chunk->k[leaf], rows, keys));
+    if (products->type == LS_BF16)
+        w->simd->softmax_bf16(&softmax);
+    else
+        w->simd->softmax_f32(&softmax);
+    return products->output(out.acc, w->own, w->scores, chunk->v[leaf], rows, keys);
+}
+
+ls_status strip_attend(struct ls_row_states out, struct strip_worker *w, const struct chunk *chunk)
+{
+    const int strip = w->products->strip;
+
+    for (int first = 0; first < chunk->rows; first += strip) {
+        const int rows = chunk->rows - first < strip ? chunk->rows - first : strip;
+
+        w->forest.node[0] = (struct ls_row_states){
+            .m = out.m + first, .l = out.l + first, .acc = out.acc + (size_t)(first * w->d_pad)};
+        forest_start(&w->forest, rows);
+        for (int leaf = 0; leaf < chunk->leaves; leaf++) {
+            LS_TRY(attend_leaf(forest_next(&w->forest), w, chunk, leaf, first, rows));
+            forest_push(&w->forest);
+            progress_tick(chunk->clock);
+        }
+        forest_fold(&w->forest);
+    }
+    return LS_OK;
+}

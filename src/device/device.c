@@ -1,0 +1,65 @@
+#include "device/device.h"
+
+#include <string.h>
+
+#include "device/backend.h"
+
+ls_status ls_device_find(struct ls_device *out, const char *name)
+{
+    for (int i = 0; ls_device_backends[i]; i++) {
+        if (strcmp(ls_device_backends[i]->name, name) != 0) continue;
+        struct ls_device device = {.ops = ls_device_backends[i]};
+        LS_TRY(ls_cpu_isa(&device.isa));
+        *out = device;
+        return LS_OK;
+    }
+    return ls_fail(LS_EVALUE, "no device \"%s\" in this build; there is: cpu", name);
+}
+
+const char *ls_device_isa(const struct ls_device *device)
+{
+    return ls_isa_name(device->isa);
+}
+
+int ls_device_threads(const struct ls_device *device)
+{
+    return device->ops->threads();
+}
+
+ls_status ls_device_gemm_rate(double *gflops, const struct ls_device *device, ls_dtype type, int m,
+                              int n, int k, int threads)
+{
+    return device->ops->gemm_rate(gflops, device->isa, type, m, n, k, threads);
+}
+
+size_t ls_device_kernel_bytes(const struct ls_device *device, struct ls_kernel_shape shape)
+{
+    shape.isa = device->isa;
+    return device->ops->kernel_bytes(&shape);
+}
+
+ls_status ls_attention_kernel_create(struct ls_attention_kernel **out,
+                                     const struct ls_device *device, struct ls_kernel_shape shape)
+{
+    shape.isa = device->isa;
+    return device->ops->kernel_create(out, &shape);
+}
+
+void ls_attention_kernel_destroy(const struct ls_device *device, struct ls_attention_kernel *kernel)
+{
+    if (kernel) device->ops->kernel_destroy(kernel);
+}
+
+const char *ls_attention_kernel_name(const struct ls_device *device,
+                                     const struct ls_attention_kernel *kernel)
+{
+    return device->ops->kernel_name(kernel);
+}
+
+ls_status ls_attention_kernel_attend(struct ls_kernel_result *result,
+                                     const struct ls_device *device,
+                                     struct ls_attention_kernel *kernel,
+                                     const struct ls_kernel_call *call)
+{
+    return device->ops->attend(result, kernel, call);
+}

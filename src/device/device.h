@@ -1,0 +1,121 @@
+/* What a device computes: a table of operations that a backend fills in, and the front that calls
+ * it. A partial attention result is a value that can be merged: for each query row its running
+ * maximum m (log2 units), sum l and unnormalised accumulator acc [d], all f32; empty is
+ * (-inf, 0, 0). */
+#ifndef LS_DEVICE_DEVICE_H
+#define LS_DEVICE_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cpu.h"
+#include "base/profile.h"
+#include "longspan/attention.h"
+
+/* A leaf that is present in a tensor: its number in the whole sequence, its first row there. */
+struct ls_leaf {
+    int64_t number, row;
+};
+
+/* Leaves that are present, in the order of their numbers. */
+struct ls_leaf_list {
+    const struct ls_leaf *leaf;
+    int64_t count;
+};
+
+/* Partial results of query rows: m, l [b, h, s_loc], acc [b, h, s_loc, d], contiguous. */
+struct ls_row_states {
+    float *m, *l, *acc;
+};
+
+/* What an attention kernel is made for. */
+struct ls_kernel_shape {
+    struct ls_attention_shape global;
+    bool causal;
+    float scale;
+    ls_isa isa;
+    int threads;
+    int64_t k_leaves; /* the most that one call brings */
+};
+
+/* Called by the first thread at least every half millisecond while a kernel works. */
+struct ls_progress {
+    void (*call)(void *context); /* NULL: nobody wants to be called */
+    void *context;
+};
+
+/* The queries meet some of the keys. Rows of a leaf that reaches beyond the end of its sequence
+ * are those before the end. */
+struct ls_kernel_call {
+    struct ls_tensor *o, *lse;    /* finished here; NULL: stay in states */
+    struct ls_row_states *states; /* NULL: only if o and lse are given and nothing came before */
+    bool merge;                   /* states hold what earlier calls found; false: write them */
+    const struct ls_tensor *q, *k, *v;
+    struct ls_leaf_list q_leaves, k_leaves;
+    struct ls_progress progress;
+};
+
+/* What one call did; seconds are summed over threads. */
+struct ls_kernel_result {
+    int64_t tiles;
+    struct ls_profile profile;
+};
+
+struct ls_attention_kernel;
+
+struct ls_device_ops {
+    const char *name;
+    /* threads that a kernel uses when the caller does not say */
+    int (*threads)(void);
+    ls_status (*gemm_rate)(double *gflops, ls_isa isa, ls_dtype type, int m, int n, int k,
+                           int threads);
+    size_t (*kernel_bytes)(const struct ls_kernel_shape *shape);
+    ls_status (*kernel_create)(struct ls_attention_kernel **out,
+                               const struct ls_kernel_shape *shape);
+    void (*kernel_destroy)(struct ls_attention_kernel *kernel);
+    const char *(*kernel_name)(const struct ls_attention_kernel *kernel);
+    ls_status (*attend)(struct ls_kernel_result *out, struct ls_attention_kernel *kernel,
+                        const struct ls_kernel_call *call);
+};
+
+/* A backend and the instruction set that it is to use. A value; nothing to free. */
+struct ls_device {
+    const struct ls_device_ops *ops;
+    ls_isa isa;
+};
+
+/* Errors: LS_EVALUE for an unknown name ("cpu" is the one there is) or a bad LONGSPAN_ISA. */
+ls_status ls_device_find(struct ls_device *out, const char *name);
+
+/* Name of the instruction set in use. */
+const char *ls_device_isa(const struct ls_device *device);
+
+/* Threads that a kernel uses when nobody says how many. */
+int ls_device_threads(const struct ls_device *device);
+
+/* GF/s that `threads` independent products [m, k] x [k, n] of this type reach together, operands
+ * in cache; the practical ceiling of anything built from such products. Takes about 0.2 s.
+ * Errors: LS_ETYPE if the device cannot multiply this type; LS_EINTERNAL. */
+ls_status ls_device_gemm_rate(double *gflops, const struct ls_device *device, ls_dtype type, int m,
+                              int n, int k, int threads);
+
+/* Bytes of workspace that a kernel of this shape takes from the ledger; exact. shape->isa is
+ * filled in by the device. */
+size_t ls_device_kernel_bytes(const struct ls_device *device, struct ls_kernel_shape shape);
+
+/* Packs, multiplies and merges on shape.threads threads. The caller destroys the kernel.
+ * Errors: LS_ENOMEM, LS_EINTERNAL. */
+ls_status ls_attention_kernel_create(struct ls_attention_kernel **out,
+                                     const struct ls_device *device, struct ls_kernel_shape shape);
+void ls_attention_kernel_destroy(const struct ls_device *device,
+                                 struct ls_attention_kernel *kernel);
+const char *ls_attention_kernel_name(const struct ls_device *device,
+                                     const struct ls_attention_kernel *kernel);
+
+/* Computes call; adds to *result. Allocates nothing. Errors: LS_EINTERNAL. */
+ls_status ls_attention_kernel_attend(struct ls_kernel_result *result,
+                                     const struct ls_device *device,
+                                     struct ls_attention_kernel *kernel,
+                                     const struct ls_kernel_call *call);
+
+#endif
