@@ -1,0 +1,185 @@
+/* Every rank gets all of K and V first, then computes alone. Short latency and the order of
+ * summation of one rank, for memory O(s).
+ * Source: the all-gather form of context parallelism in Llama 3 (Dubey et al. 2024, section 3.3.2).
+ */
+#include <stdlib.h>
+
+#include "attention/plan.h"
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+struct allgather {
+    void *memory;       /* K, then V: [b, s_k, h_kv, d], rank after rank within a batch */
+    int64_t *first_row; /* [p + 1] where a rank's part begins */
+    struct ls_leaf_list keys;
+    struct ls_request *request; /* [requests] */
+    struct ls_leaf leaf[];      /* storage of keys */
+};
+
+static const char *fits(const struct ls_problem *problem)
+{
+    (void)problem;
+    return NULL;
+}
+
+/* Causal work per position grows along the sequence: zigzag gives every rank the same of it. */
+static ls_layout_kind layout(const struct ls_problem *problem)
+{
+    return problem->causal && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+}
+
+static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
+{
+    return ls_plan_kernel_shape(problem, ls_layout_leaves(&problem->k_layout));
+}
+
+/* To or from every other rank: a message for each batch of K and of V. */
+static int64_t messages_each_way(const struct ls_problem *problem)
+{
+    return 2 * problem->shape.b * (problem->p - 1);
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+
+    *out = (struct ls_cost){
+        .flops = 4.0 * (double)s->d * (double)(s->b * s->h) *
+                 ls_visible_pairs(s->s_q, s->s_k, problem->causal),
+        .bytes_sent = (int64_t)ls_key_value_bytes(s, s->s_k) * (problem->p - 1),
+        .messages = messages_each_way(problem) * problem->p,
+        .workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)),
+        .comm_bytes = ls_key_value_bytes(s, s->s_k),
+        .tiles = ls_attention_tiles(s, problem->causal),
+    };
+}
+
+static void destroy(struct ls_attention_plan *plan)
+{
+    struct allgather *own = plan->own;
+
+    ls_free(own->memory);
+    free(own->request);
+    free(own->first_row);
+    free(own);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const int64_t x = ((const struct ls_leaf *)a)->number, y = ((const struct ls_leaf *)b)->number;
+
+    return (x > y) - (x < y);
+}
+
+static void list_keys(struct allgather *own, const struct ls_layout *keys)
+{
+    for (int r = 0; r < keys->p; r++) {
+        own->first_row[r + 1] = own->first_row[r] + ls_layout_part_rows(keys, r);
+        ls_leaves_append(own->leaf, &own->keys.count, keys, r, own->first_row[r]);
+    }
+    qsort(own->leaf, (size_t)own->keys.count, sizeof *own->leaf, by_number);
+    own->keys.leaf = own->leaf;
+}
+
+static ls_status create(struct ls_attention_plan *plan)
+{
+    const struct ls_problem *problem = &plan->problem;
+    const struct ls_layout *keys = &problem->k_layout;
+    struct allgather *own =
+        calloc(1, sizeof *own + (size_t)ls_layout_leaves(keys) * sizeof *own->leaf);
+
+    if (!own) return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
+    plan->own = own;
+    own->first_row = calloc((size_t)problem->p + 1, sizeof *own->first_row);
+    own->request = calloc((size_t)messages_each_way(problem) * 2 + 1, sizeof *own->request);
+    if (!own->first_row || !own->request)
+        return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
+    list_keys(own, keys);
+    LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, ls_key_value_bytes(&problem->shape, keys->s)));
+    return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
+}
+
+/* rank's rows of one batch of the gathered tensor. */
+static struct ls_tensor rows_of(const struct ls_tensor *all, const struct allgather *own,
+                                int64_t batch, int rank)
+{
+    struct ls_tensor rows = *all;
+
+    rows.data =
+        (char *)all->data +
+        (batch * all->stride[0] + own->first_row[rank] * all->stride[1]) * ls_dtype_size(all->type);
+    rows.dim[0] = 1;
+    rows.dim[1] = own->first_row[rank + 1] - own->first_row[rank];
+    return rows;
+}
+
+static size_t bytes_of(const struct ls_tensor *rows)
+{
+    return (size_t)(rows->dim[1] * rows->stride[1]) * (size_t)ls_dtype_size(rows->type);
+}
+
+/* Exchanges one batch of one tensor with every other rank; adds to the requests. */
+static ls_status post_batch(int *requests, struct ls_attention_plan *plan,
+                            const struct ls_tensor *all, int64_t batch, int tag)
+{
+    struct allgather *own = plan->own;
+    const struct ls_tensor mine = rows_of(all, own, batch, plan->rank);
+
+    for (int r = 0; r < plan->problem.p; r++) {
+        if (r == plan->rank) continue;
+        const struct ls_tensor theirs = rows_of(all, own, batch, r);
+        LS_TRY(ls_comm_receive(&own->request[(*requests)++], plan->comm, theirs.data,
+                               bytes_of(&theirs), r, tag));
+        LS_TRY(ls_comm_send(&own->request[(*requests)++], plan->comm, mine.data, bytes_of(&mine), r,
+                            tag));
+    }
+    return LS_OK;
+}
+
+static ls_status gather(struct ls_attention_plan *plan, struct ls_tensor all[2],
+                        const struct ls_tensor *part[2])
+{
+    struct allgather *own = plan->own;
+    int requests = 0;
+
+    for (int i = 0; i < 2; i++) {
+        for (int64_t batch = 0; batch < plan->problem.shape.b; batch++) {
+            struct ls_tensor to = rows_of(&all[i], own, batch, plan->rank), from = *part[i];
+
+            from.data = (char *)from.data + batch * from.stride[0] * ls_dtype_size(from.type);
+            from.dim[0] = 1;
+            ls_tensor_copy(&to, &from);
+            LS_TRY(post_batch(&requests, plan, &all[i], batch, (int)(2 * batch + i)));
+        }
+    }
+    return ls_comm_wait(plan->comm, own->request, requests);
+}
+
+static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    struct allgather *own = plan->own;
+    const struct ls_problem *problem = &plan->problem;
+    const int64_t s_k = problem->shape.s_k;
+    char *values = (char *)own->memory + ls_key_value_bytes(&problem->shape, s_k) / 2;
+    struct ls_tensor all[2] = {ls_plan_key_view(problem, own->memory, s_k),
+                               ls_plan_key_view(problem, values, s_k)};
+
+    LS_TRY(gather(plan, all, (const struct ls_tensor *[]){call->k, call->v}));
+    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                        .lse = call->lse,
+                                                        .q = call->q,
+                                                        .k = &all[0],
+                                                        .v = &all[1],
+                                                        .k_leaves = own->keys});
+}
+
+const struct ls_method ls_method_allgather = {
+    .name = "allgather",
+    .summary = "every rank gets all of K and V, then computes alone; memory O(s)",
+    .fits = fits,
+    .layout = layout,
+    .cost = cost,
+    .create = create,
+    .destroy = destroy,
+    .forward = forward,
+};

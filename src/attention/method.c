@@ -1,0 +1,156 @@
+#include "attention/method.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "attention/plan.h"
+#include "base/nearest.h"
+
+/* In the order in which `auto` prefers equals: less memory first. */
+static const struct ls_method *const methods[] = {
+    &ls_method_local,
+    &ls_method_ring,
+    &ls_method_allgather,
+};
+
+#define METHODS ((int)(sizeof methods / sizeof *methods))
+
+int ls_method_count(void)
+{
+    return METHODS;
+}
+
+const struct ls_method *ls_method_at(int i)
+{
+    return methods[i];
+}
+
+ls_status ls_method_find(const struct ls_method **out, const char *name)
+{
+    const char *names[METHODS];
+
+    for (int i = 0; i < METHODS; i++) {
+        names[i] = methods[i]->name;
+        if (strcmp(name, names[i]) != 0) continue;
+        *out = methods[i];
+        return LS_OK;
+    }
+    const char *near = ls_nearest(name, names, METHODS);
+    return ls_fail(LS_EVALUE, "no method \"%s\"%s%s%s; `longspan methods` lists them", name,
+                   near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+static ls_status check_counts(const struct ls_attention_shape *s)
+{
+    if (s->b < 1 || s->h < 1 || s->h_kv < 1)
+        return ls_fail(LS_ESHAPE,
+                       "batch %ld, heads %ld, key/value heads %ld: each must be at least 1",
+                       (long)s->b, (long)s->h, (long)s->h_kv);
+    if (s->h % s->h_kv != 0)
+        return ls_fail(LS_ESHAPE, "%ld heads are not a multiple of %ld key/value heads", (long)s->h,
+                       (long)s->h_kv);
+    if (s->d < 1 || s->d > LS_MAX_HEAD_DIM)
+        return ls_fail(LS_ESHAPE, "head dim is %ld, must be 1 to %d", (long)s->d, LS_MAX_HEAD_DIM);
+    if (s->s_q < 0 || s->s_k < 0)
+        return ls_fail(LS_ESHAPE, "sequence lengths %ld and %ld: neither may be negative",
+                       (long)s->s_q, (long)s->s_k);
+    return LS_OK;
+}
+
+/* Every size in bytes that follows from the shape stays below 2^62. */
+static ls_status check_size(const struct ls_attention_shape *s)
+{
+    const double rows = (double)(s->s_q > s->s_k ? s->s_q : s->s_k) + LS_LEAF;
+    const double bytes = 2.0 * (double)s->b * (double)s->h * rows * (double)(s->d + 64) * 8;
+
+    if (bytes >= 0x1p62)
+        return ls_fail(LS_ESHAPE,
+                       "batch %ld x heads %ld x sequence %.0f x head dim %ld is beyond any memory",
+                       (long)s->b, (long)s->h, rows - LS_LEAF, (long)s->d);
+    return LS_OK;
+}
+
+static ls_status check_options(const struct ls_attention_shape *s,
+                               const struct ls_attention_options *o)
+{
+    if (s->type != LS_F32 && s->type != LS_BF16 && s->type != LS_F16)
+        return ls_fail(LS_ETYPE, "attention of type %s: must be f32, bf16 or f16",
+                       ls_dtype_name(s->type));
+    if (o->has_scale && !isfinite(o->scale))
+        return ls_fail(LS_EVALUE, "scale is %g, must be finite", (double)o->scale);
+    if (o->threads < 0)
+        return ls_fail(LS_EVALUE, "threads is %d, must not be negative", o->threads);
+    return LS_OK;
+}
+
+ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
+                          const struct ls_attention_options *options, int p,
+                          const struct ls_method *method)
+{
+    LS_TRY(check_counts(shape));
+    LS_TRY(check_size(shape));
+    LS_TRY(check_options(shape, options));
+
+    struct ls_problem problem = {
+        .shape = *shape,
+        .causal = options->causal,
+        .scale = options->has_scale ? options->scale : (float)(1 / sqrt((double)shape->d)),
+        .p = p,
+    };
+    LS_TRY(ls_device_find(&problem.device, "cpu"));
+    problem.threads = options->threads ? options->threads : ls_device_threads(&problem.device);
+
+    ls_layout_kind kind = options->layout;
+    if (kind == LS_LAYOUT_AUTO) kind = method ? method->layout(&problem) : LS_LAYOUT_CONTIGUOUS;
+    problem.q_layout = (struct ls_layout){.kind = kind, .s = shape->s_q, .p = p};
+    problem.k_layout = (struct ls_layout){.kind = kind, .s = shape->s_k, .p = p};
+    *out = problem;
+    return LS_OK;
+}
+
+static ls_status nothing_fits(const struct ls_attention_shape *shape,
+                              const struct ls_attention_options *options, int p)
+{
+    char reasons[512] = "";
+    size_t used = 0;
+
+    for (int i = 0; i < METHODS; i++) {
+        struct ls_problem problem;
+
+        LS_TRY(ls_problem_init(&problem, shape, options, p, methods[i]));
+        const char *reason = methods[i]->fits(&problem);
+        if (reason && used < sizeof reasons)
+            used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s",
+                                     used ? "; " : "", methods[i]->name, reason);
+    }
+    return ls_fail(LS_EFIT, "no method fits: %s", reasons);
+}
+
+ls_status ls_method_choose(const struct ls_method **out, const char **why,
+                           const struct ls_attention_shape *shape,
+                           const struct ls_attention_options *options, int p)
+{
+    const struct ls_method *best = NULL;
+    int64_t least = 0;
+    int fitting = 0;
+
+    for (int i = 0; i < METHODS; i++) {
+        struct ls_problem problem;
+        struct ls_cost cost;
+
+        LS_TRY(ls_problem_init(&problem, shape, options, p, methods[i]));
+        if (methods[i]->fits(&problem)) continue;
+        fitting++;
+        methods[i]->cost(&cost, &problem);
+        if (best && cost.bytes_sent >= least) continue;
+        best = methods[i];
+        least = cost.bytes_sent;
+    }
+    if (!best) return nothing_fits(shape, options, p);
+    *out = best;
+    *why = fitting == 1 ? "the only one that fits"
+                        : "sends the fewest bytes, and of those that send equally many takes the "
+                          "least memory";
+    return LS_OK;
+}

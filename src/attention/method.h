@@ -1,0 +1,70 @@
+/* The table of methods: each is one way to bring distributed K and V together with Q. */
+#ifndef LS_ATTENTION_METHOD_H
+#define LS_ATTENTION_METHOD_H
+
+#include "device/device.h"
+#include "longspan/attention.h"
+
+/* What is to be computed and on how many ranks; no data. */
+struct ls_problem {
+    struct ls_attention_shape shape;
+    bool causal;
+    float scale;
+    int p;
+    int threads;
+    struct ls_layout q_layout, k_layout; /* of the same kind */
+    struct ls_device device;
+};
+
+/* Predicted, exact: the ledger and the counters must show the same (tests/attention/test_cost.c).
+ */
+struct ls_cost {
+    double flops;           /* all ranks: 4 d per visible pair and query head */
+    int64_t bytes_sent;     /* all ranks */
+    int64_t messages;       /* all ranks */
+    size_t workspace_bytes; /* largest of the ranks */
+    size_t comm_bytes;      /* largest of the ranks */
+    int64_t tiles;          /* all ranks */
+};
+
+struct ls_attention_plan;
+
+/* The tensors of one execution, checked. */
+struct ls_attention_call {
+    struct ls_tensor *o, *lse;
+    const struct ls_tensor *q, *k, *v;
+};
+
+struct ls_method {
+    const char *name;
+    const char *summary; /* one line */
+    /* NULL if the method can do it, else the reason why not, in words (static or per-thread) */
+    const char *(*fits)(const struct ls_problem *problem);
+    /* the layout that suits it best when the caller leaves the choice */
+    ls_layout_kind (*layout)(const struct ls_problem *problem);
+    void (*cost)(struct ls_cost *out, const struct ls_problem *problem);
+    /* plan->own: what the method needs besides; destroy accepts a plan without it */
+    ls_status (*create)(struct ls_attention_plan *plan);
+    void (*destroy)(struct ls_attention_plan *plan);
+    ls_status (*forward)(struct ls_attention_plan *plan, const struct ls_attention_call *call);
+};
+
+int ls_method_count(void);
+const struct ls_method *ls_method_at(int i);
+
+/* Errors: LS_EVALUE for an unknown name; the message gives the nearest one. */
+ls_status ls_method_find(const struct ls_method **out, const char *name);
+
+/* Checks a shape and fills in the defaults (scale, layout, threads). method NULL: layout stays as
+ * asked for, contiguous if the choice was left open. Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE. */
+ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
+                          const struct ls_attention_options *options, int p,
+                          const struct ls_method *method);
+
+/* `auto`: of the methods that fit, the one that sends the fewest bytes; the first of equals.
+ * *why (static) says so. Errors: LS_EFIT with every method's reason. */
+ls_status ls_method_choose(const struct ls_method **out, const char **why,
+                           const struct ls_attention_shape *shape,
+                           const struct ls_attention_options *options, int p);
+
+#endif

@@ -1,0 +1,225 @@
+#include "attention/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layout *layout,
+                      int rank, int64_t first_row)
+{
+    const int64_t n = ls_layout_part_leaves(layout, rank);
+
+    for (int64_t i = 0; i < n; i++)
+        list[(*count)++] = (struct ls_leaf){.number = ls_layout_part_leaf(layout, rank, i),
+                                            .row = first_row + i * LS_LEAF};
+}
+
+struct ls_kernel_shape ls_plan_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)
+{
+    return (struct ls_kernel_shape){.global = problem->shape,
+                                    .causal = problem->causal,
+                                    .scale = problem->scale,
+                                    .threads = problem->threads,
+                                    .k_leaves = k_leaves};
+}
+
+struct ls_tensor ls_plan_key_view(const struct ls_problem *problem, void *data, int64_t rows)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t dim[] = {s->b, rows, s->h_kv, s->d};
+
+    return ls_tensor_view(data, s->type, 4, dim);
+}
+
+void ls_tensor_copy(struct ls_tensor *to, const struct ls_tensor *from)
+{
+    const size_t size = (size_t)ls_dtype_size(from->type);
+
+    for (int64_t i = 0; i < from->dim[0]; i++) {
+        for (int64_t j = 0; j < from->dim[1]; j++) {
+            for (int64_t k = 0; k < from->dim[2]; k++) {
+                const int64_t at = i * from->stride[0] + j * from->stride[1] + k * from->stride[2];
+                const int64_t into = i * to->stride[0] + j * to->stride[1] + k * to->stride[2];
+
+                memcpy((char *)to->data + (size_t)into * size,
+                       (const char *)from->data + (size_t)at * size, (size_t)from->dim[3] * size);
+            }
+        }
+    }
+}
+
+ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call)
+{
+    call.q_leaves = plan->q_leaves;
+    return ls_attention_kernel_attend(&plan->result, &plan->problem.device, plan->kernel, &call);
+}
+
+/* Every rank must have asked for the same. */
+static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
+                               const struct ls_method *method)
+{
+    const struct ls_attention_shape *s = &p->shape;
+    const struct {
+        const char *name;
+        double value;
+    } fields[] = {
+        {"batch", (double)s->b},
+        {"heads", (double)s->h},
+        {"kv heads", (double)s->h_kv},
+        {"query length", (double)s->s_q},
+        {"key length", (double)s->s_k},
+        {"head dim", (double)s->d},
+        {"type", (double)s->type},
+        {"causal", p->causal},
+        {"scale", p->scale},
+        {"layout", (double)p->q_layout.kind},
+        {"method", method->name[0]},
+    };
+    enum { FIELDS = sizeof fields / sizeof *fields };
+    double least[FIELDS], most[FIELDS];
+
+    for (int i = 0; i < FIELDS; i++) least[i] = most[i] = fields[i].value;
+    LS_TRY(ls_comm_reduce(least, comm, FIELDS, LS_REDUCE_MIN));
+    LS_TRY(ls_comm_reduce(most, comm, FIELDS, LS_REDUCE_MAX));
+    for (int i = 0; i < FIELDS; i++)
+        if (least[i] != most[i])
+            return ls_fail(LS_ESHAPE, "ranks disagree about the %s: from %g to %g", fields[i].name,
+                           least[i], most[i]);
+    return LS_OK;
+}
+
+static ls_status choose_method(struct ls_attention_plan *plan,
+                               const struct ls_attention_shape *shape,
+                               const struct ls_attention_options *options, int p)
+{
+    if (options->method) {
+        LS_TRY(ls_method_find(&plan->method, options->method));
+        plan->why = "asked for";
+    } else {
+        LS_TRY(ls_method_choose(&plan->method, &plan->why, shape, options, p));
+    }
+    LS_TRY(ls_problem_init(&plan->problem, shape, options, p, plan->method));
+
+    const char *reason = plan->method->fits(&plan->problem);
+    if (reason) return ls_fail(LS_EFIT, "method %s cannot do this: %s", plan->method->name, reason);
+    return LS_OK;
+}
+
+static ls_status list_queries(struct ls_attention_plan *plan)
+{
+    const struct ls_layout *layout = &plan->problem.q_layout;
+
+    plan->q_leaf =
+        malloc((size_t)(ls_layout_part_leaves(layout, plan->rank) + 1) * sizeof *plan->q_leaf);
+    if (!plan->q_leaf) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    ls_leaves_append(plan->q_leaf, &plan->q_leaves.count, layout, plan->rank, 0);
+    plan->q_leaves.leaf = plan->q_leaf;
+    return LS_OK;
+}
+
+ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_comm *comm,
+                                   const struct ls_attention_shape *shape,
+                                   const struct ls_attention_options *options)
+{
+    struct ls_attention_plan *plan = calloc(1, sizeof *plan);
+    ls_status status = plan ? choose_method(plan, shape, options, ls_comm_size(comm))
+                            : ls_fail(LS_ENOMEM, "attention plan: out of memory");
+
+    LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
+    LS_TRY_GOTO(status, compare_ranks(comm, &plan->problem, plan->method), destroy);
+    LS_TRY_GOTO(status, ls_comm_duplicate(&plan->comm, comm), destroy);
+    plan->rank = ls_comm_rank(comm);
+    status = list_queries(plan);
+    if (status == LS_OK) status = plan->method->create(plan);
+    LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
+    *out = plan;
+    return LS_OK;
+destroy:
+    ls_attention_plan_destroy(plan);
+    return status;
+}
+
+void ls_attention_plan_destroy(struct ls_attention_plan *plan)
+{
+    if (!plan) return;
+    if (plan->own) plan->method->destroy(plan);
+    ls_attention_kernel_destroy(&plan->problem.device, plan->kernel);
+    free(plan->q_leaf);
+    ls_comm_destroy(plan->comm);
+    free(plan);
+}
+
+struct ls_layout ls_attention_plan_query_layout(const struct ls_attention_plan *plan)
+{
+    return plan->problem.q_layout;
+}
+
+struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *plan)
+{
+    return plan->problem.k_layout;
+}
+
+static ls_status check_tensor(const struct ls_tensor *t, const char *name, ls_dtype type, int ndim,
+                              const int64_t *dim)
+{
+    if (t->type != type)
+        return ls_fail(LS_ETYPE, "%s is %s, the plan is for %s", name, ls_dtype_name(t->type),
+                       ls_dtype_name(type));
+    if (t->ndim != ndim)
+        return ls_fail(LS_ESHAPE, "%s has %d dimensions, must have %d", name, t->ndim, ndim);
+    for (int i = 0; i < ndim; i++)
+        if (t->dim[i] != dim[i])
+            return ls_fail(LS_ESHAPE, "%s: dimension %d is %ld, this rank's part has %ld", name, i,
+                           (long)t->dim[i], (long)dim[i]);
+    if (t->dim[ndim - 1] > 1 && t->stride[ndim - 1] != 1)
+        return ls_fail(LS_ESHAPE, "%s: the last dimension has stride %ld, must be contiguous", name,
+                       (long)t->stride[ndim - 1]);
+    return LS_OK;
+}
+
+static ls_status check_call(const struct ls_attention_plan *plan,
+                            const struct ls_attention_call *call)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t q_rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
+    const int64_t k_rows = ls_layout_part_rows(&plan->problem.k_layout, plan->rank);
+    const int64_t q_dim[] = {s->b, q_rows, s->h, s->d}, k_dim[] = {s->b, k_rows, s->h_kv, s->d};
+    const int64_t lse_dim[] = {s->b, s->h, q_rows};
+
+    LS_TRY(check_tensor(call->q, "q", s->type, 4, q_dim));
+    LS_TRY(check_tensor(call->k, "k", s->type, 4, k_dim));
+    LS_TRY(check_tensor(call->v, "v", s->type, 4, k_dim));
+    LS_TRY(check_tensor(call->o, "o", s->type, 4, q_dim));
+    return check_tensor(call->lse, "lse", LS_F32, 3, lse_dim);
+}
+
+ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
+                               struct ls_attention_plan *plan, const struct ls_tensor *q,
+                               const struct ls_tensor *k, const struct ls_tensor *v)
+{
+    const struct ls_attention_call call = {.o = o, .lse = lse, .q = q, .k = k, .v = v};
+
+    LS_TRY(ls_comm_agree(plan->comm, check_call(plan, &call)));
+    memset(&plan->result, 0, sizeof plan->result);
+    ls_comm_reset_counters(plan->comm);
+    return ls_comm_agree(plan->comm, plan->method->forward(plan, &call));
+}
+
+void ls_attention_plan_describe(struct ls_attention_report *out,
+                                const struct ls_attention_plan *plan)
+{
+    const struct ls_problem *p = &plan->problem;
+
+    *out = (struct ls_attention_report){
+        .method = plan->method->name,
+        .why = plan->why,
+        .layout = p->q_layout.kind,
+        .isa = ls_device_isa(&p->device),
+        .kernel = ls_attention_kernel_name(&p->device, plan->kernel),
+        .threads = p->threads,
+        .tile_q = LS_LEAF,
+        .tile_k = LS_LEAF,
+        .tiles_computed = plan->result.tiles,
+        .bytes_sent = ls_comm_bytes_sent(plan->comm),
+        .exposed_comm_seconds = ls_comm_exposed_seconds(plan->comm),
+    };
+}

@@ -1,0 +1,40 @@
+/* What a plan holds and what the methods build theirs from. */
+#ifndef LS_ATTENTION_PLAN_H
+#define LS_ATTENTION_PLAN_H
+
+#include "attention/method.h"
+#include "comm/comm.h"
+
+struct ls_attention_plan {
+    const struct ls_method *method;
+    const char *why;
+    struct ls_problem problem;
+    struct ls_comm *comm; /* the plan's own duplicate */
+    int rank;
+    struct ls_leaf *q_leaf;       /* storage of q_leaves */
+    struct ls_leaf_list q_leaves; /* of this rank's part */
+    struct ls_attention_kernel *kernel;
+    struct ls_kernel_result result; /* of the last execution */
+    void *own;                      /* the method's */
+};
+
+/* The leaves of rank's part of a layout, whose first row is first_row of a tensor; adds them to
+ * list at *count. */
+void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layout *layout,
+                      int rank, int64_t first_row);
+
+/* One kernel step of a method; fills in what is the same in every step. */
+ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);
+
+/* The kernel's shape when a call brings at most so many leaves of keys. */
+struct ls_kernel_shape ls_plan_kernel_shape(const struct ls_problem *problem, int64_t k_leaves);
+
+/* View of rows of K or V in a contiguous buffer, [b, rows, h_kv, d]. */
+struct ls_tensor ls_plan_key_view(const struct ls_problem *problem, void *data, int64_t rows);
+
+/* Copies tensors with any strides of the first three dimensions; same shape and type. */
+void ls_tensor_copy(struct ls_tensor *to, const struct ls_tensor *from);
+
+extern const struct ls_method ls_method_local, ls_method_ring, ls_method_allgather;
+
+#endif

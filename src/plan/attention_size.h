@@ -1,0 +1,26 @@
+/* How much work and memory an attention is, from its shape alone. */
+#ifndef LS_PLAN_ATTENTION_SIZE_H
+#define LS_PLAN_ATTENTION_SIZE_H
+
+#include <stddef.h>
+
+#include "longspan/attention.h"
+
+/* Pairs (query, key) of one head that see each other. */
+double ls_visible_pairs(int64_t s_q, int64_t s_k, bool causal);
+
+/* Tiles with a visible pair, over all ranks: per kv head, each query leaf's rows of all the
+ * group's heads in tiles of 256, against every leaf of keys that the query leaf sees. */
+int64_t ls_attention_tiles(const struct ls_attention_shape *shape, bool causal);
+
+/* Bytes of `rows` rows of K and V together, in the storage type. */
+size_t ls_key_value_bytes(const struct ls_attention_shape *shape, int64_t rows);
+
+/* Bytes of the f32 partial results (m, l, acc) of `rows` query rows of every head. */
+size_t ls_row_state_bytes(const struct ls_attention_shape *shape, int64_t rows);
+
+/* The most rows, and leaves, that a rank holds. */
+int64_t ls_layout_most_rows(const struct ls_layout *layout);
+int64_t ls_layout_most_leaves(const struct ls_layout *layout);
+
+#endif
