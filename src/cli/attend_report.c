@@ -1,0 +1,113 @@
+#include "cli/attend_run.h"
+#include "cli/format.h"
+#include "cli/memory.h"
+#include "comm/comm.h"
+#include "tensor/dtype.h"
+
+static double gflops(const struct cli_attend_run *run)
+{
+    return run->cost.flops / run->result.seconds * 1e-9;
+}
+
+static void report_json(const struct cli_attend_run *run, double resident)
+{
+    const struct cli_report *report = &run->report;
+    const struct cli_attend_result *r = &run->result;
+    const struct ls_attention_shape *n = &run->problem.shape;
+    const int ranks = run->world->size, threads = run->options.threads;
+
+    cli_report_string(report, "method", r->report.method);
+    cli_report_string(report, "why", r->report.why);
+    cli_report_string(report, "layout", ls_layout_name(r->report.layout));
+    cli_report_integer(report, "ranks", ranks);
+    cli_report_integer(report, "threads", threads);
+    cli_report_string(report, "isa", r->report.isa);
+    cli_report_string(report, "kernel", r->report.kernel);
+    cli_report_string(report, "dtype", ls_dtype_name(n->type));
+    cli_report_value(report, "shape",
+                     json_pack("{sIsIsIsIsIsI}", "b", (json_int_t)n->b, "h", (json_int_t)n->h,
+                               "h_kv", (json_int_t)n->h_kv, "s_q", (json_int_t)n->s_q, "s_k",
+                               (json_int_t)n->s_k, "d", (json_int_t)n->d));
+    cli_report_value(report, "causal", json_boolean(run->problem.causal));
+    cli_report_real(report, "scale", run->problem.scale);
+    cli_report_integer(report, "repeat", run->options.repeat);
+    cli_report_real(report, "seconds", r->seconds);
+    cli_report_real(report, "gflops", gflops(run));
+    cli_report_real(report, "gflops_per_thread", gflops(run) / ranks / threads);
+    cli_report_real(report, "gemm_gflops_per_thread", r->gemm);
+    cli_report_string(report, "gemm_dtype", ls_dtype_name(r->gemm_type));
+    cli_report_integer(report, "bytes_sent", (int64_t)r->bytes_sent);
+    cli_report_real(report, "exposed_comm_seconds", r->exposed);
+    cli_report_integer(report, "ledger_peak_bytes", (int64_t)r->ledger_most);
+    cli_report_integer(report, "rss_peak_bytes", (int64_t)resident);
+    cli_report_integer(report, "tile_q", r->report.tile_q);
+    cli_report_integer(report, "tile_k", r->report.tile_k);
+    cli_report_integer(report, "tiles_computed", (int64_t)r->tiles);
+}
+
+static void report_task(const struct cli_attend_run *run)
+{
+    const struct cli_report *report = &run->report;
+    const struct ls_problem *p = &run->problem;
+    const struct ls_attention_shape *n = &p->shape;
+
+    cli_report_line(report, "attention", "%s queries x %s keys, %s%s", cli_count(n->s_q).s,
+                    cli_count(n->s_k).s, p->causal ? "causal" : "full",
+                    p->causal && n->s_q != n->s_k ? " (aligned at the end)" : "");
+    cli_report_line(report, "shape",
+                    "batch %s, heads %s, k/v heads %s, head dim %s, %s, scale %.6g",
+                    cli_count(n->b).s, cli_count(n->h).s, cli_count(n->h_kv).s, cli_count(n->d).s,
+                    ls_dtype_name(n->type), (double)p->scale);
+    cli_report_line(report, "input", "%s", run->inputs.origin);
+}
+
+static void report_means(const struct cli_attend_run *run)
+{
+    const struct cli_report *report = &run->report;
+    const struct ls_attention_report *r = &run->result.report;
+    const int ranks = run->world->size, threads = run->options.threads;
+
+    cli_report_line(report, "method", "%s: %s", r->method, r->why);
+    cli_report_line(report, "layout", "%s over %d rank%s x %d thread%s", ls_layout_name(r->layout),
+                    ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s");
+    cli_report_line(report, "kernel", "%s on %s, tiles of %d x %d, %s computed", r->kernel, r->isa,
+                    r->tile_q, r->tile_k, cli_count((int64_t)run->result.tiles).s);
+}
+
+static void report_measured(const struct cli_attend_run *run, double resident)
+{
+    const struct cli_report *report = &run->report;
+    const struct cli_attend_result *r = &run->result;
+    const double per_thread = gflops(run) / run->world->size / run->options.threads;
+
+    if (run->options.repeat > 1)
+        cli_report_line(report, "time", "%s, the fastest of %s", cli_seconds(r->seconds).s,
+                        cli_count(run->options.repeat).s);
+    else
+        cli_report_line(report, "time", "%s", cli_seconds(r->seconds).s);
+    cli_report_line(report, "speed", "%.1f GF/s, %.1f a thread", gflops(run), per_thread);
+    cli_report_line(report, "", "%.1f %% of the %s GEMM rate, %.1f GF/s a thread",
+                    100 * per_thread / r->gemm, ls_dtype_name(r->gemm_type), r->gemm);
+    cli_report_line(report, "sent", "%s, %s of communication not hidden",
+                    cli_bytes(r->bytes_sent).s, cli_seconds(r->exposed).s);
+    cli_report_line(report, "memory", "ledger peak %s a rank (least %s), resident %s",
+                    cli_bytes(r->ledger_most).s, cli_bytes(r->ledger_least).s,
+                    cli_bytes(resident).s);
+    for (int i = 0; i < LS_TAG_COUNT; i++)
+        cli_report_line(report, "", "%-10s  %s", ls_tag_name((ls_tag)i),
+                        cli_bytes(r->tag_most[i]).s);
+    if (run->options.out) cli_report_line(report, "output", "%s", run->options.out);
+}
+
+ls_status cli_attend_report(struct cli_attend_run *run)
+{
+    double resident = cli_memory_resident_peak();
+
+    LS_TRY(ls_comm_reduce(&resident, run->world->comm, 1, LS_REDUCE_MAX));
+    report_json(run, resident);
+    report_task(run);
+    report_means(run);
+    report_measured(run, resident);
+    if (run->options.verify) cli_verify_report(&run->report, &run->verdict);
+    return cli_report_commit(&run->report, run->world);
+}

@@ -1,0 +1,356 @@
+#include "cli/inputs.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/ledger.h"
+#include "cli/values.h"
+#include "comm/comm.h"
+
+/* A size beyond this is a slip of the finger, and bytes still fit an int64_t. */
+#define MOST_ELEMENTS 0x1p56
+#define MOST_SIZE (INT64_C(1) << 32)
+
+/* More heads than this are not believed unless --order says so. */
+#define LIKELY_HEADS 256
+
+static const char *const tensor_names[3] = {"q", "k", "v"};
+
+/* ---- options */
+
+ls_status cli_inputs_set_random(struct cli_input_options *options, const char *text)
+{
+    int count;
+
+    options->has_random = true;
+    options->random[6] = 0;
+    return cli_value_list(options->random, &count, "--random (B,H,HKV,SQ,SK,D[,SEED])", text, 6, 7,
+                          0, MOST_SIZE);
+}
+
+static ls_status parse_order(struct cli_input_options *o, const char *text)
+{
+    static const char *const names[] = {"bshd", "bhsd"};
+    int i;
+
+    LS_TRY(cli_value_name(&i, "--order", text, names, 2));
+    o->has_order = true;
+    o->order = (cli_order)i;
+    return LS_OK;
+}
+
+bool cli_inputs_given(const struct cli_input_options *o)
+{
+    return o->input || o->single[0] || o->single[1] || o->single[2] || o->has_random;
+}
+
+/* Options that exclude each other, or would be without effect. */
+static ls_status check_options(const struct cli_input_options *o)
+{
+    const int singles = !!o->single[0] + !!o->single[1] + !!o->single[2];
+    const int ways = !!o->input + (singles > 0) + o->has_random;
+
+    if (ways == 0)
+        return ls_fail(LS_EVALUE, "no input: give --input, --q with --k and --v, or --random");
+    if (ways > 1) return ls_fail(LS_EVALUE, "--input, --q --k --v and --random exclude each other");
+    for (int i = 0; singles > 0 && i < 3; i++)
+        if (!o->single[i])
+            return ls_fail(LS_EVALUE, "--%s is missing; q, k and v are needed", tensor_names[i]);
+    if (o->has_random && o->has_order)
+        return ls_fail(LS_EVALUE, "--order is of files; it has no effect on --random");
+    return LS_OK;
+}
+
+static error_t parse_input(int key, char *arg, struct argp_state *state)
+{
+    struct cli_input_options *o = state->input;
+
+    switch (key) {
+    case CLI_KEY_INPUT:
+        o->input = arg;
+        return 0;
+    case CLI_KEY_Q:
+    case CLI_KEY_K:
+    case CLI_KEY_V:
+        o->single[key - CLI_KEY_Q] = arg;
+        return 0;
+    case CLI_KEY_RANDOM:
+        return cli_options_error(cli_inputs_set_random(o, arg));
+    case CLI_KEY_ORDER:
+        return cli_options_error(parse_order(o, arg));
+    case CLI_KEY_DTYPE:
+        o->has_dtype = true;
+        return cli_options_error(cli_value_dtype(&o->dtype, "--dtype", arg));
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp cli_input_argp = {
+    .options =
+        (const struct argp_option[]){
+            {"input", CLI_KEY_INPUT, "FILE", 0, "A .safetensors file with q, k and v", 10},
+            {"q", CLI_KEY_Q, "FILE", 0, "Queries, .npy or .safetensors", 10},
+            {"k", CLI_KEY_K, "FILE", 0, "Keys", 10},
+            {"v", CLI_KEY_V, "FILE", 0, "Values", 10},
+            {"random", CLI_KEY_RANDOM, "B,H,HKV,SQ,SK,D[,SEED]", 0,
+             "Standard normal numbers, the same for any number of ranks", 10},
+            {"order", CLI_KEY_ORDER, "ORDER", 0,
+             "Order of the files' dimensions, bshd or bhsd (batch, sequence, heads, head dim); "
+             "without it the one that their shapes fit",
+             10},
+            {"dtype", CLI_KEY_DTYPE, "TYPE", 0,
+             "Compute in bf16, f16 or f32, rounding the input once; default the files' own, bf16 "
+             "for --random",
+             10},
+            {0},
+        },
+    .parser = parse_input,
+};
+
+static error_t parse_nonfinite(int key, char *arg, struct argp_state *state)
+{
+    struct cli_input_options *o = state->input;
+
+    (void)arg;
+    if (key != CLI_KEY_ALLOW_NONFINITE) return ARGP_ERR_UNKNOWN;
+    o->allow_nonfinite = true;
+    return 0;
+}
+
+const struct argp cli_nonfinite_argp = {
+    .options =
+        (const struct argp_option[]){
+            {"allow-nonfinite", CLI_KEY_ALLOW_NONFINITE, NULL, 0,
+             "Accept NaN and infinity in the input", 10},
+            {0},
+        },
+    .parser = parse_nonfinite,
+};
+
+/* ---- shapes of files */
+
+/* The shape if the files are read in this order; k and v are known to agree. */
+static struct ls_attention_shape shape_in(const struct cli_inputs *in, cli_order order)
+{
+    const int64_t *q = in->source[0].tensor->dim, *k = in->source[1].tensor->dim;
+    const int s = order == CLI_BSHD ? 1 : 2, h = 3 - s;
+
+    return (struct ls_attention_shape){
+        .b = q[0], .h = q[h], .h_kv = k[h], .s_q = q[s], .s_k = k[s], .d = q[3]};
+}
+
+static bool heads_fit(const struct ls_attention_shape *shape)
+{
+    return shape->h_kv > 0 && shape->h > 0 && shape->h % shape->h_kv == 0;
+}
+
+static ls_status check_head_dim(const char *label, int64_t d)
+{
+    if (d >= 1 && d <= LS_MAX_HEAD_DIM) return LS_OK;
+    return ls_fail(LS_ESHAPE, "%s: head dim is %" PRId64 ", it can be 1 to %d", label, d,
+                   LS_MAX_HEAD_DIM);
+}
+
+/* What has to agree whatever the order. */
+static ls_status check_dims(const struct cli_inputs *in)
+{
+    const struct cli_source *q = &in->source[0], *k = &in->source[1], *v = &in->source[2];
+
+    for (int i = 0; i < 3; i++) {
+        const struct cli_source *s = &in->source[i];
+
+        if (s->tensor->ndim != 4)
+            return ls_fail(LS_ESHAPE,
+                           "%s: has %d dimensions, batch, sequence, heads and head dim are 4",
+                           s->label, s->tensor->ndim);
+    }
+    const int64_t *qd = q->tensor->dim, *kd = k->tensor->dim, *vd = v->tensor->dim;
+
+    LS_TRY(check_head_dim(q->label, qd[3]));
+    if (kd[3] != qd[3])
+        return ls_fail(LS_ESHAPE, "%s: head dim is %" PRId64 ", %s has %" PRId64, k->label, kd[3],
+                       q->name, qd[3]);
+    if (kd[0] != qd[0])
+        return ls_fail(LS_ESHAPE, "%s: batch is %" PRId64 ", %s has %" PRId64, k->label, kd[0],
+                       q->name, qd[0]);
+    for (int i = 0; i < 4; i++)
+        if (vd[i] != kd[i])
+            return ls_fail(LS_ESHAPE,
+                           "%s: shape is %" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
+                           ", %s has %" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64,
+                           v->label, vd[0], vd[1], vd[2], vd[3], k->name, kd[0], kd[1], kd[2],
+                           kd[3]);
+    return LS_OK;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* As far as divisibility goes, nearly all shapes fit both orders (s and h trade places), and a
+ * wrong guess would compute something else without a word. So an order is taken without being asked
+ * for only if it is the one with a possible number of heads, and one lower than that of positions;
+ * else the user has to say. Shapes that fit neither are left to check_shape. */
+static ls_status choose_order(struct cli_inputs *in)
+{
+    const struct ls_attention_shape a = shape_in(in, CLI_BSHD), b = shape_in(in, CLI_BHSD);
+    const bool a_possible = heads_fit(&a) && a.h <= LIKELY_HEADS;
+    const bool b_possible = heads_fit(&b) && b.h <= LIKELY_HEADS;
+    const bool a_sure = a_possible && !b_possible && a.h <= larger(a.s_q, a.s_k);
+    const bool b_sure = b_possible && !a_possible && b.h <= larger(b.s_q, b.s_k);
+    const bool same = a.h == 1 && b.h == 1 && a.s_k == 1 && b.s_k == 1;
+
+    in->order = b_sure ? CLI_BHSD : CLI_BSHD;
+    if (a_sure || b_sure || same || !heads_fit(&a)) return LS_OK;
+    return ls_fail(LS_ESHAPE,
+                   "%s: can be %" PRId64 " positions of %" PRId64 " heads or %" PRId64
+                   " positions of %" PRId64 " heads: say which, --order bshd or bhsd",
+                   in->source[0].label, a.s_q, a.h, b.s_q, b.h);
+}
+
+static ls_status shape_of_files(struct cli_inputs *in, const struct cli_input_options *o)
+{
+    LS_TRY(check_dims(in));
+    in->order = o->order;
+    if (!o->has_order) LS_TRY(choose_order(in));
+    in->shape = shape_in(in, in->order);
+    return LS_OK;
+}
+
+static ls_status type_of_files(struct cli_inputs *in, bool keep_f64)
+{
+    const struct cli_source *q = &in->source[0];
+
+    for (int i = 1; i < 3; i++) {
+        const struct cli_source *s = &in->source[i];
+
+        if (s->type != q->type)
+            return ls_fail(LS_ETYPE, "%s: type is %s, %s has %s: choose one with --dtype", s->label,
+                           ls_dtype_name(s->type), q->name, ls_dtype_name(q->type));
+    }
+    if (q->type == LS_F64 && !keep_f64)
+        return ls_fail(LS_ETYPE, "%s: type is f64: choose bf16, f16 or f32 with --dtype", q->label);
+    in->shape.type = q->type;
+    return LS_OK;
+}
+
+/* ---- all of them */
+
+static ls_status check_shape(const struct cli_inputs *in)
+{
+    const struct ls_attention_shape *n = &in->shape;
+    const char *label = in->source[0].label;
+    const int64_t sizes[] = {n->b, n->h, n->h_kv, n->s_q, n->s_k};
+    static const char *const names[] = {"batch", "number of heads", "number of k/v heads",
+                                        "number of queries", "number of keys"};
+
+    for (int i = 0; i < 5; i++)
+        if (sizes[i] < 1) return ls_fail(LS_ESHAPE, "%s: the %s is 0", label, names[i]);
+    LS_TRY(check_head_dim(label, n->d));
+    if (!heads_fit(n))
+        return ls_fail(LS_ESHAPE, "%s: %" PRId64 " heads, no multiple of the %" PRId64 " of %s",
+                       label, n->h, n->h_kv, in->source[1].name);
+    if ((double)n->b * (double)n->h * (double)larger(n->s_q, n->s_k) * (double)n->d > MOST_ELEMENTS)
+        return ls_fail(LS_ESHAPE, "%s: more than 2^56 elements", label);
+    return LS_OK;
+}
+
+static ls_status open_files(struct cli_inputs *in, const struct cli_input_options *o)
+{
+    for (int i = 0; i < 3; i++) {
+        const char *path = o->input ? o->input : o->single[i];
+
+        LS_TRY(cli_source_open(&in->source[i], path, tensor_names[i], !o->input));
+    }
+    LS_TRY(shape_of_files(in, o));
+    const char *order = cli_order_name(in->order);
+
+    if (o->input)
+        snprintf(in->origin, sizeof(in->origin), "%.280s in order %s", o->input, order);
+    else
+        snprintf(in->origin, sizeof(in->origin), "%s %s %s in order %s", in->source[0].name,
+                 in->source[1].name, in->source[2].name, order);
+    return LS_OK;
+}
+
+static void open_random(struct cli_inputs *in, const struct cli_input_options *o)
+{
+    const int64_t *n = o->random;
+
+    for (int i = 0; i < 3; i++)
+        cli_source_random(&in->source[i], (uint64_t)n[6], (uint32_t)i, tensor_names[i]);
+    in->order = CLI_BSHD;
+    in->shape = (struct ls_attention_shape){
+        .b = n[0], .h = n[1], .h_kv = n[2], .s_q = n[3], .s_k = n[4], .d = n[5], .type = LS_BF16};
+    snprintf(in->origin, sizeof(in->origin), "standard normal numbers, seed %" PRId64, n[6]);
+}
+
+static ls_status open_any(struct cli_inputs *in, const struct cli_input_options *o, bool keep_f64)
+{
+    if (o->has_random)
+        open_random(in, o);
+    else
+        LS_TRY(open_files(in, o));
+    LS_TRY(check_shape(in));
+    if (o->has_dtype)
+        in->shape.type = o->dtype;
+    else if (!o->has_random)
+        LS_TRY(type_of_files(in, keep_f64));
+    return LS_OK;
+}
+
+ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
+                          const struct cli_input_options *options, bool keep_f64)
+{
+    *out = (struct cli_inputs){.order = CLI_BSHD};
+    LS_TRY(check_options(options));
+    const ls_status status = ls_comm_agree(world->comm, open_any(out, options, keep_f64));
+
+    if (status != LS_OK) cli_inputs_close(out);
+    return status;
+}
+
+void cli_inputs_close(struct cli_inputs *inputs)
+{
+    for (int i = 0; i < 3; i++) cli_source_close(&inputs->source[i]);
+}
+
+double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
+                        const struct ls_layout *k_layout, int rank)
+{
+    const double rows_q =
+        (double)(shape->b * shape->h) * (double)ls_layout_part_rows(q_layout, rank);
+    const double rows_k =
+        (double)(shape->b * shape->h_kv) * (double)ls_layout_part_rows(k_layout, rank);
+    const double row = (double)shape->d * ls_dtype_size(shape->type);
+
+    return 2 * (rows_q + rows_k) * row + rows_q * (double)sizeof(float);
+}
+
+static ls_status load(struct ls_tensor *out, const struct cli_inputs *in, int i,
+                      const struct ls_layout *layout, int rank, bool allow_nonfinite,
+                      struct cli_progress *progress)
+{
+    const struct ls_attention_shape *n = &in->shape;
+
+    LS_TRY(cli_tensor_create(out, n->type, in->order, n->b, ls_layout_part_rows(layout, rank),
+                             i == 0 ? n->h : n->h_kv, n->d));
+    return cli_source_load(out, &in->source[i], in->order, layout, rank, allow_nonfinite, progress);
+}
+
+ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inputs,
+                          const struct cli_world *world, const struct ls_layout *q_layout,
+                          const struct ls_layout *k_layout, bool allow_nonfinite,
+                          struct cli_progress *progress)
+{
+    ls_status status = LS_OK;
+
+    memset(out, 0, 3 * sizeof(*out));
+    for (int i = 0; i < 3 && status == LS_OK; i++)
+        status = load(&out[i], inputs, i, i == 0 ? q_layout : k_layout, world->rank,
+                      allow_nonfinite, progress);
+    return ls_comm_agree(world->comm, status);
+}

@@ -1,0 +1,58 @@
+/* Q, K and V of a command line: where they come from, whether they fit each other, and this rank's
+ * part of them. */
+#ifndef LS_CLI_INPUTS_H
+#define LS_CLI_INPUTS_H
+
+#include "cli/source.h"
+
+/* --input, --q, --k, --v, --random, --order, --dtype, --allow-nonfinite */
+struct cli_input_options {
+    const char *input;     /* a .safetensors file with q, k and v */
+    const char *single[3]; /* a file each */
+    bool has_random;
+    int64_t random[7]; /* b, h, h_kv, s_q, s_k, d, seed */
+    bool has_order;
+    cli_order order;
+    bool has_dtype;
+    ls_dtype dtype;
+    bool allow_nonfinite;
+};
+extern const struct argp cli_input_argp;
+
+/* Whether one of --input, --q, --k, --v and --random is there. */
+bool cli_inputs_given(const struct cli_input_options *options);
+
+/* As if --random had been given with this value. Errors: LS_EVALUE. */
+ls_status cli_inputs_set_random(struct cli_input_options *options, const char *text);
+
+/* --allow-nonfinite is apart: commands that read no elements do without. */
+extern const struct argp cli_nonfinite_argp;
+
+struct cli_inputs {
+    struct cli_source source[3]; /* q, k, v */
+    struct ls_attention_shape shape;
+    cli_order order;
+    char origin[320]; /* for people: "random, seed 0", "q.npy k.npy v.npy in order bshd" */
+};
+
+/* Opens the files and checks that they fit each other; reads no elements.
+ * keep_f64: f64 files stay f64 where no --dtype is given; otherwise they are refused.
+ * Agreed by all ranks; the caller closes it. Errors: LS_EVALUE, LS_ESHAPE, LS_ETYPE and those of
+ * cli_source_open. */
+ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
+                          const struct cli_input_options *options, bool keep_f64);
+void cli_inputs_close(struct cli_inputs *inputs);
+
+/* Bytes of one rank's parts of q, k, v, o (of type shape.type) and lse. A double, since the shape
+ * may be absurd. */
+double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
+                        const struct ls_layout *k_layout, int rank);
+
+/* Allocates and reads this rank's parts of q, k, v; the caller frees their data, also after an
+ * error (what was not allocated is NULL). Agreed by all ranks. */
+ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inputs,
+                          const struct cli_world *world, const struct ls_layout *q_layout,
+                          const struct ls_layout *k_layout, bool allow_nonfinite,
+                          struct cli_progress *progress);
+
+#endif

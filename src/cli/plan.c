@@ -1,0 +1,224 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "attention/method.h"
+#include "cli/command.h"
+#include "cli/format.h"
+#include "cli/inputs.h"
+#include "cli/report.h"
+#include "cli/values.h"
+#include "tensor/dtype.h"
+
+#define MOST_RANKS 65536
+
+enum { KEY_RANKS = CLI_KEY_OWN };
+
+struct plan_options {
+    struct cli_output_options output;
+    int threads;
+    struct cli_input_options input;
+    struct ls_attention_options attention;
+    int64_t ranks; /* 0: as many as run this */
+};
+
+static error_t parse_plan(int key, char *arg, struct argp_state *state)
+{
+    struct plan_options *o = state->input;
+
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->input;
+        state->child_inputs[1] = &o->attention;
+        state->child_inputs[2] = &o->attention;
+        state->child_inputs[3] = &o->threads;
+        state->child_inputs[4] = &o->output;
+        return 0;
+    case KEY_RANKS:
+        return cli_options_error(cli_value_integer(&o->ranks, "--ranks", arg, 1, MOST_RANKS));
+    case ARGP_KEY_ARG:
+        return cli_options_surplus(arg);
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp plan_argp = {
+    .options =
+        (const struct argp_option[]){
+            {.doc = "Input:", .group = 10},
+            {.doc = "What and how:", .group = 20},
+            {.doc = "Common options:", .group = 40},
+            {"ranks", KEY_RANKS, "P", 0, "Ranks to plan for; default as many as run this", 20},
+            {0},
+        },
+    .parser = parse_plan,
+    .doc = "Which methods can compute an attention, and what each would send, keep in memory and "
+           "compute. Nothing is computed; of files, only the headers are read.",
+    .children =
+        (const struct argp_child[]){
+            {.argp = &cli_input_argp},
+            {.argp = &cli_causal_argp},
+            {.argp = &cli_layout_argp},
+            {.argp = &cli_threads_argp},
+            {.argp = &cli_output_argp},
+            {0},
+        },
+};
+
+/* A method, and what it would take or why it cannot. */
+struct row {
+    const struct ls_method *method;
+    const char *reason; /* NULL: it fits */
+    struct ls_problem problem;
+    struct ls_cost cost;
+    double tensor_bytes; /* q, k, v, o and lse of the rank that holds most */
+};
+
+static double most_tensor_bytes(const struct ls_problem *problem)
+{
+    const struct ls_attention_shape *n = &problem->shape;
+    double most = 0;
+
+    for (int r = 0; r < problem->p; r++) {
+        const double bytes = cli_tensor_bytes(n, &problem->q_layout, &problem->k_layout, r);
+
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+static ls_status plan_row(struct row *row, const struct ls_method *method,
+                          const struct ls_attention_shape *shape,
+                          const struct ls_attention_options *options, int p)
+{
+    row->method = method;
+    LS_TRY(ls_problem_init(&row->problem, shape, options, p, method));
+    row->reason = method->fits(&row->problem);
+    if (row->reason) return LS_OK;
+    method->cost(&row->cost, &row->problem);
+    row->tensor_bytes = most_tensor_bytes(&row->problem);
+    return LS_OK;
+}
+
+static double bytes_in_all(const struct row *row)
+{
+    return row->tensor_bytes + (double)row->cost.workspace_bytes + (double)row->cost.comm_bytes;
+}
+
+static json_t *row_json(const struct row *row)
+{
+    const struct ls_cost *c = &row->cost;
+
+    if (row->reason)
+        return json_pack("{ss sb ss}", "method", row->method->name, "fits", 0, "reason",
+                         row->reason);
+    return json_pack("{ss sb ss sf sI sI sI sI sI sI}", "method", row->method->name, "fits", 1,
+                     "layout", ls_layout_name(row->problem.q_layout.kind), "flops", c->flops,
+                     "bytes_sent", (json_int_t)c->bytes_sent, "messages", (json_int_t)c->messages,
+                     "tensor_bytes", (json_int_t)row->tensor_bytes, "workspace_bytes",
+                     (json_int_t)c->workspace_bytes, "comm_bytes", (json_int_t)c->comm_bytes,
+                     "bytes_per_rank", (json_int_t)bytes_in_all(row));
+}
+
+static void report_row(const struct cli_report *report, const struct row *row, bool chosen)
+{
+    const struct ls_cost *c = &row->cost;
+
+    if (row->reason) {
+        cli_report_line(report, row->method->name, "does not fit: %s", row->reason);
+        return;
+    }
+    cli_report_line(report, row->method->name, "%-10s %8s %9s %8s %9s %9s %9s%s",
+                    ls_layout_name(row->problem.q_layout.kind), cli_flops(c->flops).s,
+                    cli_bytes((double)c->bytes_sent).s, cli_count(c->messages).s,
+                    cli_bytes(row->tensor_bytes).s,
+                    cli_bytes((double)c->workspace_bytes + (double)c->comm_bytes).s,
+                    cli_bytes(bytes_in_all(row)).s, chosen ? "  <- auto" : "");
+}
+
+static void report_head(const struct cli_report *report, const struct ls_attention_shape *n,
+                        const struct plan_options *o, int p)
+{
+    cli_report_line(report, "attention", "%s queries x %s keys, %s", cli_count(n->s_q).s,
+                    cli_count(n->s_k).s, o->attention.causal ? "causal" : "full");
+    cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s, %s",
+                    cli_count(n->b).s, cli_count(n->h).s, cli_count(n->h_kv).s, cli_count(n->d).s,
+                    ls_dtype_name(n->type));
+    cli_report_line(report, "layout", "over %d rank%s x %d thread%s", p, p == 1 ? "" : "s",
+                    o->threads, o->threads == 1 ? "" : "s");
+    if (report->text) fputc('\n', report->text);
+    cli_report_line(report, "method", "%-10s %8s %9s %8s %9s %9s %9s", "layout", "compute", "sent",
+                    "messages", "tensors", "workspace", "a rank");
+}
+
+static ls_status report_plan(const struct cli_report *report, const struct plan_options *o,
+                             const struct ls_attention_shape *shape, int p)
+{
+    const struct ls_method *chosen = NULL;
+    const char *why = "no method fits";
+    json_t *list = json_array();
+    struct row row;
+
+    if (ls_method_choose(&chosen, &why, shape, &o->attention, p) != LS_OK) chosen = NULL;
+    report_head(report, shape, o, p);
+    for (int i = 0; i < ls_method_count(); i++) {
+        row = (struct row){.method = NULL};
+        LS_TRY(plan_row(&row, ls_method_at(i), shape, &o->attention, p));
+        report_row(report, &row, row.method == chosen);
+        json_array_append_new(list, row_json(&row));
+    }
+    cli_report_line(report, "auto", "%s%s%s", chosen ? chosen->name : "", chosen ? ": " : "", why);
+    cli_report_integer(report, "ranks", p);
+    cli_report_value(report, "methods", list);
+    cli_report_value(report, "auto", chosen ? json_string(chosen->name) : json_null());
+    return LS_OK;
+}
+
+static ls_status plan_attend(struct cli_world *world, int argc, char **argv)
+{
+    const struct ls_attention_options attention = LS_ATTENTION_OPTIONS;
+    struct plan_options o = {.attention = attention};
+    struct cli_inputs inputs = {.order = CLI_BSHD};
+    struct cli_report report;
+    bool done;
+    ls_status status;
+
+    LS_TRY(cli_options_parse(&done, world, &plan_argp, argc, argv, &o));
+    if (done) return LS_OK;
+    o.attention.threads = o.threads;
+    const int p = o.ranks ? (int)o.ranks : world->size;
+
+    LS_TRY_GOTO(status, cli_report_open(&report, world, &o.output), fini);
+    LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.input, false), fini);
+    LS_TRY_GOTO(status, report_plan(&report, &o, &inputs.shape, p), fini);
+    status = cli_report_commit(&report, world);
+fini:
+    cli_inputs_close(&inputs);
+    cli_report_fini(&report);
+    return status;
+}
+
+static void print_help(const struct cli_world *world)
+{
+    if (world->rank == 0)
+        printf("Usage: longspan plan attend [OPTION...]\n\n"
+               "  attend  methods of attention with bytes, flops and memory\n\n"
+               "`longspan plan attend --help` lists the options.\n");
+}
+
+ls_status cli_plan(bool *held, struct cli_world *world, int argc, char **argv)
+{
+    static const char *const subjects[] = {"attend"};
+    int i;
+
+    (void)held;
+    if (argc < 2) return ls_fail(LS_EVALUE, "plan what? attend; see longspan plan --help");
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(world);
+        return LS_OK;
+    }
+    LS_TRY(cli_value_name(&i, "command", argv[1], subjects, 1));
+    world->program = "longspan plan attend";
+    argv[1] = "longspan plan attend";
+    return plan_attend(world, argc - 1, argv + 1);
+}

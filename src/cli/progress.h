@@ -1,0 +1,27 @@
+/* A bar on rank 0's standard error for what takes longer than two seconds. A thread of its own
+ * draws it, so that it moves while the main thread computes. */
+#ifndef LS_CLI_PROGRESS_H
+#define LS_CLI_PROGRESS_H
+
+#include "cli/options.h"
+#include "cli/world.h"
+
+struct cli_progress;
+
+/* *out is NULL where nothing is to be drawn; every function here accepts that. quiet: draw only if
+ * the mode is always. */
+void cli_progress_create(struct cli_progress **out, const struct cli_world *world,
+                         cli_progress_mode mode, bool quiet);
+void cli_progress_destroy(struct cli_progress *progress);
+
+/* Begins a phase, such as "reading", of which cli_progress_set will tell how much is done. */
+void cli_progress_begin(struct cli_progress *progress, const char *phase);
+void cli_progress_set(struct cli_progress *progress, int64_t done, int64_t of);
+
+/* Begins a phase that cannot tell; the bar follows the clock and says "about". */
+void cli_progress_begin_timed(struct cli_progress *progress, const char *phase, double seconds);
+
+/* Ends the phase and clears the line. */
+void cli_progress_end(struct cli_progress *progress);
+
+#endif

@@ -1,0 +1,104 @@
+#include "cli/values.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/nearest.h"
+#include "tensor/dtype.h"
+
+/* Reads a number at *text and moves behind it; false if there is none or it is out of range. */
+static bool read_integer(int64_t *out, const char **text, int64_t least, int64_t most)
+{
+    char *end;
+
+    if (!strchr("0123456789-", **text)) return false; /* strtoll would skip spaces */
+    errno = 0;
+    *out = strtoll(*text, &end, 10);
+    if (end == *text || errno != 0 || *out < least || *out > most) return false;
+    *text = end;
+    return true;
+}
+
+ls_status cli_value_integer(int64_t *out, const char *option, const char *text, int64_t least,
+                            int64_t most)
+{
+    const char *rest = text;
+
+    if (!read_integer(out, &rest, least, most) || *rest != '\0')
+        return ls_fail(LS_EVALUE, "%s: '%s' is not a whole number from %" PRId64 " to %" PRId64,
+                       option, text, least, most);
+    return LS_OK;
+}
+
+ls_status cli_value_real(double *out, const char *option, const char *text)
+{
+    char *end;
+
+    *out = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(*out))
+        return ls_fail(LS_EVALUE, "%s: '%s' is not a number", option, text);
+    return LS_OK;
+}
+
+ls_status cli_value_list(int64_t *out, int *count, const char *option, const char *text, int fewest,
+                         int room, int64_t least, int64_t most)
+{
+    const char *rest = text;
+    int n = 0;
+
+    for (bool more = true; more; n++) {
+        if (n == room)
+            return ls_fail(LS_EVALUE, "%s: '%s' has more than %d numbers", option, text, room);
+        if (!read_integer(&out[n], &rest, least, most) || (*rest != ',' && *rest != '\0'))
+            return ls_fail(LS_EVALUE,
+                           "%s: number %d of '%s' is not a whole number from %" PRId64
+                           " to %" PRId64,
+                           option, n + 1, text, least, most);
+        more = *rest++ == ',';
+    }
+    if (n < fewest)
+        return ls_fail(LS_EVALUE, "%s: '%s' has %d numbers, %d are needed", option, text, n,
+                       fewest);
+    *count = n;
+    return LS_OK;
+}
+
+static void join(char *out, size_t length, const char *const *names, int n)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (int i = 0; i < n && used < length; i++)
+        used += (size_t)snprintf(out + used, length - used, "%s%s", i ? ", " : "", names[i]);
+}
+
+ls_status cli_value_name(int *out, const char *option, const char *text, const char *const *names,
+                         int n)
+{
+    char all[256];
+
+    for (int i = 0; i < n; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            *out = i;
+            return LS_OK;
+        }
+    }
+    const char *nearest = ls_nearest(text, names, n);
+    if (nearest)
+        return ls_fail(LS_EVALUE, "%s: unknown name '%s'; is '%s' meant?", option, text, nearest);
+    join(all, sizeof(all), names, n);
+    return ls_fail(LS_EVALUE, "%s: unknown name '%s'; there are: %s", option, text, all);
+}
+
+ls_status cli_value_dtype(ls_dtype *out, const char *option, const char *text)
+{
+    static const char *const names[] = {"bf16", "f16", "f32"};
+    int i;
+
+    LS_TRY(cli_value_name(&i, option, text, names, 3));
+    return ls_dtype_find(out, names[i]);
+}

@@ -1,0 +1,28 @@
+/* Values of options: numbers, lists and names, with messages that give the option. */
+#ifndef LS_CLI_VALUES_H
+#define LS_CLI_VALUES_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "longspan/tensor.h"
+
+/* A whole number in [least, most]. Errors (all of them here): LS_EVALUE. */
+ls_status cli_value_integer(int64_t *out, const char *option, const char *text, int64_t least,
+                            int64_t most);
+
+/* A finite number. */
+ls_status cli_value_real(double *out, const char *option, const char *text);
+
+/* At least `fewest` and at most `room` whole numbers of [least, most], separated by commas. */
+ls_status cli_value_list(int64_t *out, int *count, const char *option, const char *text, int fewest,
+                         int room, int64_t least, int64_t most);
+
+/* Index of one of n names; the message lists them, or gives the nearest. */
+ls_status cli_value_name(int *out, const char *option, const char *text, const char *const *names,
+                         int n);
+
+/* bf16, f16 or f32. */
+ls_status cli_value_dtype(ls_dtype *out, const char *option, const char *text);
+
+#endif

@@ -1,0 +1,28 @@
+/* The processes that run this command together. */
+#ifndef LS_CLI_WORLD_H
+#define LS_CLI_WORLD_H
+
+#include <stdbool.h>
+
+#include "base/status.h"
+#include "longspan/comm.h"
+
+struct cli_world {
+    struct ls_comm *comm;
+    int rank, size;
+    bool mpi;            /* MPI was initialised and must be finalised */
+    const char *program; /* "longspan attend": heads every message */
+};
+
+/* Starts MPI if a launcher (mpirun, srun) started this process; a process on its own does
+ * without, which saves half a second. */
+ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv);
+
+/* Collective after a status that all ranks share. After LS_ECOMM nobody can be waited for, and
+ * the other ranks are ended with this exit status. */
+void cli_world_fini(struct cli_world *world, ls_status status, int exit_status);
+
+/* One line about the MPI library this program was built with. */
+void cli_world_mpi_version(char *out, int length);
+
+#endif
