@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""Longspan beside PyTorch and beside oneDNN's matrix products: the bars of speed, memory, error.
+
+All figures are ratios of things measured in turns, round by round, in one run; each is the best
+of its rounds. `--markdown FILE` puts the tables into FILE (docs/PERFORMANCE.md), in the place of
+those of the last run. `--without-amx` hides the AMX unit from both sides, for the bars of machines
+without one. Exit status 1 if a bar is missed. Torch comes from a cached environment (5 GB, once).
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import cached_venv  # noqa: E402
+
+# MKL, which PyTorch calls for bf16, has its own switch. E2 is its best without AMX: E3 adds the
+# AVX512_BF16 instructions and was slower than E2 on the CPUs tried.
+WITHOUT_AMX = {
+    "LONGSPAN_ISA": "avx512bf16",
+    "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX512_E2",
+}
+MIB = 1 << 20
+
+
+@dataclass
+class Row:
+    """One line of a table. `value` is judged by the bar, None if there is no bar for this CPU."""
+
+    what: str
+    ours: str
+    theirs: str
+    value: float
+    bar: float | None
+    at_most: bool = False
+
+    def verdict(self):
+        """What the bar says."""
+        if self.bar is None:
+            return "reported"
+        held = self.value <= self.bar if self.at_most else self.value >= self.bar
+        return "met" if held else "MISSED"
+
+    def cells(self):
+        """The row as text."""
+        sign = "<=" if self.at_most else ">="
+        bar = "-" if self.bar is None else f"{sign} {self.bar:.3g}"
+        return [self.what, self.ours, self.theirs, f"{self.value:.3g}", bar, self.verdict()]
+
+
+class Runner:
+    """Runs the longspan command and reads its JSON."""
+
+    def __init__(self, options):
+        self.program = str(Path(options.longspan).resolve())
+        self.mpiexec = shlex.split(options.mpiexec)
+        self.rounds = options.rounds
+        self.amx = "amx_bf16" in cpu_flags() and not options.without_amx
+
+    def __call__(self, command, ranks=1, threads=1):
+        line = [self.program, *shlex.split(command), "--threads", str(threads), "--json", "-"]
+        if ranks > 1:
+            line = [*self.mpiexec, "-n", str(ranks), *line]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"vs_pytorch.py: {shlex.join(line)}: status {done.returncode}\n{done.stderr}")
+        return json.loads(done.stdout)
+
+
+def problem(s, h, d, causal=False, s_q=None):
+    """The options of a random problem of one batch."""
+    return f"--random 1,{h},{h},{s_q or s},{s},{d}{' --causal' if causal else ''}"
+
+
+def best(results, key):
+    """The highest rate, or the least time, of several rounds."""
+    return (min if key == "seconds" else max)(result[key] for result in results)
+
+
+def torch_sdpa(dtype, s, h, d, causal):
+    """A function that runs PyTorch's attention once, on one thread, and gives the seconds."""
+    import torch  # here: environment variables that it reads are set in main
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    numbers = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[dtype]
+    q, k, v = (torch.randn(1, h, s, d).to(numbers) for _ in range(3))
+
+    def run():
+        start = perf_counter()
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return perf_counter() - start
+
+    run()
+    return run
+
+
+def one_thread(longspan):
+    """Against PyTorch's sdpa and the share of the matrix product's rate, s 4096, h 2."""
+    bars = {"bf16": 2.0, "f32": 1.15, "f16": 1.5}
+    shares = {(64, False): 0.75, (128, False): 0.80, (64, True): 0.65, (128, True): 0.70}
+    cases = [(dtype, d, causal) for dtype in bars for d in (64, 128) for causal in (False, True)]
+    for dtype, d, causal in cases:
+        command = f"bench attend {problem(4096, 2, d, causal)} --dtype {dtype} --repeat 5"
+        sdpa = torch_sdpa(dtype, 4096, 2, d, causal)
+        ours, theirs = [], []
+        for _ in range(longspan.rounds):
+            ours.append(longspan(command))
+            theirs += [sdpa() for _ in range(5)]
+        what = f"{dtype}, d {d}, {'causal' if causal else 'full'}"
+        rate, gemm = (best(ours, key + "gflops_per_thread") for key in ("", "gemm_"))
+        faster = min(theirs) / best(ours, "seconds")
+        yield Row(f"{what}: over sdpa", f"{rate:.0f} GF/s", f"{rate / faster:.0f} GF/s",
+                  faster, bars[dtype])
+        share_bar = shares[d, causal] if dtype == "bf16" and not longspan.amx else None
+        yield Row(f"{what}: over oneDNN's GEMM", f"{rate:.0f} GF/s", f"{gemm:.0f} GF/s",
+                  rate / gemm, share_bar)
+
+
+def two_threads(longspan):
+    """Two threads over one, beside the same of two independent GEMM threads; bf16, s 8192, d 64."""
+    for h in (4, 1):
+        for causal in (False, True):
+            command = f"bench attend {problem(8192, h, 64, causal)} --repeat 3"
+            runs = {(name, t): [] for name in ("gemm", "attend") for t in (1, 2)}
+            for _ in range(longspan.rounds):
+                for (name, t), results in runs.items():
+                    run = longspan("bench gemm" if name == "gemm" else command, threads=t)
+                    results.append(run)
+            gemm, ours = (best(runs[name, 2], "gflops") / best(runs[name, 1], "gflops")
+                          for name in ("gemm", "attend"))
+            yield Row(f"h {h}, {'causal' if causal else 'full'}", f"{ours:.2f} x", f"{gemm:.2f} x",
+                      ours / gemm, 0.95)
+
+
+def ring(longspan):
+    """Ring, 2 ranks of 1 thread, over local, 1 rank of 2 threads; bf16, s 16384, h 4, d 64."""
+    for causal in (False, True):
+        command = f"bench attend {problem(16384, 4, 64, causal)} --repeat 3"
+        local, split = [], []
+        for _ in range(longspan.rounds):
+            local.append(longspan(command + " --method local", threads=2))
+            split.append(longspan(command + " --method ring", ranks=2))
+        ours, theirs = best(split, "gflops"), best(local, "gflops")
+        yield Row("causal" if causal else "full", f"{ours:.0f} GF/s", f"{theirs:.0f} GF/s",
+                  ours / theirs, 0.95)
+
+
+def context_parallel(longspan):
+    """Ring, 2 ranks of 1 thread, over PyTorch's two ways; bf16, full, s 4096, h 4, d 64."""
+    script = [sys.executable, str(ROOT / "bench" / "context_parallel.py")]
+    command = f"bench attend {problem(4096, 4, 64)} --method ring --repeat 8"
+    ours, theirs = [], []
+    for _ in range(longspan.rounds):
+        ours.append(longspan(command, ranks=2))
+        theirs.append(json.loads(subprocess.run(
+            script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout))
+    seconds = best(ours, "seconds")
+    for way, note in ("context_parallel", "public"), ("ring", "its ring, called directly"):
+        least = min(run[way] for run in theirs)
+        yield Row(f"over context_parallel ({note})", f"{1e3 * seconds:.1f} ms",
+                  f"{1e3 * least:.1f} ms", least / seconds, None if longspan.amx else 2.5)
+
+
+def memory(longspan):
+    """Peak resident memory of each of 2 ranks; bf16, causal, s 262144, h 1, d 64."""
+    s, d, ranks = 262144, 64, 2
+    run = longspan(f"attend {problem(s, 1, d, causal=True)} --method ring", ranks=ranks)
+    share = 4 * 2 * s * d // ranks
+    limit = 3 * share + 150 * MIB
+    peak = run["rss_peak_bytes"]
+    yield Row("over 3 x its q, k, v, o + 150 MiB", f"{peak / MIB:.0f} MiB",
+              f"{limit / MIB:.0f} MiB", peak / limit, 1.0, at_most=True)
+
+
+def errors(longspan):
+    """Relative error of o against the oracle, f32 storage, full, d 64, and how it grows."""
+    def error(s, ranks):
+        command = f"attend {problem(s, 1, 64, s_q=min(s, 4096))} --dtype f32 --verify=64"
+        return longspan(command, ranks=ranks, threads=1 if ranks > 1 else 2)["verify"]["rel_o"]
+
+    first = error(1024, 1)
+    for s in (4096, 16384, 65536, 262144):
+        other = error(s, 1)
+        yield Row(f"s {s} over s 1024", f"{other:.2e}", f"{first:.2e}", other / first, 1.5, True)
+    one, eight = error(16384, 1), error(16384, 8)
+    yield Row("8 ranks over 1, s 16384", f"{eight:.2e}", f"{one:.2e}", eight / one, 1.2, True)
+
+
+SECTIONS = {
+    "one-thread": one_thread,
+    "two-threads": two_threads,
+    "ring": ring,
+    "context-parallel": context_parallel,
+    "memory": memory,
+    "errors": errors,
+}
+
+
+def cpu_flags():
+    """Instruction set extensions of this CPU, as Linux names them."""
+    match = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match.group(1).split() if match else []
+
+
+def cpu_line():
+    """This CPU: model, family and number, cores, extensions that matter here."""
+    text = Path("/proc/cpuinfo").read_text()
+    model, family, number = (re.search(rf"^{key}\s*: (.*)$", text, re.MULTILINE)[1]
+                             for key in ("model name", "cpu family", "model"))
+    units = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in cpu_flags()]
+    return f"{model} (family {family}, model {number}), {os.cpu_count()} cores, {', '.join(units)}"
+
+
+def heading(options, longspan):
+    """Where the figures come from."""
+    import torch
+
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"],
+                            capture_output=True, text=True, check=False).stdout.strip()
+    isa = longspan(f"bench attend {problem(256, 1, 64)}")["isa"]
+    units = "all units of the CPU in use"
+    if not longspan.amx:
+        units = "AMX hidden from both sides" if options.without_amx else "not shown: no AMX"
+    return [
+        f"CPU: {cpu_line()}; {units}",
+        f"Longspan {commit or 'without a commit'} on {isa}; PyTorch {torch.__version__}, "
+        f"Python {platform.python_version()}",
+        f"{datetime.date.today()}, best of {options.rounds} rounds",
+    ]
+
+
+def text_table(rows):
+    """Rows of cells, aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def markdown_table(rows):
+    """Rows of cells as markdown, the first one the header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]
+
+
+def save_markdown(path, name, lines):
+    """Replaces the part of a file between this run's two marks, or appends it."""
+    begin, end = f"<!-- vs_pytorch.py: {name} -->", f"<!-- end of {name} -->"
+    part = "\n".join([begin, *lines, end])
+    text = Path(path).read_text() if Path(path).exists() else ""
+    if begin in text:
+        before, _, rest = text.partition(begin)
+        text = before + part + rest.partition(end)[2]
+    else:
+        text += f"\n{part}\n"
+    Path(path).write_text(text)
+
+
+def arguments():
+    """The command line."""
+    root = " --allow-run-as-root" if os.geteuid() == 0 else ""
+    flags = os.environ.get("MPIEXEC_FLAGS", "--oversubscribe --bind-to none" + root)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    add = parser.add_argument
+    add("--longspan", metavar="PATH", default=os.environ.get("LONGSPAN", "./longspan"))
+    add("--mpiexec", metavar="COMMAND", help="with its flags (%(default)s)",
+        default=f"{os.environ.get('MPIEXEC', 'mpirun')} {flags}")
+    add("--rounds", type=int, default=5, metavar="N", help="turns of each side (%(default)s)")
+    add("--only", action="append", choices=SECTIONS, help="a section; may be given several times")
+    add("--without-amx", action="store_true", help="hide the AMX unit from both sides")
+    add("--markdown", metavar="FILE", help="put the tables into FILE")
+    return parser.parse_args()
+
+
+def main():
+    """Runs the sections and prints each as soon as it is there."""
+    options = arguments()
+    cached_venv.enter("torch", ["torch", "numpy"])
+    if options.without_amx:
+        os.environ.update(WITHOUT_AMX)
+    longspan = Runner(options)
+    head = heading(options, longspan)
+    print("\n".join(head))
+    markdown, missed = ["", *(line + "  " for line in head)], 0
+    for name in options.only or SECTIONS:
+        rows = list(SECTIONS[name](longspan))
+        missed += sum(row.verdict() == "MISSED" for row in rows)
+        table = [["what", "Longspan", "beside", "ratio", "bar", ""], *(row.cells() for row in rows)]
+        title = SECTIONS[name].__doc__
+        print("\n".join(["", title, *text_table(table)]), flush=True)
+        markdown += ["", title, "", *markdown_table(table)]
+    if options.markdown:
+        name = "without AMX" if options.without_amx else "all units"
+        save_markdown(options.markdown, name, markdown)
+    print(f"\n{missed} bars missed")
+    return missed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

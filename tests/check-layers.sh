@@ -1,0 +1,61 @@
+#!/bin/sh
+# The law of the house (docs/ARCHITECTURE.md): an include may only point down the floors, never to
+# another folder of the same floor; what stands on floor 4 is included by nobody but
+# src/backends.c; MPI, oneDNN, OpenMP, printing and exiting each have their one place.
+# check-layers.sh [ROOT] prints each breach and exits 1 if there is one.
+set -u
+cd "${1-${srcdir-.}}" || exit 99
+
+find src include examples -name '*.[ch]' -exec awk '
+BEGIN {
+    split("base 0 tensor 1 reference 2 device 3 comm 3 cpu 4 mpi 4 plan 5 attention 6 layer 7 " \
+          "model 8 train 9 infer 9 cli 10", list, " ")
+    for (i = 1; i in list; i += 2) floor[list[i]] = list[i + 1]
+    floor["backends.c"] = 4.5 # joins the tables of floor 4 to the fronts of floor 3
+}
+function breach(what) {
+    print FILENAME ":" FNR ": " what
+    bad = 1
+}
+FNR == 1 {
+    split(FILENAME, part, "/")
+    home = part[1] == "src" ? part[2] : part[1] # the floor of this file, or "include", "examples"
+    if (part[1] == "src" && !(home in floor)) breach("no floor is known for " FILENAME)
+}
+/^[ \t]*#[ \t]*include/ {
+    header = $0
+    sub(/^[^"<]*["<]/, "", header)
+    sub(/[">].*$/, "", header)
+    folder = header
+    sub(/\/.*$/, "", folder)
+
+    if (header ~ /(^|\/)mpi\.h$/ && header !~ /^mpi\//) {
+        if (home == "cli") {
+            if (start_up != "" && start_up != FILENAME)
+                breach("MPI is started in " start_up " already")
+            start_up = FILENAME
+        } else if (home != "mpi" && FILENAME != "include/longspan/mpi.h" && home != "examples")
+            breach("MPI is named by src/mpi and the start-up of src/cli only")
+    }
+    if (header ~ /^(oneapi\/dnnl\/)?dnnl[a-z_]*\.h/) {
+        if (home != "cpu") breach("oneDNN is named by src/cpu only")
+        if (onednn != "" && onednn != FILENAME) breach("oneDNN is named by " onednn " already")
+        onednn = FILENAME
+    }
+    if ($0 !~ /"/ || header == "config.h" || folder == "longspan") next
+    if (home == "include" || home == "examples")
+        breach("includes " header ", which is not public")
+    else if (!(folder in floor))
+        breach("includes " header ", whose floor is not known")
+    else if (folder == home)
+        next
+    else if (floor[folder] == 4 && home != "backends.c")
+        breach("includes " header ": src/backends.c alone names the backends")
+    else if (floor[folder] >= floor[home])
+        breach("includes " header ": floor " floor[home] " may not include floor " floor[folder])
+}
+/^[ \t]*#[ \t]*pragma[ \t]+omp/ && home != "cpu" { breach("OpenMP is used in src/cpu only") }
+/(^|[^A-Za-z0-9_])(exit|printf|puts|perror)\(|fprintf\(std/ && home != "cli" && home != "examples" {
+    breach("only src/cli prints or exits")
+}
+END { exit bad }' {} +

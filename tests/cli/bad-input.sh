@@ -1,0 +1,315 @@
+#!/bin/sh
+# shellcheck disable=SC2154 # variables of the harness
+# Bad input is answered by exit status 2 and one line that begins "longspan SUBCOMMAND: ", what
+# fails while running by status 3; nothing is written, nothing left behind, and no rank hangs.
+# shellcheck source=/dev/null
+. "${srcdir-.}/tests/cli/harness.sh"
+mkdir "$work/in" "$work/out" "$work/tmp" || exit 99
+cd "$work/in" || exit 99
+out=$work/out/o.safetensors
+
+# Computing this takes minutes: what can be known before is known before the time limit.
+long="--random 1,4,4,262144,262144,64"
+
+left_behind() { find "$work/out" "$work/tmp" ! -type d; }
+
+# expect NAME STATUS PATTERN PROGRAM: judges the last run. A launcher adds lines of its own.
+expect()
+{
+    grep '^longspan' "$work/stderr" >"$work/lines"
+    if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
+        fails "$1: no answer in time"
+    elif [ "$status" -ne "$2" ]; then
+        fails "$1: exit status $status, not $2"
+    elif [ "$(wc -l <"$work/lines")" -ne 1 ] || ! grep -qE "^$4( [a-z]+)?: " "$work/lines"; then
+        fails "$1: not one line that begins with '$4: '"
+    elif ! grep -qE -e "$3" "$work/lines"; then
+        fails "$1: the line does not say '$3'"
+    elif [ -s "$work/stdout" ]; then
+        fails "$1: something on standard output"
+    elif [ -n "$(left_behind)" ]; then
+        fails "$1: left behind $(left_behind)"
+    else
+        passed "$1: $(cat "$work/lines")"
+    fi
+    find "$work/out" "$work/tmp" ! -type d -exec rm -f {} +
+}
+
+# bad NAME STATUS PATTERN SUBCOMMAND [OPTION...], on one process
+bad()
+{
+    name=$1 wanted=$2 pattern=$3
+    shift 3
+    run env "TMPDIR=$work/tmp" "$LONGSPAN" "$@"
+    [ "$(wc -l <"$work/stderr")" -eq 1 ] || fails "$name: more than one line on standard error"
+    expect "$name" "$wanted" "$pattern" "longspan $1"
+}
+
+# bad_on_ranks NAME STATUS PATTERN SUBCOMMAND [OPTION...], on two
+bad_on_ranks()
+{
+    has_mpi || return 0
+    name=$1 wanted=$2 pattern=$3
+    shift 3
+    on_ranks 2 "$@"
+    expect "2 ranks: $name" "$wanted" "$pattern" "longspan $1"
+}
+
+# bad_everywhere: both
+bad_everywhere()
+{
+    bad "$@"
+    bad_on_ranks "$@"
+}
+
+# ---- .npy: f32, 300 positions, 2 heads of 16
+
+shape="1, 300, 2, 16"
+bytes=$((300 * 2 * 16 * 4))
+
+# npy_header DESCR FORTRAN SHAPE
+npy_header()
+{
+    header="{'descr': '$1', 'fortran_order': $2, 'shape': ($3), }"
+    printf '\223NUMPY\001\000'
+    little_endian 2 ${#header}
+    printf %s "$header"
+}
+
+# npy DESCR FORTRAN SHAPE BYTES: a file of zeros on stdout
+npy()
+{
+    npy_header "$1" "$2" "$3"
+    zeros "$4"
+}
+
+npy '<f4' False "$shape" $bytes >good.npy
+good="--k good.npy --v good.npy --order bshd"
+
+: >empty.npy
+head -c 20000 good.npy >truncated.npy
+head -c 40 good.npy >cut-header.npy
+{ cat good.npy; zeros 4; } >over-long.npy
+{ printf X; tail -c +2 good.npy; } >magic.npy
+npy '>f4' False "$shape" $bytes >big-endian.npy
+npy '<f4' True "$shape" $bytes >fortran.npy
+npy '|O' False "$shape" $bytes >pickled.npy
+npy '<i4' False "$shape" $bytes >integers.npy
+npy '<f4' False "1, 300, 2, -16" $bytes >negative.npy
+npy '<f4' False "4611686018427387904, 300, 2, 16" $bytes >huge.npy
+
+# attend with a bad q; $good is several words, without spaces in them
+# shellcheck disable=SC2086
+bad_q() { bad "$1" 2 "$2" attend --q "$1" $good --out "$out"; }
+# shellcheck disable=SC2086
+bad_q_on_ranks() { bad_on_ranks "$1" 2 "$2" attend --q "$1" $good --out "$out"; }
+
+bad_q missing.npy "missing.npy: .*No such file"
+bad_q_on_ranks missing.npy "missing.npy: .*No such file"
+bad_q empty.npy "empty.npy: .*empty"
+bad_q truncated.npy "truncated.npy: .*38400.*"
+bad_q_on_ranks truncated.npy "truncated.npy: .*38400.*"
+bad_q cut-header.npy "cut-header.npy: .*truncated"
+bad_q over-long.npy "over-long.npy: .*trailing"
+bad_q magic.npy "magic.npy: "
+bad_q big-endian.npy "big-endian.npy: .*big-endian"
+bad_q fortran.npy "fortran.npy: .*[Ff]ortran"
+bad_q pickled.npy "pickled.npy: .*pickle"
+bad_q integers.npy "integers.npy: .*<i4"
+bad_q negative.npy "negative.npy: .*-16"
+bad_q huge.npy "huge.npy: .*4611686018427387904"
+bad_q "$work/in" "in: "
+
+# ---- .safetensors: bf16, 1 x 8 x 1 x 4
+
+# entry NAME TYPE SHAPE FIRST END: one tensor of a header
+entry() { printf '"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }
+
+# bad_file NAME PATTERN HEADER: a file with that header and 192 bytes of zeros
+bad_file()
+{
+    zeros 192 | safetensors "$3" >"$1.safetensors"
+    bad "$1.safetensors" 2 "$1.safetensors: $2" attend --input "$1.safetensors" --out "$out"
+}
+
+q=$(entry q BF16 1,8,1,4 0 64)
+k=$(entry k BF16 1,8,1,4 64 128)
+v=$(entry v BF16 1,8,1,4 128 192)
+
+bad_file no-v ".*v" "{$q,$k,$(entry w BF16 1,8,1,4 128 192)}"
+bad_file overlapping ".*overlap" "{$q,$k,$(entry v BF16 1,8,1,4 64 128)}"
+bad_file beyond-the-end "" "{$q,$k,$(entry v BF16 1,8,1,4 256 320)}"
+bad_file offsets-reversed "" "{$q,$k,$(entry v BF16 1,8,1,4 192 128)}"
+bad_file offsets-negative "" "{$q,$k,$(entry v BF16 1,8,1,4 -64 0)}"
+bad_file size-and-offsets "" "{$q,$k,$(entry v BF16 1,8,2,4 128 192)}"
+bad_file duplicate ".*(duplicate|twice)" "{$q,$k,$v,$(entry q BF16 1,8,1,4 0 64)}"
+bad_file unknown-type ".*BF17" "{$q,$k,$(entry v BF17 1,8,1,4 128 192)}"
+bad_file two-to-the-62 "" "{$q,$k,$(entry v BF16 4611686018427387904,8,1,4 128 192)}"
+bad_file product-overflows "" "{$q,$k,$(entry v BF16 4294967296,4294967296,1,4 128 192)}"
+bad_file negative-dimension "" "{$q,$k,$(entry v BF16 -1,8,1,4 128 192)}"
+bad_file not-json "" "{$q,$k"
+bad_file nested "" "{\"a\":$(zeros 100000 | tr '\0' '[')$(zeros 100000 | tr '\0' ']')}"
+bad_on_ranks nested.safetensors 2 nested.safetensors attend --input nested.safetensors --out "$out"
+
+{ little_endian 8 1000000; printf '{}'; } >long-header.safetensors
+bad "header length over the file" 2 long-header.safetensors \
+    attend --input long-header.safetensors --out "$out"
+printf '\377\377\377\377\377\377\377\377{}' >huge-header.safetensors
+bad "header length 2^64 - 1" 2 huge-header.safetensors attend --input huge-header.safetensors
+
+# ---- shapes
+
+npy '<f4' False "1, 300, 2, 8" $((bytes / 2)) >d8.npy
+npy '<f4' False "2, 300, 2, 8" $bytes >b2.npy
+npy '<f4' False "1, 150, 2, 16" $((bytes / 2)) >s150.npy
+npy '<f4' False "1, 200, 3, 16" $bytes >h3.npy
+npy '<f4' False "300, 2, 16" $bytes >three-dims.npy
+npy '<f4' False "1, 8, 4, 300" $bytes >d300.npy
+npy '<f4' False "1, 300, 2, 0" 0 >d0.npy
+npy '<f4' False "1, 30, 20, 16" $bytes >both.npy
+
+# bad_shape NAME PATTERN Q K V [OPTION...]
+bad_shape()
+{
+    name=$1 pattern=$2 q=$3 k=$4 v=$5
+    shift 5
+    bad "$name" 2 "$pattern" attend --q "$q" --k "$k" --v "$v" --out "$out" "$@"
+}
+
+bad_shape "head dims disagree" "8.*16|16.*8" good.npy d8.npy d8.npy --order bshd
+bad_shape "batches disagree" "1.*2|2.*1" d8.npy b2.npy b2.npy --order bshd
+bad_shape "k and v disagree" "150.*300|300.*150" good.npy good.npy s150.npy --order bshd
+bad_shape "3 dimensions" "three-dims.npy: .*3" three-dims.npy good.npy good.npy --order bshd
+bad_shape "heads no multiple" "2.*3" good.npy h3.npy h3.npy --order bshd
+bad_shape "both orders fit" "--order" both.npy both.npy both.npy
+bad_shape "head dim 300" "300" d300.npy d300.npy d300.npy --order bshd
+bad_shape "head dim 0" "head dim is 0" d0.npy d0.npy d0.npy --order bshd
+bad "random: heads no multiple" 2 "5.*2" attend --random 1,5,2,64,64,64 --out "$out"
+bad "random: head dim 257" 2 "257" attend --random 1,2,2,64,64,257 --out "$out"
+bad "random: head dim 0" 2 "head dim is 0" attend --random 1,2,2,64,64,0 --out "$out"
+bad_on_ranks "random: head dim 257" 2 "257" attend --random 1,2,2,64,64,257 --out "$out"
+bad "result of another shape" 2 "d8.npy" check --q good.npy --k good.npy --v good.npy --order bshd \
+    --result d8.npy
+
+# ---- NaN and infinity: element 3 of head 1 at position 299, which the last rank holds
+
+last=$(((299 * 2 + 1) * 16 + 3))
+
+# spoiled BITS: good.npy with one element replaced
+spoiled()
+{
+    npy_header '<f4' False "$shape"
+    zeros $((4 * last))
+    little_endian 4 "$1"
+    zeros $((bytes - 4 * last - 4))
+}
+
+spoiled 0x7fc00000 >nan.npy
+spoiled 0xff800000 >inf.npy
+spoiled 0x7f7fffff >too-large.npy
+bad_q nan.npy "nan.npy: .*NaN.* position 299, head 1, element 3"
+bad_q_on_ranks nan.npy "nan.npy: .*NaN.* position 299, head 1, element 3"
+bad_shape "infinity in v" "inf.npy: .*inf.* position 299" good.npy good.npy inf.npy --order bshd
+bad_shape "not finite in f16" "too-large.npy: .*3.4.*e\+?38" too-large.npy good.npy good.npy \
+    --order bshd --dtype f16
+# shellcheck disable=SC2086
+longspan attend --q nan.npy $good --out "$out" --allow-nonfinite
+if [ "$status" -eq 0 ] && [ -s "$out" ]; then
+    passed "--allow-nonfinite computes anyway"
+else
+    fails "--allow-nonfinite computes anyway"
+fi
+rm -f "$out"
+
+# ---- options
+
+small="--random 1,2,2,64,64,16"
+# bad_option NAME PATTERN [OPTION...]
+# shellcheck disable=SC2086
+bad_option()
+{
+    name=$1 pattern=$2
+    shift 2
+    bad "$name" 2 "$pattern" attend $small --out "$out" "$@"
+}
+
+bad_option "unknown option" "--caussal.*--causal" --caussal
+bad_option "unknown method" "rinq.*ring" --method rinq
+bad_option "unknown layout" "zigzug.*zigzag" --layout zigzug
+bad_option "unknown type" "bf61.*bf16" --dtype bf61
+bad_option "option without its value" "--method" --method
+bad_option "value that is no number" "x7" --repeat x7
+bad_option "no threads" "0" --threads 0
+bad_option "surplus argument" "surplus" surplus
+bad_option "two inputs" "--input" --input good.npy
+bad "no input" 2 "--input" attend --out "$out"
+bad "random with five numbers" 2 "--random" attend --random 1,2,3,4,5
+bad "unknown option of check" 2 "--rezult.*--result" check --rezult a
+bad "unknown bench" 2 "gem.*gemm" bench gem
+# shellcheck disable=SC2086
+bad "plan for no ranks" 2 "--ranks: .*0" plan attend $small --ranks 0
+# shellcheck disable=SC2086
+bad_on_ranks "unknown option" 2 "--caussal.*--causal" attend $small --out "$out" --caussal
+# shellcheck disable=SC2086
+bad_on_ranks "a method that cannot" 2 "local" attend $small --method local --out "$out"
+longspan atend
+expect "unknown subcommand" 2 "atend.*attend" longspan
+
+# ---- targets
+
+# shellcheck disable=SC2086
+bad_everywhere "--out in a missing folder" 2 "none/o.safetensors" \
+    attend $long --out "$work/out/none/o.safetensors"
+# shellcheck disable=SC2086
+bad "--json in a missing folder" 2 "none/o.json" attend $long --json "$work/out/none/o.json"
+# shellcheck disable=SC2086
+bad "--out is a folder" 2 "$work/out" attend $long --out "$work/out"
+
+echo precious >"$work/precious"
+bad "bad input with an existing target" 2 missing.npy attend --q missing.npy --k good.npy \
+    --v good.npy --out "$work/precious"
+[ "$(cat "$work/precious")" = precious ] || fails "an existing target was touched by bad input"
+
+# Root may write anywhere, so that the read-only folder is somebody else's.
+mkdir "$work/out/read-only" && chmod 755 "$work" "$work/out" && chmod 777 "$work/tmp"
+chmod 555 "$work/out/read-only"
+as_nobody=
+[ "$(id -u)" -ne 0 ] || as_nobody="setpriv --reuid=65534 --regid=65534 --clear-groups"
+# shellcheck disable=SC2086
+if $as_nobody "$LONGSPAN" --version >"$work/stdout" 2>&1; then
+    run env "TMPDIR=$work/tmp" $as_nobody "$LONGSPAN" attend $long \
+        --out "$work/out/read-only/o.safetensors"
+    expect "--out in a read-only folder" 2 "read-only" "longspan attend"
+else
+    echo "SKIPPED: --out in a read-only folder: user nobody cannot run $LONGSPAN"
+fi
+
+# ---- what fails while running
+
+for option in --out --json; do
+    # shellcheck disable=SC2086
+    bad_everywhere "$option on a full device" 3 "/dev/full: .*No space" \
+        attend $small --quiet $option /dev/full
+done
+[ -c /dev/full ] || fails "/dev/full was replaced"
+
+# shellcheck disable=SC2086
+"$LONGSPAN" attend $small >/dev/full 2>"$work/stderr"
+status=$?
+: >"$work/stdout"
+expect "results on a full device" 3 "standard output: .*No space" "longspan attend"
+
+mkdir "$work/out/small"
+if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=64k none "$work/out/small" 2>/dev/null; then
+    trap 'umount "$work/out/small"; rm -rf "$work"' EXIT
+    # shellcheck disable=SC2086
+    bad_everywhere "--out on a full disk" 3 "No space" \
+        attend $long --out "$work/out/small/o.safetensors"
+else
+    echo "SKIPPED: --out on a full disk: only root can make a small one"
+fi
+
+bad_everywhere "more memory than the node has" 3 "memory" \
+    attend --random 1,8,8,1000000000,1000000000,256
+
+exit "$failed"

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Log compiler of the unit tests: runs one Criterion program and prints its results as TAP.
+# One test at a time (-j1), since the OpenMP threads of a test own the cores.
+set -u
+program=$1
+
+results=$(mktemp) || exit 99
+trap 'rm -f "$results"' EXIT
+timeout -k 10 600 "$program" -j1 --quiet --output=tap:"$results"
+status=$?
+cat "$results"
+exit "$status"
