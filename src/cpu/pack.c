@@ -27,34 +27,42 @@ static void pad_row(const struct ls_attention_kernel *kernel, char *row)
     memset(row + used, 0, row_bytes(kernel) - used);
 }
 
-void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_tensor *q, const struct tile *tile)
+#define ROWS_AHEAD 8 /* rows of strided tensors, which the hardware does not foresee */
+
+/* One row of a tensor into one of operands. */
+static void gather_row(char *to, const struct ls_attention_kernel *kernel,
+                       const struct ls_tensor *from, const char *row)
 {
-    const ls_dtype type = kernel->products->type;
-    const int64_t d = kernel->shape.global.d;
-    char *row = w->q;
+    const char *ahead = row + ROWS_AHEAD * from->stride[1] * ls_dtype_size(from->type);
+    const int64_t bytes = kernel->shape.global.d * ls_dtype_size(from->type);
 
-    for (int r = 0; r < tile->rows; r++, row += row_bytes(kernel)) {
-        const struct tile_row at = tile_row(kernel, tile, r);
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
+    ls_dtype_convert(to, kernel->products->type, row, from->type, kernel->shape.global.d);
+    pad_row(kernel, to);
+}
 
-        ls_dtype_convert(row, type, element(q, at.batch, at.row, at.head), q->type, d);
-        if (kernel->negate) negate(row, type, d);
-        pad_row(kernel, row);
+void gather_queries(const struct ls_attention_kernel *kernel, struct lane *lane,
+                    const struct ls_tensor *q)
+{
+    char *row = lane->q;
+
+    for (int r = 0; r < lane->tile.rows; r++, row += row_bytes(kernel)) {
+        const struct tile_row at = tile_row(kernel, &lane->tile, r);
+
+        gather_row(row, kernel, q, element(q, at.batch, at.row, at.head));
+        if (kernel->negate) negate(row, kernel->products->type, kernel->d_pad);
     }
-    memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * row_bytes(kernel));
+    memset(row, 0, (size_t)(TILE_ROWS - lane->tile.rows) * row_bytes(kernel));
 }
 
 void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair, int keep)
 {
-    const int64_t h_kv = kernel->shape.global.h_kv, d = kernel->shape.global.d;
+    const int64_t h_kv = kernel->shape.global.h_kv;
     char *row = w->raw;
 
-    for (int r = 0; r < keep; r++, row += row_bytes(kernel)) {
-        ls_dtype_convert(row, kernel->products->type,
-                         element(from, pair / h_kv, leaf->row + r, pair % h_kv), from->type, d);
-        pad_row(kernel, row);
-    }
+    for (int r = 0; r < keep; r++, row += row_bytes(kernel))
+        gather_row(row, kernel, from, element(from, pair / h_kv, leaf->row + r, pair % h_kv));
     memset(row, 0, (size_t)(LS_LEAF - keep) * row_bytes(kernel));
 }
 

@@ -31,6 +31,10 @@ struct products {
     ls_status (*pack_k)(void *packed, void *worker, const void *raw);
     ls_status (*pack_v)(void *packed, void *worker, const void *raw);
 
+    /* Around any number of the following, on one thread; NULL: nothing to do. */
+    void (*begin)(void);
+    void (*end)(void);
+
     /* scores [rows][score_stride] = q k^T and acc [rows][d_pad] = p v. Only the first `keys` keys
      * matter: other scores may stay as they are, and p is zero there. Both may write rows up to
      * `strip`, from q and p rows that hold anything. */
@@ -40,7 +44,8 @@ struct products {
                         int keys);
 };
 
-extern const struct products products_amx, products_onednn_bf16, products_onednn_f32;
+extern const struct products products_amx, products_avx512, products_onednn_bf16,
+    products_onednn_f32;
 
 /* The first row of the table that fits. */
 const struct products *products_find(ls_isa isa, ls_dtype storage);

@@ -124,10 +124,8 @@ TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, cons
     const int d_pad = ((struct amx_worker *)worker)->d_pad, depths = d_pad / DEPTH;
     const char *k = packed_k;
 
-    TILE_BEGIN();
     for (int key = 0; key < keys; key += COLUMNS, k += depths * PAIR_BYTES)
         multiply(out + key, SCORE_STRIDE, q, d_pad * 2, k, depths, rows > 16);
-    TILE_END();
     return LS_OK;
 }
 
@@ -137,11 +135,20 @@ TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, cons
     const int d_pad = ((struct amx_worker *)worker)->d_pad, depths = (keys + DEPTH - 1) / DEPTH;
     const char *v = packed_v;
 
-    TILE_BEGIN();
     for (int column = 0; column < d_pad; column += COLUMNS, v += LS_LEAF / DEPTH * PAIR_BYTES)
         multiply(acc + column, d_pad, p, SCORE_STRIDE * 4, v, depths, rows > 16);
-    TILE_END();
     return LS_OK;
+}
+
+/* Loading the shapes of tiles takes as long as ten tile products. */
+TARGET_AMX static void begin(void)
+{
+    TILE_BEGIN();
+}
+
+TARGET_AMX static void end(void)
+{
+    TILE_END();
 }
 
 static bool fits(ls_isa isa, ls_dtype storage)
@@ -163,6 +170,8 @@ const struct products PRODUCTS_AMX = {
     .destroy = free,
     .pack_k = pack_k,
     .pack_v = pack_v,
+    .begin = begin,
+    .end = end,
     .scores = scores,
     .output = output,
 };

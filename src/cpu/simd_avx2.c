@@ -73,12 +73,14 @@ TARGET_AVX2 static void softmax_row(float *p, float *m, float *l, const float *s
     *m = highest == -INFINITY ? highest : scale * highest;
     const __m256 origin = _mm256_set1_ps(highest == -INFINITY ? 0.0f : *m);
     for (int j = 0; j < LS_LEAF / 8; j++) {
-        const __m256 x = _mm256_fmsub_ps(load_scores(s, j, seen), factor, origin);
-        const __m256 value = exp2_256(x, coefficient, 5);
+        /* not fused: equal factors give equal products, so x is never above zero */
+        const __m256 x = _mm256_sub_ps(_mm256_mul_ps(_mm256_loadu_ps(s + 8 * j), factor), origin);
+        const __m256 value = _mm256_and_ps(exp2_256(x, coefficient, 5), seen_mask(j, seen));
         _mm256_storeu_ps(p + 8 * j, value);
         total = _mm256_add_ps(total, value);
     }
     *l = _mm_cvtss_f32(fold(total, sum));
+    if (isnan(*l)) *m = *l; /* NaN does not count for highest */
 }
 
 TARGET_AVX2 static void softmax_f32(const struct softmax_rows *a)

@@ -60,13 +60,18 @@ TARGET_AVX512 static inline __m512 exp2_512(__m512 x, const float *coefficient, 
 REDUCE_ROWS(maximum_of_rows, _mm512_max_ps)
 REDUCE_ROWS(sum_of_rows, _mm512_add_ps)
 
-/* Keys [16 j, 16 j + 16) of a row that sees [0, visible): the others become -inf. */
-TARGET_AVX512 static inline __m512 load_scores(const float *s, int j, int visible)
+/* Of keys [16 j, 16 j + 16), those that a row sees which sees [0, visible). */
+TARGET_AVX512 static inline __mmask16 seen_mask(int j, int visible)
 {
     const int seen = visible - 16 * j;
-    const __mmask16 mask = seen >= 16 ? 0xffff : seen <= 0 ? 0 : (__mmask16)((1u << seen) - 1);
 
-    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), mask, s + 16 * j);
+    return seen >= 16 ? 0xffff : seen <= 0 ? 0 : (__mmask16)((1u << seen) - 1);
+}
+
+/* Keys that the row does not see become -inf. */
+TARGET_AVX512 static inline __m512 load_scores(const float *s, int j, int visible)
+{
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), seen_mask(j, visible), s + 16 * j);
 }
 
 TARGET_AVX512 static inline __m512 row_maximum(const float *s, int visible)
@@ -107,6 +112,19 @@ TARGET_AVX512 static inline void group_maxima(float origin[GROUP], const struct 
     _mm512_storeu_ps(origin, _mm512_maskz_mov_ps(seen, m));
 }
 
+/* l of up to 16 rows. A NaN does not count for the maximum, so that m may say that there is
+ * nothing: the sum corrects it. */
+TARGET_AVX512 static inline void store_sums(const struct softmax_rows *a, __m512 sum[GROUP],
+                                            int first, int rows)
+{
+    const __mmask16 present = (__mmask16)((1u << rows) - 1);
+
+    for (int r = rows; r < GROUP; r++) sum[r] = _mm512_setzero_ps();
+    const __m512 l = sum_of_rows(sum);
+    _mm512_mask_storeu_ps(a->l + first, present, l);
+    _mm512_mask_storeu_ps(a->m + first, _mm512_mask_cmp_ps_mask(present, l, l, _CMP_UNORD_Q), l);
+}
+
 /* s becomes p in registers; returns the lanes' sums. */
 TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *s, int visible,
                                                 float scale, float origin, const float *coefficient,
@@ -117,14 +135,17 @@ TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *
 
     if (visible == LS_LEAF) {
 #pragma GCC unroll 16
-        for (int j = 0; j < VECTORS; j++) x[j] = _mm512_loadu_ps(s + 16 * j);
-    } else {
+        for (int j = 0; j < VECTORS; j++)
+            x[j] = _mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * j), factor, from);
+    } else { /* -inf stays -inf, also if the factor is 0 */
 #pragma GCC unroll 16
-        for (int j = 0; j < VECTORS; j++) x[j] = load_scores(s, j, visible);
+        for (int j = 0; j < VECTORS; j++)
+            x[j] = _mm512_mask_fmsub_ps(load_scores(s, j, visible), seen_mask(j, visible), factor,
+                                        from);
     }
 #pragma GCC unroll 16
     for (int j = 0; j < VECTORS; j++) {
-        x[j] = exp2_512(_mm512_fmsub_ps(x[j], factor, from), coefficient, degree);
+        x[j] = exp2_512(x[j], coefficient, degree);
         sum[j % 2] = _mm512_add_ps(sum[j % 2], x[j]);
     }
     return _mm512_add_ps(sum[0], sum[1]);
@@ -150,8 +171,7 @@ TARGET_AVX512 static void softmax_rows_f32(const struct softmax_rows *a)
 #pragma GCC unroll 16
             for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(p + 16 * j, x[j]);
         }
-        for (int r = rows; r < GROUP; r++) sum[r] = _mm512_setzero_ps();
-        _mm512_mask_storeu_ps(a->l + first, (__mmask16)((1u << rows) - 1), sum_of_rows(sum));
+        store_sums(a, sum, first, rows);
     }
 }
 
@@ -181,8 +201,7 @@ TARGET_AVX512BF16 static void softmax_rows_bf16(const struct softmax_rows *a)
             for (int j = 0; j < VECTORS; j += 2)
                 _mm512_storeu_si512(p + 16 * j, (__m512i)_mm512_cvtne2ps_pbh(x[j + 1], x[j]));
         }
-        for (int r = rows; r < GROUP; r++) sum[r] = _mm512_setzero_ps();
-        _mm512_mask_storeu_ps(a->l + first, (__mmask16)((1u << rows) - 1), sum_of_rows(sum));
+        store_sums(a, sum, first, rows);
     }
 }
 
@@ -200,7 +219,9 @@ TARGET_AVX512 static inline void merge_weights(float *keep, float *add, float *m
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
     const __m512 a = _mm512_mask_loadu_ps(nothing, rows, m);
     const __m512 b = _mm512_mask_loadu_ps(nothing, rows, from_m);
-    const __m512 top = _mm512_max_ps(a, b);
+    /* the maximum is b if one of them is NaN */
+    const __m512 top =
+        _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
     const __mmask16 seen = _mm512_cmp_ps_mask(top, nothing, _CMP_NEQ_UQ);
     const __m512 wa = exp2_512(_mm512_maskz_sub_ps(seen, a, top), coefficient, 6);
     const __m512 wb = exp2_512(_mm512_maskz_sub_ps(seen, b, top), coefficient, 6);

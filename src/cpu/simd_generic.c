@@ -42,7 +42,7 @@ static void softmax_row(float *p, float *m, float *l, const float *s, int seen, 
         sum += p[j];
     }
     memset(p + seen, 0, (size_t)(LS_LEAF - seen) * sizeof *p);
-    *m = top == -INFINITY ? top : highest;
+    *m = isnan(sum) ? sum : top == -INFINITY ? top : highest; /* NaN does not count for top */
     *l = sum;
 }
 

@@ -93,22 +93,31 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
     return products->output(out.acc, w->own, w->scores, chunk->v[leaf], rows, keys);
 }
 
+static ls_status attend_strip(struct ls_row_states out, struct strip_worker *w,
+                              const struct chunk *chunk, int first)
+{
+    const int left = chunk->rows - first;
+    const int rows = left < w->products->strip ? left : w->products->strip;
+
+    w->forest.node[0] = (struct ls_row_states){
+        .m = out.m + first, .l = out.l + first, .acc = out.acc + (size_t)(first * w->d_pad)};
+    forest_start(&w->forest, rows);
+    for (int leaf = 0; leaf < chunk->leaves; leaf++) {
+        LS_TRY(attend_leaf(forest_next(&w->forest), w, chunk, leaf, first, rows));
+        forest_push(&w->forest);
+        progress_tick(chunk->clock);
+    }
+    forest_fold(&w->forest);
+    return LS_OK;
+}
+
 ls_status strip_attend(struct ls_row_states out, struct strip_worker *w, const struct chunk *chunk)
 {
-    const int strip = w->products->strip;
+    ls_status status = LS_OK;
 
-    for (int first = 0; first < chunk->rows; first += strip) {
-        const int rows = chunk->rows - first < strip ? chunk->rows - first : strip;
-
-        w->forest.node[0] = (struct ls_row_states){
-            .m = out.m + first, .l = out.l + first, .acc = out.acc + (size_t)(first * w->d_pad)};
-        forest_start(&w->forest, rows);
-        for (int leaf = 0; leaf < chunk->leaves; leaf++) {
-            LS_TRY(attend_leaf(forest_next(&w->forest), w, chunk, leaf, first, rows));
-            forest_push(&w->forest);
-            progress_tick(chunk->clock);
-        }
-        forest_fold(&w->forest);
-    }
-    return LS_OK;
+    if (w->products->begin) w->products->begin();
+    for (int first = 0; first < chunk->rows && status == LS_OK; first += w->products->strip)
+        status = attend_strip(out, w, chunk, first);
+    if (w->products->end) w->products->end();
+    return status;
 }

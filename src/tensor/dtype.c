@@ -5,6 +5,14 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Loops over a block are compiled for several instruction sets and chosen when the program starts;
+ * the arithmetic is the same in all of them. */
+#if defined(__x86_64__) && defined(__linux__)
+#define CLONED __attribute__((target_clones("arch=skylake-avx512", "avx2", "default")))
+#else
+#define CLONED
+#endif
+
 #define TYPE_COUNT (LS_F64 + 1)
 
 static const struct {
@@ -168,37 +176,37 @@ enum { BLOCK = 64 };
 /* Converts BLOCK elements. */
 typedef void (*block_function)(void *out, const void *in);
 
-static void block_bf16_to_f32(void *out, const void *in)
+CLONED static void block_bf16_to_f32(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = bf16_to_f32(((const uint16_t *)in)[i]);
 }
 
-static void block_f16_to_f32(void *out, const void *in)
+CLONED static void block_f16_to_f32(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = f16_to_f32(((const uint16_t *)in)[i]);
 }
 
-static void block_f64_to_f32(void *out, const void *in)
+CLONED static void block_f64_to_f32(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = (float)((const double *)in)[i];
 }
 
-static void block_f64_to_f32_odd(void *out, const void *in)
+CLONED static void block_f64_to_f32_odd(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = f64_to_f32_odd(((const double *)in)[i]);
 }
 
-static void block_f32_to_bf16(void *out, const void *in)
+CLONED static void block_f32_to_bf16(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((uint16_t *)out)[i] = f32_to_bf16(((const float *)in)[i]);
 }
 
-static void block_f32_to_f16(void *out, const void *in)
+CLONED static void block_f32_to_f16(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((uint16_t *)out)[i] = f32_to_f16(((const float *)in)[i]);
 }
 
-static void block_f32_to_f64(void *out, const void *in)
+CLONED static void block_f32_to_f64(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((double *)out)[i] = ((const float *)in)[i];
 }
@@ -260,7 +268,7 @@ void ls_dtype_convert(void *out, ls_dtype to, const void *in, ls_dtype from, int
 
 /* Numbers are not finite if all bits of the exponent are set. Adding the lowest of these bits then
  * carries into the sign, which is why a block needs only one test, of all its sums together. */
-static bool block16_is_finite(const void *in, uint16_t exponent)
+CLONED static bool block16_is_finite(const void *in, uint16_t exponent)
 {
     const uint16_t *const bits = in;
     const uint16_t lowest = exponent & -exponent;
@@ -270,7 +278,7 @@ static bool block16_is_finite(const void *in, uint16_t exponent)
     return (sums & 0x8000) == 0;
 }
 
-static bool block32_is_finite(const void *in)
+CLONED static bool block32_is_finite(const void *in)
 {
     const uint32_t exponent = 0x7f800000, lowest = 0x00800000;
     uint32_t sums = 0;
@@ -280,7 +288,7 @@ static bool block32_is_finite(const void *in)
     return (sums & 0x80000000) == 0;
 }
 
-static bool block64_is_finite(const void *in)
+CLONED static bool block64_is_finite(const void *in)
 {
     const uint64_t exponent = UINT64_C(0x7ff) << 52, lowest = UINT64_C(1) << 52;
     uint64_t sums = 0;

@@ -1,0 +1,174 @@
+/* The attention kernel of the CPU: what it is made of. */
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ledger.h"
+#include "cpu/attention.h"
+#include "cpu/kernel.h"
+
+#define LOG2E 1.44269504088896341
+#define WAVE_BYTES ((size_t)64 << 20) /* packed K and V at once, unless one head has more */
+#define SPLITS_PER_THREAD 8
+
+static int64_t pairs(const struct ls_kernel_shape *shape)
+{
+    return shape->global.b * shape->global.h_kv;
+}
+
+/* Gives out consecutive pieces of one block, each aligned to 64 bytes. */
+struct cursor {
+    char *base; /* NULL: only count */
+    size_t used;
+};
+
+static void *carve(struct cursor *cursor, size_t bytes)
+{
+    void *piece = cursor->base ? cursor->base + cursor->used : NULL;
+
+    cursor->used += (bytes + 63) / 64 * 64;
+    return piece;
+}
+
+static struct ls_row_states carve_states(struct cursor *cursor, int d_pad)
+{
+    struct ls_row_states states;
+
+    states.acc = carve(cursor, (size_t)TILE_ROWS * (size_t)d_pad * sizeof(float));
+    states.m = carve(cursor, TILE_ROWS * sizeof(float));
+    states.l = carve(cursor, TILE_ROWS * sizeof(float));
+    return states;
+}
+
+static void place_worker(struct worker *w, char **scratch, struct cursor *cursor,
+                         const struct ls_attention_kernel *kernel)
+{
+    const size_t row = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
+    const int64_t chunks = (kernel->shape.k_leaves + CHUNK_LEAVES - 1) / CHUNK_LEAVES;
+
+    w->raw = carve(cursor, LS_LEAF * row);
+    w->patched = carve(cursor, kernel->packed_bytes);
+    w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
+    w->spare = carve_states(cursor, kernel->d_pad);
+    for (struct lane *lane = w->lane; lane < w->lane + LANES; lane++) {
+        lane->q = carve(cursor, TILE_ROWS * row);
+        lane->forest.simd = kernel->simd;
+        lane->forest.d = kernel->d_pad;
+        for (int i = 0; i < forest_depth(chunks); i++)
+            lane->forest.node[i] = carve_states(cursor, kernel->d_pad);
+    }
+    *scratch = carve(cursor, strip_scratch_bytes(kernel->products, kernel->d_pad));
+}
+
+/* Everything that follows from the shape alone. */
+static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kernel_shape *shape)
+{
+    const int64_t d = shape->global.d;
+
+    *kernel = (struct ls_attention_kernel){
+        .shape = *shape,
+        .products = products_find(shape->isa, shape->global.type),
+        .simd = simd_of(shape->isa),
+        .group = shape->global.h / shape->global.h_kv,
+        .scale_log2 = (float)(fabs((double)shape->scale) * LOG2E),
+        .negate = shape->scale < 0,
+        .split_states = (int64_t)SPLITS_PER_THREAD * shape->threads,
+    };
+    kernel->d_pad = (int)((d + kernel->products->d_multiple - 1) / kernel->products->d_multiple *
+                          kernel->products->d_multiple);
+    kernel->packed_bytes = kernel->products->packed_bytes(kernel->d_pad);
+
+    const size_t pair_bytes = 2 * (size_t)shape->k_leaves * kernel->packed_bytes;
+    const int64_t fit = pair_bytes ? (int64_t)(WAVE_BYTES / pair_bytes) : 1;
+    kernel->wave = fit < 1 ? 1 : fit < pairs(shape) ? fit : pairs(shape);
+}
+
+/* Lays out the kernel's memory; scratch [threads] receives the workers' parts. Returns the
+ * bytes; base NULL: only counts them. */
+static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, char *base)
+{
+    struct cursor cursor = {.base = base};
+    const size_t leaves = (size_t)kernel->wave * (size_t)kernel->shape.k_leaves;
+
+    kernel->packed.k = carve(&cursor, leaves * kernel->packed_bytes);
+    kernel->packed.v = carve(&cursor, leaves * kernel->packed_bytes);
+    kernel->packed.clean = carve(&cursor, leaves);
+    kernel->split = carve(&cursor, (size_t)kernel->split_states * sizeof *kernel->split);
+    for (int64_t i = 0; i < kernel->split_states; i++) {
+        const struct ls_row_states states = carve_states(&cursor, kernel->d_pad);
+        if (base) kernel->split[i] = states;
+    }
+    kernel->worker = carve(&cursor, (size_t)kernel->shape.threads * sizeof *kernel->worker);
+    for (int t = 0; t < kernel->shape.threads; t++) {
+        struct worker unused, *w = base ? &kernel->worker[t] : &unused;
+        char *piece;
+
+        memset(w, 0, sizeof *w);
+        place_worker(w, &piece, &cursor, kernel);
+        if (base) scratch[t] = piece;
+    }
+    return cursor.used;
+}
+
+size_t cpu_kernel_bytes(const struct ls_kernel_shape *shape)
+{
+    struct ls_attention_kernel kernel;
+
+    init_kernel(&kernel, shape);
+    return place_kernel(&kernel, NULL, NULL);
+}
+
+void cpu_kernel_destroy(struct ls_attention_kernel *kernel)
+{
+    for (int t = 0; t < kernel->shape.threads; t++) strip_worker_fini(&kernel->worker[t].strip);
+    ls_free(kernel->memory);
+    free(kernel);
+}
+
+/* oneDNN plans for as many threads as OpenMP would give it: each worker is to get one. */
+static ls_status create_workers(struct ls_attention_kernel *kernel, char **scratch)
+{
+    const int threads = omp_get_max_threads();
+    ls_status status = LS_OK;
+
+    omp_set_num_threads(1);
+    for (int t = 0; t < kernel->shape.threads && status == LS_OK; t++)
+        status = strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->shape.isa,
+                                   kernel->d_pad, scratch[t]);
+    omp_set_num_threads(threads);
+    return status;
+}
+
+ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_kernel_shape *shape)
+{
+    struct ls_attention_kernel *kernel = malloc(sizeof *kernel);
+    char **scratch = calloc((size_t)shape->threads, sizeof *scratch);
+    ls_status status;
+
+    if (!kernel || !scratch) {
+        status = ls_fail(LS_ENOMEM, "attention kernel: out of memory");
+        goto free_kernel;
+    }
+    init_kernel(kernel, shape);
+    LS_TRY_GOTO(status,
+                ls_alloc(&kernel->memory, LS_TAG_WORKSPACE, place_kernel(kernel, NULL, NULL)),
+                free_kernel);
+    place_kernel(kernel, scratch, kernel->memory);
+    LS_TRY_GOTO(status, create_workers(kernel, scratch), destroy_kernel);
+    free(scratch);
+    *out = kernel;
+    return LS_OK;
+destroy_kernel:
+    cpu_kernel_destroy(kernel);
+    kernel = NULL;
+free_kernel:
+    free(scratch);
+    free(kernel);
+    return status;
+}
+
+const char *cpu_kernel_name(const struct ls_attention_kernel *kernel)
+{
+    return kernel->products->name;
+}
