@@ -51,13 +51,11 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     w->patched = carve(cursor, kernel->packed_bytes);
     w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
     w->spare = carve_states(cursor, kernel->d_pad);
-    for (struct lane *lane = w->lane; lane < w->lane + LANES; lane++) {
-        lane->q = carve(cursor, TILE_ROWS * row);
-        lane->forest.simd = kernel->simd;
-        lane->forest.d = kernel->d_pad;
-        for (int i = 0; i < forest_depth(chunks); i++)
-            lane->forest.node[i] = carve_states(cursor, kernel->d_pad);
-    }
+    w->q = carve(cursor, TILE_ROWS * row);
+    w->forest.simd = kernel->simd;
+    w->forest.d = kernel->d_pad;
+    for (int i = 0; i < forest_depth(chunks); i++)
+        w->forest.node[i] = carve_states(cursor, kernel->d_pad);
     *scratch = carve(cursor, strip_scratch_bytes(kernel->products, kernel->d_pad));
 }
 

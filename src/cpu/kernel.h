@@ -7,8 +7,6 @@
 
 #include "cpu/strip.h"
 
-#define LANES 2 /* tiles that a thread takes through the keys side by side */
-
 /* A tile: rows [first, first + rows) of those that the group's heads have in one query leaf,
  * head after head. */
 struct tile {
@@ -18,18 +16,11 @@ struct tile {
     int first, rows;
 };
 
-/* A tile at work. */
-struct lane {
-    struct tile tile;
-    char *q; /* [TILE_ROWS][d_pad], packed rows of the tile */
-    struct forest forest;
-    int64_t end; /* leaves of keys before it are still to be met */
-};
-
 /* What a thread has of its own. */
 struct worker {
     struct strip_worker strip;
-    struct lane lane[LANES];
+    char *q; /* [TILE_ROWS][d_pad], packed rows of a tile */
+    struct forest forest;
     char *raw;                    /* [LS_LEAF][d_pad], a leaf on its way into packed form */
     char *patched;                /* one packed leaf of V (tile.c) */
     int16_t *visible;             /* [CHUNK_LEAVES][TILE_ROWS] */
@@ -103,17 +94,15 @@ ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
 /* The rows of one leaf of one kv head into w->raw; rows from `keep` on become zero. */
 void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair, int keep);
-/* The rows of lane->tile into lane->q. */
-void gather_queries(const struct ls_attention_kernel *kernel, struct lane *lane,
-                    const struct ls_tensor *q);
+/* The rows of a tile into w->q. */
+void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_tensor *q, const struct tile *tile);
 
-/* tile.c: takes the worker's first `lanes` tiles, of one pair, through leaves [from, to) of the
- * call's keys, from a multiple of CHUNK_LEAVES, as far as they see them. */
-ls_status meet_keys(struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_kernel_call *call, int lanes, int64_t wave_first, int64_t from,
-                    int64_t to);
-/* A lane's result, borrowed from its forest; rows may be empty. */
-struct ls_row_states lane_result(struct lane *lane);
+/* tile.c: folds leaves [from, to) of the call's keys, from a multiple of CHUNK_LEAVES, as far as
+ * the tile sees them. The result is borrowed from w->forest; its rows may all be empty. */
+ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
+                    int64_t from, int64_t to);
 /* Leaves of the call's keys that some row of the query leaf sees: the first so many. */
 int64_t visible_leaves(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
                        const struct ls_leaf *query_leaf);

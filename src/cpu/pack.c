@@ -41,18 +41,18 @@ static void gather_row(char *to, const struct ls_attention_kernel *kernel,
     pad_row(kernel, to);
 }
 
-void gather_queries(const struct ls_attention_kernel *kernel, struct lane *lane,
-                    const struct ls_tensor *q)
+void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_tensor *q, const struct tile *tile)
 {
-    char *row = lane->q;
+    char *row = w->q;
 
-    for (int r = 0; r < lane->tile.rows; r++, row += row_bytes(kernel)) {
-        const struct tile_row at = tile_row(kernel, &lane->tile, r);
+    for (int r = 0; r < tile->rows; r++, row += row_bytes(kernel)) {
+        const struct tile_row at = tile_row(kernel, tile, r);
 
         gather_row(row, kernel, q, element(q, at.batch, at.row, at.head));
         if (kernel->negate) negate(row, kernel->products->type, kernel->d_pad);
     }
-    memset(row, 0, (size_t)(TILE_ROWS - lane->tile.rows) * row_bytes(kernel));
+    memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * row_bytes(kernel));
 }
 
 void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,

@@ -11,7 +11,6 @@ struct job {
     struct ls_attention_kernel *kernel;
     const struct ls_kernel_call *call;
     int64_t wave_first, wave_pairs;
-    int lanes;     /* tiles of an item */
     int64_t span;  /* leaves of keys of an item */
     int64_t spans; /* items that share a tile, 1 unless tiles are few */
     _Atomic int64_t next_pack, next_item, next_fold;
@@ -67,34 +66,26 @@ static int64_t tiles_per_leaf(const struct job *job)
     return (kernel->group * rows + TILE_ROWS - 1) / TILE_ROWS;
 }
 
-/* Items of the wave, each one taking job->lanes tiles of as many query leaves and one pair. */
-static int64_t item_count(const struct job *job)
+static int64_t tile_count(const struct job *job)
 {
-    const int64_t leaves = job->call->q_leaves.count;
-
-    if (leaves == 0) return 0;
-    return (leaves + job->lanes - 1) / job->lanes * job->wave_pairs * tiles_per_leaf(job);
+    if (job->call->q_leaves.count == 0) return 0;
+    return job->call->q_leaves.count * job->wave_pairs * tiles_per_leaf(job);
 }
 
-/* The tile in one lane of an item. Items go from the last query leaves, which take longest if
- * causal, to the first. False if there is no such tile: the last leaf can be short, and the first
- * leaves may be fewer than lanes. */
-static bool find_tile(struct tile *out, const struct job *job, int64_t item, int lane)
+/* Tile number i of the wave, the last query leaves (the longest ones, if causal) first; false if
+ * that number is not taken because its leaf is short. */
+static bool find_tile(struct tile *out, const struct job *job, int64_t i)
 {
     const struct ls_attention_kernel *kernel = job->kernel;
     const struct ls_leaf_list *leaves = &job->call->q_leaves;
-    const int64_t tiles = tiles_per_leaf(job), per_block = job->wave_pairs * tiles;
-    const int64_t t = item % tiles * job->lanes + lane;
-    const int64_t from_end = item / per_block * job->lanes + t / tiles;
-
-    if (from_end >= leaves->count) return false;
-    const struct ls_leaf *leaf = &leaves->leaf[leaves->count - 1 - from_end];
+    const int64_t tiles = tiles_per_leaf(job), per_leaf = job->wave_pairs * tiles;
+    const struct ls_leaf *leaf = &leaves->leaf[leaves->count - 1 - i / per_leaf];
     const int rows = leaf_rows(leaf->number, kernel->shape.global.s_q);
-    const int64_t folded = kernel->group * rows, first = t % tiles * TILE_ROWS;
+    const int64_t folded = kernel->group * rows, first = i % tiles * TILE_ROWS;
 
     if (first >= folded) return false;
     *out = (struct tile){
-        .pair = job->wave_first + item % per_block / tiles,
+        .pair = job->wave_first + i % per_leaf / tiles,
         .leaf = leaf,
         .leaf_rows = rows,
         .first = (int)first,
@@ -103,25 +94,20 @@ static bool find_tile(struct tile *out, const struct job *job, int64_t item, int
     return true;
 }
 
-/* Several tiles that meet each leaf one after the other read it from nearby. With few tiles they go
- * alone, and with very few each one's keys are cut into spans, aligned nodes of the tree, so that
- * all threads have work; results are merged as the tree says, so the bits do not depend on it. */
-static void choose_items(struct job *job)
+/* With few tiles, each one's keys are cut into spans, aligned nodes of the tree, so that all
+ * threads have work; the results are merged as the tree says, so the bits do not depend on it. */
+static void choose_spans(struct job *job)
 {
     const int64_t threads = job->kernel->shape.threads, leaves = job->call->k_leaves.count;
+    const int64_t tiles = tile_count(job);
 
-    job->lanes = 1;
     job->span = leaves;
     job->spans = 1;
-    const int64_t tiles = item_count(job);
-    if (tiles >= 8 * threads) {
-        job->lanes = LANES;
-    } else if (tiles > 0 && leaves > 0 && tiles < 2 * threads && threads > 1) {
-        job->span = CHUNK_LEAVES;
-        while (tiles * ((leaves + job->span - 1) / job->span) > job->kernel->split_states)
-            job->span *= 2;
-        job->spans = (leaves + job->span - 1) / job->span;
-    }
+    if (tiles == 0 || leaves == 0 || tiles >= 2 * threads || threads == 1) return;
+    job->span = CHUNK_LEAVES;
+    while (tiles * ((leaves + job->span - 1) / job->span) > job->kernel->split_states)
+        job->span *= 2;
+    job->spans = (leaves + job->span - 1) / job->span;
 }
 
 /* A tile that sees none of the keys leaves earlier results as they are. */
@@ -138,47 +124,33 @@ static void keep_split(struct ls_row_states to, struct ls_row_states from, int r
     memcpy(to.acc, from.acc, (size_t)rows * (size_t)d_pad * sizeof *to.acc);
 }
 
-/* Brings the item's tiles into lanes; returns how many. */
-static int fill_lanes(struct job *job, struct worker *w, int64_t item)
-{
-    int lanes = 0;
-
-    for (int i = 0; i < job->lanes; i++) {
-        struct lane *lane = &w->lane[lanes];
-
-        if (!find_tile(&lane->tile, job, item, i) || changes_nothing(job, &lane->tile)) continue;
-        gather_queries(job->kernel, lane, job->call->q);
-        lanes++;
-    }
-    return lanes;
-}
-
-static ls_status run_item(struct job *job, struct worker *w, int64_t number)
+static ls_status run_item(struct job *job, struct worker *w, int64_t item)
 {
     struct ls_attention_kernel *kernel = job->kernel;
-    const int64_t item = number / job->spans, from = number % job->spans * job->span;
-    double since = ls_now();
-    const int lanes = fill_lanes(job, w, item);
+    const int64_t number = item / job->spans, from = item % job->spans * job->span;
+    struct ls_row_states result;
+    struct tile tile;
 
-    if (lanes == 0) return LS_OK;
-    LS_TRY(meet_keys(kernel, w, job->call, lanes, job->wave_first, from, from + job->span));
+    if (!find_tile(&tile, job, number) || changes_nothing(job, &tile)) return LS_OK;
+    double since = ls_now();
+    gather_queries(kernel, w, job->call->q, &tile);
+    LS_TRY(
+        fold_tile(&result, kernel, w, job->call, &tile, job->wave_first, from, from + job->span));
     ls_profile_add(&w->profile, LS_EVENT_TILE, since);
     since = ls_now();
-    for (struct lane *lane = w->lane; lane < w->lane + lanes; lane++) {
-        const struct ls_row_states result = lane_result(lane);
-
-        if (job->spans == 1)
-            finish_tile(kernel, w, job->call, &lane->tile, result);
-        else
-            keep_split(kernel->split[number], result, lane->tile.rows, kernel->d_pad);
+    if (job->spans == 1) {
+        finish_tile(kernel, w, job->call, &tile, result);
+        ls_profile_add(&w->profile, LS_EVENT_FINISH, since);
+    } else {
+        keep_split(kernel->split[item], result, tile.rows, kernel->d_pad);
+        ls_profile_add(&w->profile, LS_EVENT_MERGE, since);
     }
-    ls_profile_add(&w->profile, job->spans == 1 ? LS_EVENT_FINISH : LS_EVENT_MERGE, since);
     return LS_OK;
 }
 
 static void tile_phase(struct job *job, struct worker *w)
 {
-    const int64_t items = item_count(job) * job->spans;
+    const int64_t items = tile_count(job) * job->spans;
     int64_t item;
 
     while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->failed) {
@@ -191,14 +163,14 @@ static void tile_phase(struct job *job, struct worker *w)
 static void fold_phase(struct job *job, struct worker *w)
 {
     const struct ls_attention_kernel *kernel = job->kernel;
-    const int64_t tiles = job->spans > 1 ? item_count(job) : 0;
+    const int64_t tiles = job->spans > 1 ? tile_count(job) : 0;
     int64_t number;
 
     while ((number = atomic_fetch_add(&job->next_fold, 1)) < tiles && !job->failed) {
         struct forest forest = {.simd = kernel->simd, .d = kernel->d_pad};
         struct tile tile;
 
-        if (!find_tile(&tile, job, number, 0) || changes_nothing(job, &tile)) continue;
+        if (!find_tile(&tile, job, number) || changes_nothing(job, &tile)) continue;
         const double since = ls_now();
         forest_start(&forest, tile.rows);
         for (int64_t i = 0; i < job->spans; i++) {
@@ -217,7 +189,7 @@ static void start_wave(struct job *job, int64_t first)
     job->wave_first = first;
     job->wave_pairs = left < job->kernel->wave ? left : job->kernel->wave;
     job->next_pack = job->next_item = job->next_fold = 0;
-    choose_items(job);
+    choose_spans(job);
 }
 
 static void run_worker(struct job *job, struct worker *w)

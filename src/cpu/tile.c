@@ -42,12 +42,12 @@ static const int16_t *row_visibility(const struct ls_attention_kernel *kernel, i
  * a masked key's probability is 0, and 0 x inf is not. */
 static bool make_chunk(struct chunk *out, const struct ls_attention_kernel *kernel,
                        const struct worker *w, const struct ls_kernel_call *call,
-                       const struct lane *lane, int64_t slot, int64_t first, int leaves)
+                       const struct tile *tile, int64_t slot, int64_t first, int leaves)
 {
     bool poisoned = false;
 
-    *out = (struct chunk){.q = lane->q,
-                          .rows = lane->tile.rows,
+    *out = (struct chunk){.q = w->q,
+                          .rows = tile->rows,
                           .leaves = leaves,
                           .scale = kernel->scale_log2,
                           .clock = w->clock};
@@ -56,7 +56,7 @@ static bool make_chunk(struct chunk *out, const struct ls_attention_kernel *kern
 
         out->k[j] = kernel->packed.k + at * kernel->packed_bytes;
         out->v[j] = kernel->packed.v + at * kernel->packed_bytes;
-        out->visible[j] = row_visibility(kernel, w->visible + j * TILE_ROWS, &lane->tile,
+        out->visible[j] = row_visibility(kernel, w->visible + j * TILE_ROWS, tile,
                                          &call->k_leaves.leaf[first + j]);
         poisoned |= out->visible[j] && !kernel->packed.clean[at];
     }
@@ -99,51 +99,31 @@ static ls_status attend_row(struct ls_row_states out, const struct ls_attention_
     return LS_OK;
 }
 
-static ls_status meet_chunk(const struct ls_attention_kernel *kernel, struct worker *w,
-                            const struct ls_kernel_call *call, struct lane *lane, int64_t slot,
-                            int64_t first)
+ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
+                    int64_t from, int64_t to)
 {
-    const int64_t left = lane->end - first;
-    const int leaves = left < CHUNK_LEAVES ? (int)left : CHUNK_LEAVES;
-    const struct ls_row_states node = forest_next(&lane->forest);
-    struct chunk chunk;
+    const int64_t visible = visible_leaves(kernel, call, tile->leaf);
+    const int64_t end = to < visible ? to : visible;
+    const int64_t slot = (tile->pair - wave_first) * call->k_leaves.count;
 
-    if (make_chunk(&chunk, kernel, w, call, lane, slot, first, leaves)) {
-        for (int r = 0; r < lane->tile.rows; r++)
-            LS_TRY(attend_row(node, kernel, w, call, &lane->tile, &chunk, first, r));
-    } else {
-        LS_TRY(strip_attend(node, &w->strip, &chunk));
+    forest_start(&w->forest, tile->rows);
+    for (int64_t first = from; first < end; first += CHUNK_LEAVES) {
+        const int leaves = end - first < CHUNK_LEAVES ? (int)(end - first) : CHUNK_LEAVES;
+        const struct ls_row_states node = forest_next(&w->forest);
+        struct chunk chunk;
+
+        if (make_chunk(&chunk, kernel, w, call, tile, slot, first, leaves)) {
+            for (int r = 0; r < tile->rows; r++)
+                LS_TRY(attend_row(node, kernel, w, call, tile, &chunk, first, r));
+        } else {
+            LS_TRY(strip_attend(node, &w->strip, &chunk));
+        }
+        w->tiles += leaves;
+        forest_push(&w->forest);
     }
-    w->tiles += leaves;
-    forest_push(&lane->forest);
+    *out = forest_fold(&w->forest);
+    if (from >= end)
+        for (int r = 0; r < tile->rows; r++) out->m[r] = -INFINITY;
     return LS_OK;
-}
-
-ls_status meet_keys(struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_kernel_call *call, int lanes, int64_t wave_first, int64_t from,
-                    int64_t to)
-{
-    const int64_t slot = (w->lane[0].tile.pair - wave_first) * call->k_leaves.count;
-    int64_t end = from;
-
-    for (struct lane *lane = w->lane; lane < w->lane + lanes; lane++) {
-        const int64_t visible = visible_leaves(kernel, call, lane->tile.leaf);
-
-        lane->end = to < visible ? to : visible;
-        if (lane->end > end) end = lane->end;
-        forest_start(&lane->forest, lane->tile.rows);
-    }
-    for (int64_t first = from; first < end; first += CHUNK_LEAVES)
-        for (struct lane *lane = w->lane; lane < w->lane + lanes; lane++)
-            if (first < lane->end) LS_TRY(meet_chunk(kernel, w, call, lane, slot, first));
-    return LS_OK;
-}
-
-struct ls_row_states lane_result(struct lane *lane)
-{
-    const struct ls_row_states result = forest_fold(&lane->forest);
-
-    if (lane->forest.pushed == 0)
-        for (int r = 0; r < lane->tile.rows; r++) result.m[r] = -INFINITY;
-    return result;
 }
