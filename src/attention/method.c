@@ -79,6 +79,8 @@ static ls_status check_options(const struct ls_attention_shape *s,
                        ls_dtype_name(s->type));
     if (o->has_scale && !isfinite(o->scale))
         return ls_fail(LS_EVALUE, "scale is %g, must be finite", (double)o->scale);
+    if ((unsigned)o->layout > LS_LAYOUT_STRIPED)
+        return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
     if (o->threads < 0)
         return ls_fail(LS_EVALUE, "threads is %d, must not be negative", o->threads);
     return LS_OK;
@@ -150,7 +152,6 @@ ls_status ls_method_choose(const struct ls_method **out, const char **why,
     if (!best) return nothing_fits(shape, options, p);
     *out = best;
     *why = fitting == 1 ? "the only one that fits"
-                        : "sends the fewest bytes, and of those that send equally many takes the "
-                          "least memory";
+                        : "sends the fewest bytes; of equals, needs the least memory";
     return LS_OK;
 }

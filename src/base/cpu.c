@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/machine.h"
 #include "base/nearest.h"
 
 #if defined __x86_64__
@@ -107,26 +108,10 @@ ls_status ls_cpu_isa(ls_isa *out)
     return LS_OK;
 }
 
-/* The first "model name : ..." line of Linux; stays empty where there is none. */
-static void read_model(char *model, int size)
-{
-    FILE *const file = fopen("/proc/cpuinfo", "r");
-    char line[512];
-
-    if (file == NULL) return;
-    while (*model == '\0' && fgets(line, sizeof line, file) != NULL) {
-        const char *const colon = strstr(line, ": ");
-
-        if (strncmp(line, "model name", strlen("model name")) != 0 || colon == NULL) continue;
-        snprintf(model, (size_t)size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-    }
-    fclose(file);
-}
-
 const char *ls_cpu_model(void)
 {
-    static _Thread_local char model[128];
+    static _Thread_local struct ls_machine machine;
 
-    if (*model == '\0') read_model(model, sizeof model);
-    return *model != '\0' ? model : "unknown CPU";
+    if (machine.model[0] == '\0' && ls_machine_describe(&machine) != LS_OK) return "unknown CPU";
+    return machine.model;
 }

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/profile.h"
-#include "cli/attend_run.h"
 #include "cli/command.h"
 #include "cli/memory.h"
 #include "cli/values.h"
@@ -16,82 +15,58 @@
 /* Share of the GEMM rate that the bar assumes before anything was measured. */
 #define LIKELY_SHARE 0.7
 
-enum { KEY_REPEAT = CLI_KEY_OWN, KEY_OUT, KEY_VERIFY };
-
 /* ---- options */
 
-static error_t parse_attend(int key, char *arg, struct argp_state *state)
-{
-    struct cli_attend_options *o = state->input;
+enum { KEY_METHOD = CLI_KEY_OWN, KEY_REPEAT, KEY_OUT, KEY_VERIFY };
 
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->input;
-        state->child_inputs[1] = &o->input;
-        state->child_inputs[2] = &o->attention;
-        state->child_inputs[3] = &o->attention;
-        state->child_inputs[4] = &o->attention;
-        state->child_inputs[5] = &o->threads;
-        state->child_inputs[6] = &o->progress;
-        state->child_inputs[7] = &o->output;
-        return 0;
-    case CLI_KEY_METHOD:
-        o->attention.method = arg;
-        return 0;
-    case KEY_REPEAT:
-        return cli_options_error(cli_value_integer(&o->repeat, "--repeat", arg, 1, MOST_REPEATS));
-    case KEY_OUT:
-        o->out = arg;
-        return 0;
-    case KEY_VERIFY:
-        o->verify = true;
-        if (!arg) return 0;
-        return cli_options_error(cli_value_integer(&o->rows, "--verify", arg, 1, INT64_MAX));
-    case ARGP_KEY_ARG:
-        return cli_options_surplus(arg);
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
-static const struct argp_option attend_options[] = {
-    {.doc = "Input:", .group = 10},
-    {.doc = "What and how:", .group = 20},
-    {.doc = "Results:", .group = 30},
-    {.doc = "Common options:", .group = 40},
-    {"method", CLI_KEY_METHOD, "NAME", 0,
-     "How the ranks work together (see longspan methods); default the one that fits and sends the "
-     "least",
-     20},
-    {"repeat", KEY_REPEAT, "N", 0, "Compute N times and report the fastest", 30},
-    {"out", KEY_OUT, "FILE", 0, "Write o and lse to a .safetensors file, in global order", 30},
+static const struct argp_option own_options[] = {
+    {"method", KEY_METHOD, "NAME", 0,
+     "How the ranks work together (see longspan methods); default auto, the one that fits and "
+     "sends the least",
+     CLI_SECTION_COMPUTATION},
+    {"repeat", KEY_REPEAT, "N", 0, "Compute N times and report the fastest", CLI_SECTION_RESULTS},
+    {"out", KEY_OUT, "FILE", 0, "Write o and lse to a .safetensors file, in global order",
+     CLI_SECTION_RESULTS},
     {"verify", KEY_VERIFY, "ROWS", OPTION_ARG_OPTIONAL,
-     "Hold ROWS rows of each head (256) against the double-precision oracle", 30},
+     "Hold ROWS rows of each head (256) against the double-precision oracle", CLI_SECTION_RESULTS},
     {0},
 };
 
-static const struct argp_child attend_children[] = {
-    {.argp = &cli_input_argp},    {.argp = &cli_nonfinite_argp}, {.argp = &cli_causal_argp},
-    {.argp = &cli_scale_argp},    {.argp = &cli_layout_argp},    {.argp = &cli_threads_argp},
-    {.argp = &cli_progress_argp}, {.argp = &cli_output_argp},    {0},
-};
+static ls_status set_option(void *options, int key, const char *value)
+{
+    struct cli_attend_options *o = options;
+
+    switch (key) {
+    case KEY_METHOD:
+        o->shared.attention.method = strcmp(value, "auto") == 0 ? NULL : value;
+        return LS_OK;
+    case KEY_REPEAT:
+        return cli_value_integer(&o->repeat, "--repeat", value, 1, MOST_REPEATS);
+    case KEY_OUT:
+        o->out = value;
+        return LS_OK;
+    default:
+        o->verify = true;
+        return value ? cli_value_integer(&o->rows, "--verify", value, 1, INT64_MAX) : LS_OK;
+    }
+}
 
 static ls_status read_options(bool *done, struct cli_attend_options *o,
                               const struct cli_world *world, int argc, char **argv,
                               const struct cli_attend_defaults *defaults)
 {
-    const struct argp argp = {.options = attend_options,
-                              .parser = parse_attend,
-                              .doc = defaults->doc,
-                              .children = attend_children};
-    const struct ls_attention_options attention = LS_ATTENTION_OPTIONS;
+    const struct cli_syntax syntax = {
+        .doc = defaults->doc,
+        .takes = CLI_TAKES_INPUT | CLI_TAKES_ELEMENTS | CLI_TAKES_MASK | CLI_TAKES_SCALE |
+                 CLI_TAKES_LAYOUT | CLI_TAKES_THREADS | CLI_TAKES_PROGRESS,
+        .own = own_options,
+        .set = set_option,
+    };
 
-    *o = (struct cli_attend_options){
-        .attention = attention, .repeat = defaults->repeat, .rows = VERIFIED_ROWS};
-    LS_TRY(cli_options_parse(done, world, &argp, argc, argv, o));
-    if (!cli_inputs_given(&o->input) && defaults->random)
-        LS_TRY(cli_inputs_set_random(&o->input, defaults->random));
-    o->attention.threads = o->threads;
+    *o = (struct cli_attend_options){.repeat = defaults->repeat, .rows = VERIFIED_ROWS};
+    LS_TRY(cli_options_parse(done, &o->shared, world, &syntax, argc, argv, o));
+    if (!cli_inputs_given(&o->shared.input) && defaults->random)
+        return cli_inputs_set_random(&o->shared.input, defaults->random);
     return LS_OK;
 }
 
@@ -99,7 +74,7 @@ static ls_status read_options(bool *done, struct cli_attend_options *o,
 
 static ls_status choose_method(struct cli_attend_run *run)
 {
-    const struct ls_attention_options *o = &run->options.attention;
+    const struct ls_attention_options *o = &run->options.shared.attention;
     const int p = run->world->size;
     const char *why; /* the plan will say it */
 
@@ -152,18 +127,19 @@ static ls_status prepare(struct cli_attend_run *run)
     const struct cli_attend_options *o = &run->options;
     struct cli_world *world = run->world;
 
-    LS_TRY(cli_report_open(&run->report, world, &o->output));
-    LS_TRY(cli_inputs_open(&run->inputs, world, &o->input, false));
+    LS_TRY(cli_report_open(&run->report, world, &o->shared));
+    LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, false));
     LS_TRY(check_tensors(run));
     LS_TRY(choose_method(run));
     LS_TRY(check_memory(run));
     LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->problem.q_layout,
-                           &run->problem.k_layout, o->input.allow_nonfinite, run->progress));
+                           &run->problem.k_layout, o->shared.input.allow_nonfinite, run->progress));
     LS_TRY(ls_comm_agree(world->comm, create_results(run)));
     ls_ledger_reset_peaks(); /* they are to be those of the computation */
-    LS_TRY(cli_gemm_create(&run->gemm, world, run->inputs.shape.type, o->threads));
-    return ls_attention_plan_create(&run->plan, world->comm, &run->inputs.shape, &o->attention);
+    LS_TRY(cli_gemm_init(&run->gemm, world, run->inputs.shape.type, o->shared.threads));
+    return ls_attention_plan_create(&run->plan, world->comm, &run->inputs.shape,
+                                    &o->shared.attention);
 }
 
 /* ---- the computation */
@@ -185,7 +161,7 @@ static ls_status time_forward(double *seconds, struct cli_attend_run *run)
 
 static double gemm_total(const struct cli_attend_run *run)
 {
-    return run->result.gemm * run->options.threads * run->world->size;
+    return run->gemm.best * run->options.shared.threads * run->world->size;
 }
 
 static ls_status compute(struct cli_attend_run *run)
@@ -195,7 +171,7 @@ static ls_status compute(struct cli_attend_run *run)
 
     r->seconds = DBL_MAX;
     for (int64_t i = 0; i < run->options.repeat; i++) {
-        LS_TRY(cli_gemm_measure(&r->gemm, run->gemm)); /* side by side with what it is held to */
+        LS_TRY(cli_gemm_measure(&run->gemm, run->world)); /* side by side with what it is held to */
         expected = i == 0 ? run->cost.flops / (1e9 * LIKELY_SHARE * gemm_total(run)) : r->seconds;
         cli_progress_begin_timed(run->progress, "computing", expected);
         const ls_status status = time_forward(&seconds, run);
@@ -229,7 +205,6 @@ static ls_status gather_result(struct cli_attend_run *run)
     r->ledger_most = most[1];
     r->ledger_least = least;
     memcpy(r->tag_most, most + 2, sizeof(r->tag_most));
-    r->gemm_type = cli_gemm_type(run->gemm);
     return LS_OK;
 }
 
@@ -238,7 +213,7 @@ static ls_status verify(struct cli_attend_run *run)
     const struct cli_attend_options *o = &run->options;
     const struct cli_verify what = {
         .shape = run->problem.shape,
-        .causal = o->attention.causal,
+        .causal = o->shared.attention.causal,
         .scale = run->problem.scale,
         .q_layout = run->problem.q_layout,
         .k_layout = run->problem.k_layout,
@@ -249,7 +224,7 @@ static ls_status verify(struct cli_attend_run *run)
         .lse = run->lse.data,
         .contract = run->problem.shape.type,
         .rows = o->rows,
-        .threads = o->threads,
+        .threads = o->shared.threads,
     };
 
     return cli_verify(&run->verdict, run->world, &what, run->progress);
@@ -270,7 +245,6 @@ static ls_status attend(struct cli_attend_run *run)
 static void attend_fini(struct cli_attend_run *run)
 {
     ls_attention_plan_destroy(run->plan);
-    cli_gemm_destroy(run->gemm);
     ls_free(run->lse.data);
     ls_free(run->o.data);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
@@ -288,7 +262,8 @@ ls_status cli_attend_with(bool *held, struct cli_world *world, int argc, char **
 
     LS_TRY(read_options(&done, &run.options, world, argc, argv, defaults));
     if (done) return LS_OK;
-    cli_progress_create(&run.progress, world, run.options.progress, run.options.output.quiet);
+    cli_progress_create(&run.progress, world, run.options.shared.progress,
+                        run.options.shared.quiet);
     const ls_status status = attend(&run);
 
     attend_fini(&run);

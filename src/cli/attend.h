@@ -1,11 +1,14 @@
-/* One computation of attention from a command line; `attend` and `bench attend` differ in their
- * defaults. */
+/* One run of attention: its command line, its stages, its report. `attend` and `bench attend`
+ * differ in their defaults. */
 #ifndef LS_CLI_ATTEND_H
 #define LS_CLI_ATTEND_H
 
-#include <stdbool.h>
-
-#include "cli/world.h"
+#include "attention/method.h"
+#include "base/ledger.h"
+#include "cli/gemm.h"
+#include "cli/outputs.h"
+#include "cli/report.h"
+#include "cli/verify.h"
 
 struct cli_attend_defaults {
     const char *doc;    /* of --help */
@@ -13,7 +16,45 @@ struct cli_attend_defaults {
     int repeat;
 };
 
+struct cli_attend_options {
+    struct cli_options shared;
+    int64_t repeat;
+    const char *out;
+    bool verify;
+    int64_t rows;
+};
+
+/* What was measured: over all ranks, of the fastest repeat. */
+struct cli_attend_result {
+    double seconds;
+    struct ls_attention_report report; /* of this rank */
+    double bytes_sent, tiles;          /* sums */
+    double exposed, ledger_most, ledger_least;
+    double tag_most[LS_TAG_COUNT];
+};
+
+/* Everything of one run; zeroed, then filled in stage by stage. */
+struct cli_attend_run {
+    struct cli_world *world;
+    struct cli_attend_options options;
+    struct cli_report report;
+    struct cli_progress *progress;
+    struct cli_inputs inputs;
+    const struct ls_method *method;
+    struct ls_problem problem;
+    struct ls_cost cost;
+    struct cli_output output;
+    struct ls_tensor qkv[3], o, lse;
+    struct cli_gemm gemm;
+    struct ls_attention_plan *plan;
+    struct cli_attend_result result;
+    struct cli_verdict verdict;
+};
+
 ls_status cli_attend_with(bool *held, struct cli_world *world, int argc, char **argv,
                           const struct cli_attend_defaults *defaults);
+
+/* The text and the JSON of a finished run. Agreed by all ranks. Errors: LS_EIO, LS_ECOMM. */
+ls_status cli_attend_report(struct cli_attend_run *run);
 
 #endif

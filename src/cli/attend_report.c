@@ -1,4 +1,4 @@
-#include "cli/attend_run.h"
+#include "cli/attend.h"
 #include "cli/format.h"
 #include "cli/memory.h"
 #include "comm/comm.h"
@@ -14,7 +14,7 @@ static void report_json(const struct cli_attend_run *run, double resident)
     const struct cli_report *report = &run->report;
     const struct cli_attend_result *r = &run->result;
     const struct ls_attention_shape *n = &run->problem.shape;
-    const int ranks = run->world->size, threads = run->options.threads;
+    const int ranks = run->world->size, threads = run->options.shared.threads;
 
     cli_report_string(report, "method", r->report.method);
     cli_report_string(report, "why", r->report.why);
@@ -34,8 +34,8 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_real(report, "seconds", r->seconds);
     cli_report_real(report, "gflops", gflops(run));
     cli_report_real(report, "gflops_per_thread", gflops(run) / ranks / threads);
-    cli_report_real(report, "gemm_gflops_per_thread", r->gemm);
-    cli_report_string(report, "gemm_dtype", ls_dtype_name(r->gemm_type));
+    cli_report_real(report, "gemm_gflops_per_thread", run->gemm.best);
+    cli_report_string(report, "gemm_dtype", ls_dtype_name(run->gemm.type));
     cli_report_integer(report, "bytes_sent", (int64_t)r->bytes_sent);
     cli_report_real(report, "exposed_comm_seconds", r->exposed);
     cli_report_integer(report, "ledger_peak_bytes", (int64_t)r->ledger_most);
@@ -49,15 +49,9 @@ static void report_task(const struct cli_attend_run *run)
 {
     const struct cli_report *report = &run->report;
     const struct ls_problem *p = &run->problem;
-    const struct ls_attention_shape *n = &p->shape;
 
-    cli_report_line(report, "attention", "%s queries x %s keys, %s%s", cli_count(n->s_q).s,
-                    cli_count(n->s_k).s, p->causal ? "causal" : "full",
-                    p->causal && n->s_q != n->s_k ? " (aligned at the end)" : "");
-    cli_report_line(report, "shape",
-                    "batch %s, heads %s, k/v heads %s, head dim %s, %s, scale %.6g",
-                    cli_count(n->b).s, cli_count(n->h).s, cli_count(n->h_kv).s, cli_count(n->d).s,
-                    ls_dtype_name(n->type), (double)p->scale);
+    cli_report_task(report, &p->shape, p->causal);
+    cli_report_line(report, "scale", "%.6g", (double)p->scale);
     cli_report_line(report, "input", "%s", run->inputs.origin);
 }
 
@@ -65,29 +59,37 @@ static void report_means(const struct cli_attend_run *run)
 {
     const struct cli_report *report = &run->report;
     const struct ls_attention_report *r = &run->result.report;
-    const int ranks = run->world->size, threads = run->options.threads;
 
     cli_report_line(report, "method", "%s: %s", r->method, r->why);
-    cli_report_line(report, "layout", "%s over %d rank%s x %d thread%s", ls_layout_name(r->layout),
-                    ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s");
-    cli_report_line(report, "kernel", "%s on %s, tiles of %d x %d, %s computed", r->kernel, r->isa,
-                    r->tile_q, r->tile_k, cli_count((int64_t)run->result.tiles).s);
+    cli_report_line(report, "layout", "%s over %s", ls_layout_name(r->layout),
+                    cli_workers(run->world->size, run->options.shared.threads).s);
+    cli_report_line(report, "kernel", "%s on %s, %s of %d x %d", r->kernel, r->isa,
+                    cli_counted((int64_t)run->result.tiles, "tile", "tiles").s, r->tile_q,
+                    r->tile_k);
 }
 
-static void report_measured(const struct cli_attend_run *run, double resident)
+static void report_speed(const struct cli_attend_run *run)
+{
+    const struct cli_report *report = &run->report;
+    const int workers = run->world->size * run->options.shared.threads;
+    const double rate = gflops(run), per_thread = rate / workers;
+    const struct cli_gemm *gemm = &run->gemm;
+
+    cli_report_line(report, "time", "%s%s%s", cli_seconds(run->result.seconds).s,
+                    run->options.repeat > 1 ? ", the fastest of " : "",
+                    run->options.repeat > 1 ? cli_count(run->options.repeat).s : "");
+    cli_report_line(report, "speed", "%s GF/s, %s a thread", cli_number(rate).s,
+                    cli_number(per_thread).s);
+    cli_report_line(report, "", "%s %% of the %s GEMM rate, which is %s GF/s a thread",
+                    cli_number(100 * per_thread / gemm->best).s, ls_dtype_name(gemm->type),
+                    cli_number(gemm->best).s);
+}
+
+static void report_resources(const struct cli_attend_run *run, double resident)
 {
     const struct cli_report *report = &run->report;
     const struct cli_attend_result *r = &run->result;
-    const double per_thread = gflops(run) / run->world->size / run->options.threads;
 
-    if (run->options.repeat > 1)
-        cli_report_line(report, "time", "%s, the fastest of %s", cli_seconds(r->seconds).s,
-                        cli_count(run->options.repeat).s);
-    else
-        cli_report_line(report, "time", "%s", cli_seconds(r->seconds).s);
-    cli_report_line(report, "speed", "%.1f GF/s, %.1f a thread", gflops(run), per_thread);
-    cli_report_line(report, "", "%.1f %% of the %s GEMM rate, %.1f GF/s a thread",
-                    100 * per_thread / r->gemm, ls_dtype_name(r->gemm_type), r->gemm);
     cli_report_line(report, "sent", "%s, %s of communication not hidden",
                     cli_bytes(r->bytes_sent).s, cli_seconds(r->exposed).s);
     cli_report_line(report, "memory", "ledger peak %s a rank (least %s), resident %s",
@@ -107,7 +109,8 @@ ls_status cli_attend_report(struct cli_attend_run *run)
     report_json(run, resident);
     report_task(run);
     report_means(run);
-    report_measured(run, resident);
+    report_speed(run);
+    report_resources(run, resident);
     if (run->options.verify) cli_verify_report(&run->report, &run->verdict);
     return cli_report_commit(&run->report, run->world);
 }

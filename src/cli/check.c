@@ -1,28 +1,22 @@
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/ledger.h"
 #include "cli/command.h"
 #include "cli/compare.h"
 #include "cli/format.h"
-#include "cli/inputs.h"
 #include "cli/memory.h"
-#include "cli/report.h"
 #include "cli/values.h"
 #include "cli/verify.h"
 #include "comm/comm.h"
 #include "tensor/dtype.h"
 
+/* ---- options */
+
 enum { KEY_RESULT = CLI_KEY_OWN, KEY_CONTRACT, KEY_ROWS };
 
 struct check_options {
-    struct cli_output_options output;
-    cli_progress_mode progress;
-    int threads;
-    struct cli_input_options input;
-    struct ls_attention_options mask;
+    struct cli_options shared;
     const char *result;
     const char *pair[2];
     int pairs;
@@ -31,75 +25,47 @@ struct check_options {
     int64_t rows; /* 0: all */
 };
 
-/* ---- options */
-
-static error_t parse_own(int key, char *arg, struct check_options *o)
+static ls_status set_option(void *options, int key, const char *value)
 {
+    struct check_options *o = options;
+
     switch (key) {
     case KEY_RESULT:
-        o->result = arg;
-        return 0;
+        o->result = value;
+        return LS_OK;
     case KEY_CONTRACT:
         o->has_contract = true;
-        return cli_options_error(cli_value_dtype(&o->contract, "--contract", arg));
+        return cli_value_dtype(&o->contract, "--contract", value);
     case KEY_ROWS:
-        return cli_options_error(cli_value_integer(&o->rows, "--rows", arg, 1, INT64_MAX));
-    case ARGP_KEY_ARG:
-        if (o->pairs == 2) return cli_options_surplus(arg);
-        o->pair[o->pairs++] = arg;
-        return 0;
+        return cli_value_integer(&o->rows, "--rows", value, 1, INT64_MAX);
     default:
-        return ARGP_ERR_UNKNOWN;
+        if (o->pairs == 2) return cli_options_surplus(value);
+        o->pair[o->pairs++] = value;
+        return LS_OK;
     }
 }
 
-static error_t parse_check(int key, char *arg, struct argp_state *state)
-{
-    struct check_options *o = state->input;
-
-    if (key != ARGP_KEY_INIT) return parse_own(key, arg, o);
-    state->child_inputs[0] = &o->input;
-    state->child_inputs[1] = &o->input;
-    state->child_inputs[2] = &o->mask;
-    state->child_inputs[3] = &o->mask;
-    state->child_inputs[4] = &o->threads;
-    state->child_inputs[5] = &o->progress;
-    state->child_inputs[6] = &o->output;
-    return 0;
-}
-
-static const struct argp check_argp = {
-    .options =
-        (const struct argp_option[]){
-            {.doc = "Input:", .group = 10},
-            {.doc = "Result:", .group = 15},
-            {.doc = "What was computed:", .group = 20},
-            {.doc = "Common options:", .group = 40},
-            {"result", KEY_RESULT, "FILE", 0,
-             "The result to judge: o, and lse if it is there, in a .safetensors file, or o alone "
-             "in a .npy file",
-             15},
-            {"contract", KEY_CONTRACT, "TYPE", 0,
-             "Whose limits hold: f32, bf16 or f16; default those of o's own type", 15},
-            {"rows", KEY_ROWS, "ROWS", 0, "Judge this many rows of each head; default all", 15},
-            {0},
-        },
-    .parser = parse_check,
-    .args_doc = "[A B]",
+static const struct cli_syntax check_syntax = {
     .doc = "Judges any program's result by the double-precision oracle and the error contract "
            "(--input with --result), or compares two results A and B, whose limits are twice the "
            "contract's.",
-    .children =
-        (const struct argp_child[]){
-            {.argp = &cli_input_argp},
-            {.argp = &cli_nonfinite_argp},
-            {.argp = &cli_causal_argp},
-            {.argp = &cli_scale_argp},
-            {.argp = &cli_threads_argp},
-            {.argp = &cli_progress_argp},
-            {.argp = &cli_output_argp},
+    .arguments = "[A B]",
+    .takes = CLI_TAKES_INPUT | CLI_TAKES_ELEMENTS | CLI_TAKES_MASK | CLI_TAKES_SCALE |
+             CLI_TAKES_THREADS | CLI_TAKES_PROGRESS,
+    .own =
+        (const struct argp_option[]){
+            {"result", KEY_RESULT, "FILE", 0,
+             "The result to judge: o, and lse if it is there, in a .safetensors file, or o alone "
+             "in a .npy file",
+             CLI_SECTION_RESULTS},
+            {"contract", KEY_CONTRACT, "TYPE", 0,
+             "Whose limits hold: f32, bf16 or f16; default those of o's own type",
+             CLI_SECTION_RESULTS},
+            {"rows", KEY_ROWS, "ROWS", 0, "Judge this many rows of each head; default all",
+             CLI_SECTION_RESULTS},
             {0},
         },
+    .set = set_option,
 };
 
 /* ---- a result against the oracle */
@@ -116,25 +82,24 @@ struct check_run {
     struct cli_verdict verdict;
 };
 
+static ls_status check_dims(const struct cli_source *source, const int64_t *dim, int ndim)
+{
+    const struct ls_file_tensor *t = source->tensor;
+
+    if (t->ndim == ndim && memcmp(t->dim, dim, (size_t)ndim * sizeof(*dim)) == 0) return LS_OK;
+    return ls_fail(LS_ESHAPE, "%s: shape is %s, the input asks for %s", source->label,
+                   cli_dims(t->dim, t->ndim).s, cli_dims(dim, ndim).s);
+}
+
 static ls_status check_result_shape(const struct check_run *run)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
     const bool bshd = run->inputs.order == CLI_BSHD;
     const int64_t o_dim[] = {n->b, bshd ? n->s_q : n->h, bshd ? n->h : n->s_q, n->d};
     const int64_t lse_dim[] = {n->b, n->h, n->s_q};
-    const struct ls_file_tensor *o = run->o_source.tensor, *lse = run->lse_source.tensor;
 
-    if (o->ndim != 4 || memcmp(o->dim, o_dim, sizeof(o_dim)) != 0)
-        return ls_fail(LS_ESHAPE,
-                       "%s: shape is not the %" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
-                       " that the input asks for",
-                       run->o_source.label, o_dim[0], o_dim[1], o_dim[2], o_dim[3]);
-    if (run->has_lse && (lse->ndim != 3 || memcmp(lse->dim, lse_dim, sizeof(lse_dim)) != 0))
-        return ls_fail(LS_ESHAPE,
-                       "%s: shape is not the %" PRId64 ",%" PRId64 ",%" PRId64
-                       " that the input asks for",
-                       run->lse_source.label, lse_dim[0], lse_dim[1], lse_dim[2]);
-    return LS_OK;
+    LS_TRY(check_dims(&run->o_source, o_dim, 4));
+    return run->has_lse ? check_dims(&run->lse_source, lse_dim, 3) : LS_OK;
 }
 
 static ls_status open_result(struct check_run *run)
@@ -175,11 +140,12 @@ static ls_dtype contract_type(const struct check_run *run)
 static ls_status judge(struct check_run *run)
 {
     const struct check_options *o = run->options;
+    const struct ls_attention_options *mask = &o->shared.attention;
     const struct ls_attention_shape *n = &run->inputs.shape;
     const struct cli_verify what = {
         .shape = *n,
-        .causal = o->mask.causal,
-        .scale = o->mask.has_scale ? (double)o->mask.scale : 1 / sqrt((double)n->d),
+        .causal = mask->causal,
+        .scale = mask->has_scale ? (double)mask->scale : 1 / sqrt((double)n->d),
         .q_layout = run->q_layout,
         .k_layout = run->k_layout,
         .q = run->qkv[0],
@@ -189,7 +155,7 @@ static ls_status judge(struct check_run *run)
         .lse = run->has_lse ? run->lse.data : NULL,
         .contract = contract_type(run),
         .rows = o->rows,
-        .threads = o->threads,
+        .threads = o->shared.threads,
     };
 
     return cli_verify(&run->verdict, run->world, &what, run->progress);
@@ -200,14 +166,14 @@ static ls_status check(struct check_run *run)
     const struct check_options *o = run->options;
     struct cli_world *world = run->world;
 
-    LS_TRY(cli_inputs_open(&run->inputs, world, &o->input, true));
+    LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, true));
     run->q_layout = (struct ls_layout){LS_LAYOUT_CONTIGUOUS, run->inputs.shape.s_q, world->size};
     run->k_layout = (struct ls_layout){LS_LAYOUT_CONTIGUOUS, run->inputs.shape.s_k, world->size};
     LS_TRY(ls_comm_agree(world->comm, open_result(run)));
     LS_TRY(cli_memory_check(
         world, cli_tensor_bytes(&run->inputs.shape, &run->q_layout, &run->k_layout, world->rank)));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->q_layout, &run->k_layout,
-                           o->input.allow_nonfinite, run->progress));
+                           o->shared.input.allow_nonfinite, run->progress));
     LS_TRY(ls_comm_agree(world->comm, load_result(run)));
     return judge(run);
 }
@@ -225,14 +191,11 @@ static void check_fini(struct check_run *run)
 
 static void report_check(const struct cli_report *report, const struct check_run *run)
 {
-    const struct ls_attention_shape *n = &run->inputs.shape;
     const struct check_options *o = run->options;
 
-    cli_report_line(report, "input", "%s, as %s", run->inputs.origin, ls_dtype_name(n->type));
+    cli_report_task(report, &run->inputs.shape, o->shared.attention.causal);
+    cli_report_line(report, "input", "%s", run->inputs.origin);
     cli_report_line(report, "result", "%s, o in %s", o->result, ls_dtype_name(run->o_source.type));
-    cli_report_line(report, "attention", "%s queries x %s keys, %s, heads %s, head dim %s",
-                    cli_count(n->s_q).s, cli_count(n->s_k).s, o->mask.causal ? "causal" : "full",
-                    cli_count(n->h).s, cli_count(n->d).s);
     cli_report_string(report, "contract", ls_dtype_name(run->verdict.contract));
     cli_report_integer(report, "ranks", run->world->size);
     cli_verify_report(report, &run->verdict);
@@ -243,7 +206,7 @@ static ls_status check_result(bool *held, const struct cli_report *report, struc
 {
     struct check_run run = {.world = world, .options = o};
 
-    cli_progress_create(&run.progress, world, o->progress, o->output.quiet);
+    cli_progress_create(&run.progress, world, o->shared.progress, o->shared.quiet);
     const ls_status status = check(&run);
 
     if (status == LS_OK) {
@@ -258,11 +221,12 @@ static ls_status check_result(bool *held, const struct cli_report *report, struc
 
 static ls_status check_pair_options(const struct check_options *o)
 {
-    const struct cli_input_options *in = &o->input;
+    const struct cli_input_options *in = &o->shared.input;
+    const struct ls_attention_options *mask = &o->shared.attention;
 
     if (o->pairs != 2)
         return ls_fail(LS_EVALUE, "give --input and --result, or two results to compare");
-    if (o->result || o->rows || o->mask.causal || o->mask.has_scale || cli_inputs_given(in) ||
+    if (o->result || o->rows || mask->causal || mask->has_scale || cli_inputs_given(in) ||
         in->has_order || in->has_dtype || in->allow_nonfinite)
         return ls_fail(LS_EVALUE, "two results are compared without an input: only --contract "
                                   "and the common options go with them");
@@ -276,7 +240,7 @@ static ls_status run_check(bool *held, struct cli_world *world, const struct che
     ls_status status;
 
     if (!oracle) LS_TRY(check_pair_options(o));
-    LS_TRY_GOTO(status, cli_report_open(&report, world, &o->output), fini);
+    LS_TRY_GOTO(status, cli_report_open(&report, world, &o->shared), fini);
     status = oracle ? check_result(held, &report, world, o)
                     : cli_compare(held, &report, world, o->pair[0], o->pair[1],
                                   o->has_contract ? &o->contract : NULL);
@@ -288,10 +252,9 @@ fini:
 
 ls_status cli_check(bool *held, struct cli_world *world, int argc, char **argv)
 {
-    const struct ls_attention_options mask = LS_ATTENTION_OPTIONS;
-    struct check_options options = {.mask = mask};
+    struct check_options options = {.result = NULL};
     bool done;
 
-    LS_TRY(cli_options_parse(&done, world, &check_argp, argc, argv, &options));
+    LS_TRY(cli_options_parse(&done, &options.shared, world, &check_syntax, argc, argv, &options));
     return done ? LS_OK : run_check(held, world, &options);
 }

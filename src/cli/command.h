@@ -1,10 +1,8 @@
-/* What a subcommand is. */
+/* What a subcommand is, and how one is found: `longspan`, `longspan bench` and `longspan plan` are
+ * each a menu of commands. */
 #ifndef LS_CLI_COMMAND_H
 #define LS_CLI_COMMAND_H
 
-#include <stdbool.h>
-
-#include "base/status.h"
 #include "cli/world.h"
 
 /* Exit status of the program. */
@@ -17,6 +15,17 @@ struct cli_command {
      * was asked for did not hold. Every rank returns the same status. */
     ls_status (*run)(bool *held, struct cli_world *world, int argc, char **argv);
 };
+
+struct cli_menu {
+    const char *head, *tail; /* of --help, around the commands; tail may be NULL */
+    const struct cli_command *commands;
+    int count;
+};
+
+/* Runs the command that argv[1] names, or prints the menu's help.
+ * Errors: LS_EVALUE if there is no such command, with the nearest one; those of the command. */
+ls_status cli_menu_run(bool *held, struct cli_world *world, const struct cli_menu *menu, int argc,
+                       char **argv);
 
 ls_status cli_attend(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_check(bool *held, struct cli_world *world, int argc, char **argv);

@@ -36,10 +36,10 @@ static int64_t elements(const struct ls_file_tensor *t)
     return n;
 }
 
-/* 0 for the same infinities; infinite if just one is a number. */
+/* 0 for the same infinities and for two NaN, as in the contract; infinite if one is a number. */
 static double apart(double a, double b)
 {
-    if (a == b) return 0;
+    if (a == b || (isnan(a) && isnan(b))) return 0;
     return isfinite(a) && isfinite(b) ? fabs(a - b) : INFINITY;
 }
 
@@ -50,9 +50,9 @@ static void add_element(struct distance *out, double a, double b, ls_dtype type)
         2 * ls_dtype_unit(type) * fmax(fabs(a), fabs(b)) + 2 * ls_dtype_smallest(type);
 
     if (isfinite(b)) out->norm2 += b * b;
-    if (error == 0) return; /* the same infinities too */
+    if (error == 0) return; /* unit may be infinite or NaN */
     out->diff2 += error * error;
-    out->units = fmax(out->units, error / unit);
+    out->units = fmax(out->units, isfinite(error) ? error / unit : INFINITY);
     out->largest = fmax(out->largest, error);
     out->relative = fmax(out->relative, isfinite(b) ? error / fmax(1, fabs(b)) : INFINITY);
 }
@@ -124,16 +124,27 @@ static void judge(struct ls_verdict *out, const struct distance *o, const struct
     ls_errors_judge(out, &errors, contract, 2);
 }
 
+static double relative_norm(const struct distance *x)
+{
+    return x->diff2 == 0 ? 0 : sqrt(x->diff2 / x->norm2);
+}
+
 static json_t *tensor_json(const struct distance *x, double limit, bool lse)
 {
     json_t *json = json_object();
 
-    json_object_set_new(json, "rel", cli_json_real(sqrt(x->diff2 / x->norm2)));
+    json_object_set_new(json, "rel", cli_json_real(relative_norm(x)));
     json_object_set_new(json, "units", cli_json_real(x->units));
     json_object_set_new(json, "abs", cli_json_real(x->largest));
     if (lse) json_object_set_new(json, "rel_lse", cli_json_real(x->relative));
     json_object_set_new(json, "limit", cli_json_real(limit));
     return json;
+}
+
+static void report_units(const struct cli_report *report, const struct distance *x)
+{
+    cli_report_line(report, "",
+                    "units %.3g: the largest difference / (2 u max(|a|, |b|)), no limit", x->units);
 }
 
 static void report_pair(const struct cli_report *report, const struct ls_verdict *v,
@@ -143,19 +154,23 @@ static void report_pair(const struct cli_report *report, const struct ls_verdict
     if (o) {
         cli_report_line(report, "o", "rel %.3g, limit %.3g (twice the contract of %s)", v->rel_o,
                         v->rel_o_limit, ls_dtype_name(contract));
-        cli_report_line(report, "", "units %.3g, of 2 u max(|a|, |b|)", o->units);
+        report_units(report, o);
         cli_report_value(report, "o", tensor_json(o, v->rel_o_limit, false));
     }
     if (lse) {
-        cli_report_line(report, "lse", "abs %.3g, relative to max(1, |lse|) %.3g, limit %.3g",
-                        lse->largest, lse->relative, v->lse_limit);
-        cli_report_line(report, "", "units %.3g, of 2 u max(|a|, |b|) in f32", lse->units);
+        cli_report_line(report, "lse", "rel %.3g, limit %.3g, relative to max(1, |lse|)",
+                        lse->relative, v->lse_limit);
+        cli_report_line(report, "", "abs %.3g", lse->largest);
+        report_units(report, lse);
         cli_report_value(report, "lse", tensor_json(lse, v->lse_limit, true));
     }
     cli_report_value(report, "ok", json_boolean(v->ok));
-    if (report->text)
-        fprintf(report->text, "compared: %s\n",
-                v->ok ? "ok, within twice the contract" : "FAILED, further apart than the limits");
+    cli_report_say(report, "compared: %s%s",
+                   v->ok ? "ok, within twice the contract"
+                         : "FAILED, further apart than the limits",
+                   o && lse ? ""
+                   : o      ? " (o alone is in both)"
+                            : " (lse alone is in both)");
 }
 
 static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_file *const file[2])
@@ -171,8 +186,9 @@ static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_
 
     if (!a || !b) return LS_OK;
     if (a->ndim != b->ndim || memcmp(a->dim, b->dim, (size_t)a->ndim * sizeof(a->dim[0])) != 0)
-        return ls_fail(LS_ESHAPE, "%s: its shape in %s is another than in %s", name,
-                       ls_tensor_file_path(file[0]), ls_tensor_file_path(file[1]));
+        return ls_fail(LS_ESHAPE, "%s: shape is %s in %s, %s in %s", name,
+                       cli_dims(a->dim, a->ndim).s, ls_tensor_file_path(file[0]),
+                       cli_dims(b->dim, b->ndim).s, ls_tensor_file_path(file[1]));
     return LS_OK;
 }
 

@@ -1,8 +1,8 @@
 #include "cli/format.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 struct cli_text cli_count(int64_t n)
 {
@@ -18,6 +18,42 @@ struct cli_text cli_count(int64_t n)
         out.s[used++] = digits[i];
     }
     out.s[used] = '\0';
+    return out;
+}
+
+struct cli_text cli_counted(int64_t n, const char *one, const char *many)
+{
+    struct cli_text out;
+
+    snprintf(out.s, sizeof(out.s), "%.27s %.32s", cli_count(n).s, n == 1 ? one : many);
+    return out;
+}
+
+struct cli_text cli_workers(int ranks, int threads)
+{
+    struct cli_text out;
+
+    snprintf(out.s, sizeof(out.s), "%.40s x %.40s", cli_counted(ranks, "rank", "ranks").s,
+             cli_counted(threads, "thread", "threads").s);
+    return out;
+}
+
+struct cli_text cli_dims(const int64_t *dim, int ndim)
+{
+    struct cli_text out = {""};
+    size_t used = 0;
+
+    for (int i = 0; i < ndim && used < sizeof(out.s); i++)
+        used += (size_t)snprintf(out.s + used, sizeof(out.s) - used, "%s%" PRId64, i ? "," : "",
+                                 dim[i]);
+    return out;
+}
+
+struct cli_text cli_number(double value)
+{
+    struct cli_text out;
+
+    snprintf(out.s, sizeof(out.s), fabs(value) < 9.995 ? "%.3g" : "%.1f", value);
     return out;
 }
 
@@ -51,6 +87,7 @@ struct cli_text cli_seconds(double seconds)
 {
     static const char *const units[] = {"us", "ms", "s"};
 
+    if (seconds < 0.5e-9) return (struct cli_text){"0 s"};
     return scaled(seconds * 1e6, 1000, units, 3);
 }
 

@@ -4,24 +4,22 @@
 #define LS_CLI_GEMM_H
 
 #include "cli/world.h"
-#include "longspan/tensor.h"
+#include "device/device.h"
 
-struct cli_gemm;
+struct cli_gemm {
+    struct ls_device device;
+    ls_dtype type;
+    int m, n, k; /* of each product; may be set before measuring */
+    int threads; /* of each rank */
+    double best; /* GF/s a thread, the mean over all of them; 0 before it was measured */
+};
 
-/* For products of type, or f32 where the device cannot multiply it; 256 x 512 x 128 until
- * cli_gemm_resize. Agreed by all ranks; the caller destroys it. */
-ls_status cli_gemm_create(struct cli_gemm **out, const struct cli_world *world, ls_dtype type,
-                          int threads);
+/* For products of 256 x 512 x 128. Agreed by all ranks. Errors: LS_EVALUE (LONGSPAN_ISA). */
+ls_status cli_gemm_init(struct cli_gemm *out, const struct cli_world *world, ls_dtype type,
+                        int threads);
 
-/* Accepts NULL. */
-void cli_gemm_destroy(struct cli_gemm *gemm);
-
-void cli_gemm_resize(struct cli_gemm *gemm, int m, int n, int k);
-ls_dtype cli_gemm_type(const struct cli_gemm *gemm);
-const char *cli_gemm_isa(const struct cli_gemm *gemm);
-
-/* *best becomes the GF/s a thread, the mean over all of them, if it was less. Agreed by all ranks;
- * about 0.2 s. */
-ls_status cli_gemm_measure(double *best, struct cli_gemm *gemm);
+/* Measures for about 0.2 s and keeps the best; type becomes f32 where the device cannot multiply
+ * what it was. Agreed by all ranks. */
+ls_status cli_gemm_measure(struct cli_gemm *gemm, const struct cli_world *world);
 
 #endif

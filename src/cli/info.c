@@ -2,47 +2,43 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
+#include "base/machine.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/memory.h"
 #include "cli/report.h"
 #include "config.h"
 
-static error_t parse_info(int key, char *arg, struct argp_state *state)
-{
-    if (key == ARGP_KEY_INIT) {
-        state->child_inputs[0] = state->input;
-        return 0;
-    }
-    return key == ARGP_KEY_ARG ? cli_options_surplus(arg) : ARGP_ERR_UNKNOWN;
-}
-
-static const struct argp info_argp = {
-    .parser = parse_info,
-    .doc = "Describes this machine as Longspan sees it.",
-    .children = (const struct argp_child[]){{.argp = &cli_output_argp}, {0}},
-};
+static const struct cli_syntax info_syntax = {.doc = "Describes this machine as Longspan sees it."};
 
 static ls_status report_info(const struct cli_report *report, const struct cli_world *world)
 {
+    struct ls_machine machine;
     char mpi[256];
     ls_isa isa;
     const ls_isa best = ls_cpu_isa_best();
     const double memory = cli_memory_available();
 
     LS_TRY(ls_cpu_isa(&isa));
+    LS_TRY(ls_machine_describe(&machine));
     cli_world_mpi_version(mpi, sizeof(mpi));
     cli_report_line(report, "longspan", "%s", PACKAGE_VERSION);
-    cli_report_line(report, "cpu", "%s", ls_cpu_model());
-    cli_report_line(report, "isa", "%s%s%s%s", ls_isa_name(isa), isa == best ? "" : " (best ",
-                    isa == best ? "" : ls_isa_name(best), isa == best ? "" : ")");
+    cli_report_line(report, "cpu", "%s, %d cores, %d NUMA node%s", machine.model, machine.cores,
+                    machine.numa_nodes, machine.numa_nodes == 1 ? "" : "s");
+    cli_report_line(report, "caches", "L1 %s, L2 %s, L3 %s", cli_bytes((double)machine.l1d_bytes).s,
+                    cli_bytes((double)machine.l2_bytes).s, cli_bytes((double)machine.l3_bytes).s);
+    cli_report_line(report, "isa", "%s, best here %s", ls_isa_name(isa), ls_isa_name(best));
     cli_report_line(report, "threads", "%d a rank unless --threads says otherwise, %d processors",
                     omp_get_max_threads(), omp_get_num_procs());
     cli_report_line(report, "memory", "%s available", cli_bytes(memory).s);
     cli_report_line(report, "ranks", "%d", world->size);
     cli_report_line(report, "mpi", "%s", mpi);
     cli_report_string(report, "version", PACKAGE_VERSION);
-    cli_report_string(report, "cpu", ls_cpu_model());
+    cli_report_string(report, "cpu", machine.model);
+    cli_report_integer(report, "cores", machine.cores);
+    cli_report_integer(report, "l1d_bytes", (int64_t)machine.l1d_bytes);
+    cli_report_integer(report, "l2_bytes", (int64_t)machine.l2_bytes);
+    cli_report_integer(report, "l3_bytes", (int64_t)machine.l3_bytes);
     cli_report_string(report, "isa", ls_isa_name(isa));
     cli_report_string(report, "isa_best", ls_isa_name(best));
     cli_report_integer(report, "threads", omp_get_max_threads());
@@ -54,12 +50,12 @@ static ls_status report_info(const struct cli_report *report, const struct cli_w
 
 ls_status cli_info(bool *held, struct cli_world *world, int argc, char **argv)
 {
-    struct cli_output_options options = {.json = NULL};
+    struct cli_options options;
     struct cli_report report;
     bool done;
 
     (void)held;
-    LS_TRY(cli_options_parse(&done, world, &info_argp, argc, argv, &options));
+    LS_TRY(cli_options_parse(&done, &options, world, &info_syntax, argc, argv, NULL));
     if (done) return LS_OK;
     ls_status status = cli_report_open(&report, world, &options);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/ledger.h"
+#include "cli/format.h"
 #include "cli/values.h"
 #include "comm/comm.h"
 
@@ -29,17 +30,6 @@ ls_status cli_inputs_set_random(struct cli_input_options *options, const char *t
                           0, MOST_SIZE);
 }
 
-static ls_status parse_order(struct cli_input_options *o, const char *text)
-{
-    static const char *const names[] = {"bshd", "bhsd"};
-    int i;
-
-    LS_TRY(cli_value_name(&i, "--order", text, names, 2));
-    o->has_order = true;
-    o->order = (cli_order)i;
-    return LS_OK;
-}
-
 bool cli_inputs_given(const struct cli_input_options *o)
 {
     return o->input || o->single[0] || o->single[1] || o->single[2] || o->has_random;
@@ -62,79 +52,11 @@ static ls_status check_options(const struct cli_input_options *o)
     return LS_OK;
 }
 
-static error_t parse_input(int key, char *arg, struct argp_state *state)
-{
-    struct cli_input_options *o = state->input;
-
-    switch (key) {
-    case CLI_KEY_INPUT:
-        o->input = arg;
-        return 0;
-    case CLI_KEY_Q:
-    case CLI_KEY_K:
-    case CLI_KEY_V:
-        o->single[key - CLI_KEY_Q] = arg;
-        return 0;
-    case CLI_KEY_RANDOM:
-        return cli_options_error(cli_inputs_set_random(o, arg));
-    case CLI_KEY_ORDER:
-        return cli_options_error(parse_order(o, arg));
-    case CLI_KEY_DTYPE:
-        o->has_dtype = true;
-        return cli_options_error(cli_value_dtype(&o->dtype, "--dtype", arg));
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
-const struct argp cli_input_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"input", CLI_KEY_INPUT, "FILE", 0, "A .safetensors file with q, k and v", 10},
-            {"q", CLI_KEY_Q, "FILE", 0, "Queries, .npy or .safetensors", 10},
-            {"k", CLI_KEY_K, "FILE", 0, "Keys", 10},
-            {"v", CLI_KEY_V, "FILE", 0, "Values", 10},
-            {"random", CLI_KEY_RANDOM, "B,H,HKV,SQ,SK,D[,SEED]", 0,
-             "Standard normal numbers, the same for any number of ranks", 10},
-            {"order", CLI_KEY_ORDER, "ORDER", 0,
-             "Order of the files' dimensions, bshd or bhsd (batch, sequence, heads, head dim); "
-             "without it the one that their shapes fit",
-             10},
-            {"dtype", CLI_KEY_DTYPE, "TYPE", 0,
-             "Compute in bf16, f16 or f32, rounding the input once; default the files' own, bf16 "
-             "for --random",
-             10},
-            {0},
-        },
-    .parser = parse_input,
-};
-
-static error_t parse_nonfinite(int key, char *arg, struct argp_state *state)
-{
-    struct cli_input_options *o = state->input;
-
-    (void)arg;
-    if (key != CLI_KEY_ALLOW_NONFINITE) return ARGP_ERR_UNKNOWN;
-    o->allow_nonfinite = true;
-    return 0;
-}
-
-const struct argp cli_nonfinite_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"allow-nonfinite", CLI_KEY_ALLOW_NONFINITE, NULL, 0,
-             "Accept NaN and infinity in the input", 10},
-            {0},
-        },
-    .parser = parse_nonfinite,
-};
-
 /* ---- shapes of files */
 
 /* The shape if the files are read in this order; k and v are known to agree. */
-static struct ls_attention_shape shape_in(const struct cli_inputs *in, cli_order order)
+static struct ls_attention_shape shape_in(cli_order order, const int64_t q[4], const int64_t k[4])
 {
-    const int64_t *q = in->source[0].tensor->dim, *k = in->source[1].tensor->dim;
     const int s = order == CLI_BSHD ? 1 : 2, h = 3 - s;
 
     return (struct ls_attention_shape){
@@ -162,9 +84,8 @@ static ls_status check_dims(const struct cli_inputs *in)
         const struct cli_source *s = &in->source[i];
 
         if (s->tensor->ndim != 4)
-            return ls_fail(LS_ESHAPE,
-                           "%s: has %d dimensions, batch, sequence, heads and head dim are 4",
-                           s->label, s->tensor->ndim);
+            return ls_fail(LS_ESHAPE, "%s: shape is %s, not batch, sequence, heads, head dim",
+                           s->label, cli_dims(s->tensor->dim, s->tensor->ndim).s);
     }
     const int64_t *qd = q->tensor->dim, *kd = k->tensor->dim, *vd = v->tensor->dim;
 
@@ -175,13 +96,9 @@ static ls_status check_dims(const struct cli_inputs *in)
     if (kd[0] != qd[0])
         return ls_fail(LS_ESHAPE, "%s: batch is %" PRId64 ", %s has %" PRId64, k->label, kd[0],
                        q->name, qd[0]);
-    for (int i = 0; i < 4; i++)
-        if (vd[i] != kd[i])
-            return ls_fail(LS_ESHAPE,
-                           "%s: shape is %" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
-                           ", %s has %" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64,
-                           v->label, vd[0], vd[1], vd[2], vd[3], k->name, kd[0], kd[1], kd[2],
-                           kd[3]);
+    if (memcmp(vd, kd, 4 * sizeof(*vd)) != 0)
+        return ls_fail(LS_ESHAPE, "%s: shape is %s, %s has %s", v->label, cli_dims(vd, 4).s,
+                       k->name, cli_dims(kd, 4).s);
     return LS_OK;
 }
 
@@ -190,21 +107,29 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* As far as divisibility goes, nearly all shapes fit both orders (s and h trade places), and a
- * wrong guess would compute something else without a word. So an order is taken without being asked
- * for only if it is the one with a possible number of heads, and one lower than that of positions;
- * else the user has to say. Shapes that fit neither are left to check_shape. */
-static ls_status choose_order(struct cli_inputs *in)
+/* As far as divisibility goes, nearly all shapes fit both orders (s and h trade places). So an
+ * order is sure only if it is the one with a possible number of heads, and one lower than that of
+ * positions. */
+bool cli_order_guess(cli_order *out, const int64_t q[4], const int64_t k[4])
 {
-    const struct ls_attention_shape a = shape_in(in, CLI_BSHD), b = shape_in(in, CLI_BHSD);
+    const struct ls_attention_shape a = shape_in(CLI_BSHD, q, k), b = shape_in(CLI_BHSD, q, k);
     const bool a_possible = heads_fit(&a) && a.h <= LIKELY_HEADS;
     const bool b_possible = heads_fit(&b) && b.h <= LIKELY_HEADS;
     const bool a_sure = a_possible && !b_possible && a.h <= larger(a.s_q, a.s_k);
     const bool b_sure = b_possible && !a_possible && b.h <= larger(b.s_q, b.s_k);
     const bool same = a.h == 1 && b.h == 1 && a.s_k == 1 && b.s_k == 1;
 
-    in->order = b_sure ? CLI_BHSD : CLI_BSHD;
-    if (a_sure || b_sure || same || !heads_fit(&a)) return LS_OK;
+    *out = b_sure ? CLI_BHSD : CLI_BSHD;
+    return a_sure || b_sure || same;
+}
+
+static ls_status choose_order(struct cli_inputs *in)
+{
+    const int64_t *q = in->source[0].tensor->dim, *k = in->source[1].tensor->dim;
+    const struct ls_attention_shape a = shape_in(CLI_BSHD, q, k), b = shape_in(CLI_BHSD, q, k);
+
+    if (cli_order_guess(&in->order, q, k)) return LS_OK;
+    if (!heads_fit(&a) && !heads_fit(&b)) return LS_OK; /* check_shape will say so */
     return ls_fail(LS_ESHAPE,
                    "%s: can be %" PRId64 " positions of %" PRId64 " heads or %" PRId64
                    " positions of %" PRId64 " heads: say which, --order bshd or bhsd",
@@ -216,7 +141,7 @@ static ls_status shape_of_files(struct cli_inputs *in, const struct cli_input_op
     LS_TRY(check_dims(in));
     in->order = o->order;
     if (!o->has_order) LS_TRY(choose_order(in));
-    in->shape = shape_in(in, in->order);
+    in->shape = shape_in(in->order, in->source[0].tensor->dim, in->source[1].tensor->dim);
     return LS_OK;
 }
 
@@ -251,8 +176,9 @@ static ls_status check_shape(const struct cli_inputs *in)
         if (sizes[i] < 1) return ls_fail(LS_ESHAPE, "%s: the %s is 0", label, names[i]);
     LS_TRY(check_head_dim(label, n->d));
     if (!heads_fit(n))
-        return ls_fail(LS_ESHAPE, "%s: %" PRId64 " heads, no multiple of the %" PRId64 " of %s",
-                       label, n->h, n->h_kv, in->source[1].name);
+        return ls_fail(LS_ESHAPE,
+                       "%s: %" PRId64 " heads are not a multiple of the %" PRId64 " of %s", label,
+                       n->h, n->h_kv, in->source[1].name);
     if ((double)n->b * (double)n->h * (double)larger(n->s_q, n->s_k) * (double)n->d > MOST_ELEMENTS)
         return ls_fail(LS_ESHAPE, "%s: more than 2^56 elements", label);
     return LS_OK;

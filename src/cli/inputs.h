@@ -4,6 +4,7 @@
 #define LS_CLI_INPUTS_H
 
 #include "cli/source.h"
+#include "longspan/attention.h"
 
 /* --input, --q, --k, --v, --random, --order, --dtype, --allow-nonfinite */
 struct cli_input_options {
@@ -17,7 +18,6 @@ struct cli_input_options {
     ls_dtype dtype;
     bool allow_nonfinite;
 };
-extern const struct argp cli_input_argp;
 
 /* Whether one of --input, --q, --k, --v and --random is there. */
 bool cli_inputs_given(const struct cli_input_options *options);
@@ -25,15 +25,16 @@ bool cli_inputs_given(const struct cli_input_options *options);
 /* As if --random had been given with this value. Errors: LS_EVALUE. */
 ls_status cli_inputs_set_random(struct cli_input_options *options, const char *text);
 
-/* --allow-nonfinite is apart: commands that read no elements do without. */
-extern const struct argp cli_nonfinite_argp;
-
 struct cli_inputs {
     struct cli_source source[3]; /* q, k, v */
     struct ls_attention_shape shape;
     cli_order order;
     char origin[320]; /* for people: "random, seed 0", "q.npy k.npy v.npy in order bshd" */
 };
+
+/* The order in which q and k of these dimensions must be meant. False if the user has to say: a
+ * wrong guess would compute something else without a word. */
+bool cli_order_guess(cli_order *out, const int64_t q[4], const int64_t k[4]);
 
 /* Opens the files and checks that they fit each other; reads no elements.
  * keep_f64: f64 files stay f64 where no --dtype is given; otherwise they are refused.

@@ -1,9 +1,7 @@
-/* The program: finds the subcommand, runs it on every rank, turns its status into an exit status.
- */
+/* The program: runs a subcommand on every rank and turns its status into an exit status. */
 #include <stdio.h>
 #include <string.h>
 
-#include "base/nearest.h"
 #include "cli/command.h"
 #include "config.h"
 
@@ -16,60 +14,21 @@ static const struct cli_command commands[] = {
     {"info", "this machine as Longspan sees it", cli_info},
 };
 
-#define COMMANDS ((int)(sizeof(commands) / sizeof(commands[0])))
-
-static void print_help(FILE *to)
-{
-    fprintf(to,
-            "Usage: longspan COMMAND [OPTION...]\n"
-            "       mpirun -n P longspan COMMAND [OPTION...]\n\n"
-            "Exact attention over sequences that span many ranks, with an oracle built in.\n\n");
-    for (int i = 0; i < COMMANDS; i++)
-        fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\n`longspan COMMAND --help` lists the options of a command; `longspan --version`\n"
-                "prints the version. Exit status: 0 done, 1 a check did not hold, 2 bad usage or\n"
-                "input (nothing was written), 3 failure while running.\n");
-}
-
-static ls_status find_command(const struct cli_command **out, const char *name)
-{
-    const char *names[COMMANDS];
-
-    for (int i = 0; i < COMMANDS; i++) {
-        names[i] = commands[i].name;
-        if (strcmp(name, names[i]) == 0) {
-            *out = &commands[i];
-            return LS_OK;
-        }
-    }
-    const char *nearest = ls_nearest(name, names, COMMANDS);
-    if (nearest) return ls_fail(LS_EVALUE, "unknown command '%s'; is '%s' meant?", name, nearest);
-    return ls_fail(LS_EVALUE, "unknown command '%s'; see longspan --help", name);
-}
-
-/* --help and --version in the place of a command; false if argument is neither. */
-static bool answer(const struct cli_world *world, const char *argument)
-{
-    const bool help = strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
-    const bool version = strcmp(argument, "--version") == 0;
-
-    if (help && world->rank == 0) print_help(stdout);
-    if (version && world->rank == 0) printf("longspan %s\n", PACKAGE_VERSION);
-    return help || version;
-}
+static const struct cli_menu menu = {
+    .head = "       mpirun -n P longspan COMMAND [OPTION...]\n\n"
+            "Exact attention over sequences that span many ranks, with an oracle built in.\n",
+    .tail = ";\n`longspan --version` prints the version. Exit status: 0 done, 1 a check did not\n"
+            "hold, 2 bad usage or input (nothing was written), 3 failure while running",
+    .commands = commands,
+    .count = sizeof(commands) / sizeof(commands[0]),
+};
 
 static ls_status run(bool *held, struct cli_world *world, int argc, char **argv)
 {
-    const struct cli_command *command = NULL;
-    static char program[64];
-
-    if (argc < 2) return ls_fail(LS_EVALUE, "no command given; see longspan --help");
-    if (answer(world, argv[1])) return LS_OK;
-    LS_TRY(find_command(&command, argv[1]));
-    snprintf(program, sizeof(program), "longspan %s", command->name);
-    world->program = program;
-    argv[1] = program;
-    return command->run(held, world, argc - 1, argv + 1);
+    if (argc < 2 || strcmp(argv[1], "--version") != 0)
+        return cli_menu_run(held, world, &menu, argc, argv);
+    if (world->rank == 0) printf("longspan %s\n", PACKAGE_VERSION);
+    return LS_OK;
 }
 
 /* What the shell was promised on stdout must have arrived there. */

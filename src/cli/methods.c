@@ -2,20 +2,8 @@
 #include "cli/command.h"
 #include "cli/report.h"
 
-static error_t parse_methods(int key, char *arg, struct argp_state *state)
-{
-    if (key == ARGP_KEY_INIT) {
-        state->child_inputs[0] = state->input;
-        return 0;
-    }
-    return key == ARGP_KEY_ARG ? cli_options_surplus(arg) : ARGP_ERR_UNKNOWN;
-}
-
-static const struct argp methods_argp = {
-    .parser = parse_methods,
-    .doc = "Lists the ways to bring distributed keys and values together with the queries.",
-    .children = (const struct argp_child[]){{.argp = &cli_output_argp}, {0}},
-};
+static const struct cli_syntax methods_syntax = {
+    .doc = "Lists the ways to bring distributed keys and values together with the queries."};
 
 static void report_methods(const struct cli_report *report)
 {
@@ -33,12 +21,12 @@ static void report_methods(const struct cli_report *report)
 
 ls_status cli_methods(bool *held, struct cli_world *world, int argc, char **argv)
 {
-    struct cli_output_options options = {.json = NULL};
+    struct cli_options options;
     struct cli_report report;
     bool done;
 
     (void)held;
-    LS_TRY(cli_options_parse(&done, world, &methods_argp, argc, argv, &options));
+    LS_TRY(cli_options_parse(&done, &options, world, &methods_syntax, argc, argv, NULL));
     if (done) return LS_OK;
     ls_status status = cli_report_open(&report, world, &options);
 

@@ -10,255 +10,324 @@
 #define MOST_THREADS 4096
 #define MOST_OPTIONS 64
 
-error_t cli_options_error(ls_status status)
-{
-    return status == LS_OK ? 0 : EINVAL;
-}
-
-error_t cli_options_surplus(const char *argument)
-{
-    return cli_options_error(ls_fail(LS_EVALUE, "unexpected argument '%s'", argument));
-}
-
-/* ---- groups that several subcommands share */
-
-static error_t parse_output(int key, char *arg, struct argp_state *state)
-{
-    struct cli_output_options *o = state->input;
-
-    switch (key) {
-    case CLI_KEY_JSON:
-        o->json = arg;
-        return 0;
-    case CLI_KEY_QUIET:
-        o->quiet = true;
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
-const struct argp cli_output_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"json", CLI_KEY_JSON, "FILE", 0,
-             "Write the results as a JSON object (-: to standard output, the text to standard "
-             "error)",
-             40},
-            {"quiet", CLI_KEY_QUIET, NULL, 0, "Print no text", 40},
-            {"help", CLI_KEY_HELP, NULL, 0, "Print this help", 40},
-            {0},
-        },
-    .parser = parse_output,
+enum {
+    KEY_HELP = 'h',
+    KEY_JSON = 256,
+    KEY_QUIET,
+    KEY_THREADS,
+    KEY_PROGRESS,
+    KEY_INPUT,
+    KEY_Q,
+    KEY_K,
+    KEY_V,
+    KEY_RANDOM,
+    KEY_ORDER,
+    KEY_DTYPE,
+    KEY_ALLOW_NONFINITE,
+    KEY_CAUSAL,
+    KEY_SCALE,
+    KEY_LAYOUT,
 };
 
-static error_t parse_threads(int key, char *arg, struct argp_state *state)
-{
-    int *threads = state->input;
-    int64_t value;
-
-    if (key == ARGP_KEY_INIT) {
-        *threads = omp_get_max_threads();
-        return 0;
-    }
-    if (key != CLI_KEY_THREADS) return ARGP_ERR_UNKNOWN;
-    if (cli_value_integer(&value, "--threads", arg, 1, MOST_THREADS) != LS_OK) return EINVAL;
-    *threads = (int)value;
-    return 0;
-}
-
-const struct argp cli_threads_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"threads", CLI_KEY_THREADS, "N", 0, "Threads of each rank", 40},
-            {0},
-        },
-    .parser = parse_threads,
+static const struct {
+    unsigned of; /* 0: everybody's */
+    struct argp_option option;
+} shared_options[] = {
+    {CLI_TAKES_INPUT,
+     {"input", KEY_INPUT, "FILE", 0, "A .safetensors file with q, k and v", CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT, {"q", KEY_Q, "FILE", 0, "Queries, .npy or .safetensors", CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT, {"k", KEY_K, "FILE", 0, "Keys", CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT, {"v", KEY_V, "FILE", 0, "Values", CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT,
+     {"random", KEY_RANDOM, "B,H,HKV,SQ,SK,D[,SEED]", 0,
+      "Standard normal numbers, the same for any number of ranks; seed 0 unless given",
+      CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT,
+     {"order", KEY_ORDER, "ORDER", 0,
+      "Order of the files' dimensions, bshd or bhsd (batch, sequence, heads, head dim); without it "
+      "the one that their shapes fit",
+      CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT,
+     {"dtype", KEY_DTYPE, "TYPE", 0,
+      "Compute in bf16, f16 or f32, rounding the input once; default the files' own, bf16 for "
+      "--random",
+      CLI_SECTION_INPUT}},
+    {CLI_TAKES_ELEMENTS,
+     {"allow-nonfinite", KEY_ALLOW_NONFINITE, NULL, 0, "Accept NaN and infinity in the input",
+      CLI_SECTION_INPUT}},
+    {CLI_TAKES_MASK,
+     {"causal", KEY_CAUSAL, NULL, 0, "Query i sees key j iff j <= i + SK - SQ (aligned at the end)",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_SCALE,
+     {"scale", KEY_SCALE, "X", 0, "Factor of q.k; default 1/sqrt(D)", CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_LAYOUT,
+     {"layout", KEY_LAYOUT, "NAME", 0,
+      "Which positions a rank holds: contiguous, zigzag or striped; default auto, the best for "
+      "method and mask",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_THREADS,
+     {"threads", KEY_THREADS, "N", 0, "Threads of each rank; default what OpenMP would use",
+      CLI_SECTION_COMMON}},
+    {CLI_TAKES_PROGRESS,
+     {"progress", KEY_PROGRESS, "WHEN", 0,
+      "Draw a progress bar: auto (on a terminal, after two seconds), always or never",
+      CLI_SECTION_COMMON}},
+    {0,
+     {"json", KEY_JSON, "FILE", 0,
+      "Write the results as a JSON object (-: to standard output, the text to standard error)",
+      CLI_SECTION_COMMON}},
+    {0, {"quiet", KEY_QUIET, NULL, 0, "Print no text", CLI_SECTION_COMMON}},
+    {0, {"help", KEY_HELP, NULL, 0, "Print this help", CLI_SECTION_COMMON}},
 };
 
-static error_t parse_progress(int key, char *arg, struct argp_state *state)
+#define SHARED_OPTIONS ((int)(sizeof(shared_options) / sizeof(shared_options[0])))
+
+/* ---- their values */
+
+static ls_status set_threads(struct cli_options *o, const char *value)
+{
+    int64_t threads;
+
+    LS_TRY(cli_value_integer(&threads, "--threads", value, 1, MOST_THREADS));
+    o->threads = (int)threads;
+    return LS_OK;
+}
+
+static ls_status set_progress(struct cli_options *o, const char *value)
 {
     static const char *const names[] = {"auto", "always", "never"};
-    cli_progress_mode *mode = state->input;
     int i;
 
-    if (key != CLI_KEY_PROGRESS) return ARGP_ERR_UNKNOWN;
-    if (cli_value_name(&i, "--progress", arg, names, 3) != LS_OK) return EINVAL;
-    *mode = (cli_progress_mode)i;
-    return 0;
+    LS_TRY(cli_value_name(&i, "--progress", value, names, 3));
+    o->progress = (cli_progress_mode)i;
+    return LS_OK;
 }
 
-const struct argp cli_progress_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"progress", CLI_KEY_PROGRESS, "WHEN", 0,
-             "Draw a progress bar: auto (on a terminal, after two seconds), always or never", 40},
-            {0},
-        },
-    .parser = parse_progress,
-};
-
-static error_t parse_causal(int key, char *arg, struct argp_state *state)
+static ls_status set_order(struct cli_input_options *o, const char *value)
 {
-    struct ls_attention_options *o = state->input;
+    const char *const names[] = {cli_order_name(CLI_BSHD), cli_order_name(CLI_BHSD)};
+    int i;
 
-    (void)arg;
-    if (key != CLI_KEY_CAUSAL) return ARGP_ERR_UNKNOWN;
-    o->causal = true;
-    return 0;
+    LS_TRY(cli_value_name(&i, "--order", value, names, 2));
+    o->has_order = true;
+    o->order = (cli_order)i;
+    return LS_OK;
 }
 
-const struct argp cli_causal_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"causal", CLI_KEY_CAUSAL, NULL, 0,
-             "Query i sees key j iff j <= i + SK - SQ (aligned at the end)", 20},
-            {0},
-        },
-    .parser = parse_causal,
-};
-
-static error_t parse_scale(int key, char *arg, struct argp_state *state)
+static ls_status set_scale(struct ls_attention_options *o, const char *value)
 {
-    struct ls_attention_options *o = state->input;
-    double scale;
-
-    if (key != CLI_KEY_SCALE) return ARGP_ERR_UNKNOWN;
-    if (cli_value_real(&scale, "--scale", arg) != LS_OK) return EINVAL;
+    LS_TRY(cli_value_float(&o->scale, "--scale", value));
     o->has_scale = true;
-    o->scale = (float)scale;
-    return 0;
+    return LS_OK;
 }
 
-const struct argp cli_scale_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"scale", CLI_KEY_SCALE, "X", 0, "Factor of q.k; default 1/sqrt(D)", 20},
-            {0},
-        },
-    .parser = parse_scale,
-};
-
-static error_t parse_layout(int key, char *arg, struct argp_state *state)
+static ls_status set_layout(struct ls_attention_options *o, const char *value)
 {
-    struct ls_attention_options *o = state->input;
-    const char *names[LS_LAYOUT_STRIPED];
+    const char *names[LS_LAYOUT_STRIPED + 1];
     int i;
 
-    if (key != CLI_KEY_LAYOUT) return ARGP_ERR_UNKNOWN;
-    for (i = 0; i < LS_LAYOUT_STRIPED; i++) names[i] = ls_layout_name((ls_layout_kind)(i + 1));
-    if (cli_value_name(&i, "--layout", arg, names, LS_LAYOUT_STRIPED) != LS_OK) return EINVAL;
-    o->layout = (ls_layout_kind)(i + 1);
-    return 0;
+    for (i = LS_LAYOUT_AUTO; i <= LS_LAYOUT_STRIPED; i++)
+        names[i] = ls_layout_name((ls_layout_kind)i);
+    LS_TRY(cli_value_name(&i, "--layout", value, names, LS_LAYOUT_STRIPED + 1));
+    o->layout = (ls_layout_kind)i;
+    return LS_OK;
 }
 
-const struct argp cli_layout_argp = {
-    .options =
-        (const struct argp_option[]){
-            {"layout", CLI_KEY_LAYOUT, "NAME", 0,
-             "Which positions a rank holds: contiguous, zigzag or striped; default the best for "
-             "method and mask",
-             20},
-            {0},
-        },
-    .parser = parse_layout,
-};
+static ls_status set_shared(struct cli_options *o, int key, const char *value)
+{
+    switch (key) {
+    case KEY_JSON:
+        o->json = value;
+        return LS_OK;
+    case KEY_QUIET:
+        o->quiet = true;
+        return LS_OK;
+    case KEY_THREADS:
+        return set_threads(o, value);
+    case KEY_PROGRESS:
+        return set_progress(o, value);
+    case KEY_INPUT:
+        o->input.input = value;
+        return LS_OK;
+    case KEY_Q:
+    case KEY_K:
+    case KEY_V:
+        o->input.single[key - KEY_Q] = value;
+        return LS_OK;
+    case KEY_RANDOM:
+        return cli_inputs_set_random(&o->input, value);
+    case KEY_ORDER:
+        return set_order(&o->input, value);
+    case KEY_DTYPE:
+        o->input.has_dtype = true;
+        return cli_value_dtype(&o->input.dtype, "--dtype", value);
+    case KEY_ALLOW_NONFINITE:
+        o->input.allow_nonfinite = true;
+        return LS_OK;
+    case KEY_CAUSAL:
+        o->attention.causal = true;
+        return LS_OK;
+    case KEY_SCALE:
+        return set_scale(&o->attention, value);
+    default:
+        return set_layout(&o->attention, value);
+    }
+}
 
-/* ---- parsing */
+/* ---- the options of one subcommand */
 
 struct option_list {
-    const struct argp_option *at[MOST_OPTIONS];
+    struct argp_option at[MOST_OPTIONS]; /* ends with {0} */
     int count;
 };
 
-static void collect(struct option_list *list, const struct argp *argp)
+static void list_options(struct option_list *list, const struct cli_syntax *syntax)
 {
-    for (const struct argp_option *o = argp->options; o && (o->name || o->doc); o++)
-        if (o->name && list->count < MOST_OPTIONS) list->at[list->count++] = o;
-    for (const struct argp_child *child = argp->children; child && child->argp; child++)
-        collect(list, child->argp);
+    static const struct argp_option sections[] = {
+        {.doc = "Input:", .group = CLI_SECTION_INPUT},
+        {.doc = "Computation:", .group = CLI_SECTION_COMPUTATION},
+        {.doc = "Results:", .group = CLI_SECTION_RESULTS},
+        {.doc = "Common options:", .group = CLI_SECTION_COMMON},
+    };
+    bool used[CLI_SECTION_COMMON + 1] = {false};
+
+    *list = (struct option_list){.count = 0};
+    for (int i = 0; i < SHARED_OPTIONS; i++)
+        if (!shared_options[i].of || (shared_options[i].of & syntax->takes))
+            list->at[list->count++] = shared_options[i].option;
+    for (const struct argp_option *o = syntax->own; o && o->name; o++) list->at[list->count++] = *o;
+    for (int i = 0; i < list->count; i++) used[list->at[i].group] = true;
+    for (int i = 0; i < CLI_SECTION_COMMON; i++)
+        if (used[sections[i].group]) list->at[list->count++] = sections[i];
 }
 
-static ls_status fail_unknown(const struct option_list *list, const char *name, int length)
+static void print_help(const struct option_list *list, const struct cli_syntax *syntax, char *name)
+{
+    const struct argp argp = {
+        .options = list->at, .args_doc = syntax->arguments, .doc = syntax->doc};
+
+    argp_help(&argp, stdout, ARGP_HELP_SHORT_USAGE | ARGP_HELP_LONG | ARGP_HELP_DOC, name);
+}
+
+static ls_status fail_unknown(const struct option_list *list, const char *name)
 {
     const char *names[MOST_OPTIONS];
-    char given[64];
+    int n = 0;
 
-    snprintf(given, sizeof(given), "%.*s", length, name);
-    for (int i = 0; i < list->count; i++) names[i] = list->at[i]->name;
-    const char *nearest = ls_nearest(given, names, list->count);
-    if (nearest) return ls_fail(LS_EVALUE, "unknown option --%s; is --%s meant?", given, nearest);
-    return ls_fail(LS_EVALUE, "unknown option --%s; see --help", given);
+    for (int i = 0; i < list->count; i++)
+        if (list->at[i].name) names[n++] = list->at[i].name;
+    const char *nearest = ls_nearest(name, names, n);
+
+    if (nearest) return ls_fail(LS_EVALUE, "unknown option --%s; is --%s meant?", name, nearest);
+    return ls_fail(LS_EVALUE, "unknown option --%s; see --help", name);
 }
 
-/* The option called name[0..length), or of which that is the only beginning. */
+/* The option with this name, or of which it is the only beginning. */
 static ls_status find_option(const struct argp_option **out, const struct option_list *list,
-                             const char *name, int length)
+                             const char *name)
 {
     const struct argp_option *found = NULL;
 
     for (int i = 0; i < list->count; i++) {
-        const struct argp_option *o = list->at[i];
+        const struct argp_option *o = &list->at[i];
 
-        if (strncmp(o->name, name, (size_t)length) != 0) continue;
-        if (o->name[length] == '\0') {
+        if (!o->name || strncmp(o->name, name, strlen(name)) != 0) continue;
+        if (strcmp(o->name, name) == 0) {
             *out = o;
             return LS_OK;
         }
         if (found)
-            return ls_fail(LS_EVALUE, "--%.*s can mean --%s or --%s", length, name, found->name,
-                           o->name);
+            return ls_fail(LS_EVALUE, "--%s can mean --%s or --%s", name, found->name, o->name);
         found = o;
     }
-    if (!found) return fail_unknown(list, name, length);
+    if (!found) return fail_unknown(list, name);
     *out = found;
     return LS_OK;
 }
 
-/* argp's own messages name neither the nearest option nor one rank only, so that every option is
- * looked at before argp sees it; what argp is given then has no unknown option and no missing
- * value. */
-static ls_status inspect(bool *help, const struct argp *argp, int argc, char **argv)
-{
-    struct option_list list = {.count = 0};
-    const struct argp_option *option = NULL;
+/* ---- parsing */
 
-    collect(&list, argp);
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (argv[i][0] != '-' || argv[i][1] == '\0') continue;
-        if (strcmp(argv[i], "-h") == 0) {
-            *help = true;
+/* A command line on its way into its options. */
+struct parsing {
+    const struct cli_syntax *syntax;
+    struct option_list list;
+    struct cli_options *shared;
+    void *own;
+    bool help;
+};
+
+/* The option at argv[*i] with its value; moves *i to the last word that belongs to it. */
+static ls_status read_option(const struct argp_option **option, const char **value,
+                             const struct option_list *list, int argc, char **argv, int *i)
+{
+    const char *word = strcmp(argv[*i], "-h") == 0 ? "--help" : argv[*i];
+    char name[64];
+
+    if (word[1] != '-') return ls_fail(LS_EVALUE, "unknown option %s; see --help", word);
+    const size_t end = strcspn(word, "=");
+    const bool has_value = word[end] == '=';
+
+    snprintf(name, sizeof(name), "%.*s", (int)end - 2, word + 2);
+    LS_TRY(find_option(option, list, name));
+    const struct argp_option *o = *option;
+
+    *value = has_value ? word + end + 1 : NULL;
+    if (has_value && !o->arg) return ls_fail(LS_EVALUE, "--%s takes no value", o->name);
+    if (has_value || !o->arg || (o->flags & OPTION_ARG_OPTIONAL)) return LS_OK;
+    if (*i + 1 == argc) return ls_fail(LS_EVALUE, "--%s needs a value (%s)", o->name, o->arg);
+    *value = argv[++*i];
+    return LS_OK;
+}
+
+static ls_status take_argument(const struct parsing *p, const char *argument)
+{
+    if (!p->syntax->arguments) return cli_options_surplus(argument);
+    return p->syntax->set(p->own, CLI_ARGUMENT, argument);
+}
+
+static ls_status take_words(struct parsing *p, int argc, char **argv)
+{
+    const struct argp_option *option = NULL;
+    const char *value = NULL;
+    bool only_arguments = false;
+
+    for (int i = 1; i < argc && !p->help; i++) {
+        if (only_arguments || argv[i][0] != '-' || argv[i][1] == '\0') {
+            LS_TRY(take_argument(p, argv[i]));
             continue;
         }
-        if (argv[i][1] != '-') return ls_fail(LS_EVALUE, "unknown option %s; see --help", argv[i]);
-        const char *name = argv[i] + 2;
-        const size_t length = strcspn(name, "=");
-        const bool has_value = name[length] == '=';
-
-        LS_TRY(find_option(&option, &list, name, (int)length));
-        *help = *help || option->key == CLI_KEY_HELP;
-        if (has_value && !option->arg)
-            return ls_fail(LS_EVALUE, "--%s takes no value", option->name);
-        if (has_value || !option->arg || (option->flags & OPTION_ARG_OPTIONAL)) continue;
-        if (++i == argc)
-            return ls_fail(LS_EVALUE, "--%s needs a value (%s)", option->name, option->arg);
+        only_arguments = strcmp(argv[i], "--") == 0;
+        if (only_arguments) continue;
+        LS_TRY(read_option(&option, &value, &p->list, argc, argv, &i));
+        if (option->key == KEY_HELP)
+            p->help = true;
+        else if (option->key < CLI_KEY_OWN)
+            LS_TRY(set_shared(p->shared, option->key, value));
+        else
+            LS_TRY(p->syntax->set(p->own, option->key, value));
     }
     return LS_OK;
 }
 
-ls_status cli_options_parse(bool *done, const struct cli_world *world, const struct argp *argp,
-                            int argc, char **argv, void *input)
+ls_status cli_options_surplus(const char *argument)
 {
-    *done = false;
-    LS_TRY(inspect(done, argp, argc, argv));
-    if (*done) {
-        if (world->rank == 0)
-            argp_help(argp, stdout, ARGP_HELP_SHORT_USAGE | ARGP_HELP_LONG | ARGP_HELP_DOC,
-                      argv[0]);
-        return LS_OK;
-    }
-    const error_t error =
-        argp_parse(argp, argc, argv, ARGP_NO_EXIT | ARGP_NO_ERRS | ARGP_NO_HELP, NULL, input);
-    if (error == ENOMEM) return ls_fail(LS_ENOMEM, "no memory for the command line");
-    return error ? LS_EVALUE : LS_OK;
+    return ls_fail(LS_EVALUE, "unexpected argument '%s'", argument);
+}
+
+/* argp prints the help. Its parser is not used: its messages name no nearest option, and every rank
+ * would print them. */
+ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct cli_world *world,
+                            const struct cli_syntax *syntax, int argc, char **argv,
+                            void *own_options)
+{
+    const struct ls_attention_options attention = LS_ATTENTION_OPTIONS;
+    struct parsing p = {.syntax = syntax, .shared = shared, .own = own_options};
+
+    *shared = (struct cli_options){.threads = omp_get_max_threads(), .attention = attention};
+    list_options(&p.list, syntax);
+    LS_TRY(take_words(&p, argc, argv));
+    shared->attention.threads = shared->threads;
+    if (p.help && world->rank == 0) print_help(&p.list, syntax, argv[0]);
+    *done = p.help;
+    return LS_OK;
 }

@@ -1,65 +1,56 @@
-/* The command line of a subcommand: groups of options that several share (argp children), and the
- * parsing itself. */
+/* The command line of a subcommand: the options that several of them share, those of its own, and
+ * the parsing. */
 #ifndef LS_CLI_OPTIONS_H
 #define LS_CLI_OPTIONS_H
 
 #include <argp.h>
-#include <stdbool.h>
 
-#include "base/status.h"
-#include "cli/world.h"
-#include "longspan/attention.h"
+#include "cli/inputs.h"
 
-/* Keys of options that have no short form; one range for all, since argp merges the groups. */
-enum {
-    CLI_KEY_HELP = 'h',
-    CLI_KEY_JSON = 256,
-    CLI_KEY_QUIET,
-    CLI_KEY_THREADS,
-    CLI_KEY_PROGRESS,
-    CLI_KEY_INPUT,
-    CLI_KEY_Q,
-    CLI_KEY_K,
-    CLI_KEY_V,
-    CLI_KEY_RANDOM,
-    CLI_KEY_ORDER,
-    CLI_KEY_DTYPE,
-    CLI_KEY_ALLOW_NONFINITE,
-    CLI_KEY_CAUSAL,
-    CLI_KEY_SCALE,
-    CLI_KEY_METHOD,
-    CLI_KEY_LAYOUT,
-    CLI_KEY_OWN, /* the first of a subcommand's own */
-};
-
-/* --json, --quiet, --help; input: struct cli_output_options. */
-struct cli_output_options {
+/* What several subcommands share; each takes some of it. */
+struct cli_options {
     const char *json; /* NULL: none; "-": standard output */
     bool quiet;
+    cli_progress_mode progress;
+    int threads; /* of each rank; also in attention */
+    struct cli_input_options input;
+    struct ls_attention_options attention;
 };
-extern const struct argp cli_output_argp;
 
-/* --threads; input: int, as many as OpenMP would use unless the option is given. */
-extern const struct argp cli_threads_argp;
+/* Parts of it that a subcommand takes; --json, --quiet and --help are everybody's. */
+enum {
+    CLI_TAKES_INPUT = 1 << 0,    /* --input, --q, --k, --v, --random, --order, --dtype */
+    CLI_TAKES_ELEMENTS = 1 << 1, /* --allow-nonfinite: it reads more than shapes */
+    CLI_TAKES_MASK = 1 << 2,     /* --causal */
+    CLI_TAKES_SCALE = 1 << 3,
+    CLI_TAKES_LAYOUT = 1 << 4,
+    CLI_TAKES_THREADS = 1 << 5,
+    CLI_TAKES_PROGRESS = 1 << 6,
+};
 
-/* --progress; input: cli_progress_mode. */
-typedef enum { CLI_PROGRESS_AUTO, CLI_PROGRESS_ALWAYS, CLI_PROGRESS_NEVER } cli_progress_mode;
-extern const struct argp cli_progress_argp;
+/* Sections of --help, for argp_option.group. */
+enum { CLI_SECTION_INPUT = 1, CLI_SECTION_COMPUTATION, CLI_SECTION_RESULTS, CLI_SECTION_COMMON };
 
-/* --causal, --scale, --layout; input of each: struct ls_attention_options. */
-extern const struct argp cli_causal_argp;
-extern const struct argp cli_scale_argp;
-extern const struct argp cli_layout_argp;
+/* Keys: an argument that is no option, and the first of a subcommand's own options. */
+enum { CLI_ARGUMENT = 0, CLI_KEY_OWN = 512 };
 
-/* Parses the whole command line into `input`. *done becomes true if --help was asked for and
- * printed. An unknown option is answered with the nearest one. Errors: LS_EVALUE. */
-ls_status cli_options_parse(bool *done, const struct cli_world *world, const struct argp *argp,
-                            int argc, char **argv, void *input);
+struct cli_syntax {
+    const char *doc;
+    const char *arguments; /* for --help: "[A B]"; NULL: only options */
+    unsigned takes;
+    const struct argp_option *own; /* ends with {0}; NULL: none */
+    /* Takes one of `own`, or an argument, with its value. Errors: LS_EVALUE. */
+    ls_status (*set)(void *own_options, int key, const char *value);
+};
 
-/* For parsers: what argp is to be told of a status. */
-error_t cli_options_error(ls_status status);
+/* Parses the command line into `shared` and, by syntax->set, into own_options. *done becomes true
+ * if --help was asked for and printed. An unknown option is answered with the nearest one.
+ * Errors: LS_EVALUE. */
+ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct cli_world *world,
+                            const struct cli_syntax *syntax, int argc, char **argv,
+                            void *own_options);
 
-/* For parsers: an argument that is no option, where there can be none. */
-error_t cli_options_surplus(const char *argument);
+/* "unexpected argument", for an argument too many. */
+ls_status cli_options_surplus(const char *argument);
 
 #endif

@@ -1,68 +1,36 @@
-#include <stdio.h>
-#include <string.h>
-
 #include "attention/method.h"
 #include "cli/command.h"
 #include "cli/format.h"
-#include "cli/inputs.h"
 #include "cli/report.h"
 #include "cli/values.h"
 #include "tensor/dtype.h"
 
 #define MOST_RANKS 65536
 
-enum { KEY_RANKS = CLI_KEY_OWN };
-
 struct plan_options {
-    struct cli_output_options output;
-    int threads;
-    struct cli_input_options input;
-    struct ls_attention_options attention;
+    struct cli_options shared;
     int64_t ranks; /* 0: as many as run this */
 };
 
-static error_t parse_plan(int key, char *arg, struct argp_state *state)
+static ls_status set_option(void *options, int key, const char *value)
 {
-    struct plan_options *o = state->input;
+    struct plan_options *o = options;
 
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->input;
-        state->child_inputs[1] = &o->attention;
-        state->child_inputs[2] = &o->attention;
-        state->child_inputs[3] = &o->threads;
-        state->child_inputs[4] = &o->output;
-        return 0;
-    case KEY_RANKS:
-        return cli_options_error(cli_value_integer(&o->ranks, "--ranks", arg, 1, MOST_RANKS));
-    case ARGP_KEY_ARG:
-        return cli_options_surplus(arg);
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
+    (void)key;
+    return cli_value_integer(&o->ranks, "--ranks", value, 1, MOST_RANKS);
 }
 
-static const struct argp plan_argp = {
-    .options =
-        (const struct argp_option[]){
-            {.doc = "Input:", .group = 10},
-            {.doc = "What and how:", .group = 20},
-            {.doc = "Common options:", .group = 40},
-            {"ranks", KEY_RANKS, "P", 0, "Ranks to plan for; default as many as run this", 20},
-            {0},
-        },
-    .parser = parse_plan,
+static const struct cli_syntax plan_syntax = {
     .doc = "Which methods can compute an attention, and what each would send, keep in memory and "
            "compute. Nothing is computed; of files, only the headers are read.",
-    .children =
-        (const struct argp_child[]){
-            {.argp = &cli_input_argp},
-            {.argp = &cli_causal_argp},
-            {.argp = &cli_layout_argp},
-            {.argp = &cli_threads_argp},
-            {.argp = &cli_output_argp},
+    .takes = CLI_TAKES_INPUT | CLI_TAKES_MASK | CLI_TAKES_LAYOUT | CLI_TAKES_THREADS,
+    .own =
+        (const struct argp_option[]){
+            {"ranks", CLI_KEY_OWN, "P", 0, "Ranks to plan for; default as many as run this",
+             CLI_SECTION_COMPUTATION},
             {0},
         },
+    .set = set_option,
 };
 
 /* A method, and what it would take or why it cannot. */
@@ -139,16 +107,12 @@ static void report_row(const struct cli_report *report, const struct row *row, b
 static void report_head(const struct cli_report *report, const struct ls_attention_shape *n,
                         const struct plan_options *o, int p)
 {
-    cli_report_line(report, "attention", "%s queries x %s keys, %s", cli_count(n->s_q).s,
-                    cli_count(n->s_k).s, o->attention.causal ? "causal" : "full");
-    cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s, %s",
-                    cli_count(n->b).s, cli_count(n->h).s, cli_count(n->h_kv).s, cli_count(n->d).s,
-                    ls_dtype_name(n->type));
-    cli_report_line(report, "layout", "over %d rank%s x %d thread%s", p, p == 1 ? "" : "s",
-                    o->threads, o->threads == 1 ? "" : "s");
-    if (report->text) fputc('\n', report->text);
+    cli_report_task(report, n, o->shared.attention.causal);
+    cli_report_line(report, "workers", "%s", cli_workers(p, o->shared.threads).s);
+    cli_report_line(report, "", "compute, sent, messages: of all ranks; memory: of the largest");
+    cli_report_say(report, "%s", "");
     cli_report_line(report, "method", "%-10s %8s %9s %8s %9s %9s %9s", "layout", "compute", "sent",
-                    "messages", "tensors", "workspace", "a rank");
+                    "messages", "tensors", "workspace", "memory");
 }
 
 static ls_status report_plan(const struct cli_report *report, const struct plan_options *o,
@@ -159,11 +123,11 @@ static ls_status report_plan(const struct cli_report *report, const struct plan_
     json_t *list = json_array();
     struct row row;
 
-    if (ls_method_choose(&chosen, &why, shape, &o->attention, p) != LS_OK) chosen = NULL;
+    if (ls_method_choose(&chosen, &why, shape, &o->shared.attention, p) != LS_OK) chosen = NULL;
     report_head(report, shape, o, p);
     for (int i = 0; i < ls_method_count(); i++) {
         row = (struct row){.method = NULL};
-        LS_TRY(plan_row(&row, ls_method_at(i), shape, &o->attention, p));
+        LS_TRY(plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p));
         report_row(report, &row, row.method == chosen);
         json_array_append_new(list, row_json(&row));
     }
@@ -174,22 +138,21 @@ static ls_status report_plan(const struct cli_report *report, const struct plan_
     return LS_OK;
 }
 
-static ls_status plan_attend(struct cli_world *world, int argc, char **argv)
+static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char **argv)
 {
-    const struct ls_attention_options attention = LS_ATTENTION_OPTIONS;
-    struct plan_options o = {.attention = attention};
+    struct plan_options o = {.ranks = 0};
     struct cli_inputs inputs = {.order = CLI_BSHD};
     struct cli_report report;
     bool done;
     ls_status status;
 
-    LS_TRY(cli_options_parse(&done, world, &plan_argp, argc, argv, &o));
+    (void)held;
+    LS_TRY(cli_options_parse(&done, &o.shared, world, &plan_syntax, argc, argv, &o));
     if (done) return LS_OK;
-    o.attention.threads = o.threads;
     const int p = o.ranks ? (int)o.ranks : world->size;
 
-    LS_TRY_GOTO(status, cli_report_open(&report, world, &o.output), fini);
-    LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.input, false), fini);
+    LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
+    LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.shared.input, false), fini);
     LS_TRY_GOTO(status, report_plan(&report, &o, &inputs.shape, p), fini);
     status = cli_report_commit(&report, world);
 fini:
@@ -198,27 +161,12 @@ fini:
     return status;
 }
 
-static void print_help(const struct cli_world *world)
-{
-    if (world->rank == 0)
-        printf("Usage: longspan plan attend [OPTION...]\n\n"
-               "  attend  methods of attention with bytes, flops and memory\n\n"
-               "`longspan plan attend --help` lists the options.\n");
-}
-
 ls_status cli_plan(bool *held, struct cli_world *world, int argc, char **argv)
 {
-    static const char *const subjects[] = {"attend"};
-    int i;
+    static const struct cli_command subjects[] = {
+        {"attend", "methods of attention with bytes, flops and memory", plan_attend}};
+    static const struct cli_menu menu = {
+        .head = "\nPredicts from shapes alone.\n", .commands = subjects, .count = 1};
 
-    (void)held;
-    if (argc < 2) return ls_fail(LS_EVALUE, "plan what? attend; see longspan plan --help");
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_help(world);
-        return LS_OK;
-    }
-    LS_TRY(cli_value_name(&i, "command", argv[1], subjects, 1));
-    world->program = "longspan plan attend";
-    argv[1] = "longspan plan attend";
-    return plan_attend(world, argc - 1, argv + 1);
+    return cli_menu_run(held, world, &menu, argc, argv);
 }

@@ -3,8 +3,11 @@
 #ifndef LS_CLI_PROGRESS_H
 #define LS_CLI_PROGRESS_H
 
-#include "cli/options.h"
+#include <stdint.h>
+
 #include "cli/world.h"
+
+typedef enum { CLI_PROGRESS_AUTO, CLI_PROGRESS_ALWAYS, CLI_PROGRESS_NEVER } cli_progress_mode;
 
 struct cli_progress;
 

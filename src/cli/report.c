@@ -1,92 +1,47 @@
 #include "cli/report.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "cli/format.h"
 #include "comm/comm.h"
+#include "tensor/dtype.h"
 
 #define NAME_WIDTH 10
 
-static bool is_special(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-}
-
-/* mkstemp makes private files; a result is as readable as the umask says. */
-static void share(int descriptor)
-{
-    const mode_t mask = umask(0);
-
-    umask(mask);
-    (void)!fchmod(descriptor, 0666 & ~mask);
-}
-
-static ls_status open_temporary(struct cli_report *r)
-{
-    const size_t length = strlen(r->path) + sizeof(".XXXXXX");
-
-    r->temporary = malloc(length);
-    if (!r->temporary) return ls_fail(LS_ENOMEM, "no memory for a file name");
-    snprintf(r->temporary, length, "%s.XXXXXX", r->path);
-    const int descriptor = mkstemp(r->temporary);
-    if (descriptor < 0) {
-        const int error = errno;
-
-        free(r->temporary);
-        r->temporary = NULL;
-        return ls_fail(LS_EFILE, "--json: cannot create %s: %s", r->path, strerror(error));
-    }
-    share(descriptor);
-    r->file = fdopen(descriptor, "w");
-    return r->file ? LS_OK : ls_fail(LS_ENOMEM, "--json: cannot open a stream");
-}
-
-static ls_status open_json(struct cli_report *r, const char *path)
-{
-    r->path = path;
-    r->json = json_object();
-    if (!r->json) return ls_fail(LS_ENOMEM, "no memory for the JSON object");
-    if (strcmp(path, "-") == 0) {
-        r->file = stdout;
-        return LS_OK;
-    }
-    if (!is_special(path)) return open_temporary(r);
-    r->file = fopen(path, "w");
-    return r->file ? LS_OK : ls_fail(LS_EFILE, "--json: cannot open %s: %m", path);
-}
-
 ls_status cli_report_open(struct cli_report *report, const struct cli_world *world,
-                          const struct cli_output_options *options)
+                          const struct cli_options *options)
 {
+    const bool on_stdout = options->json && strcmp(options->json, "-") == 0;
     ls_status status = LS_OK;
 
-    *report = (struct cli_report){.text = NULL};
+    *report = (struct cli_report){.target = {.fd = -1, .sink = LS_NO_SINK}};
     if (world->rank == 0) {
-        const bool json_on_stdout = options->json && strcmp(options->json, "-") == 0;
-
-        if (!options->quiet) report->text = json_on_stdout ? stderr : stdout;
-        if (options->json) status = open_json(report, options->json);
+        if (!options->quiet) report->text = on_stdout ? stderr : stdout;
+        if (options->json && !on_stdout) status = ls_target_open(&report->target, options->json);
+        if (options->json && !(report->json = json_object()))
+            status = ls_fail(LS_ENOMEM, "--json: no memory for the object");
     }
     return ls_comm_agree(world->comm, status);
 }
 
-static ls_status write_json(struct cli_report *r)
+static ls_status write_json(struct cli_report *report)
 {
-    bool ok = json_dumpf(r->json, r->file, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
+    const int fd = report->target.fd;
+    char *text = json_dumps(report->json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    ls_status status = LS_OK;
 
-    ok = ok && fputc('\n', r->file) != EOF && fflush(r->file) == 0;
-    if (ok && r->temporary) ok = fsync(fileno(r->file)) == 0 && rename(r->temporary, r->path) == 0;
-    if (!ok) return ls_fail(LS_EIO, "--json: cannot write %s: %m", r->path);
-    free(r->temporary);
-    r->temporary = NULL;
-    return LS_OK;
+    if (!text) return ls_fail(LS_ENOMEM, "--json: no memory for the object");
+    if (fd < 0)
+        puts(text); /* main looks whether it arrived */
+    else if (dprintf(fd, "%s\n", text) < 0)
+        status = ls_fail(LS_EIO, "%s: cannot write: %m", report->target.path);
+    else
+        status = ls_target_publish(&report->target);
+    free(text);
+    return status;
 }
 
 ls_status cli_report_commit(struct cli_report *report, const struct cli_world *world)
@@ -96,11 +51,9 @@ ls_status cli_report_commit(struct cli_report *report, const struct cli_world *w
 
 void cli_report_fini(struct cli_report *report)
 {
-    if (report->file && report->file != stdout) fclose(report->file);
-    if (report->temporary) unlink(report->temporary);
-    free(report->temporary);
+    ls_target_close(&report->target);
     json_decref(report->json);
-    *report = (struct cli_report){.text = NULL};
+    *report = (struct cli_report){.target = {.fd = -1, .sink = LS_NO_SINK}};
 }
 
 void cli_report_line(const struct cli_report *report, const char *name, const char *format, ...)
@@ -113,6 +66,29 @@ void cli_report_line(const struct cli_report *report, const char *name, const ch
     vfprintf(report->text, format, arguments);
     va_end(arguments);
     fputc('\n', report->text);
+}
+
+void cli_report_say(const struct cli_report *report, const char *format, ...)
+{
+    va_list arguments;
+
+    if (!report->text) return;
+    va_start(arguments, format);
+    vfprintf(report->text, format, arguments);
+    va_end(arguments);
+    fputc('\n', report->text);
+}
+
+void cli_report_task(const struct cli_report *report, const struct ls_attention_shape *shape,
+                     bool causal)
+{
+    cli_report_line(report, "attention", "%s x %s, %s%s",
+                    cli_counted(shape->s_q, "query", "queries").s,
+                    cli_counted(shape->s_k, "key", "keys").s, causal ? "causal" : "full",
+                    causal && shape->s_q != shape->s_k ? " (aligned at the end)" : "");
+    cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s, %s",
+                    cli_count(shape->b).s, cli_count(shape->h).s, cli_count(shape->h_kv).s,
+                    cli_count(shape->d).s, ls_dtype_name(shape->type));
 }
 
 json_t *cli_json_real(double value)

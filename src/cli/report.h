@@ -7,30 +7,36 @@
 #include <stdio.h>
 
 #include "cli/options.h"
-#include "cli/world.h"
+#include "tensor/target.h"
 
 struct cli_report {
-    FILE *text;   /* NULL: print none */
-    json_t *json; /* the object; NULL: none was asked for */
-    const char *path;
-    char *temporary; /* where the JSON is written first; NULL: straight to path */
-    FILE *file;
+    FILE *text;              /* NULL: print none */
+    json_t *json;            /* the object; NULL: none was asked for */
+    struct ls_target target; /* its file; fd -1: standard output */
 };
 
-/* Opens the JSON file, so that a folder that cannot be written is known before anything is
- * computed. Agreed by all ranks. Errors: LS_EFILE, LS_ENOMEM. */
+/* Makes the JSON's temporary file, so that a folder that cannot be written is known before anything
+ * is computed. Agreed by all ranks. Errors: LS_EFILE, LS_EIO, LS_ENOMEM. */
 ls_status cli_report_open(struct cli_report *report, const struct cli_world *world,
-                          const struct cli_output_options *options);
+                          const struct cli_options *options);
 
 /* Writes the JSON: it appears whole or not at all. Agreed by all ranks. Errors: LS_EIO. */
 ls_status cli_report_commit(struct cli_report *report, const struct cli_world *world);
 
-/* Frees everything; removes a file that was not committed. */
+/* Removes a file that was not committed. */
 void cli_report_fini(struct cli_report *report);
 
 /* "name        text" on a line; an empty name continues the one before. */
 void cli_report_line(const struct cli_report *report, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* A line without a name. */
+void cli_report_say(const struct cli_report *report, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Lines on what is computed. */
+void cli_report_task(const struct cli_report *report, const struct ls_attention_shape *shape,
+                     bool causal);
 
 /* A number as JSON can say it: null if it is not finite. */
 json_t *cli_json_real(double value);

@@ -34,13 +34,13 @@ ls_status cli_value_integer(int64_t *out, const char *option, const char *text, 
     return LS_OK;
 }
 
-ls_status cli_value_real(double *out, const char *option, const char *text)
+ls_status cli_value_float(float *out, const char *option, const char *text)
 {
     char *end;
 
-    *out = strtod(text, &end);
+    *out = strtof(text, &end);
     if (end == text || *end != '\0' || !isfinite(*out))
-        return ls_fail(LS_EVALUE, "%s: '%s' is not a number", option, text);
+        return ls_fail(LS_EVALUE, "%s: '%s' is not a finite number", option, text);
     return LS_OK;
 }
 
@@ -97,7 +97,7 @@ ls_status cli_value_name(int *out, const char *option, const char *text, const c
 ls_status cli_value_dtype(ls_dtype *out, const char *option, const char *text)
 {
     static const char *const names[] = {"bf16", "f16", "f32"};
-    int i;
+    int i = 0;
 
     LS_TRY(cli_value_name(&i, option, text, names, 3));
     return ls_dtype_find(out, names[i]);

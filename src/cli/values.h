@@ -11,8 +11,8 @@
 ls_status cli_value_integer(int64_t *out, const char *option, const char *text, int64_t least,
                             int64_t most);
 
-/* A finite number. */
-ls_status cli_value_real(double *out, const char *option, const char *text);
+/* A finite number that a float can hold. */
+ls_status cli_value_float(float *out, const char *option, const char *text);
 
 /* At least `fewest` and at most `room` whole numbers of [least, most], separated by commas. */
 ls_status cli_value_list(int64_t *out, int *count, const char *option, const char *text, int fewest,

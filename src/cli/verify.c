@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -359,19 +360,22 @@ void cli_verify_report(const struct cli_report *report, const struct cli_verdict
 {
     const struct ls_verdict *x = &v->verdict;
     const int64_t *worst = v->errors.worst;
+    char where[128] = "no element errs";
 
+    if (worst[0] >= 0)
+        snprintf(where, sizeof(where),
+                 "worst at batch %" PRId64 ", position %" PRId64 ", head %" PRId64
+                 ", element %" PRId64,
+                 worst[0], worst[1], worst[2], worst[3]);
     cli_report_value(report, "verify", verdict_json(v));
     cli_report_line(report, "errors", "o    rel    %-9.3g limit %.3g (contract of %s)", x->rel_o,
                     x->rel_o_limit, ls_dtype_name(v->contract));
-    cli_report_line(report, "",
-                    "o    units  %-9.3g limit 1, worst at batch %" PRId64 ", position %" PRId64
-                    ", head %" PRId64 ", element %" PRId64,
-                    x->max_units, worst[0], worst[1], worst[2], worst[3]);
+    cli_report_line(report, "", "o    units  %-9.3g limit 1, %s", x->max_units, where);
     if (v->has_lse)
-        cli_report_line(report, "", "lse  abs    %-9.3g relative to max(1, |lse|) %.3g, limit %.3g",
-                        x->abs_lse, x->max_lse, x->lse_limit);
-    if (!report->text) return;
-    fprintf(report->text, "verified: %s, %s rows against the double-precision oracle%s\n",
-            x->ok ? "ok" : "FAILED", cli_count(v->errors.rows).s,
-            v->has_lse ? "" : " (no lse to judge)");
+        cli_report_line(report, "", "lse  rel    %-9.3g limit %.3g, relative to max(1, |lse|)",
+                        x->max_lse, x->lse_limit);
+    if (v->has_lse) cli_report_line(report, "", "lse  abs    %.3g", x->abs_lse);
+    cli_report_say(report, "verified: %s, %s against the double-precision oracle%s",
+                   x->ok ? "ok" : "FAILED", cli_counted(v->errors.rows, "row", "rows").s,
+                   v->has_lse ? "" : " (no lse to judge)");
 }

@@ -10,8 +10,8 @@
 struct cli_world {
     struct ls_comm *comm;
     int rank, size;
-    bool mpi;            /* MPI was initialised and must be finalised */
-    const char *program; /* "longspan attend": heads every message */
+    bool mpi;         /* MPI was initialised and must be finalised */
+    char program[64]; /* "longspan attend": heads every message */
 };
 
 /* Starts MPI if a launcher (mpirun, srun) started this process; a process on its own does

@@ -110,7 +110,8 @@ void ls_errors_add_row(struct ls_errors *errors, ls_dtype storage, const double 
                             empty ? 0 : exact->spread[e] / square(exact->l));
     }
     errors->row2 = fmax(errors->row2, row2);
-    errors->kappa = fmax(errors->kappa, exact->kappa);
+    /* a row of infinite scores is NaN, which nothing but NaN matches; limits are for the others */
+    if (isfinite(exact->kappa)) errors->kappa = fmax(errors->kappa, exact->kappa);
     errors->rows++;
 }
 

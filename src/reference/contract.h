@@ -21,7 +21,7 @@ struct ls_errors {
     double max_units; /* largest error / element-wise bound */
     double max_lse;   /* largest lse error / max(1, |lse|) */
     double abs_lse;   /* largest |lse - exact| */
-    double kappa;     /* largest of the rows */
+    double kappa;     /* largest of the rows where it is finite */
     int64_t rows;
     int64_t worst[4]; /* b, position, head, element of max_units; all -1 if no element errs */
 };

@@ -114,8 +114,8 @@ static ls_status create_temporary(struct ls_target *out, const char *folder, mod
 
 static ls_status create_beside(struct ls_target *out)
 {
-    const char *const name = last_part(out->path);
-    char *const folder = strndup(out->path, (size_t)(name - out->path));
+    const size_t length = (size_t)(last_part(out->path) - out->path);
+    char *const folder = strndup(out->path, length > 1 ? length - 1 : 1); /* "/" stays */
 
     if (folder == NULL) return ls_fail(LS_ENOMEM, "%s: no memory for its name", out->path);
     const ls_status status = create_temporary(out, folder, 0666);

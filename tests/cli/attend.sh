@@ -42,6 +42,12 @@ holds "--json -: the text goes to standard error" grep -q '^verified: ok' stderr
 longspan attend $random --quiet --repeat 3
 holds "--quiet" silent
 
+# shellcheck disable=SC2086
+longspan attend $random --method auto --layout auto
+holds "--method auto and --layout auto are the defaults" stdout_has '^method +local'
+longspan attend --random 1,1,1,4,1,16 --verify
+holds "one key: no element errs" stdout_has 'no element errs'
+
 for dtype in f32 f16; do
     # shellcheck disable=SC2086
     longspan attend $random --dtype $dtype --verify --out out/$dtype.safetensors
@@ -129,7 +135,7 @@ holds "check: finds that the mask was forgotten" found_wrong
 longspan attend --input bshd.safetensors --causal --out out/again.safetensors
 holds "an existing file is replaced" cmp out/bshd.safetensors out/again.safetensors
 mkfifo pipe
-cat pipe >through-pipe &
+timeout 60 cat pipe >through-pipe & # opening a pipe that nobody writes would wait for ever
 longspan attend --input bshd.safetensors --causal --out pipe
 wait
 holds "a pipe is written" cmp out/bshd.safetensors through-pipe

@@ -238,7 +238,10 @@ bad_option "unknown method" "rinq.*ring" --method rinq
 bad_option "unknown layout" "zigzug.*zigzag" --layout zigzug
 bad_option "unknown type" "bf61.*bf16" --dtype bf61
 bad_option "option without its value" "--method" --method
+bad_option "value of an option without one" "--causal takes no value" --causal=yes
+bad_option "the beginning of two options" "--o can mean --order or --out" --o x
 bad_option "value that is no number" "x7" --repeat x7
+bad_option "scale beyond a float" "--scale: '1e300'" --scale 1e300
 bad_option "no threads" "0" --threads 0
 bad_option "surplus argument" "surplus" surplus
 bad_option "two inputs" "--input" --input good.npy
@@ -262,6 +265,8 @@ bad_everywhere "--out in a missing folder" 2 "none/o.safetensors" \
     attend $long --out "$work/out/none/o.safetensors"
 # shellcheck disable=SC2086
 bad "--json in a missing folder" 2 "none/o.json" attend $long --json "$work/out/none/o.json"
+# shellcheck disable=SC2086
+bad "--json names no file" 2 "names no file" attend $long --json ""
 # shellcheck disable=SC2086
 bad "--out is a folder" 2 "$work/out" attend $long --out "$work/out"
 

@@ -177,3 +177,39 @@ Test(contract, what_is_no_number_must_be_the_same_in_both)
     cr_expect_not(judge_row(&row, 3, NAN, 2).ok);
     cr_expect_not(judge_row(&row, INFINITY, 3, 2).ok);
 }
+
+/* One row with an infinite score, one without: the first must be NaN and leaves the limits of the
+ * second alone. */
+Test(contract, an_infinite_input_does_not_lift_the_limits)
+{
+    static const struct {
+        double o, lse; /* of the first row */
+        double error;  /* of the second row's lse */
+        bool ok;
+    } cases[] = {
+        {NAN, NAN, 0, true},
+        {NAN, NAN, 1e-3, false},
+        {0, NAN, 0, false},
+        {NAN, 0, 0, false},
+    };
+    const double q = 1, k[2] = {INFINITY, 1}, v = 1;
+
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const double o[2] = {cases[c].o, 1}, lse[2] = {cases[c].lse, 1 + cases[c].error};
+        struct ls_verdict verdict;
+        struct ls_errors errors;
+
+        ls_errors_init(&errors);
+        for (int i = 0; i < 2; i++) {
+            struct ls_reference_row row;
+
+            ls_reference_row_init(&row);
+            ls_reference_row_add(&row, &q, &k[i], 1, &v, 1, 1, 1, 1);
+            ls_errors_add_row(&errors, LS_F32, &o[i], lse[i], &row, 1, (const int64_t[]){0, i, 0});
+        }
+        ls_errors_judge(&verdict, &errors, LS_F32, 1);
+        cr_expect_eq(verdict.ok, cases[c].ok, "case %zu", c);
+        cr_expect(isfinite(verdict.lse_limit), "case %zu: limit %g", c, verdict.lse_limit);
+        cr_expect(isfinite(verdict.rel_o_limit), "case %zu: limit %g", c, verdict.rel_o_limit);
+    }
+}
