@@ -1,10 +1,12 @@
 #!/bin/sh
 # Log compiler of the MPI tests: runs every test of a Criterion program by itself under the MPI
 # launcher (MPI can be initialised once per launched process only, and Criterion starts one process
-# a test), once for each number of ranks in LS_TEST_NP, and prints the results as TAP.
+# a test), once for each number of ranks in LS_TEST_NP (a test may read it, too), and prints the
+# results as TAP.
 # MPIEXEC and MPIEXEC_FLAGS name the launcher; LS_TEST_TIMEOUT is seconds a test may take.
 set -u
 program=$1
+export LS_TEST_NP="${LS_TEST_NP-1 2 3 4 5 8}"
 
 if [ -z "${MPIEXEC-}" ]; then
     echo "1..0 # SKIP no MPI launcher was found by configure"
@@ -25,7 +27,7 @@ trap 'rm -f "$output"' EXIT
 count=0
 failed=0
 for test in $tests; do
-    for np in ${LS_TEST_NP-1 2 3}; do
+    for np in $LS_TEST_NP; do
         count=$((count + 1))
         # shellcheck disable=SC2086 # the flags are several words
         if timeout -k 10 "${LS_TEST_TIMEOUT-120}" "$MPIEXEC" ${MPIEXEC_FLAGS-} -n "$np" \

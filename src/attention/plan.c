@@ -53,6 +53,14 @@ ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call c
     return ls_attention_kernel_attend(&plan->result, &plan->problem.device, plan->kernel, &call);
 }
 
+static int method_number(const struct ls_method *method)
+{
+    int i = 0;
+
+    while (ls_method_at(i) != method) i++;
+    return i;
+}
+
 /* Every rank must have asked for the same. */
 static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
                                const struct ls_method *method)
@@ -61,18 +69,19 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
     const struct {
         const char *name;
         double value;
+        bool number; /* that says something to a reader */
     } fields[] = {
-        {"batch", (double)s->b},
-        {"heads", (double)s->h},
-        {"kv heads", (double)s->h_kv},
-        {"query length", (double)s->s_q},
-        {"key length", (double)s->s_k},
-        {"head dim", (double)s->d},
-        {"type", (double)s->type},
-        {"causal", p->causal},
-        {"scale", p->scale},
-        {"layout", (double)p->q_layout.kind},
-        {"method", method->name[0]},
+        {"batch", (double)s->b, true},
+        {"heads", (double)s->h, true},
+        {"key/value heads", (double)s->h_kv, true},
+        {"query length", (double)s->s_q, true},
+        {"key length", (double)s->s_k, true},
+        {"head dim", (double)s->d, true},
+        {"scale", p->scale, true},
+        {"type", (double)s->type, false},
+        {"mask", p->causal, false},
+        {"layout", (double)p->q_layout.kind, false},
+        {"method", method_number(method), false},
     };
     enum { FIELDS = sizeof fields / sizeof *fields };
     double least[FIELDS], most[FIELDS];
@@ -80,24 +89,44 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
     for (int i = 0; i < FIELDS; i++) least[i] = most[i] = fields[i].value;
     LS_TRY(ls_comm_reduce(least, comm, FIELDS, LS_REDUCE_MIN));
     LS_TRY(ls_comm_reduce(most, comm, FIELDS, LS_REDUCE_MAX));
-    for (int i = 0; i < FIELDS; i++)
-        if (least[i] != most[i])
-            return ls_fail(LS_ESHAPE, "ranks disagree about the %s: from %g to %g", fields[i].name,
-                           least[i], most[i]);
+    for (int i = 0; i < FIELDS; i++) {
+        if (least[i] == most[i]) continue;
+        if (!fields[i].number)
+            return ls_fail(LS_ESHAPE, "ranks disagree about the %s", fields[i].name);
+        return ls_fail(LS_ESHAPE, "ranks disagree about the %s: from %g to %g", fields[i].name,
+                       least[i], most[i]);
+    }
+    return LS_OK;
+}
+
+/* A caller built against an older header has a shorter struct; what it lacks is zero. */
+static ls_status read_options(struct ls_attention_options *out,
+                              const struct ls_attention_options *in)
+{
+    if (in->size < offsetof(struct ls_attention_options, threads) || in->size > sizeof *out)
+        return ls_fail(LS_EVALUE,
+                       "options of %zu bytes, this library knows %zu: start from "
+                       "LS_ATTENTION_OPTIONS",
+                       in->size, sizeof *out);
+    *out = (struct ls_attention_options)LS_ATTENTION_OPTIONS;
+    memcpy(out, in, in->size);
     return LS_OK;
 }
 
 static ls_status choose_method(struct ls_attention_plan *plan,
                                const struct ls_attention_shape *shape,
-                               const struct ls_attention_options *options, int p)
+                               const struct ls_attention_options *given, int p)
 {
-    if (options->method) {
-        LS_TRY(ls_method_find(&plan->method, options->method));
+    struct ls_attention_options options;
+
+    LS_TRY(read_options(&options, given));
+    if (options.method) {
+        LS_TRY(ls_method_find(&plan->method, options.method));
         plan->why = "asked for";
     } else {
-        LS_TRY(ls_method_choose(&plan->method, &plan->why, shape, options, p));
+        LS_TRY(ls_method_choose(&plan->method, &plan->why, shape, &options, p));
     }
-    LS_TRY(ls_problem_init(&plan->problem, shape, options, p, plan->method));
+    LS_TRY(ls_problem_init(&plan->problem, shape, &options, p, plan->method));
 
     const char *reason = plan->method->fits(&plan->problem);
     if (reason) return ls_fail(LS_EFIT, "method %s cannot do this: %s", plan->method->name, reason);
@@ -201,7 +230,9 @@ ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
     LS_TRY(ls_comm_agree(plan->comm, check_call(plan, &call)));
     memset(&plan->result, 0, sizeof plan->result);
     ls_comm_reset_counters(plan->comm);
-    return ls_comm_agree(plan->comm, plan->method->forward(plan, &call));
+    const ls_status status = plan->method->forward(plan, &call);
+    if (status == LS_ECOMM) return status; /* nobody can be asked any more */
+    return ls_comm_agree(plan->comm, status);
 }
 
 void ls_attention_plan_describe(struct ls_attention_report *out,

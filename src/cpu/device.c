@@ -30,7 +30,8 @@ static ls_status thread_rate(double *gflops, ls_dtype type, int m, int n, int k,
     struct gemm *gemm;
     double best = 0;
 
-    LS_TRY(gemm_create(&gemm, type, m, n, k, false));
+    LS_TRY(gemm_create(&gemm, type,
+                       &(struct gemm_shape){.m = m, .n = n, .k = k, .a_stride = k, .b_stride = n}));
     ls_status status = LS_OK;
     if (gemm_packed_bytes(gemm) > packed_bytes(type, k, n))
         status = ls_fail(LS_EINTERNAL, "oneDNN packs %d x %d into %zu bytes", k, n,

@@ -128,12 +128,14 @@ static ls_status make_product(struct gemm *g, const md_t *a, const md_t *b, cons
     return LS_OK;
 }
 
-static ls_status make_gemm(struct gemm *g, ls_dtype type, int m, int n, int k, bool transposed)
+static ls_status make_gemm(struct gemm *g, ls_dtype type, const struct gemm_shape *shape)
 {
+    const int m = shape->m, n = shape->n, k = shape->k;
     const dnnl_data_type_t in = type == LS_BF16 ? dnnl_bf16 : dnnl_f32;
     const dnnl_dims_t a_dims = {m, k}, b_dims = {k, n}, c_dims = {m, n};
-    const dnnl_dims_t a_strides = {k, 1}, c_strides = {n, 1};
-    const dnnl_dims_t b_strides = {transposed ? 1 : n, transposed ? k : 1};
+    const dnnl_dims_t a_strides = {shape->a_stride, 1}, c_strides = {n, 1};
+    const dnnl_dims_t b_strides = {shape->transposed ? 1 : shape->b_stride,
+                                   shape->transposed ? shape->b_stride : 1};
     md_t a, b, c, plain;
 
     TRY_DNNL(dnnl_engine_create(&g->engine, dnnl_cpu, 0));
@@ -150,12 +152,14 @@ static ls_status make_gemm(struct gemm *g, ls_dtype type, int m, int n, int k, b
     return status;
 }
 
-ls_status gemm_create(struct gemm **out, ls_dtype type, int m, int n, int k, bool transposed)
+ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape)
 {
     struct gemm *g = calloc(1, sizeof *g);
 
-    if (!g) return ls_fail(LS_ENOMEM, "product of %d x %d x %d: out of memory", m, n, k);
-    const ls_status status = make_gemm(g, type, m, n, k, transposed);
+    if (!g)
+        return ls_fail(LS_ENOMEM, "product of %d x %d x %d: out of memory", shape->m, shape->n,
+                       shape->k);
+    const ls_status status = make_gemm(g, type, shape);
     if (status != LS_OK) {
         gemm_destroy(g);
         return status;

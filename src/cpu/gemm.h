@@ -15,12 +15,20 @@ void gemm_limit_isa(ls_isa isa);
 /* True if products of this type run natively (bf16 needs AVX512_BF16, f16 has none). */
 bool gemm_has_type(ls_isa isa, ls_dtype type);
 
-/* One thread's product of A [m, k] and B [k, n], both contiguous. Not to be shared by threads. */
+/* One thread's product of A [m, k] and B [k, n] into a contiguous C. Not to be shared by threads.
+ */
 struct gemm;
 
-/* transposed: B is handed to gemm_pack as [n, k]. To be called where OpenMP gives one thread.
- * Errors: LS_EINTERNAL with oneDNN's status. The caller destroys it. */
-ls_status gemm_create(struct gemm **out, ls_dtype type, int m, int n, int k, bool transposed);
+struct gemm_shape {
+    int m, n, k;
+    int a_stride;    /* elements between rows of A */
+    int b_stride;    /* and of B as it is handed to gemm_pack */
+    bool transposed; /* which is then [n, k] */
+};
+
+/* To be called where OpenMP gives one thread. Errors: LS_EINTERNAL with oneDNN's status. The caller
+ * destroys it. */
+ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape);
 void gemm_destroy(struct gemm *gemm);
 
 /* Bytes of a packed B; the same for every m. */

@@ -13,6 +13,7 @@
 #define STRIP 64
 #define BLOCK_ROWS 12
 #define PANEL 32 /* columns: two vectors */
+#define SCORE_PART 64
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 
 struct avx512_worker {
@@ -74,11 +75,11 @@ static ls_status pack_v(void *packed, void *worker, const void *raw)
     return LS_OK;
 }
 
-/* out [rows][32] = left [rows][depth] x panel [depth][32]; `rows` is a constant where this is
- * inlined, so that the sums stay in registers. */
+/* out [rows][32] = left [rows][depth] x panel [depth][32], or added to it; `rows` is a constant
+ * where this is inlined, so that the sums stay in registers. */
 TARGET_AVX512 static inline __attribute__((always_inline)) void
 multiply_block(float *out, int out_stride, const float *left, int left_stride, const float *panel,
-               int depth, int rows)
+               int depth, bool add, int rows)
 {
     __m512 sum[BLOCK_ROWS][2];
 
@@ -96,36 +97,51 @@ multiply_block(float *out, int out_stride, const float *left, int left_stride, c
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
-        _mm512_storeu_ps(out + r * out_stride, sum[r][0]);
-        _mm512_storeu_ps(out + r * out_stride + 16, sum[r][1]);
+        float *to = out + r * out_stride;
+
+        if (add) {
+            sum[r][0] = _mm512_add_ps(_mm512_loadu_ps(to), sum[r][0]);
+            sum[r][1] = _mm512_add_ps(_mm512_loadu_ps(to + 16), sum[r][1]);
+        }
+        _mm512_storeu_ps(to, sum[r][0]);
+        _mm512_storeu_ps(to + 16, sum[r][1]);
     }
 }
 
 /* The same for any number of rows; a row's sum does not depend on the others. */
 TARGET_AVX512 static void multiply_panel(float *out, int out_stride, const float *left,
-                                         int left_stride, const float *panel, int depth, int rows)
+                                         int left_stride, const float *panel, int depth, bool add,
+                                         int rows)
 {
     int r = 0;
 
     for (; r + BLOCK_ROWS <= rows; r += BLOCK_ROWS)
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, BLOCK_ROWS);
+                       depth, add, BLOCK_ROWS);
     for (; r + 4 <= rows; r += 4)
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, 4);
+                       depth, add, 4);
     for (; r < rows; r++)
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, 1);
+                       depth, add, 1);
 }
 
+/* A score is a sum of up to 256 products: taken in parts of 64, it stays within the contract also
+ * where it is the whole of lse (one key). */
 static ls_status scores(float *out, void *worker, const void *q, const void *packed_k, int rows,
                         int keys)
 {
     const int d_pad = ((struct avx512_worker *)worker)->d_pad;
     const float *panel = packed_k;
 
-    for (int key = 0; key < keys; key += PANEL, panel += d_pad * PANEL)
-        multiply_panel(out + key, LS_LEAF, q, d_pad, panel, d_pad, rows);
+    for (int key = 0; key < keys; key += PANEL, panel += d_pad * PANEL) {
+        for (int part = 0; part < d_pad; part += SCORE_PART) {
+            const int depth = d_pad - part < SCORE_PART ? d_pad - part : SCORE_PART;
+
+            multiply_panel(out + key, LS_LEAF, (const float *)q + part, d_pad, panel + part * PANEL,
+                           depth, part > 0, rows);
+        }
+    }
     return LS_OK;
 }
 
@@ -136,7 +152,7 @@ static ls_status output(float *acc, void *worker, const void *p, const void *pac
     const float *panel = packed_v;
 
     for (int column = 0; column < d_pad; column += PANEL, panel += LS_LEAF * PANEL)
-        multiply_panel(acc + column, d_pad, p, LS_LEAF, panel, keys, rows);
+        multiply_panel(acc + column, d_pad, p, LS_LEAF, panel, keys, false, rows);
     return LS_OK;
 }
 

@@ -4,23 +4,33 @@
 #include "base/status.h"
 #include "cpu/gemm.h"
 #include "cpu/products.h"
+#include "longspan/attention.h"
 
 #define STRIP 64     /* scores of a strip stay in the second-level cache */
 #define LOW_STRIP 16 /* for the few rows of a decoding step */
 
+/* A score is a sum of up to 256 products: taken in parts of 64, f32 stays within the contract also
+ * where it is the whole of lse (one key). bf16, whose contract is wider, takes it as one. */
+#define SCORE_PART 64
+#define MOST_PARTS (LS_MAX_HEAD_DIM / SCORE_PART)
+
 struct strip_products {
-    struct gemm *scores, *output; /* [height, d] x [d, 256] and [height, 256] x [256, d] */
+    struct gemm *scores[MOST_PARTS]; /* [height, part of d] x [part of d, 256] */
+    struct gemm *output;             /* [height, 256] x [256, d] */
 };
 
 struct onednn_worker {
+    ls_dtype type;
+    int d_pad, part; /* head dimensions, and those of a part */
     struct strip_products full, low;
     void *scratch;
+    float *part_scores; /* [STRIP][LS_LEAF] */
 };
 
 static size_t scratch_bytes(int d_pad)
 {
     (void)d_pad;
-    return GEMM_SCRATCH;
+    return GEMM_SCRATCH + (size_t)STRIP * LS_LEAF * sizeof(float);
 }
 
 /* oneDNN pads columns to blocks of at most 64. */
@@ -49,35 +59,58 @@ static ls_status check_packed(const struct gemm *gemm, ls_dtype type, int d_pad)
     return LS_OK;
 }
 
-static ls_status create_products(struct strip_products *out, ls_dtype type, int d_pad, int height)
+static ls_status create_products(struct strip_products *out, const struct onednn_worker *w,
+                                 int height)
 {
-    LS_TRY(gemm_create(&out->scores, type, height, LS_LEAF, d_pad, true));
-    LS_TRY(gemm_create(&out->output, type, height, d_pad, LS_LEAF, false));
-    LS_TRY(check_packed(out->scores, type, d_pad));
-    return check_packed(out->output, type, d_pad);
+    for (int first = 0; first < w->d_pad; first += w->part) {
+        const int left = w->d_pad - first, depth = left < w->part ? left : w->part;
+        struct gemm **scores = &out->scores[first / w->part];
+
+        LS_TRY(gemm_create(scores, w->type,
+                           &(struct gemm_shape){.m = height,
+                                                .n = LS_LEAF,
+                                                .k = depth,
+                                                .a_stride = w->d_pad,
+                                                .b_stride = w->d_pad,
+                                                .transposed = true}));
+        LS_TRY(check_packed(*scores, w->type, depth));
+    }
+    LS_TRY(gemm_create(
+        &out->output, w->type,
+        &(struct gemm_shape){
+            .m = height, .n = w->d_pad, .k = LS_LEAF, .a_stride = LS_LEAF, .b_stride = w->d_pad}));
+    return check_packed(out->output, w->type, w->d_pad);
+}
+
+static void destroy_products(struct strip_products *products)
+{
+    gemm_destroy(products->output);
+    for (int i = 0; i < MOST_PARTS; i++) gemm_destroy(products->scores[i]);
 }
 
 static void destroy(void *worker)
 {
     struct onednn_worker *w = worker;
 
-    gemm_destroy(w->low.output);
-    gemm_destroy(w->low.scores);
-    gemm_destroy(w->full.output);
-    gemm_destroy(w->full.scores);
+    destroy_products(&w->low);
+    destroy_products(&w->full);
     free(w);
 }
 
-static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch, ls_dtype type)
+static ls_status create(void **out, ls_isa isa, int d_pad, char *scratch, ls_dtype type)
 {
     struct onednn_worker *w = calloc(1, sizeof *w);
     ls_status status;
 
     if (!w) return ls_fail(LS_ENOMEM, "attention kernel: out of memory");
+    w->type = type;
+    w->d_pad = d_pad;
+    w->part = type == LS_F32 ? SCORE_PART : d_pad;
     w->scratch = scratch;
+    w->part_scores = (float *)(void *)(scratch + GEMM_SCRATCH);
     gemm_limit_isa(isa);
-    LS_TRY_GOTO(status, create_products(&w->full, type, d_pad, STRIP), free_worker);
-    LS_TRY_GOTO(status, create_products(&w->low, type, d_pad, LOW_STRIP), free_worker);
+    LS_TRY_GOTO(status, create_products(&w->full, w, STRIP), free_worker);
+    LS_TRY_GOTO(status, create_products(&w->low, w, LOW_STRIP), free_worker);
     *out = w;
     return LS_OK;
 free_worker:
@@ -95,9 +128,25 @@ static ls_status create_bf16(void **out, ls_isa isa, int d_pad, void *scratch)
     return create(out, isa, d_pad, scratch, LS_BF16);
 }
 
+/* Where a part begins, in rows of operands and in packed keys. */
+static size_t part_offset(const struct onednn_worker *w, int first)
+{
+    return (size_t)first * (size_t)ls_dtype_size(w->type);
+}
+
+static size_t packed_offset(const struct onednn_worker *w, int first)
+{
+    return (size_t)first / (size_t)w->part * packed_bytes(w->part, w->type);
+}
+
 static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    return gemm_pack(packed, ((struct onednn_worker *)worker)->full.scores, raw);
+    const struct onednn_worker *w = worker;
+
+    for (int first = 0; first < w->d_pad; first += w->part)
+        LS_TRY(gemm_pack((char *)packed + packed_offset(w, first), w->full.scores[first / w->part],
+                         (const char *)raw + part_offset(w, first)));
+    return LS_OK;
 }
 
 static ls_status pack_v(void *packed, void *worker, const void *raw)
@@ -113,10 +162,18 @@ static const struct strip_products *of_height(const struct onednn_worker *w, int
 static ls_status scores(float *out, void *worker, const void *q, const void *packed_k, int rows,
                         int keys)
 {
-    struct onednn_worker *w = worker;
+    const struct onednn_worker *w = worker;
+    struct gemm *const *products = of_height(w, rows)->scores;
 
     (void)keys; /* the shapes of primitives are fixed */
-    return gemm_run(out, of_height(w, rows)->scores, q, packed_k, w->scratch);
+    LS_TRY(gemm_run(out, products[0], q, packed_k, w->scratch));
+    for (int first = w->part; first < w->d_pad; first += w->part) {
+        LS_TRY(gemm_run(w->part_scores, products[first / w->part],
+                        (const char *)q + part_offset(w, first),
+                        (const char *)packed_k + packed_offset(w, first), w->scratch));
+        for (int i = 0; i < rows * LS_LEAF; i++) out[i] += w->part_scores[i];
+    }
+    return LS_OK;
 }
 
 static ls_status output(float *acc, void *worker, const void *p, const void *packed_v, int rows,

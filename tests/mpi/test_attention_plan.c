@@ -1,0 +1,373 @@
+/* Plans over several ranks: what they cost, that they can be used again and side by side, and that
+ * all ranks leave a failure in the same way. */
+#include "attention.h"
+
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+MPI_SUITE(attention_plan);
+
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+static const char *const methods[] = {"local", "ring", "allgather"};
+
+static bool fits(const char *method)
+{
+    return size == 1 || strcmp(method, "local") != 0;
+}
+
+/* ---- cost */
+
+static double over_ranks(double value, ls_reduction how)
+{
+    MPI_CHECK_OK(ls_comm_reduce(&value, world, 1, how));
+    return value;
+}
+
+static void check_memory(const struct job *job, const struct ls_cost *cost, const size_t before[])
+{
+    const double workspace = (double)(ls_ledger_live(LS_TAG_WORKSPACE) - before[0]);
+    const double comm = (double)(ls_ledger_live(LS_TAG_COMM) - before[1]);
+    const double most_workspace = over_ranks(workspace, LS_REDUCE_MAX);
+    const double most_comm = over_ranks(comm, LS_REDUCE_MAX);
+
+    MPI_CHECK(most_workspace == (double)cost->workspace_bytes,
+              "%s: workspace %.0f, predicted %zu bytes", job_text(job), most_workspace,
+              cost->workspace_bytes);
+    MPI_CHECK(most_comm == (double)cost->comm_bytes, "%s: comm %.0f, predicted %zu bytes",
+              job_text(job), most_comm, cost->comm_bytes);
+}
+
+static void check_work(const struct job *job, const struct ls_cost *cost)
+{
+    struct ls_attention_report report;
+
+    ls_attention_plan_describe(&report, job->plan);
+    const double tiles = over_ranks((double)report.tiles_computed, LS_REDUCE_SUM);
+    const double bytes = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
+
+    MPI_CHECK(cost->tiles == ls_attention_tiles(&job->shape, job->options.causal),
+              "%s: predicts %ld tiles", job_text(job), (long)cost->tiles);
+    MPI_CHECK(tiles == (double)cost->tiles, "%s: %.0f tiles, predicted %ld", job_text(job), tiles,
+              (long)cost->tiles);
+    MPI_CHECK(bytes == (double)cost->bytes_sent, "%s: %.0f bytes sent, predicted %ld",
+              job_text(job), bytes, (long)cost->bytes_sent);
+    MPI_CHECK(size > 1 || bytes == 0, "%s: one rank sent %.0f bytes", job_text(job), bytes);
+    MPI_CHECK(strcmp(report.method, job->options.method) == 0, "%s", report.method);
+}
+
+static void check_cost(struct job *job)
+{
+    const size_t before[] = {ls_ledger_live(LS_TAG_WORKSPACE), ls_ledger_live(LS_TAG_COMM)};
+    struct ls_cost cost;
+
+    job_create_plan(job, world);
+    job->plan->method->cost(&cost, &job->plan->problem);
+    check_memory(job, &cost, before);
+    ls_ledger_reset_peaks();
+    job_run(job);
+    job_run(job); /* counts begin anew with each execution */
+    MPI_CHECK(ls_ledger_peak_total() == ls_ledger_live_total(),
+              "%s: the execution allocated %zu bytes", job_text(job),
+              ls_ledger_peak_total() - ls_ledger_live_total());
+    check_work(job, &cost);
+    job_destroy_plan(job);
+    MPI_CHECK(ls_ledger_live(LS_TAG_WORKSPACE) == before[0] &&
+                  ls_ledger_live(LS_TAG_COMM) == before[1],
+              "%s: the plan left memory behind", job_text(job));
+}
+
+Test(attention_plan, costs_what_it_predicts)
+{
+    static const struct ls_attention_shape shapes[] = {
+        {1, 1, 1, 1, 1, 16, LS_F32},      {1, 1, 1, 3001, 3001, 16, LS_BF16},
+        {2, 6, 2, 520, 900, 24, LS_BF16}, {1, 4, 4, 1000, 300, 77, LS_F16},
+        {1, 2, 1, 1, 3000, 64, LS_BF16},  {1, 3, 1, 1281, 2100, 32, LS_F32},
+    };
+
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        struct job job = {.shape = shapes[i], .options = LS_ATTENTION_OPTIONS};
+
+        job_create_whole(&job, i);
+        for (int k = 0; k < 2 * 3 * 3; k++) {
+            job.options.causal = k % 2 == 1;
+            job.options.method = methods[k / 2 % 3];
+            job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + k / 6);
+            job.options.threads = 1 + k / 6;
+            if (fits(job.options.method)) check_cost(&job);
+        }
+        job_destroy_whole(&job);
+    }
+}
+
+Test(attention_plan, chooses_by_itself_what_fits)
+{
+    struct job job = {.shape = {1, 2, 2, 700, 700, 32, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
+
+    for (int causal = 0; causal <= 1; causal++) {
+        job.options.causal = causal;
+        job_create(&job, world, 1);
+        job_run(&job);
+        job_check(&job, "auto");
+        const ls_layout_kind kind = job_layout(&job, 0).kind;
+        MPI_CHECK(kind == (causal && size > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS), "%s",
+                  ls_layout_name(kind));
+        job_destroy(&job);
+    }
+}
+
+/* ---- use, again and side by side */
+
+Test(attention_plan, can_be_executed_again_with_other_data)
+{
+    for (size_t m = 0; m < COUNT(methods); m++) {
+        struct job job = {.shape = {2, 2, 1, 600, 1100, 32, LS_BF16},
+                          .options = LS_ATTENTION_OPTIONS,
+                          .sample = 8};
+
+        if (!fits(methods[m])) continue;
+        job.options.method = methods[m];
+        job.options.causal = true;
+        job_create(&job, world, 0);
+        for (uint64_t seed = 1; seed <= 4; seed++) {
+            job_draw(&job, seed);
+            job_run(&job);
+            job_check(&job, "another execution");
+        }
+        job_destroy(&job);
+    }
+}
+
+Test(attention_plan, may_stand_beside_another_of_the_same_ranks)
+{
+    struct job ring = {
+        .shape = {1, 2, 1, 900, 1700, 32, LS_BF16}, .options = LS_ATTENTION_OPTIONS, .sample = 8};
+    struct job other = ring, third;
+
+    ring.options.method = "ring";
+    other.options.method = "allgather";
+    other.options.causal = true;
+    job_create(&ring, world, 1);
+    third = ring;
+    third.options.layout = LS_LAYOUT_STRIPED;
+    job_create(&other, world, 2);
+    job_create(&third, world, 3);
+    for (uint64_t turn = 0; turn < 3; turn++) {
+        job_draw(&ring, 10 + turn);
+        job_run(&ring);
+        job_run(&third);
+        job_run(&other);
+        job_check(&ring, "the first");
+        job_check(&other, "the second");
+        job_check(&third, "the third");
+    }
+    job_destroy(&ring);
+    job_run(&other);
+    job_check(&other, "after another went");
+    job_destroy(&third);
+    job_destroy(&other);
+}
+
+/* ---- failures */
+
+/* Collective: every rank has this status, and the same message that tells of `what`. */
+static void check_failure(ls_status status, ls_status expected, const char *what, const char *name)
+{
+    enum { LENGTH = 256 };
+    char mine[LENGTH] = "", *all = malloc((size_t)size * LENGTH);
+    bool same = true;
+
+    snprintf(mine, sizeof(mine), "%s", ls_message());
+    MPI_CHECK(status == expected, "%s: %s: %s", name, ls_status_name(status), mine);
+    MPI_CHECK_OK(ls_comm_gather(all, world, mine, sizeof(mine)));
+    for (int r = 0; r < size; r++) same &= strcmp(all + r * LENGTH, mine) == 0;
+    MPI_CHECK(same, "%s: this rank says: %s", name, mine);
+    MPI_CHECK(strstr(mine, what) != NULL, "%s: no word of \"%s\": %s", name, what, mine);
+    free(all);
+}
+
+/* One mistake in the tensors of a call; which: q 0, k 1, v 2, o 3, lse 4. */
+static const struct mistake {
+    const char *name, *says;
+    int which;
+    ls_status status;
+    enum { TYPE, DIMENSIONS, LENGTH, STRIDE } kind;
+    int dimension;
+} mistakes[] = {
+    {"q of another type", "q is f64", 0, LS_ETYPE, TYPE, 0},
+    {"k of another type", "k is f64", 1, LS_ETYPE, TYPE, 0},
+    {"v of another type", "v is f64", 2, LS_ETYPE, TYPE, 0},
+    {"o of another type", "o is f64", 3, LS_ETYPE, TYPE, 0},
+    {"lse of another type", "lse is f64", 4, LS_ETYPE, TYPE, 0},
+    {"q of three dimensions", "q has 3 dimensions", 0, LS_ESHAPE, DIMENSIONS, 3},
+    {"lse of two dimensions", "lse has 2 dimensions", 4, LS_ESHAPE, DIMENSIONS, 2},
+    {"batch of q", "q: dimension 0", 0, LS_ESHAPE, LENGTH, 0},
+    {"rows of q", "q: dimension 1", 0, LS_ESHAPE, LENGTH, 1},
+    {"rows of k", "k: dimension 1", 1, LS_ESHAPE, LENGTH, 1},
+    {"heads of v", "v: dimension 2", 2, LS_ESHAPE, LENGTH, 2},
+    {"head dim of k", "k: dimension 3", 1, LS_ESHAPE, LENGTH, 3},
+    {"rows of o", "o: dimension 1", 3, LS_ESHAPE, LENGTH, 1},
+    {"rows of lse", "lse: dimension 2", 4, LS_ESHAPE, LENGTH, 2},
+    {"stride of q", "q: the last dimension", 0, LS_ESHAPE, STRIDE, 3},
+    {"stride of lse", "lse: the last dimension", 4, LS_ESHAPE, STRIDE, 2},
+};
+
+static void spoil(struct ls_tensor *t, const struct mistake *mistake)
+{
+    switch (mistake->kind) {
+    case TYPE:
+        t->type = LS_F64;
+        break;
+    case DIMENSIONS:
+        t->ndim = mistake->dimension;
+        break;
+    case LENGTH:
+        t->dim[mistake->dimension]++;
+        break;
+    case STRIDE:
+        t->stride[mistake->dimension] = 2;
+        break;
+    }
+}
+
+/* Nothing but the bytes that job_load left there. */
+static bool is_untouched(const struct job *job)
+{
+    const unsigned char *o = job->o.data, *lse = job->lse.data;
+
+    for (int64_t i = 0; i < job->o.dim[0] * job->o.stride[0] * 2; i++)
+        if (o[i] != 0xff) return false;
+    for (int64_t i = 0; i < job->lse.dim[0] * job->lse.stride[0] * 4; i++)
+        if (lse[i] != 0xff) return false;
+    return true;
+}
+
+Test(attention_plan, a_bad_tensor_on_one_rank_fails_on_all_and_harms_nothing)
+{
+    for (int where = 0; where<size; where += size> 1 ? size - 1 : 1) {
+        for (size_t m = 0; m < COUNT(methods); m++) {
+            struct job job = {.shape = {1, 2, 2, 2100, 2100, 16, LS_BF16}, /* rows for 8 ranks */
+                              .options = LS_ATTENTION_OPTIONS,
+                              .sample = 64};
+
+            if (!fits(methods[m])) continue;
+            job.options.method = methods[m];
+            job_create(&job, world, 5);
+            for (size_t i = 0; i < COUNT(mistakes); i++) {
+                struct job bad = job;
+                struct ls_tensor *tensors[] = {&bad.part[0], &bad.part[1], &bad.part[2], &bad.o,
+                                               &bad.lse};
+                char says[64];
+
+                job_load(&job);
+                if (rank == where) spoil(tensors[mistakes[i].which], &mistakes[i]);
+                check_failure(job_forward(&bad), mistakes[i].status, mistakes[i].says,
+                              mistakes[i].name);
+                snprintf(says, sizeof(says), "rank %d: ", where);
+                MPI_CHECK(size == 1 || strstr(ls_message(), says) == ls_message(), "%s: %s",
+                          mistakes[i].name, ls_message());
+                MPI_CHECK(is_untouched(&job), "%s: something was written", mistakes[i].name);
+            }
+            job_run(&job);
+            job_check(&job, "after failures");
+            job_destroy(&job);
+        }
+    }
+}
+
+/* What one rank asks for; the others ask for the first of these. */
+static const struct wish {
+    const char *about; /* what the two differ in */
+    struct ls_attention_shape shape;
+    const char *method;
+    ls_layout_kind layout;
+    bool causal;
+    float scale;
+} wishes[] = {
+    {"", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"batch", {2, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"heads", {1, 8, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"kv heads", {1, 4, 1, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"query length", {1, 4, 2, 601, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"key length", {1, 4, 2, 600, 0, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"head dim", {1, 4, 2, 600, 600, 32, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"type", {1, 4, 2, 600, 600, 16, LS_F16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"method", {1, 4, 2, 600, 600, 16, LS_BF16}, "allgather", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"layout", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_STRIPED, false, 0.25f},
+    {"causal", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, true, 0.25f},
+    {"scale", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25000003f},
+};
+
+Test(attention_plan, ranks_that_disagree_are_told_about_what)
+{
+    if (size == 1) MPI_SKIP("one rank cannot disagree");
+    for (size_t i = 1; i < COUNT(wishes); i++) {
+        for (int where = 0; where < size; where += size - 1) {
+            const struct wish *wish = &wishes[rank == where ? i : 0];
+            struct ls_attention_options options = LS_ATTENTION_OPTIONS;
+            struct ls_attention_plan *plan = NULL;
+            char says[64];
+
+            options.method = wish->method;
+            options.layout = wish->layout;
+            options.causal = wish->causal;
+            options.has_scale = true;
+            options.scale = wish->scale;
+            snprintf(says, sizeof(says), "ranks disagree about the %s", wishes[i].about);
+            check_failure(ls_attention_plan_create(&plan, world, &wish->shape, &options), LS_ESHAPE,
+                          says, wishes[i].about);
+            MPI_CHECK(plan == NULL, "%s: a plan came out of it", wishes[i].about);
+        }
+    }
+}
+
+Test(attention_plan, what_one_rank_may_not_ask_for_no_rank_gets)
+{
+    static const struct {
+        const char *name, *says;
+        ls_status status;
+        int64_t h_kv, d;
+        ls_dtype type;
+        const char *method;
+        ls_layout_kind layout;
+        int threads;
+    } cases[] = {
+        {"method", "did you mean \"ring\"", LS_EVALUE, 2, 16, LS_BF16, "rign", LS_LAYOUT_AUTO, 1},
+        {"type", "f64", LS_ETYPE, 2, 16, LS_F64, "ring", LS_LAYOUT_AUTO, 1},
+        {"head dim", "257", LS_ESHAPE, 2, 257, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
+        {"kv heads", "multiple", LS_ESHAPE, 3, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
+        {"layout", "layout is 99", LS_EVALUE, 2, 16, LS_BF16, "ring", (ls_layout_kind)99, 1},
+        {"threads", "threads is -1", LS_EVALUE, 2, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, -1},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct ls_attention_shape shape = {1, 4, 2, 600, 600, 16, LS_BF16};
+        struct ls_attention_options options = LS_ATTENTION_OPTIONS;
+        struct ls_attention_plan *plan = NULL;
+
+        options.method = "ring";
+        if (rank == size - 1) {
+            shape.h_kv = cases[i].h_kv;
+            shape.d = cases[i].d;
+            shape.type = cases[i].type;
+            options.method = cases[i].method;
+            options.layout = cases[i].layout;
+            options.threads = cases[i].threads;
+        }
+        check_failure(ls_attention_plan_create(&plan, world, &shape, &options), cases[i].status,
+                      cases[i].says, cases[i].name);
+        MPI_CHECK(plan == NULL, "%s: a plan came out of it", cases[i].name);
+    }
+}
+
+Test(attention_plan, a_method_that_cannot_says_why)
+{
+    const struct ls_attention_shape shape = {1, 1, 1, 300, 300, 16, LS_F32};
+    struct ls_attention_options options = LS_ATTENTION_OPTIONS;
+    struct ls_attention_plan *plan = NULL;
+
+    if (size == 1) MPI_SKIP("one rank can do everything");
+    options.method = "local";
+    check_failure(ls_attention_plan_create(&plan, world, &shape, &options), LS_EFIT,
+                  "exactly one rank", "local");
+}
