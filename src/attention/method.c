@@ -58,15 +58,16 @@ static ls_status check_counts(const struct ls_attention_shape *s)
     return LS_OK;
 }
 
-/* Every size in bytes that follows from the shape stays below 2^62. */
-static ls_status check_size(const struct ls_attention_shape *s)
+/* Every count that follows from the shape, of bytes, tiles and bytes sent, stays below 2^62. */
+static ls_status check_size(const struct ls_attention_shape *s, int p)
 {
     const double rows = (double)(s->s_q > s->s_k ? s->s_q : s->s_k) + LS_LEAF;
-    const double bytes = 2.0 * (double)s->b * (double)s->h * rows * (double)(s->d + 64) * 8;
+    const double bytes = 2.0 * (double)s->b * (double)s->h * rows * (double)(s->d + 64) * 8 * p;
+    const double tiles = (double)s->b * (double)s->h * (rows / LS_LEAF) * (rows / LS_LEAF);
 
-    if (bytes >= 0x1p62)
+    if (bytes >= 0x1p62 || tiles >= 0x1p62)
         return ls_fail(LS_ESHAPE,
-                       "batch %ld x heads %ld x sequence %.0f x head dim %ld is beyond any memory",
+                       "batch %ld x heads %ld x sequence %.0f x head dim %ld is beyond any machine",
                        (long)s->b, (long)s->h, rows - LS_LEAF, (long)s->d);
     return LS_OK;
 }
@@ -91,7 +92,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
                           const struct ls_method *method)
 {
     LS_TRY(check_counts(shape));
-    LS_TRY(check_size(shape));
+    LS_TRY(check_size(shape, p));
     LS_TRY(check_options(shape, options));
 
     struct ls_problem problem = {

@@ -1,0 +1,134 @@
+/* What a method predicts is what then happens: bytes on the ledger, tiles, nothing sent by one
+ * rank. (tests/mpi has several ranks.) */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "attention/method.h"
+#include "base/ledger.h"
+
+#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
+
+static const struct ls_attention_shape shapes[] = {
+    {1, 1, 1, 1, 1, 1, LS_F32},         {1, 1, 1, 0, 5, 16, LS_BF16},
+    {1, 1, 1, 5, 0, 16, LS_BF16},       {2, 4, 2, 300, 257, 40, LS_BF16},
+    {1, 3, 1, 256, 1030, 64, LS_F16},   {1, 8, 2, 700, 300, 80, LS_F32},
+    {3, 2, 2, 17, 513, 200, LS_BF16},   {1, 1, 1, 1, 5000, 128, LS_F32},
+    {1, 5, 1, 1025, 1025, 16, LS_BF16}, {1, 2, 1, 256, 256, 256, LS_F32},
+    {40, 1, 1, 3, 1000, 256, LS_F32},   {1, 2, 2, 900, 100, 3, LS_F16},
+};
+
+/* A tensor of zeros; the caller frees its data. */
+static struct ls_tensor zeros(ls_dtype type, int ndim, const int64_t *dim)
+{
+    size_t n = 1;
+
+    for (int i = 0; i < ndim; i++) n *= (size_t)dim[i];
+    return ls_tensor_view(calloc(n + 1, (size_t)ls_dtype_size(type)), type, ndim, dim);
+}
+
+static void execute(struct ls_attention_plan *plan, const struct ls_attention_shape *s)
+{
+    const int64_t q_dim[] = {s->b, s->s_q, s->h, s->d}, k_dim[] = {s->b, s->s_k, s->h_kv, s->d};
+    struct ls_tensor q = zeros(s->type, 4, q_dim), o = zeros(s->type, 4, q_dim);
+    struct ls_tensor k = zeros(s->type, 4, k_dim);
+    struct ls_tensor lse = zeros(LS_F32, 3, (const int64_t[]){s->b, s->h, s->s_q});
+
+    cr_assert_eq(ls_attention_forward(&o, &lse, plan, &q, &k, &k), LS_OK, "%s", ls_message());
+    free(q.data);
+    free(k.data);
+    free(o.data);
+    free(lse.data);
+}
+
+static void check(struct ls_comm *comm, const struct ls_method *method,
+                  const struct ls_attention_shape *s, struct ls_attention_options options)
+{
+    const size_t workspace = ls_ledger_live(LS_TAG_WORKSPACE),
+                 buffers = ls_ledger_live(LS_TAG_COMM);
+    struct ls_attention_report report;
+    struct ls_attention_plan *plan;
+    struct ls_problem problem;
+    struct ls_cost cost;
+    char name[160];
+
+    snprintf(name, sizeof name, "%s b %ld h %ld/%ld s %ld x %ld d %ld %s%s threads %d",
+             method->name, (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k,
+             (long)s->d, ls_dtype_name(s->type), options.causal ? " causal" : "", options.threads);
+    options.method = method->name;
+    cr_assert_eq(ls_problem_init(&problem, s, &options, 1, method), LS_OK, "%s", name);
+    method->cost(&cost, &problem);
+    cr_assert_eq(ls_attention_plan_create(&plan, comm, s, &options), LS_OK, "%s: %s", name,
+                 ls_message());
+    ls_ledger_reset_peaks();
+    cr_expect_eq(ls_ledger_live(LS_TAG_WORKSPACE) - workspace, cost.workspace_bytes,
+                 "%s: workspace of %zu bytes, predicted %zu", name,
+                 ls_ledger_live(LS_TAG_WORKSPACE) - workspace, cost.workspace_bytes);
+    cr_expect_eq(ls_ledger_live(LS_TAG_COMM) - buffers, cost.comm_bytes,
+                 "%s: buffers of %zu bytes, predicted %zu", name,
+                 ls_ledger_live(LS_TAG_COMM) - buffers, cost.comm_bytes);
+    const size_t live = ls_ledger_live_total();
+    execute(plan, s);
+    cr_expect_eq(ls_ledger_peak_total(), live, "%s: allocates while it computes", name);
+    ls_attention_plan_describe(&report, plan);
+    cr_expect_eq(report.tiles_computed, cost.tiles, "%s: %ld tiles, predicted %ld", name,
+                 (long)report.tiles_computed, (long)cost.tiles);
+    cr_expect_eq(report.bytes_sent, cost.bytes_sent, "%s", name);
+    cr_expect_eq(cost.messages, 0, "%s", name);
+    ls_attention_plan_destroy(plan);
+    cr_expect_eq(ls_ledger_live(LS_TAG_WORKSPACE), workspace, "%s: workspace is left", name);
+    cr_expect_eq(ls_ledger_live(LS_TAG_COMM), buffers, "%s: buffers are left", name);
+}
+
+static void check_isa(const char *name)
+{
+    struct ls_comm *comm;
+    ls_isa isa;
+
+    if (ls_isa_choose(&isa, name, ls_cpu_isa_best()) != LS_OK) {
+        fprintf(stderr, "SKIP: %s\n", ls_message());
+        return;
+    }
+    setenv("LONGSPAN_ISA", name, 1);
+    cr_assert_eq(ls_comm_create_self(&comm), LS_OK);
+    for (int i = 0; i < ls_method_count() * LENGTH(shapes); i++) {
+        const struct ls_attention_shape *s = &shapes[i / ls_method_count()];
+        const struct ls_attention_options options = {
+            .size = sizeof options, .causal = i % 2, .threads = 1 + i / 2 % 3};
+
+        check(comm, ls_method_at(i % ls_method_count()), s, options);
+    }
+    ls_comm_destroy(comm);
+}
+
+/* oneDNN can be limited once a process only, and each test is a process. */
+#define TEST_ISA(isa)                                                                              \
+    Test(cost, is_what_happens_##isa, .timeout = 60)                                               \
+    {                                                                                              \
+        check_isa(#isa);                                                                           \
+    }
+
+TEST_ISA(generic)
+TEST_ISA(avx2)
+TEST_ISA(avx512)
+TEST_ISA(avx512bf16)
+TEST_ISA(amx)
+
+/* 4 d for every pair that sees each other. */
+Test(cost, flops_count_visible_pairs)
+{
+    const struct ls_attention_shape s = {2, 6, 3, 1000, 1000, 64, LS_BF16};
+
+    for (int i = 0; i < ls_method_count(); i++) {
+        for (int causal = 0; causal < 2; causal++) {
+            const struct ls_attention_options options = {.size = sizeof options, .causal = causal};
+            const double pairs = causal ? 1000 * 1001 / 2 : 1000 * 1000;
+            struct ls_problem problem;
+            struct ls_cost cost;
+
+            cr_assert_eq(ls_problem_init(&problem, &s, &options, 1, ls_method_at(i)), LS_OK);
+            ls_method_at(i)->cost(&cost, &problem);
+            cr_expect_eq(cost.flops, 4.0 * 64 * 12 * pairs, "%s", ls_method_at(i)->name);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+/* What the tests of the attention kernel share: a problem with its tensors, one execution of it
+ * on one rank, and the oracle's verdict. */
+#ifndef TESTS_CPU_HARNESS_H
+#define TESTS_CPU_HARNESS_H
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "base/random.h"
+#include "longspan/longspan.h"
+#include "reference/contract.h"
+#include "tensor/dtype.h"
+
+#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
+
+/* Declares a test for each instruction set. oneDNN can be limited once a process only, and each
+ * test is a process. `body` is a void function of no arguments. */
+#define TEST_EACH_ISA(suite, body)                                                                 \
+    TEST_ISA(suite, body, generic)                                                                 \
+    TEST_ISA(suite, body, avx2)                                                                    \
+    TEST_ISA(suite, body, avx512)                                                                  \
+    TEST_ISA(suite, body, avx512bf16)                                                              \
+    TEST_ISA(suite, body, amx)
+
+#define TEST_ISA(suite, body, isa)                                                                 \
+    Test(suite, body##_##isa)                                                                      \
+    {                                                                                              \
+        if (use_isa(#isa)) body();                                                                 \
+    }
+
+/* False, aloud, if this CPU lacks it. */
+static inline bool use_isa(const char *name)
+{
+    ls_isa isa;
+
+    if (ls_isa_choose(&isa, name, ls_cpu_isa_best()) != LS_OK) {
+        fprintf(stderr, "SKIP: %s\n", ls_message());
+        return false;
+    }
+    setenv("LONGSPAN_ISA", name, 1);
+    return true;
+}
+
+struct problem {
+    struct ls_attention_shape shape;
+    struct ls_attention_options options; /* threads 0: 1 */
+    bool bhsd;                           /* heads before positions in memory */
+    struct ls_tensor q, k, v, o, lse;    /* on the heap */
+};
+
+/* [b, s, h, d], or a view of [b, h, s, d]. */
+static inline struct ls_tensor tensor_over(void *data, ls_dtype type, int64_t b, int64_t s,
+                                           int64_t h, int64_t d, bool bhsd)
+{
+    struct ls_tensor t = ls_tensor_view(data, type, 4, (const int64_t[]){b, s, h, d});
+
+    if (bhsd) {
+        t.stride[1] = d;
+        t.stride[2] = s * d;
+    }
+    return t;
+}
+
+static inline int64_t elements(const struct ls_tensor *t)
+{
+    int64_t n = 1;
+
+    for (int i = 0; i < t->ndim; i++) n *= t->dim[i];
+    return n;
+}
+
+static inline size_t tensor_bytes(const struct ls_tensor *t)
+{
+    return (size_t)elements(t) * (size_t)ls_dtype_size(t->type);
+}
+
+static inline void *element_at(const struct ls_tensor *t, int64_t i, int64_t j, int64_t k)
+{
+    return (char *)t->data +
+           (i * t->stride[0] + j * t->stride[1] + k * t->stride[2]) * ls_dtype_size(t->type);
+}
+
+static inline double load_at(const struct ls_tensor *t, int64_t i, int64_t j, int64_t k, int64_t e)
+{
+    return ls_dtype_load(t->type,
+                         (char *)element_at(t, i, j, k) + e * (int64_t)ls_dtype_size(t->type));
+}
+
+static inline void store_at(struct ls_tensor *t, int64_t i, int64_t j, int64_t k, int64_t e,
+                            double value)
+{
+    ls_dtype_store(t->type, (char *)element_at(t, i, j, k) + e * (int64_t)ls_dtype_size(t->type),
+                   value);
+}
+
+/* factor x N(0,1), by stream and place in memory. */
+static inline void fill_normal(struct ls_tensor *t, uint32_t stream, float factor)
+{
+    const int64_t n = elements(t);
+    float *value = malloc((size_t)n * sizeof *value + 1);
+
+    ls_random_normal(value, 5, stream, 0, n);
+    for (int64_t i = 0; i < n; i++) value[i] *= factor;
+    ls_dtype_convert(t->data, t->type, value, LS_F32, n);
+    free(value);
+}
+
+static inline void fill_constant(struct ls_tensor *t, double value)
+{
+    for (int64_t i = 0; i < elements(t); i++)
+        ls_dtype_store(t->type, (char *)t->data + i * ls_dtype_size(t->type), value);
+}
+
+/* Gives p its tensors, drawn from N(0,1). */
+static inline void problem_open(struct problem *p)
+{
+    const struct ls_attention_shape *s = &p->shape;
+
+    p->options.size = sizeof p->options;
+    p->options.method = "local";
+    if (p->options.threads == 0) p->options.threads = 1;
+    p->q = tensor_over(NULL, s->type, s->b, s->s_q, s->h, s->d, p->bhsd);
+    p->k = tensor_over(NULL, s->type, s->b, s->s_k, s->h_kv, s->d, p->bhsd);
+    p->v = p->k;
+    p->o = p->q;
+    p->lse = ls_tensor_view(NULL, LS_F32, 3, (const int64_t[]){s->b, s->h, s->s_q});
+
+    struct ls_tensor *all[] = {&p->q, &p->k, &p->v, &p->o, &p->lse};
+    for (int i = 0; i < LENGTH(all); i++) {
+        all[i]->data = malloc(tensor_bytes(all[i]) + 1);
+        cr_assert_not_null(all[i]->data);
+        if (i < 3) fill_normal(all[i], (uint32_t)i, 1);
+    }
+}
+
+static inline void problem_close(struct problem *p)
+{
+    void *all[] = {p->q.data, p->k.data, p->v.data, p->o.data, p->lse.data};
+
+    for (int i = 0; i < LENGTH(all); i++) free(all[i]);
+}
+
+/* The problem in words, for messages. Static. */
+static inline const char *problem_name(const struct problem *p)
+{
+    static char name[200];
+    const struct ls_attention_shape *s = &p->shape;
+
+    snprintf(name, sizeof name,
+             "%s %s b %ld h %ld/%ld s %ld x %ld d %ld %s%s, scale %s%g, threads %d",
+             getenv("LONGSPAN_ISA") ? getenv("LONGSPAN_ISA") : "best isa", ls_dtype_name(s->type),
+             (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
+             p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
+             p->options.has_scale ? "" : "default ", (double)p->options.scale, p->options.threads);
+    return name;
+}
+
+/* Fills o and lse. */
+static inline void problem_run(struct problem *p)
+{
+    struct ls_attention_plan *plan;
+    struct ls_comm *comm;
+
+    memset(p->o.data, 0x5a, tensor_bytes(&p->o));
+    memset(p->lse.data, 0x5a, tensor_bytes(&p->lse));
+    cr_assert_eq(ls_comm_create_self(&comm), LS_OK);
+    cr_assert_eq(ls_attention_plan_create(&plan, comm, &p->shape, &p->options), LS_OK, "%s",
+                 ls_message());
+    cr_assert_eq(ls_attention_forward(&p->o, &p->lse, plan, &p->q, &p->k, &p->v), LS_OK, "%s: %s",
+                 problem_name(p), ls_message());
+    ls_attention_plan_destroy(plan);
+    ls_comm_destroy(comm);
+}
+
+static inline double problem_scale(const struct problem *p)
+{
+    return p->options.has_scale ? p->options.scale : (float)(1 / sqrt((double)p->shape.d));
+}
+
+/* Runs p and hands over copies of its results; the caller frees *o and *lse. */
+static inline void problem_results(void **o, void **lse, struct problem *p)
+{
+    problem_run(p);
+    *o = malloc(tensor_bytes(&p->o) + 1);
+    *lse = malloc(tensor_bytes(&p->lse) + 1);
+    memcpy(*o, p->o.data, tensor_bytes(&p->o));
+    memcpy(*lse, p->lse.data, tensor_bytes(&p->lse));
+}
+
+/* Runs p again and expects the very bits of o and lse. */
+static inline void expect_same_bits(struct problem *p, const void *o, const void *lse,
+                                    const char *what)
+{
+    problem_run(p);
+    cr_expect_eq(memcmp(p->o.data, o, tensor_bytes(&p->o)), 0, "%s: o differs: %s", problem_name(p),
+                 what);
+    cr_expect_eq(memcmp(p->lse.data, lse, tensor_bytes(&p->lse)), 0, "%s: lse differs: %s",
+                 problem_name(p), what);
+}
+
+/* One kv head's rows in double, for the oracle. The caller frees it. */
+static inline double *widen_head(const struct ls_tensor *t, int64_t batch, int64_t head)
+{
+    const int64_t s = t->dim[1], d = t->dim[3];
+    double *out = malloc((size_t)(s * d) * sizeof *out + 1);
+
+    for (int64_t j = 0; j < s; j++)
+        ls_dtype_convert(out + j * d, LS_F64, element_at(t, batch, j, head), t->type, d);
+    return out;
+}
+
+static inline void judge_row(struct ls_errors *errors, const struct problem *p, const double *k,
+                             const double *v, int64_t batch, int64_t i, int64_t head)
+{
+    const struct ls_attention_shape *s = &p->shape;
+    static struct ls_reference_row exact;
+    double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
+    const int64_t keys = ls_visible_keys(i, s->s_q, s->s_k, p->options.causal);
+
+    ls_dtype_convert(q, LS_F64, element_at(&p->q, batch, i, head), s->type, s->d);
+    ls_dtype_convert(o, LS_F64, element_at(&p->o, batch, i, head), s->type, s->d);
+    ls_reference_row_init(&exact);
+    ls_reference_row_add(&exact, q, k, s->d, v, s->d, keys, (int)s->d, problem_scale(p));
+    ls_errors_add_row(errors, s->type, o,
+                      ((float *)p->lse.data)[(batch * s->h + head) * s->s_q + i], &exact, (int)s->d,
+                      (const int64_t[]){batch, i, head});
+}
+
+/* Holds what problem_run left against the oracle: `most` rows a head or more, the first and last
+ * of every leaf among them. */
+static inline void expect_oracle(const struct problem *p, int64_t most)
+{
+    const struct ls_attention_shape *s = &p->shape;
+    const int64_t step = s->s_q > most ? s->s_q / most : 1, group = s->h / s->h_kv;
+    struct ls_errors errors;
+    struct ls_verdict verdict;
+
+    ls_errors_init(&errors);
+    for (int64_t pair = 0; pair < s->b * s->h_kv; pair++) {
+        const int64_t batch = pair / s->h_kv;
+        double *k = widen_head(&p->k, batch, pair % s->h_kv);
+        double *v = widen_head(&p->v, batch, pair % s->h_kv);
+
+        for (int64_t head = pair % s->h_kv * group; head < (pair % s->h_kv + 1) * group; head++)
+            for (int64_t i = 0; i < s->s_q; i++)
+                if (i % step == head % step || (i + 1) % LS_LEAF < 2 || i == s->s_q - 1)
+                    judge_row(&errors, p, k, v, batch, i, head);
+        free(k);
+        free(v);
+    }
+    ls_errors_judge(&verdict, &errors, s->type, 1);
+    cr_expect(verdict.ok,
+              "%s: rel %g of %g, units %g at b %ld row %ld head %ld element %ld, lse %g of %g",
+              problem_name(p), verdict.rel_o, verdict.rel_o_limit, verdict.max_units,
+              (long)errors.worst[0], (long)errors.worst[1], (long)errors.worst[2],
+              (long)errors.worst[3], verdict.max_lse, verdict.lse_limit);
+}
+
+#endif

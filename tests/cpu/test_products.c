@@ -1,0 +1,320 @@
+/* Scores and output of one leaf, of whatever computes them on each instruction set, against
+ * double; and the AMX kernel once more, emulated, for machines without AMX. */
+#if defined(__x86_64__)
+#define LS_AMX_EMULATED
+#include "cpu/products_amx.c"
+#endif
+
+#include "harness.h"
+
+/* Beyond what the product may touch. */
+#define GUARD 64
+#define MARK 0x5a
+
+/* One leaf against one strip of rows, for one row of the table. */
+static struct bench {
+    const struct products *products;
+    int d, d_pad;
+    void *worker, *scratch, *packed;
+    char *raw;  /* [LS_LEAF][d_pad], of K or V */
+    char *q;    /* [strip][d_pad] */
+    float *s;   /* scores or probabilities, [strip][score_stride] */
+    float *acc; /* [strip][d_pad] */
+    size_t s_bytes, acc_bytes, packed_bytes;
+} bench;
+
+static void *allocate(size_t bytes)
+{
+    char *memory = aligned_alloc(64, (bytes + GUARD + 63) / 64 * 64);
+
+    cr_assert_not_null(memory);
+    memset(memory, MARK, bytes + GUARD);
+    return memory;
+}
+
+static void expect_guard(const void *memory, size_t bytes, const char *what)
+{
+    for (size_t i = bytes; i < bytes + GUARD; i++)
+        cr_assert_eq(((const char *)memory)[i], MARK, "%s d %d: wrote behind %s",
+                     bench.products->name, bench.d, what);
+}
+
+static size_t element_size(void)
+{
+    return (size_t)ls_dtype_size(bench.products->type);
+}
+
+static double value_at(const void *memory, int64_t i)
+{
+    return ls_dtype_load(bench.products->type, (const char *)memory + (size_t)i * element_size());
+}
+
+/* rows of d_pad elements, drawn up to d, zero beyond. */
+static void draw_rows(void *out, int rows, uint32_t stream)
+{
+    float row[LS_MAX_HEAD_DIM];
+
+    for (int r = 0; r < rows; r++) {
+        memset(row, 0, sizeof row);
+        ls_random_normal(row, 21, stream, (uint64_t)r * 256, bench.d);
+        ls_dtype_convert((char *)out + (size_t)(r * bench.d_pad) * element_size(),
+                         bench.products->type, row, LS_F32, bench.d_pad);
+    }
+}
+
+static void bench_open(const struct products *products, ls_isa isa, int d)
+{
+    const int pad = products->d_multiple, d_pad = (d + pad - 1) / pad * pad;
+
+    bench = (struct bench){.products = products, .d = d, .d_pad = d_pad};
+    bench.packed_bytes = products->packed_bytes(d_pad);
+    bench.s_bytes = (size_t)(products->strip * products->score_stride) * sizeof(float);
+    bench.acc_bytes = (size_t)(products->strip * d_pad) * sizeof(float);
+    bench.scratch = allocate(products->scratch_bytes(d_pad));
+    bench.packed = allocate(bench.packed_bytes);
+    bench.raw = allocate((size_t)(LS_LEAF * d_pad) * element_size());
+    bench.q = allocate((size_t)(products->strip * d_pad) * element_size());
+    bench.s = allocate(bench.s_bytes);
+    bench.acc = allocate(bench.acc_bytes);
+    cr_assert_eq(products->create(&bench.worker, isa, d_pad, bench.scratch), LS_OK, "%s",
+                 ls_message());
+}
+
+static void bench_close(void)
+{
+    void *all[] = {bench.scratch, bench.packed, bench.raw, bench.q, bench.s, bench.acc};
+
+    expect_guard(bench.scratch, bench.products->scratch_bytes(bench.d_pad), "its scratch");
+    expect_guard(bench.packed, bench.packed_bytes, "a packed leaf");
+    expect_guard(bench.s, bench.s_bytes, "the scores");
+    expect_guard(bench.acc, bench.acc_bytes, "the accumulator");
+    bench.products->destroy(bench.worker);
+    for (int i = 0; i < LENGTH(all); i++) free(all[i]);
+}
+
+static void multiply_scores(const void *q, int rows, int keys)
+{
+    if (bench.products->begin) bench.products->begin();
+    cr_assert_eq(bench.products->scores(bench.s, bench.worker, q, bench.packed, rows, keys), LS_OK);
+    if (bench.products->end) bench.products->end();
+}
+
+static void multiply_output(int rows, int keys)
+{
+    if (bench.products->begin) bench.products->begin();
+    cr_assert_eq(bench.products->output(bench.acc, bench.worker, bench.s, bench.packed, rows, keys),
+                 LS_OK);
+    if (bench.products->end) bench.products->end();
+}
+
+static void pack(ls_status (*how)(void *packed, void *worker, const void *raw))
+{
+    draw_rows(bench.raw, LS_LEAF, 1);
+    cr_assert_eq(how(bench.packed, bench.worker, bench.raw), LS_OK);
+}
+
+static void check_scores(int rows, int keys)
+{
+    memset(bench.s, MARK, bench.s_bytes);
+    multiply_scores(bench.q, rows, keys);
+    for (int r = 0; r < rows; r++) {
+        for (int j = 0; j<keys; j += keys> 40 ? 7 : 1) {
+            double exact = 0, size = 0;
+
+            for (int e = 0; e < bench.d; e++) {
+                const double term = value_at(bench.q, r * bench.d_pad + e) *
+                                    value_at(bench.raw, j * bench.d_pad + e);
+                exact += term;
+                size += fabs(term);
+            }
+            const double got = bench.s[r * bench.products->score_stride + j];
+            cr_assert_leq(fabs(got - exact), 1e-6 * size,
+                          "%s d %d rows %d keys %d: [%d][%d] = %g, not %g", bench.products->name,
+                          bench.d, rows, keys, r, j, got, exact);
+        }
+    }
+}
+
+static char *p_row(int r)
+{
+    return (char *)bench.s + (size_t)(r * bench.products->p_stride) * element_size();
+}
+
+/* Probabilities of `keys` keys, exact zeros behind; rows beyond hold anything finite. */
+static void draw_probabilities(int rows, int keys)
+{
+    float row[LS_LEAF];
+
+    memset(bench.s, MARK, bench.s_bytes);
+    for (int r = 0; r < rows; r++) {
+        ls_random_normal(row, 22, (uint32_t)r, 0, LS_LEAF);
+        for (int j = 0; j < LS_LEAF; j++) row[j] = j < keys ? fabsf(row[j]) : 0;
+        ls_dtype_convert(p_row(r), bench.products->type, row, LS_F32, LS_LEAF);
+    }
+}
+
+static void check_output(int rows, int keys)
+{
+    draw_probabilities(rows, keys);
+    memset(bench.acc, MARK, bench.acc_bytes);
+    multiply_output(rows, keys);
+    for (int r = 0; r < rows; r++) {
+        for (int e = 0; e<bench.d_pad; e += bench.d> 40 ? 5 : 1) {
+            double exact = 0, size = 0;
+
+            for (int j = 0; j < keys; j++) {
+                const double term =
+                    value_at(p_row(r), j) * value_at(bench.raw, j * bench.d_pad + e);
+                exact += term;
+                size += fabs(term);
+            }
+            const double got = bench.acc[r * bench.d_pad + e];
+            cr_assert_leq(fabs(got - exact), 1e-6 * size,
+                          "%s d %d rows %d keys %d: [%d][%d] = %g, not %g", bench.products->name,
+                          bench.d, rows, keys, r, e, got, exact);
+        }
+    }
+}
+
+static const int keys_tried[] = {256, 1, 255, 31, 32, 33, 16, 17, 129};
+
+static void equals_double(const struct products *products, ls_isa isa)
+{
+    static const int dims[] = {1, 16, 17, 40, 64, 80, 96, 128, 200, 256};
+
+    for (int c = 0; c < LENGTH(dims); c++) {
+        const int strip = products->strip;
+        const int rows[] = {strip, 1, 2, strip / 2, 15, 16, 17, strip - 1, strip < 31 ? strip : 31};
+
+        bench_open(products, isa, dims[c]);
+        draw_rows(bench.q, strip, 0);
+        for (int i = 0; i < LENGTH(keys_tried); i++) {
+            const int some = rows[(i + c) % LENGTH(rows)];
+
+            pack(products->pack_k);
+            check_scores(some, keys_tried[i]);
+            pack(products->pack_v);
+            check_output(some, keys_tried[i]);
+        }
+        bench_close();
+    }
+}
+
+/* Row `from` of a full strip, computed alone as row `to` of so many rows, keeps its bits. */
+static void check_place(int from, int to, int rows)
+{
+    const size_t row = (size_t)bench.d_pad * element_size();
+    const size_t stride = (size_t)bench.products->score_stride;
+    char *other = allocate((size_t)bench.products->strip * row);
+    float want[LS_LEAF];
+
+    multiply_scores(bench.q, bench.products->strip, LS_LEAF);
+    memcpy(want, bench.s + (size_t)from * stride, sizeof want);
+    memcpy(other + (size_t)to * row, bench.q + (size_t)from * row, row);
+    multiply_scores(other, rows, LS_LEAF);
+    cr_expect_eq(memcmp(want, bench.s + (size_t)to * stride, sizeof want), 0,
+                 "%s d %d: scores of row %d differ as row %d of %d", bench.products->name, bench.d,
+                 from, to, rows);
+    free(other);
+}
+
+static void check_place_of_output(int from, int to, int rows)
+{
+    const size_t row = (size_t)bench.d_pad;
+    float want[LS_MAX_HEAD_DIM];
+    char p[LS_LEAF * sizeof(float)];
+
+    draw_probabilities(bench.products->strip, LS_LEAF);
+    memcpy(p, p_row(from), LS_LEAF * element_size());
+    multiply_output(bench.products->strip, LS_LEAF);
+    memcpy(want, bench.acc + (size_t)from * row, row * sizeof(float));
+    draw_probabilities(rows, 99);
+    memcpy(p_row(to), p, LS_LEAF * element_size());
+    multiply_output(rows, LS_LEAF);
+    cr_expect_eq(memcmp(want, bench.acc + (size_t)to * row, row * sizeof(float)), 0,
+                 "%s d %d: output of row %d differs as row %d of %d", bench.products->name, bench.d,
+                 from, to, rows);
+}
+
+static void place_changes_no_bit(const struct products *products, ls_isa isa)
+{
+    static const int dims[] = {16, 64, 80, 128, 256};
+
+    for (int c = 0; c < LENGTH(dims); c++) {
+        const int last = products->strip - 1;
+
+        bench_open(products, isa, dims[c]);
+        draw_rows(bench.q, products->strip, 0);
+        pack(products->pack_k);
+        check_place(0, last, products->strip);
+        check_place(last, 0, 1);
+        check_place(7, 3, 9);
+        check_place(7, 16, 17);
+        pack(products->pack_v);
+        check_place_of_output(0, last, products->strip);
+        check_place_of_output(last, 0, 1);
+        check_place_of_output(7, 3, 9);
+        check_place_of_output(7, 16, 17);
+        bench_close();
+    }
+}
+
+/* Calls test for what the kernel takes for f32 and for bf16. */
+static void each_storage(void (*test)(const struct products *products, ls_isa isa))
+{
+    const struct products *f32, *bf16;
+    ls_isa isa;
+
+    cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
+    f32 = products_find(isa, LS_F32);
+    bf16 = products_find(isa, LS_BF16);
+    test(f32, isa);
+    if (bf16 != f32) test(bf16, isa);
+}
+
+static void products_equal_double(void)
+{
+    each_storage(equals_double);
+}
+
+/* Strided products of less than AVX-512 do depend on the height; strict mode is not for them. */
+static void rows_keep_their_bits(void)
+{
+    each_storage(place_changes_no_bit);
+}
+
+TEST_EACH_ISA(products, products_equal_double)
+TEST_ISA(products, rows_keep_their_bits, avx512)
+TEST_ISA(products, rows_keep_their_bits, avx512bf16)
+TEST_ISA(products, rows_keep_their_bits, amx)
+
+#if defined(__x86_64__)
+Test(products, emulated_amx_equals_double)
+{
+    if (!use_isa("avx512")) return;
+    equals_double(&products_amx_emulated, LS_ISA_AMX);
+}
+
+Test(products, emulated_amx_keeps_bits)
+{
+    if (!use_isa("avx512")) return;
+    place_changes_no_bit(&products_amx_emulated, LS_ISA_AMX);
+}
+#endif
+
+Test(products, of_each_type_exist)
+{
+    static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16};
+
+    for (ls_isa isa = LS_ISA_GENERIC; isa <= LS_ISA_AMX; isa++) {
+        for (int i = 0; i < LENGTH(types); i++) {
+            const struct products *found = products_find(isa, types[i]);
+
+            cr_expect(found->type == LS_F32 || types[i] == LS_BF16, "%s, %s: %s", ls_isa_name(isa),
+                      ls_dtype_name(types[i]), found->name);
+            cr_expect_eq(LS_LEAF % found->strip, 0, "%s: a strip of %d rows", found->name,
+                         found->strip);
+            cr_expect_eq(LS_MAX_HEAD_DIM % found->d_multiple, 0, "%s", found->name);
+        }
+    }
+}
