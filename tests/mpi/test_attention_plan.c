@@ -287,14 +287,14 @@ static const struct wish {
     {"", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"batch", {2, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"heads", {1, 8, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
-    {"kv heads", {1, 4, 1, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"key/value heads", {1, 4, 1, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"query length", {1, 4, 2, 601, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"key length", {1, 4, 2, 600, 0, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"head dim", {1, 4, 2, 600, 600, 32, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"type", {1, 4, 2, 600, 600, 16, LS_F16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"method", {1, 4, 2, 600, 600, 16, LS_BF16}, "allgather", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"layout", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_STRIPED, false, 0.25f},
-    {"causal", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, true, 0.25f},
+    {"mask", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, true, 0.25f},
     {"scale", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25000003f},
 };
 
