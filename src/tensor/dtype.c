@@ -243,6 +243,7 @@ static void convert_block(void *out, const void *in, block_function first, block
 
 void ls_dtype_convert(void *out, ls_dtype to, const void *in, ls_dtype from, int64_t n)
 {
+    if (n == 0) return; /* nothing may have no address */
     const size_t in_size = (size_t)ls_dtype_size(from), out_size = (size_t)ls_dtype_size(to);
     const block_function first = step_to_f32(from, to), second = step_from_f32(to);
     const size_t whole = (size_t)n / BLOCK * BLOCK, rest = (size_t)n % BLOCK;
