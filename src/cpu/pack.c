@@ -14,56 +14,69 @@ static void negate(void *row, ls_dtype type, int64_t n)
     }
 }
 
-static size_t row_bytes(const struct ls_attention_kernel *kernel)
+#define ROWS_AHEAD 8 /* of strided tensors, which the hardware does not foresee */
+
+/* How rows of one tensor become rows of operands. */
+struct row_copy {
+    ls_dtype from, to;
+    int64_t d;
+    size_t from_bytes, to_bytes, padded_bytes; /* of a row */
+    ptrdiff_t ahead;                           /* bytes */
+};
+
+static struct row_copy row_copy(const struct ls_attention_kernel *kernel,
+                                const struct ls_tensor *from)
 {
-    return (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
+    const ls_dtype to = kernel->products->type;
+    const size_t from_size = (size_t)ls_dtype_size(from->type), size = (size_t)ls_dtype_size(to);
+    const int64_t d = kernel->shape.global.d;
+
+    return (struct row_copy){.from = from->type,
+                             .to = to,
+                             .d = d,
+                             .from_bytes = (size_t)d * from_size,
+                             .to_bytes = (size_t)d * size,
+                             .padded_bytes = (size_t)kernel->d_pad * size,
+                             .ahead = ROWS_AHEAD * from->stride[1] * (ptrdiff_t)from_size};
 }
 
-static void pad_row(const struct ls_attention_kernel *kernel, char *row)
+static inline void copy_row(char *to, const struct row_copy *copy, const char *row)
 {
-    const size_t used =
-        (size_t)kernel->shape.global.d * (size_t)ls_dtype_size(kernel->products->type);
-
-    memset(row + used, 0, row_bytes(kernel) - used);
-}
-
-#define ROWS_AHEAD 8 /* rows of strided tensors, which the hardware does not foresee */
-
-/* One row of a tensor into one of operands. */
-static void gather_row(char *to, const struct ls_attention_kernel *kernel,
-                       const struct ls_tensor *from, const char *row)
-{
-    const char *ahead = row + ROWS_AHEAD * from->stride[1] * ls_dtype_size(from->type);
-    const int64_t bytes = kernel->shape.global.d * ls_dtype_size(from->type);
-
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead + i);
-    ls_dtype_convert(to, kernel->products->type, row, from->type, kernel->shape.global.d);
-    pad_row(kernel, to);
+    for (size_t i = 0; i < copy->from_bytes; i += 64) __builtin_prefetch(row + copy->ahead + i);
+    if (copy->from == copy->to)
+        memcpy(to, row, copy->to_bytes);
+    else
+        ls_dtype_convert(to, copy->to, row, copy->from, copy->d);
+    memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
 }
 
 void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                     const struct ls_tensor *q, const struct tile *tile)
 {
+    const struct row_copy copy = row_copy(kernel, q);
     char *row = w->q;
 
-    for (int r = 0; r < tile->rows; r++, row += row_bytes(kernel)) {
+    for (int r = 0; r < tile->rows; r++, row += copy.padded_bytes) {
         const struct tile_row at = tile_row(kernel, tile, r);
 
-        gather_row(row, kernel, q, element(q, at.batch, at.row, at.head));
-        if (kernel->negate) negate(row, kernel->products->type, kernel->d_pad);
+        copy_row(row, &copy, element(q, at.batch, at.row, at.head));
+        if (kernel->negate) negate(row, copy.to, kernel->d_pad);
     }
-    memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * row_bytes(kernel));
+    memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * copy.padded_bytes);
 }
 
 void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair, int keep)
 {
+    const struct row_copy copy = row_copy(kernel, from);
     const int64_t h_kv = kernel->shape.global.h_kv;
+    const ptrdiff_t stride = from->stride[1] * ls_dtype_size(from->type);
+    const char *source = element(from, pair / h_kv, leaf->row, pair % h_kv);
     char *row = w->raw;
 
-    for (int r = 0; r < keep; r++, row += row_bytes(kernel))
-        gather_row(row, kernel, from, element(from, pair / h_kv, leaf->row + r, pair % h_kv));
-    memset(row, 0, (size_t)(LS_LEAF - keep) * row_bytes(kernel));
+    for (int r = 0; r < keep; r++, row += copy.padded_bytes)
+        copy_row(row, &copy, source + r * stride);
+    memset(row, 0, (size_t)(LS_LEAF - keep) * copy.padded_bytes);
 }
 
 ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
