@@ -51,6 +51,9 @@ struct ls_attention_report {
     int64_t tiles_computed;      /* by this rank: tiles with at least one visible pair */
     int64_t bytes_sent;          /* by this rank */
     double exposed_comm_seconds; /* this rank spent waiting for communication */
+    /* where this rank's threads spent their time, summed over them: bringing operands into the
+     * kernels' order, tiles, merging partial results across threads, finishing */
+    double pack_seconds, tile_seconds, merge_seconds, finish_seconds;
 };
 
 /* Makes everything an execution needs: workspaces, kernels, buffers, an own duplicate of comm.

@@ -252,5 +252,9 @@ void ls_attention_plan_describe(struct ls_attention_report *out,
         .tiles_computed = plan->result.tiles,
         .bytes_sent = ls_comm_bytes_sent(plan->comm),
         .exposed_comm_seconds = ls_comm_exposed_seconds(plan->comm),
+        .pack_seconds = plan->result.profile.seconds[LS_EVENT_PACK],
+        .tile_seconds = plan->result.profile.seconds[LS_EVENT_TILE],
+        .merge_seconds = plan->result.profile.seconds[LS_EVENT_MERGE],
+        .finish_seconds = plan->result.profile.seconds[LS_EVENT_FINISH],
     };
 }

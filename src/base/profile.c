@@ -6,8 +6,10 @@
 const char *ls_event_name(ls_event event)
 {
     static const char *const names[LS_EVENT_COUNT] = {
-        [LS_EVENT_PACK] = "pack",     [LS_EVENT_TILE] = "tile", [LS_EVENT_MERGE] = "merge",
-        [LS_EVENT_FINISH] = "finish", [LS_EVENT_WAIT] = "wait",
+        [LS_EVENT_PACK] = "pack",
+        [LS_EVENT_TILE] = "tile",
+        [LS_EVENT_MERGE] = "merge",
+        [LS_EVENT_FINISH] = "finish",
     };
 
     assert(event < LS_EVENT_COUNT);

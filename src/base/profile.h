@@ -9,7 +9,6 @@ typedef enum {
     LS_EVENT_TILE,   /* tiles: products and softmax */
     LS_EVENT_MERGE,  /* merging of partial states */
     LS_EVENT_FINISH, /* dividing and rounding to the output type */
-    LS_EVENT_WAIT,   /* waiting for other ranks */
     LS_EVENT_COUNT
 } ls_event;
 

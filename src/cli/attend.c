@@ -190,17 +190,20 @@ static ls_status gather_result(struct cli_attend_run *run)
 {
     struct cli_attend_result *r = &run->result;
     struct ls_comm *comm = run->world->comm;
-    double sums[] = {(double)r->report.bytes_sent, (double)r->report.tiles_computed};
+    double sums[] = {(double)r->report.bytes_sent, (double)r->report.tiles_computed,
+                     r->report.pack_seconds,       r->report.tile_seconds,
+                     r->report.merge_seconds,      r->report.finish_seconds};
     double most[2 + LS_TAG_COUNT] = {r->report.exposed_comm_seconds,
                                      (double)ls_ledger_peak_total()};
     double least = (double)ls_ledger_peak_total();
 
     for (int i = 0; i < LS_TAG_COUNT; i++) most[2 + i] = (double)ls_ledger_peak((ls_tag)i);
-    LS_TRY(ls_comm_reduce(sums, comm, 2, LS_REDUCE_SUM));
+    LS_TRY(ls_comm_reduce(sums, comm, 6, LS_REDUCE_SUM));
     LS_TRY(ls_comm_reduce(most, comm, 2 + LS_TAG_COUNT, LS_REDUCE_MAX));
     LS_TRY(ls_comm_reduce(&least, comm, 1, LS_REDUCE_MIN));
     r->bytes_sent = sums[0];
     r->tiles = sums[1];
+    memcpy(r->profile, sums + 2, sizeof(r->profile));
     r->exposed = most[0];
     r->ledger_most = most[1];
     r->ledger_least = least;

@@ -30,6 +30,7 @@ struct cli_attend_result {
     struct ls_attention_report report; /* of this rank */
     double bytes_sent, tiles;          /* sums */
     double exposed, ledger_most, ledger_least;
+    double profile[4]; /* sums: pack, tile, merge, finish seconds */
     double tag_most[LS_TAG_COUNT];
 };
 

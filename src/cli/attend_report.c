@@ -38,6 +38,9 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_string(report, "gemm_dtype", ls_dtype_name(run->gemm.type));
     cli_report_integer(report, "bytes_sent", (int64_t)r->bytes_sent);
     cli_report_real(report, "exposed_comm_seconds", r->exposed);
+    cli_report_value(report, "profile",
+                     json_pack("{sfsfsfsf}", "pack", r->profile[0], "tile", r->profile[1], "merge",
+                               r->profile[2], "finish", r->profile[3]));
     cli_report_integer(report, "ledger_peak_bytes", (int64_t)r->ledger_most);
     cli_report_integer(report, "rss_peak_bytes", (int64_t)resident);
     cli_report_integer(report, "tile_q", r->report.tile_q);
@@ -85,6 +88,16 @@ static void report_speed(const struct cli_attend_run *run)
                     cli_number(gemm->best).s);
 }
 
+static void report_profile(const struct cli_attend_run *run)
+{
+    const double *seconds = run->result.profile;
+
+    cli_report_line(&run->report, "threads",
+                    "%s in tiles, %s packing, %s merging, %s finishing, all of them together",
+                    cli_seconds(seconds[1]).s, cli_seconds(seconds[0]).s, cli_seconds(seconds[2]).s,
+                    cli_seconds(seconds[3]).s);
+}
+
 static void report_resources(const struct cli_attend_run *run, double resident)
 {
     const struct cli_report *report = &run->report;
@@ -110,6 +123,7 @@ ls_status cli_attend_report(struct cli_attend_run *run)
     report_task(run);
     report_means(run);
     report_speed(run);
+    report_profile(run);
     report_resources(run, resident);
     if (run->options.verify) cli_verify_report(&run->report, &run->verdict);
     return cli_report_commit(&run->report, run->world);
