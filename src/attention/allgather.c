@@ -16,18 +16,6 @@ struct allgather {
     struct ls_leaf leaf[];      /* storage of keys */
 };
 
-static const char *fits(const struct ls_problem *problem)
-{
-    (void)problem;
-    return NULL;
-}
-
-/* Causal work per position grows along the sequence: zigzag gives every rank the same of it. */
-static ls_layout_kind layout(const struct ls_problem *problem)
-{
-    return problem->causal && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
-}
-
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
 {
     return ls_plan_kernel_shape(problem, ls_layout_leaves(&problem->k_layout));
@@ -41,17 +29,11 @@ static int64_t messages_each_way(const struct ls_problem *problem)
 
 static void cost(struct ls_cost *out, const struct ls_problem *problem)
 {
-    const struct ls_attention_shape *s = &problem->shape;
-
-    *out = (struct ls_cost){
-        .flops = 4.0 * (double)s->d * (double)(s->b * s->h) *
-                 ls_visible_pairs(s->s_q, s->s_k, problem->causal),
-        .bytes_sent = (int64_t)ls_key_value_bytes(s, s->s_k) * (problem->p - 1),
-        .messages = messages_each_way(problem) * problem->p,
-        .workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)),
-        .comm_bytes = ls_key_value_bytes(s, s->s_k),
-        .tiles = ls_attention_tiles(s, problem->causal),
-    };
+    *out = ls_method_work(problem);
+    out->comm_bytes = ls_key_value_bytes(&problem->shape, problem->shape.s_k);
+    out->bytes_sent = (int64_t)out->comm_bytes * (problem->p - 1);
+    out->messages = messages_each_way(problem) * problem->p;
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
 }
 
 static void destroy(struct ls_attention_plan *plan)
@@ -176,8 +158,8 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
 const struct ls_method ls_method_allgather = {
     .name = "allgather",
     .summary = "every rank gets all of K and V, then computes alone; memory O(s)",
-    .fits = fits,
-    .layout = layout,
+    .fits = ls_method_fits_all,
+    .layout = ls_method_even_layout,
     .cost = cost,
     .create = create,
     .destroy = destroy,

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "attention/plan.h"
-#include "plan/attention_size.h"
 
 struct local {
     struct ls_leaf_list keys;
@@ -27,14 +26,8 @@ static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
 
 static void cost(struct ls_cost *out, const struct ls_problem *problem)
 {
-    const struct ls_attention_shape *s = &problem->shape;
-
-    *out = (struct ls_cost){
-        .flops = 4.0 * (double)s->d * (double)(s->b * s->h) *
-                 ls_visible_pairs(s->s_q, s->s_k, problem->causal),
-        .workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)),
-        .tiles = ls_attention_tiles(s, problem->causal),
-    };
+    *out = ls_method_work(problem);
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
 }
 
 static void destroy(struct ls_attention_plan *plan)

@@ -6,6 +6,7 @@
 
 #include "attention/plan.h"
 #include "base/nearest.h"
+#include "plan/attention_size.h"
 
 /* In the order in which `auto` prefers equals: less memory first. */
 static const struct ls_method *const methods[] = {
@@ -39,6 +40,28 @@ ls_status ls_method_find(const struct ls_method **out, const char *name)
     const char *near = ls_nearest(name, names, METHODS);
     return ls_fail(LS_EVALUE, "no method \"%s\"%s%s%s; `longspan methods` lists them", name,
                    near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+const char *ls_method_fits_all(const struct ls_problem *problem)
+{
+    (void)problem;
+    return NULL;
+}
+
+ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
+{
+    return problem->causal && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+}
+
+struct ls_cost ls_method_work(const struct ls_problem *problem)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+
+    return (struct ls_cost){
+        .flops = 4.0 * (double)s->d * (double)(s->b * s->h) *
+                 ls_visible_pairs(s->s_q, s->s_k, problem->causal),
+        .tiles = ls_attention_tiles(s, problem->causal),
+    };
 }
 
 static ls_status check_counts(const struct ls_attention_shape *s)

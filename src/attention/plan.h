@@ -23,6 +23,13 @@ struct ls_attention_plan {
 void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layout *layout,
                       int rank, int64_t first_row);
 
+/* For rows of the table: a method that can do everything; the layout for methods whose ranks all
+ * work at once (causal work per position grows along the sequence: zigzag gives every rank the same
+ * of it); a cost that holds what does not depend on the method. */
+const char *ls_method_fits_all(const struct ls_problem *problem);
+ls_layout_kind ls_method_even_layout(const struct ls_problem *problem);
+struct ls_cost ls_method_work(const struct ls_problem *problem);
+
 /* One kernel step of a method; fills in what is the same in every step. */
 ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);
 

@@ -17,18 +17,6 @@ struct ring {
     struct ls_leaf leaf[];     /* storage of part */
 };
 
-static const char *fits(const struct ls_problem *problem)
-{
-    (void)problem;
-    return NULL;
-}
-
-/* Causal work per position grows along the sequence: zigzag gives every rank the same of it. */
-static ls_layout_kind layout(const struct ls_problem *problem)
-{
-    return problem->causal && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
-}
-
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
 {
     return ls_plan_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
@@ -52,18 +40,13 @@ static size_t all_travel_bytes(const struct ls_problem *problem)
 
 static void cost(struct ls_cost *out, const struct ls_problem *problem)
 {
-    const struct ls_attention_shape *s = &problem->shape;
-
-    *out = (struct ls_cost){
-        .flops = 4.0 * (double)s->d * (double)(s->b * s->h) *
-                 ls_visible_pairs(s->s_q, s->s_k, problem->causal),
-        .bytes_sent = (int64_t)ls_key_value_bytes(s, s->s_k) * (problem->p - 1),
-        .messages = 2 * (int64_t)problem->p * (problem->p - 1),
-        .workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) +
-                           state_bytes(problem, ls_layout_most_rows(&problem->q_layout)),
-        .comm_bytes = all_travel_bytes(problem),
-        .tiles = ls_attention_tiles(s, problem->causal),
-    };
+    *out = ls_method_work(problem);
+    out->bytes_sent =
+        (int64_t)ls_key_value_bytes(&problem->shape, problem->shape.s_k) * (problem->p - 1);
+    out->messages = 2 * (int64_t)problem->p * (problem->p - 1);
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) +
+                           state_bytes(problem, ls_layout_most_rows(&problem->q_layout));
+    out->comm_bytes = all_travel_bytes(problem);
 }
 
 static void destroy(struct ls_attention_plan *plan)
@@ -237,8 +220,8 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
 const struct ls_method ls_method_ring = {
     .name = "ring",
     .summary = "parts of K and V travel round a ring; memory O(s/p)",
-    .fits = fits,
-    .layout = layout,
+    .fits = ls_method_fits_all,
+    .layout = ls_method_even_layout,
     .cost = cost,
     .create = create,
     .destroy = destroy,

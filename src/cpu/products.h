@@ -44,6 +44,16 @@ struct products {
                         int keys);
 };
 
+/* For rows whose workers know d_pad and nothing else, and need no scratch. */
+struct plain_worker {
+    int d_pad;
+};
+ls_status plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
+size_t no_scratch(int d_pad);
+
+/* For rows that this machine's architecture cannot have. */
+bool fits_never(ls_isa isa, ls_dtype storage);
+
 extern const struct products products_amx, products_avx512, products_onednn_bf16,
     products_onednn_f32;
 

@@ -6,7 +6,6 @@
 
 #include <stdlib.h>
 
-#include "base/status.h"
 #include "cpu/amx_tiles.h"
 
 #define STRIP 32                    /* two tiles of rows */
@@ -15,31 +14,9 @@
 #define SCORE_STRIDE (LS_LEAF + 16) /* off the power of two, whose rows share cache sets */
 #define PAIR_BYTES (2 * TILE_BYTES) /* right operand of one step: two tiles */
 
-struct amx_worker {
-    int d_pad;
-};
-
-static size_t scratch_bytes(int d_pad)
-{
-    (void)d_pad;
-    return 0;
-}
-
 static size_t packed_bytes(int d_pad)
 {
     return (size_t)LS_LEAF * (size_t)d_pad * sizeof(uint16_t);
-}
-
-static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch)
-{
-    struct amx_worker *w = malloc(sizeof *w);
-
-    (void)isa;
-    (void)scratch;
-    if (!w) return ls_fail(LS_ENOMEM, "attention kernel: out of memory");
-    w->d_pad = d_pad;
-    *out = w;
-    return LS_OK;
 }
 
 /* Rows of 16 dwords become columns. */
@@ -79,7 +56,7 @@ TARGET_AMX static inline void transpose_16x16(__m512i x[16])
 /* Tiles [16 pairs of head dimensions][16 keys], a pair of tiles for each (32 keys, depth). */
 TARGET_AMX static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    const int d_pad = ((struct amx_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
     char *to = packed;
 
     for (int block = 0; block < LS_LEAF; block += COLUMNS) {
@@ -102,7 +79,7 @@ TARGET_AMX static ls_status pack_k(void *packed, void *worker, const void *raw)
 /* Tiles [16 pairs of keys][16 columns], a pair of tiles for each (32 columns, depth). */
 TARGET_AMX static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    const int d_pad = ((struct amx_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
     char *to = packed;
 
     for (int block = 0; block < d_pad; block += COLUMNS) {
@@ -156,7 +133,7 @@ TARGET_AMX static inline void multiply(float *out, ptrdiff_t out_stride, const c
 TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, const void *packed_k,
                                    int rows, int keys)
 {
-    const int d_pad = ((struct amx_worker *)worker)->d_pad, depths = d_pad / DEPTH;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = d_pad / DEPTH;
     const char *k = packed_k;
 
     for (int key = 0; key < keys; key += COLUMNS, k += depths * PAIR_BYTES)
@@ -167,7 +144,7 @@ TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, cons
 TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, const void *packed_v,
                                    int rows, int keys)
 {
-    const int d_pad = ((struct amx_worker *)worker)->d_pad, depths = (keys + DEPTH - 1) / DEPTH;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = (keys + DEPTH - 1) / DEPTH;
     const char *v = packed_v;
 
     for (int column = 0; column < d_pad; column += COLUMNS, v += LS_LEAF / DEPTH * PAIR_BYTES)
@@ -200,8 +177,8 @@ const struct products PRODUCTS_AMX = {
     .p_stride = 2 * SCORE_STRIDE,
     .fits = fits,
     .packed_bytes = packed_bytes,
-    .scratch_bytes = scratch_bytes,
-    .create = create,
+    .scratch_bytes = no_scratch,
+    .create = plain_worker_create,
     .destroy = free,
     .pack_k = pack_k,
     .pack_v = pack_v,
@@ -212,12 +189,5 @@ const struct products PRODUCTS_AMX = {
 };
 
 #else
-static bool never(ls_isa isa, ls_dtype storage)
-{
-    (void)isa;
-    (void)storage;
-    return false;
-}
-
-const struct products products_amx = {.name = "AMX bf16 tiles", .fits = never};
+const struct products products_amx = {.name = "AMX bf16 tiles", .fits = fits_never};
 #endif

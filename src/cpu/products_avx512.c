@@ -8,45 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/status.h"
-
 #define STRIP 64
 #define BLOCK_ROWS 12
 #define PANEL 32 /* columns: two vectors */
 #define SCORE_PART 64
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 
-struct avx512_worker {
-    int d_pad;
-};
-
-static size_t scratch_bytes(int d_pad)
-{
-    (void)d_pad;
-    return 0;
-}
-
 static size_t packed_bytes(int d_pad)
 {
     return (size_t)LS_LEAF * (size_t)d_pad * sizeof(float);
 }
 
-static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch)
-{
-    struct avx512_worker *w = malloc(sizeof *w);
-
-    (void)isa;
-    (void)scratch;
-    if (!w) return ls_fail(LS_ENOMEM, "attention kernel: out of memory");
-    w->d_pad = d_pad;
-    *out = w;
-    return LS_OK;
-}
-
 /* Panels of 32 keys: [d_pad][32]. */
 TARGET_AVX512 static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    const int d_pad = ((struct avx512_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
     const __m512i key =
         _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                            _mm512_set1_epi32(d_pad));
@@ -66,7 +42,7 @@ TARGET_AVX512 static ls_status pack_k(void *packed, void *worker, const void *ra
 /* Panels of 32 columns: [LS_LEAF][32]. */
 static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    const int d_pad = ((struct avx512_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
     float *to = packed;
 
     for (int panel = 0; panel < d_pad; panel += PANEL)
@@ -131,7 +107,7 @@ TARGET_AVX512 static void multiply_panel(float *out, int out_stride, const float
 static ls_status scores(float *out, void *worker, const void *q, const void *packed_k, int rows,
                         int keys)
 {
-    const int d_pad = ((struct avx512_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
     const float *panel = packed_k;
 
     for (int key = 0; key < keys; key += PANEL, panel += d_pad * PANEL) {
@@ -148,7 +124,7 @@ static ls_status scores(float *out, void *worker, const void *q, const void *pac
 static ls_status output(float *acc, void *worker, const void *p, const void *packed_v, int rows,
                         int keys)
 {
-    const int d_pad = ((struct avx512_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
     const float *panel = packed_v;
 
     for (int column = 0; column < d_pad; column += PANEL, panel += LS_LEAF * PANEL)
@@ -171,8 +147,8 @@ const struct products products_avx512 = {
     .p_stride = LS_LEAF,
     .fits = fits,
     .packed_bytes = packed_bytes,
-    .scratch_bytes = scratch_bytes,
-    .create = create,
+    .scratch_bytes = no_scratch,
+    .create = plain_worker_create,
     .destroy = free,
     .pack_k = pack_k,
     .pack_v = pack_v,
@@ -181,12 +157,5 @@ const struct products products_avx512 = {
 };
 
 #else
-static bool never(ls_isa isa, ls_dtype storage)
-{
-    (void)isa;
-    (void)storage;
-    return false;
-}
-
-const struct products products_avx512 = {.name = "AVX-512 f32 blocks", .fits = never};
+const struct products products_avx512 = {.name = "AVX-512 f32 blocks", .fits = fits_never};
 #endif

@@ -1,5 +1,6 @@
 /* One call of the attention kernel: who does what, and in which order. */
 #include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@ struct job {
     int64_t span;  /* leaves of keys of an item */
     int64_t spans; /* items that share a tile, 1 unless tiles are few */
     _Atomic int64_t next_pack, next_item, next_fold;
+    _Atomic int busy;   /* threads that still have tiles */
     _Atomic int failed; /* an ls_status */
     char message[256];
 };
@@ -148,6 +150,16 @@ static ls_status run_item(struct job *job, struct worker *w, int64_t item)
     return LS_OK;
 }
 
+/* Until the others are through, the first thread moves messages. */
+static void wait_for_others(struct job *job, struct worker *w)
+{
+    atomic_fetch_sub(&job->busy, 1);
+    while (w->clock && w->clock->progress.call && job->busy > 0) {
+        progress_tick(w->clock);
+        sched_yield();
+    }
+}
+
 static void tile_phase(struct job *job, struct worker *w)
 {
     const int64_t items = tile_count(job) * job->spans;
@@ -157,6 +169,7 @@ static void tile_phase(struct job *job, struct worker *w)
         const ls_status status = run_item(job, w, item);
         if (status != LS_OK) record_failure(job, status);
     }
+    wait_for_others(job, w);
 }
 
 /* Merges the spans of each tile and finishes it. */
@@ -189,6 +202,7 @@ static void start_wave(struct job *job, int64_t first)
     job->wave_first = first;
     job->wave_pairs = left < job->kernel->wave ? left : job->kernel->wave;
     job->next_pack = job->next_item = job->next_fold = 0;
+    job->busy = job->kernel->shape.threads;
     choose_spans(job);
 }
 

@@ -90,6 +90,7 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
         w->simd->softmax_bf16(&softmax);
     else
         w->simd->softmax_f32(&softmax);
+    progress_tick(chunk->clock);
     return products->output(out.acc, w->own, w->scores, chunk->v[leaf], rows, keys);
 }
 
