@@ -202,7 +202,7 @@ static void start_wave(struct job *job, int64_t first)
     job->wave_first = first;
     job->wave_pairs = left < job->kernel->wave ? left : job->kernel->wave;
     job->next_pack = job->next_item = job->next_fold = 0;
-    job->busy = job->kernel->shape.threads;
+    job->busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
     choose_spans(job);
 }
 

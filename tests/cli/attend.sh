@@ -76,6 +76,12 @@ if has_mpi; then
         longspan check out/a.safetensors out/p$ranks.safetensors
         holds "check: $ranks ranks beside 1" succeeded
     done
+    OMP_THREAD_LIMIT=1 # fewer threads than the kernel asks for: nobody waits for the others
+    export OMP_THREAD_LIMIT
+    # shellcheck disable=SC2086
+    on_ranks 2 attend $random --threads 2 --method ring --verify
+    holds "two ranks that get one thread for two" verified
+    unset OMP_THREAD_LIMIT
     # shellcheck disable=SC2086
     on_ranks 2 attend $random --threads 1 --method ring --layout striped --json -
     holds "--method and --layout are obeyed" stdout_has '"layout": *"striped"'
