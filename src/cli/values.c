@@ -34,6 +34,29 @@ ls_status cli_value_integer(int64_t *out, const char *option, const char *text, 
     return LS_OK;
 }
 
+ls_status cli_value_bytes(int64_t *out, const char *option, const char *text, int64_t least,
+                          int64_t most)
+{
+    static const char units[] = "KMG";
+    const char *rest = text, *unit;
+    int shift = 0;
+    bool good = read_integer(out, &rest, 0, most);
+
+    if (good && *rest != '\0') {
+        unit = strchr(units, *rest++);
+        shift = unit ? 10 * (int)(unit - units + 1) : 0;
+        good = unit && *rest == '\0';
+    }
+    good = good && *out <= most >> shift;
+    if (!good || *out << shift < least)
+        return ls_fail(LS_EVALUE,
+                       "%s: '%s' is not a number of bytes from %" PRId64 " to %" PRId64
+                       ", such as 8, 64K, 256M or 2G",
+                       option, text, least, most);
+    *out <<= shift;
+    return LS_OK;
+}
+
 ls_status cli_value_float(float *out, const char *option, const char *text)
 {
     char *end;

@@ -11,6 +11,10 @@
 ls_status cli_value_integer(int64_t *out, const char *option, const char *text, int64_t least,
                             int64_t most);
 
+/* A number of bytes in [least, most], as it is or in KiB, MiB or GiB: 8, 64K, 256M, 2G. */
+ls_status cli_value_bytes(int64_t *out, const char *option, const char *text, int64_t least,
+                          int64_t most);
+
 /* A finite number that a float can hold. */
 ls_status cli_value_float(float *out, const char *option, const char *text);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/profile.h"
+#include "base/trace.h"
 
 struct ls_comm {
     const struct ls_comm_ops *ops;
@@ -63,6 +64,31 @@ int ls_comm_node_size(const struct ls_comm *comm)
     return comm->ops->node_size(comm->self);
 }
 
+/* ---- the trace: only the first thread communicates */
+
+static const struct ls_trace_kind send_kind = {"send", "message", {"bytes", "to", "tag"}};
+static const struct ls_trace_kind receive_kind = {"receive", "message", {"bytes", "from", "tag"}};
+static const struct ls_trace_kind wait_kind = {"wait", "message", {"messages"}};
+static const struct ls_trace_kind barrier_kind = {"barrier", "collective", {NULL}};
+static const struct ls_trace_kind reduce_kind = {"reduce", "collective", {"values"}};
+static const struct ls_trace_kind all_reduce_kind = {"all-reduce", "collective", {"bytes"}};
+static const struct ls_trace_kind reduce_scatter_kind = {"reduce-scatter", "collective", {"bytes"}};
+static const struct ls_trace_kind all_to_all_kind = {"all-to-all", "collective", {"bytes"}};
+
+static double trace_begin(void)
+{
+    return ls_trace_on ? ls_now() : 0;
+}
+
+static void trace_end(const struct ls_trace_kind *kind, double since, int64_t first, int64_t second,
+                      int64_t third)
+{
+    if (ls_trace_on)
+        ls_trace_add(kind, 0, since, ls_now(), (const int64_t[]){first, second, third});
+}
+
+/* ---- messages */
+
 static ls_status check_peer(const struct ls_comm *comm, const char *doing, int peer)
 {
     if (peer < 0 || peer >= comm->size)
@@ -73,17 +99,24 @@ static ls_status check_peer(const struct ls_comm *comm, const char *doing, int p
 ls_status ls_comm_send(struct ls_request *out, struct ls_comm *comm, const void *in, size_t bytes,
                        int to, int tag)
 {
+    const double since = trace_begin();
+
     LS_TRY(check_peer(comm, "sending to", to));
     LS_TRY(comm->ops->send(out, comm->self, in, bytes, to, tag));
     comm->bytes_sent += (int64_t)bytes;
+    trace_end(&send_kind, since, (int64_t)bytes, to, tag);
     return LS_OK;
 }
 
 ls_status ls_comm_receive(struct ls_request *out, struct ls_comm *comm, void *into, size_t bytes,
                           int from, int tag)
 {
+    const double since = trace_begin();
+
     LS_TRY(check_peer(comm, "receiving from", from));
-    return comm->ops->receive(out, comm->self, into, bytes, from, tag);
+    LS_TRY(comm->ops->receive(out, comm->self, into, bytes, from, tag));
+    trace_end(&receive_kind, since, (int64_t)bytes, from, tag);
+    return LS_OK;
 }
 
 ls_status ls_comm_progress(bool *done, struct ls_comm *comm, struct ls_request *requests, int n)
@@ -101,17 +134,28 @@ ls_status ls_comm_wait(struct ls_comm *comm, struct ls_request *requests, int n)
     const ls_status status = comm->ops->wait(comm->self, requests, n);
 
     comm->exposed_seconds += ls_now() - since;
+    trace_end(&wait_kind, since, n, 0, 0);
     return status;
 }
 
+/* ---- collectives */
+
 ls_status ls_comm_barrier(struct ls_comm *comm)
 {
-    return comm->ops->barrier(comm->self);
+    const double since = trace_begin();
+    const ls_status status = comm->ops->barrier(comm->self);
+
+    trace_end(&barrier_kind, since, 0, 0, 0);
+    return status;
 }
 
 ls_status ls_comm_reduce(double *values, struct ls_comm *comm, int n, ls_reduction how)
 {
-    return comm->ops->reduce(values, comm->self, n, how);
+    const double since = trace_begin();
+    const ls_status status = comm->ops->reduce(values, comm->self, n, how);
+
+    trace_end(&reduce_kind, since, n, 0, 0);
+    return status;
 }
 
 ls_status ls_comm_broadcast(void *bytes, struct ls_comm *comm, size_t n, int root)
@@ -124,6 +168,45 @@ ls_status ls_comm_gather(void *out, struct ls_comm *comm, const void *in, size_t
 {
     return comm->ops->gather(out, comm->self, in, bytes);
 }
+
+/* The end of bulk communication that began at `since` and sent this many bytes. */
+static ls_status account_bulk(struct ls_comm *comm, const struct ls_trace_kind *kind, double since,
+                              int64_t bytes, ls_status status)
+{
+    comm->exposed_seconds += ls_now() - since;
+    if (status == LS_OK) comm->bytes_sent += bytes;
+    trace_end(kind, since, bytes, 0, 0);
+    return status;
+}
+
+ls_status ls_comm_all_reduce(float *values, struct ls_comm *comm, int64_t n, ls_reduction how)
+{
+    const int64_t bytes = 2 * (comm->size - 1) * n * (int64_t)sizeof(float) / comm->size;
+    const double since = ls_now();
+
+    return account_bulk(comm, &all_reduce_kind, since, bytes,
+                        comm->ops->all_reduce(values, comm->self, n, how));
+}
+
+ls_status ls_comm_reduce_scatter(float *out, struct ls_comm *comm, const float *in, int64_t n)
+{
+    const int64_t bytes = (comm->size - 1) * n * (int64_t)sizeof(float);
+    const double since = ls_now();
+
+    return account_bulk(comm, &reduce_scatter_kind, since, bytes,
+                        comm->ops->reduce_scatter(out, comm->self, in, n));
+}
+
+ls_status ls_comm_all_to_all(void *out, struct ls_comm *comm, const void *in, size_t bytes)
+{
+    const int64_t sent = (comm->size - 1) * (int64_t)bytes;
+    const double since = ls_now();
+
+    return account_bulk(comm, &all_to_all_kind, since, sent,
+                        comm->ops->all_to_all(out, comm->self, in, bytes));
+}
+
+/* ---- agreement */
 
 struct verdict {
     ls_status status;

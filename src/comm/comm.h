@@ -32,6 +32,9 @@ struct ls_comm_ops {
     ls_status (*reduce)(double *values, void *self, int n, ls_reduction how);
     ls_status (*broadcast)(void *bytes, void *self, size_t n, int root);
     ls_status (*gather)(void *out, void *self, const void *in, size_t bytes);
+    ls_status (*all_reduce)(float *values, void *self, int64_t n, ls_reduction how);
+    ls_status (*reduce_scatter)(float *out, void *self, const float *in, int64_t n);
+    ls_status (*all_to_all)(void *out, void *self, const void *in, size_t bytes);
     /* ranks that share this rank's memory, this one included */
     int (*node_size)(void *self);
 };
@@ -65,6 +68,17 @@ ls_status ls_comm_reduce(double *values, struct ls_comm *comm, int n, ls_reducti
 ls_status ls_comm_broadcast(void *bytes, struct ls_comm *comm, size_t n, int root);
 ls_status ls_comm_gather(void *out, struct ls_comm *comm, const void *in, size_t bytes);
 
+/* Collective, for bulk data of any size: the backend chooses order and algorithm, so the rounding
+ * of a sum may depend on both. They count as bytes sent what each rank has to send at least, and
+ * their time as exposed.
+ *   all_reduce      values [n], elementwise, in place; 2 (p-1)/p n floats
+ *   reduce_scatter  in [p, n]; out [n]: the sum over ranks of in[this rank]; (p-1) n floats
+ *   all_to_all      in, out [p] blocks of `bytes`: in[r] goes to rank r, out[r] is from it
+ * in and out do not overlap. Errors: LS_ECOMM. */
+ls_status ls_comm_all_reduce(float *values, struct ls_comm *comm, int64_t n, ls_reduction how);
+ls_status ls_comm_reduce_scatter(float *out, struct ls_comm *comm, const float *in, int64_t n);
+ls_status ls_comm_all_to_all(void *out, struct ls_comm *comm, const void *in, size_t bytes);
+
 /* Every rank brings its own status and leaves with the same one: LS_OK if all are, else that of
  * the lowest failing rank, whose message becomes everybody's, headed by its rank unless all ranks
  * brought the same failure. Collective: call it where ranks could otherwise part ways. */
@@ -72,8 +86,8 @@ ls_status ls_comm_agree(struct ls_comm *comm, ls_status status);
 
 int ls_comm_node_size(const struct ls_comm *comm);
 
-/* Bytes of point-to-point messages that this rank sent, and seconds it spent in ls_comm_wait,
- * since the last reset. */
+/* Bytes that this rank sent in messages and in bulk, and seconds it spent in ls_comm_wait and in
+ * bulk communication, since the last reset. */
 int64_t ls_comm_bytes_sent(const struct ls_comm *comm);
 double ls_comm_exposed_seconds(const struct ls_comm *comm);
 void ls_comm_reset_counters(struct ls_comm *comm);

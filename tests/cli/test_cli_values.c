@@ -30,6 +30,30 @@ Test(cli_values, a_whole_number_is_all_of_the_text_and_in_range)
     }
 }
 
+Test(cli_values, bytes_may_have_a_unit)
+{
+    static const struct {
+        const char *text;
+        int64_t bytes; /* -1: an error */
+    } cases[] = {
+        {"8", 8},   {"64K", 65536}, {"3M", 3 << 20}, {"1G", 1 << 30}, {"2G", -1},
+        {"7", -1},  {"", -1},       {"K", -1},       {"-1K", -1},     {"1k", -1},
+        {"1T", -1}, {"1KB", -1},    {"1 K", -1},     {"1.5M", -1},    {"9223372036854775807G", -1},
+        {"0K", -1},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t value = -1;
+        const ls_status status = cli_value_bytes(&value, "--n", cases[i].text, 8, 1 << 30);
+
+        cr_expect_eq(status == LS_OK, cases[i].bytes >= 0, "'%s'", cases[i].text);
+        if (cases[i].bytes >= 0)
+            cr_expect_eq(value, cases[i].bytes, "'%s'", cases[i].text);
+        else
+            cr_expect(strstr(ls_message(), "--n"), "'%s': %s", cases[i].text, ls_message());
+    }
+}
+
 Test(cli_values, a_float_is_finite)
 {
     static const char *const bad[] = {"", "x", "1x", "nan", "inf", "-inf", "1e300", "0.5 "};

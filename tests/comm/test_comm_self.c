@@ -143,6 +143,25 @@ Test(comm_self, collectives_leave_what_is_already_there)
     cr_expect_eq(ls_comm_gather(NULL, comm, NULL, 0), LS_OK);
 }
 
+Test(comm_self, bulk_communication_keeps_or_copies_what_is_already_there)
+{
+    float values[2] = {1.5F, NAN}, out[2] = {0, 0};
+    char text[4] = "abc", exchanged[4] = "";
+
+    for (int how = LS_REDUCE_SUM; how <= LS_REDUCE_MIN; how++) {
+        cr_expect_eq(ls_comm_all_reduce(values, comm, 2, (ls_reduction)how), LS_OK);
+        cr_expect(values[0] == 1.5F && isnan(values[1]), "reduction %d", how);
+    }
+    cr_expect_eq(ls_comm_reduce_scatter(out, comm, values, 2), LS_OK);
+    cr_expect(out[0] == 1.5F && isnan(out[1]));
+    cr_expect_eq(ls_comm_all_to_all(exchanged, comm, text, sizeof(text)), LS_OK);
+    cr_expect_str_eq(exchanged, "abc");
+    cr_expect_eq(ls_comm_all_reduce(NULL, comm, 0, LS_REDUCE_SUM), LS_OK);
+    cr_expect_eq(ls_comm_reduce_scatter(NULL, comm, NULL, 0), LS_OK);
+    cr_expect_eq(ls_comm_all_to_all(NULL, comm, NULL, 0), LS_OK);
+    cr_expect_eq(ls_comm_bytes_sent(comm), 0, "nobody to send to");
+}
+
 Test(comm_self, agreeing_alone_keeps_status_and_message)
 {
     cr_expect_eq(ls_comm_agree(comm, LS_OK), LS_OK);
