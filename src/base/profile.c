@@ -3,17 +3,19 @@
 #include <assert.h>
 #include <time.h>
 
+#include "base/trace.h"
+
+static const struct ls_trace_kind kinds[LS_EVENT_COUNT] = {
+    [LS_EVENT_PACK] = {"pack", "attention", {"pair", "leaves"}},
+    [LS_EVENT_TILE] = {"tile", "attention", {"pair", "tiles", "query_leaf"}},
+    [LS_EVENT_MERGE] = {"merge", "attention", {"pair", "spans", "query_leaf"}},
+    [LS_EVENT_FINISH] = {"finish", "attention", {"pair", "rows", "query_leaf"}},
+};
+
 const char *ls_event_name(ls_event event)
 {
-    static const char *const names[LS_EVENT_COUNT] = {
-        [LS_EVENT_PACK] = "pack",
-        [LS_EVENT_TILE] = "tile",
-        [LS_EVENT_MERGE] = "merge",
-        [LS_EVENT_FINISH] = "finish",
-    };
-
     assert(event < LS_EVENT_COUNT);
-    return names[event];
+    return kinds[event].name;
 }
 
 double ls_now(void)
@@ -24,10 +26,16 @@ double ls_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-void ls_profile_add(struct ls_profile *profile, ls_event event, double since)
+void ls_profile_add(struct ls_profile *profile, ls_event event, double since,
+                    struct ls_event_scope scope)
 {
-    profile->seconds[event] += ls_now() - since;
+    const double now = ls_now();
+
+    profile->seconds[event] += now - since;
     profile->count[event]++;
+    if (ls_trace_on)
+        ls_trace_add(&kinds[event], profile->thread, since, now,
+                     (const int64_t[]){scope.pair, scope.amount, scope.query_leaf});
 }
 
 void ls_profile_merge(struct ls_profile *into, const struct ls_profile *from)

@@ -1,4 +1,5 @@
-/* Where the time of an execution went: seconds and counts by kind of event. */
+/* Where the time of an execution went: seconds and counts by kind of event, and, while one is
+ * recorded, the events themselves in the trace. */
 #ifndef LS_BASE_PROFILE_H
 #define LS_BASE_PROFILE_H
 
@@ -14,6 +15,7 @@ typedef enum {
 
 /* One a thread, so that nobody shares a cache line. */
 struct ls_profile {
+    int thread; /* its number, for the trace */
     double seconds[LS_EVENT_COUNT];
     int64_t count[LS_EVENT_COUNT];
 } __attribute__((aligned(64)));
@@ -23,10 +25,18 @@ const char *ls_event_name(ls_event event);
 /* Seconds since some fixed moment, monotonic. */
 double ls_now(void);
 
-/* Ends an event that began at `since` (of ls_now). */
-void ls_profile_add(struct ls_profile *profile, ls_event event, double since);
+/* What an event was about, for the trace. */
+struct ls_event_scope {
+    int64_t pair;       /* batch x h_kv + kv head; of packing, the first one */
+    int64_t amount;     /* leaves packed, tiles computed, spans merged, rows finished */
+    int64_t query_leaf; /* not of packing */
+};
 
-/* Adds every entry of `from` to `into`. */
+/* Ends an event that began at `since` (of ls_now). */
+void ls_profile_add(struct ls_profile *profile, ls_event event, double since,
+                    struct ls_event_scope scope);
+
+/* Adds every second and count of `from` to `into`. */
 void ls_profile_merge(struct ls_profile *into, const struct ls_profile *from);
 
 #endif
