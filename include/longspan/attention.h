@@ -30,6 +30,7 @@ struct ls_attention_options {
     bool has_scale;        /* false: scale is 1/sqrt(d) */
     float scale;
     int threads; /* OpenMP threads of this rank; 0: as many as OpenMP would use */
+    bool strict; /* the same bits for any number of ranks, threads, method and layout */
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \
@@ -39,13 +40,16 @@ struct ls_attention_options {
 
 struct ls_attention_plan;
 
-/* What a plan is and what its last execution did. Strings are borrowed and static. */
+/* What a plan is and what its last execution did. Strings are static, but for the plan's own
+ * fingerprint. */
 struct ls_attention_report {
     const char *method;
     const char *why; /* why this method: "asked for", or the rule that chose it */
     ls_layout_kind layout;
     const char *isa;    /* instruction set of the kernels */
     const char *kernel; /* name of the kernel that computes the tiles */
+    bool strict;
+    const char *fingerprint; /* results of strict plans with the same one have the same bits */
     int threads;
     int tile_q, tile_k;          /* rows and keys of a tile */
     int64_t tiles_computed;      /* by this rank: tiles with at least one visible pair */

@@ -19,7 +19,8 @@
 
 #ifndef LS_AMX_EMULATED
 
-#define TARGET_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw")))
+#define TARGET_AMX                                                                                 \
+    __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
 
 /* Palette 1, eight tiles of 16 x 64 bytes. */
 static const struct {
@@ -41,7 +42,7 @@ static const struct {
 
 #else
 
-#define TARGET_AMX __attribute__((target("avx512f,avx512bw")))
+#define TARGET_AMX __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
 
 static _Thread_local unsigned char tile_register[8][TILE_BYTES];
 

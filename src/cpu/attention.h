@@ -11,5 +11,8 @@ void cpu_kernel_destroy(struct ls_attention_kernel *kernel);
 const char *cpu_kernel_name(const struct ls_attention_kernel *kernel);
 ls_status cpu_attend(struct ls_kernel_result *result, struct ls_attention_kernel *kernel,
                      const struct ls_kernel_call *call);
+void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,
+               struct ls_row_states from, int64_t rows);
+bool cpu_is_canonical(const struct ls_attention_kernel *kernel);
 
 #endif

@@ -86,6 +86,9 @@ static int default_threads(void)
 
 const struct ls_device_ops ls_cpu_device_ops = {
     .name = "cpu",
+    .library = gemm_library,
+    .merge = cpu_merge,
+    .canonical = cpu_is_canonical,
     .threads = default_threads,
     .gemm_rate = gemm_rate,
     .kernel_bytes = cpu_kernel_bytes,

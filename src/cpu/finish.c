@@ -77,8 +77,12 @@ void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
             copy_state(w->spare, (size_t)r, d_pad, call->states, state_index(kernel, call, &at), d,
                        d);
         }
-        kernel->simd->merge(w->spare, result, tile->rows, kernel->d_pad);
-        result = w->spare;
+        if (call->states_follow) {
+            kernel->simd->merge(result, w->spare, tile->rows, kernel->d_pad);
+        } else {
+            kernel->simd->merge(w->spare, result, tile->rows, kernel->d_pad);
+            result = w->spare;
+        }
     }
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);

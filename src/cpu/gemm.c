@@ -1,6 +1,7 @@
 #include "cpu/gemm.h"
 
 #include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/status.h"
@@ -71,6 +72,13 @@ static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engin
     return dnnl_matmul_primitive_desc_create(out, engine, *a, *b, NULL, *c, attr);
 }
 #endif
+
+void gemm_library(char *out, size_t length)
+{
+    const dnnl_version_t *version = dnnl_version();
+
+    snprintf(out, length, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+}
 
 void gemm_limit_isa(ls_isa isa)
 {

@@ -9,6 +9,9 @@
 #include "base/cpu.h"
 #include "longspan/tensor.h"
 
+/* "oneDNN 2.6.3" */
+void gemm_library(char *out, size_t length);
+
 /* Tells oneDNN to go no further than isa. Only the first call, before any product, counts. */
 void gemm_limit_isa(ls_isa isa);
 

@@ -138,6 +138,17 @@ static ls_status create_workers(struct ls_attention_kernel *kernel, char **scrat
     return status;
 }
 
+/* Of all shapes alike, so that every rank decides the same. */
+static ls_status choose_places(struct ls_attention_kernel *kernel)
+{
+    bool same;
+
+    LS_TRY(rows_keep_bits(&same, &kernel->worker[0].strip));
+    kernel->canonical = !same;
+    for (int t = 0; t < kernel->shape.threads; t++) kernel->worker[t].strip.full = !same;
+    return LS_OK;
+}
+
 ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_kernel_shape *shape)
 {
     struct ls_attention_kernel *kernel = malloc(sizeof *kernel);
@@ -154,6 +165,7 @@ ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_ke
                 free_kernel);
     place_kernel(kernel, scratch, kernel->memory);
     LS_TRY_GOTO(status, create_workers(kernel, scratch), destroy_kernel);
+    if (shape->strict) LS_TRY_GOTO(status, choose_places(kernel), destroy_kernel);
     free(scratch);
     *out = kernel;
     return LS_OK;
@@ -169,4 +181,9 @@ free_kernel:
 const char *cpu_kernel_name(const struct ls_attention_kernel *kernel)
 {
     return kernel->products->name;
+}
+
+bool cpu_is_canonical(const struct ls_attention_kernel *kernel)
+{
+    return kernel->canonical;
 }

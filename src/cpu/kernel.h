@@ -8,11 +8,11 @@
 #include "cpu/strip.h"
 
 /* A tile: rows [first, first + rows) of those that the group's heads have in one query leaf,
- * head after head. */
+ * head after head, each `pitch` rows behind the one before. */
 struct tile {
     int64_t pair; /* batch x h_kv + kv head */
     const struct ls_leaf *leaf;
-    int leaf_rows;
+    int pitch;
     int first, rows;
 };
 
@@ -33,7 +33,7 @@ struct worker {
 /* Packed leaves of the (batch, kv head) pairs of one wave. */
 struct packed {
     char *k, *v;    /* [pair][leaf], kernel->packed_bytes each */
-    uint8_t *clean; /* [pair][leaf]: V holds no NaN and no infinity */
+    uint8_t *clean; /* [pair][leaf]: V is below V_LIMIT, without NaN */
 };
 
 struct ls_attention_kernel {
@@ -44,6 +44,8 @@ struct ls_attention_kernel {
     int64_t group;    /* query heads per kv head */
     float scale_log2; /* |scale| log2(e) */
     bool negate;      /* scale < 0: queries change sign instead */
+    bool
+        canonical; /* every row has a place of its own in tiles, and strips are full (row_bits.c) */
     size_t packed_bytes;
     int64_t wave; /* pairs packed at once */
     struct packed packed;
@@ -52,6 +54,12 @@ struct ls_attention_kernel {
     struct ls_row_states *split; /* [split_states] */
     void *memory;
 };
+
+/* Rows of a query leaf that lie between the places of two heads' first rows in tiles. */
+static inline int rows_of_a_head(const struct ls_attention_kernel *kernel, int leaf_rows)
+{
+    return kernel->canonical ? LS_LEAF : leaf_rows;
+}
 
 /* Where a row of a tile stands. */
 struct tile_row {
@@ -63,11 +71,11 @@ static inline struct tile_row tile_row(const struct ls_attention_kernel *kernel,
                                        const struct tile *tile, int r)
 {
     const struct ls_attention_shape *s = &kernel->shape.global;
-    const int folded = tile->first + r, row = folded % tile->leaf_rows;
+    const int folded = tile->first + r, row = folded % tile->pitch;
 
     return (struct tile_row){
         .batch = tile->pair / s->h_kv,
-        .head = tile->pair % s->h_kv * kernel->group + folded / tile->leaf_rows,
+        .head = tile->pair % s->h_kv * kernel->group + folded / tile->pitch,
         .row = tile->leaf->row + row,
         .position = tile->leaf->number * LS_LEAF + row,
     };
@@ -91,9 +99,10 @@ static inline void *element(const struct ls_tensor *t, int64_t batch, int64_t ro
 ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
                     const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
                     int64_t index);
-/* The rows of one leaf of one kv head into w->raw; rows from `keep` on become zero. */
-void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
-                 const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair, int keep);
+/* V of one leaf of one kv head into w->raw; rows from `keep` on become zero. Tells whether the
+ * others are below V_LIMIT, without NaN. */
+bool gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
+                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair, int keep);
 /* The rows of a tile into w->q. */
 void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                     const struct ls_tensor *q, const struct tile *tile);
@@ -112,5 +121,9 @@ int64_t visible_leaves(const struct ls_attention_kernel *kernel, const struct ls
 void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_kernel_call *call, const struct tile *tile,
                  struct ls_row_states result);
+
+/* row_bits.c: sets *same to whether a row of each product has the same bits wherever it stands in a
+ * strip, and in a strip of any height. Errors: LS_ENOMEM, LS_EINTERNAL. */
+ls_status rows_keep_bits(bool *same, const struct strip_worker *w);
 
 #endif

@@ -65,8 +65,9 @@ void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
     memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * copy.padded_bytes);
 }
 
-void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
-                 const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair, int keep)
+static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair,
+                        int keep)
 {
     const struct row_copy copy = row_copy(kernel, from);
     const int64_t h_kv = kernel->shape.global.h_kv;
@@ -77,6 +78,14 @@ void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
     for (int r = 0; r < keep; r++, row += copy.padded_bytes)
         copy_row(row, &copy, source + r * stride);
     memset(row, 0, (size_t)(LS_LEAF - keep) * copy.padded_bytes);
+}
+
+bool gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
+                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair, int keep)
+{
+    gather_leaf(kernel, w, v, leaf, pair, keep);
+    return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)keep * kernel->d_pad,
+                               V_LIMIT) < 0;
 }
 
 ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
@@ -91,9 +100,7 @@ ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
     gather_leaf(kernel, w, call->k, leaf, pair, rows);
     LS_TRY(kernel->products->pack_k(packed->k + (size_t)slot * kernel->packed_bytes, w->strip.own,
                                     w->raw));
-    gather_leaf(kernel, w, call->v, leaf, pair, rows);
-    packed->clean[slot] =
-        ls_dtype_find_nonfinite(w->raw, kernel->products->type, (int64_t)rows * kernel->d_pad) < 0;
+    packed->clean[slot] = gather_values(kernel, w, call->v, leaf, pair, rows);
     return kernel->products->pack_v(packed->v + (size_t)slot * kernel->packed_bytes, w->strip.own,
                                     w->raw);
 }

@@ -6,9 +6,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "base/cpu.h"
+#include "cpu/simd.h"
 #include "longspan/layout.h"
 #include "longspan/tensor.h"
+
+/* A packed leaf of K or V. */
+struct operand {
+    const void *packed;
+    /* this strip's share, strip/256, of a leaf that comes later, to be brought nearer meanwhile;
+     * NULL: none */
+    const char *ahead;
+};
 
 /* Operand rows are d_pad elements of `type`, zero beyond d. */
 struct products {
@@ -17,7 +25,8 @@ struct products {
     int d_multiple;   /* d is padded to a multiple of it */
     int strip;        /* most rows of a call; a divisor of 256 */
     int score_stride; /* floats between rows of scores */
-    int p_stride;     /* elements between rows of probabilities, which take the scores' place */
+    int p_offset;     /* floats from scores to probabilities; 0: these take the scores' place */
+    int p_stride;     /* elements between rows of probabilities */
     bool (*fits)(ls_isa isa, ls_dtype storage);
     size_t (*packed_bytes)(int d_pad);  /* of K or V of one leaf */
     size_t (*scratch_bytes)(int d_pad); /* of one thread */
@@ -38,11 +47,21 @@ struct products {
     /* scores [rows][score_stride] = q k^T and acc [rows][d_pad] = p v. Only the first `keys` keys
      * matter: other scores may stay as they are, and p is zero there. Both may write rows up to
      * `strip`, from q and p rows that hold anything. */
-    ls_status (*scores)(float *out, void *worker, const void *q, const void *packed_k, int rows,
+    ls_status (*scores)(float *out, void *worker, const void *q, struct operand k, int rows,
                         int keys);
-    ls_status (*output)(float *acc, void *worker, const void *p, const void *packed_v, int rows,
+    ls_status (*output)(float *acc, void *worker, const void *p, struct operand v, int rows,
                         int keys);
+
+    /* Scores and softmax as one, where that is faster, else NULL: p, m and l of softmax->rows, of
+     * the first `keys` keys. softmax->s is room for scores. m need not be the maximum, but p stays
+     * below P_LIMIT and l above 1/2, or 0 where a row sees nothing. */
+    ls_status (*probabilities)(const struct softmax_rows *softmax, void *worker, const void *q,
+                               struct operand k, int keys);
 };
+
+/* Probabilities below P_LIMIT and values below V_LIMIT cannot overflow in a leaf's sums. */
+#define P_LIMIT 0x1p60f
+#define V_LIMIT 0x1p59f
 
 /* For rows whose workers know d_pad and nothing else, and need no scratch. */
 struct plain_worker {

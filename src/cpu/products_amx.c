@@ -1,18 +1,22 @@
 /* Products in bf16 on AMX tiles. Against oneDNN: strips of 32 rows, whose scores stay near the
- * core, no more keys than are visible, and no set-up per call. */
+ * core, no more keys than are visible, no set-up per call, and exponentials between the tile
+ * products, on units that these leave idle. */
 #include "cpu/products.h"
 
 #if defined(__x86_64__)
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "cpu/amx_tiles.h"
+#include "cpu/softmax_avx512.h"
 
 #define STRIP 32                    /* two tiles of rows */
 #define DEPTH 32                    /* what one tile product sums over */
 #define COLUMNS 32                  /* two tiles of columns */
 #define SCORE_STRIDE (LS_LEAF + 16) /* off the power of two, whose rows share cache sets */
 #define PAIR_BYTES (2 * TILE_BYTES) /* right operand of one step: two tiles */
+#define P_STRIDE (LS_LEAF + 32)
 
 static size_t packed_bytes(int d_pad)
 {
@@ -100,11 +104,18 @@ TARGET_AMX static ls_status pack_v(void *packed, void *worker, const void *raw)
     return LS_OK;
 }
 
+/* A strip's share of a leaf is four lines for each pair of tiles of its own leaf. */
+static inline void bring_nearer(const char **ahead)
+{
+    if (!*ahead) return;
+    for (int i = 0; i < 4; i++, *ahead += 64) _mm_prefetch(*ahead, _MM_HINT_T1);
+}
+
 /* Two by two tiles of out, summed over `depths` steps. Rows of left are left_stride bytes apart,
  * of out out_stride floats; the second row of tiles is left out if there is none. */
 TARGET_AMX static inline void multiply(float *out, ptrdiff_t out_stride, const char *left,
                                        ptrdiff_t left_stride, const char *right, int depths,
-                                       bool two_rows)
+                                       const char **ahead, bool two_rows)
 {
     const ptrdiff_t below = 16 * left_stride;
 
@@ -113,6 +124,7 @@ TARGET_AMX static inline void multiply(float *out, ptrdiff_t out_stride, const c
     TILE_ZERO(2);
     TILE_ZERO(3);
     for (int i = 0; i < depths; i++, left += 2 * DEPTH, right += PAIR_BYTES) {
+        bring_nearer(ahead);
         TILE_LOAD(4, left, left_stride);
         TILE_LOAD(6, right, 64);
         TILE_LOAD(7, right + TILE_BYTES, 64);
@@ -130,26 +142,215 @@ TARGET_AMX static inline void multiply(float *out, ptrdiff_t out_stride, const c
     TILE_STORE(3, out + 16 * out_stride + 16, out_stride * 4);
 }
 
-TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, const void *packed_k,
+TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, struct operand k,
                                    int rows, int keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = d_pad / DEPTH;
-    const char *k = packed_k;
+    const char *right = k.packed;
 
-    for (int key = 0; key < keys; key += COLUMNS, k += depths * PAIR_BYTES)
-        multiply(out + key, SCORE_STRIDE, q, d_pad * 2, k, depths, rows > 16);
+    for (int key = 0; key < keys; key += COLUMNS, right += depths * PAIR_BYTES)
+        multiply(out + key, SCORE_STRIDE, q, d_pad * 2, right, depths, &k.ahead, rows > 16);
     return LS_OK;
 }
 
-TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, const void *packed_v,
+TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, struct operand v,
                                    int rows, int keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = (keys + DEPTH - 1) / DEPTH;
-    const char *v = packed_v;
+    const char *right = v.packed;
 
-    for (int column = 0; column < d_pad; column += COLUMNS, v += LS_LEAF / DEPTH * PAIR_BYTES)
-        multiply(acc + column, d_pad, p, SCORE_STRIDE * 4, v, depths, rows > 16);
+    for (int column = 0; column < d_pad; column += COLUMNS, right += LS_LEAF / DEPTH * PAIR_BYTES)
+        multiply(acc + column, d_pad, p, P_STRIDE * 2, right, depths, &v.ahead, rows > 16);
     return LS_OK;
+}
+
+/* A strip on its way from scores to probabilities. */
+struct softmax_strip {
+    float block[2][STRIP * COLUMNS]; /* scores of 32 keys: one being written, one being read */
+    float sum[STRIP][16];            /* lanes */
+    float m[STRIP], origin[STRIP];   /* 0 for a row that sees nothing */
+    const struct softmax_rows *rows;
+} __attribute__((aligned(64)));
+
+/* Rows of a block whose exponentials are still to be taken. */
+struct pending {
+    struct softmax_strip *strip;
+    const float *s;
+    uint16_t *p;
+    int row, end;
+};
+
+static inline struct pending pending_block(struct softmax_strip *strip, int block)
+{
+    return (struct pending){.strip = strip,
+                            .s = strip->block[block % 2],
+                            .p = (uint16_t *)strip->rows->p + block * COLUMNS,
+                            .end = strip->rows->rows > 16 ? 32 : 16};
+}
+
+/* Of the next row, of which the keys in `seen` are visible. */
+TARGET_AMX static inline void exponentials(struct pending *pending, const __mmask16 seen[2])
+{
+    static const float coefficient[] = EXP2_DEGREE_4;
+    const struct softmax_strip *strip = pending->strip;
+    const int row = pending->row++;
+    const __m512 factor = _mm512_set1_ps(strip->rows->scale);
+    const __m512 origin = _mm512_set1_ps(strip->origin[row]);
+    float *sum = pending->strip->sum[row];
+    __m512 x[2];
+
+    for (int i = 0; i < 2; i++) {
+        const __m512 s = _mm512_load_ps(pending->s + row * COLUMNS + 16 * i);
+        x[i] = _mm512_fmsub_ps(s, factor, origin);
+        if (seen) x[i] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen[i], x[i]);
+        x[i] = exp2_512(x[i], coefficient, 4);
+    }
+    _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(x[0], x[1])));
+    _mm512_store_si512(pending->p + row * P_STRIDE, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]));
+}
+
+TARGET_AMX static inline void take(struct pending *pending, int rows)
+{
+    for (int i = 0; i < rows && pending->row < pending->end; i++) exponentials(pending, NULL);
+}
+
+/* Scores of 32 keys, and meanwhile the pending rows. */
+TARGET_AMX static inline __attribute__((always_inline)) void
+score_block(float *out, const char *q, const char *k, int depths, const char **ahead,
+            struct pending *pending, bool two_rows)
+{
+    const int pace = (8 + depths - 1) / depths; /* rows a tile product */
+    const ptrdiff_t stride = depths * DEPTH * 2;
+
+    TILE_ZERO(0);
+    TILE_ZERO(1);
+    TILE_ZERO(2);
+    TILE_ZERO(3);
+    for (int i = 0; i < depths; i++, q += 2 * DEPTH, k += PAIR_BYTES) {
+        bring_nearer(ahead);
+        TILE_LOAD(4, q, stride);
+        TILE_LOAD(6, k, 64);
+        TILE_PRODUCT(0, 4, 6);
+        take(pending, pace);
+        TILE_LOAD(7, k + TILE_BYTES, 64);
+        TILE_PRODUCT(1, 4, 7);
+        take(pending, pace);
+        if (!two_rows) continue;
+        TILE_LOAD(5, q + 16 * stride, stride);
+        TILE_PRODUCT(2, 5, 6);
+        take(pending, pace);
+        TILE_PRODUCT(3, 5, 7);
+        take(pending, pace);
+    }
+    TILE_STORE(0, out, COLUMNS * 4);
+    TILE_STORE(1, out + 16, COLUMNS * 4);
+    if (!two_rows) return;
+    TILE_STORE(2, out + 16 * COLUMNS, COLUMNS * 4);
+    TILE_STORE(3, out + 16 * COLUMNS + 16, COLUMNS * 4);
+}
+
+static inline int keys_seen(const struct softmax_rows *rows, int row)
+{
+    return rows->visible ? rows->visible[row] : LS_LEAF;
+}
+
+/* Exponents are counted from the largest score of a row's first 32 keys. */
+TARGET_AMX static void start_rows(struct softmax_strip *strip)
+{
+    const struct softmax_rows *rows = strip->rows;
+    const __m512 nothing = _mm512_set1_ps(-INFINITY);
+
+    for (int first = 0; first < rows->rows; first += GROUP) {
+        __m512 top[GROUP];
+
+        for (int i = 0; i < GROUP; i++) {
+            const int row = first + i, seen = row < rows->rows ? keys_seen(rows, row) : 0;
+            const float *s = strip->block[0] + row * COLUMNS;
+
+            top[i] = _mm512_max_ps(
+                _mm512_mask_mov_ps(nothing, seen_mask(0, seen), _mm512_load_ps(s)),
+                _mm512_mask_mov_ps(nothing, seen_mask(1, seen), _mm512_load_ps(s + 16)));
+            _mm512_store_ps(strip->sum[row], _mm512_setzero_ps());
+        }
+        const __m512 highest = maximum_of_rows(top);
+        const __mmask16 some = _mm512_cmp_ps_mask(highest, nothing, _CMP_NEQ_UQ);
+        const __m512 m = _mm512_mask_mul_ps(highest, some, highest, _mm512_set1_ps(rows->scale));
+        _mm512_store_ps(strip->m + first, m);
+        _mm512_store_ps(strip->origin + first, _mm512_maskz_mov_ps(some, m));
+    }
+}
+
+/* Rows for which these keys were no measure, or whose scores are not finite: once more, and apart,
+ * so that a row's bits do not depend on its neighbours. */
+TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *worker,
+                                        const void *q, struct operand k, int keys)
+{
+    bool scored = false;
+
+    for (int r = 0; r < rows->rows; r++) {
+        if ((rows->m[r] > -INFINITY && rows->l[r] < P_LIMIT) || keys_seen(rows, r) == 0) continue;
+        if (!scored) LS_TRY(scores((float *)rows->s, worker, q, k, rows->rows, keys));
+        scored = true;
+        struct softmax_rows one = *rows;
+        one.p = (uint16_t *)rows->p + r * P_STRIDE;
+        one.m += r;
+        one.l += r;
+        one.s += r * SCORE_STRIDE;
+        if (one.visible) one.visible += r;
+        one.rows = 1;
+        simd_avx512bf16.softmax_bf16(&one);
+    }
+    return LS_OK;
+}
+
+/* 32 keys at a time: while tiles multiply one block, the exponentials of the one before are taken.
+ * They are not on their way if a row does not see the whole block. */
+TARGET_AMX static void interleave(struct softmax_strip *strip, const char *q, struct operand k,
+                                  int depths, int keys)
+{
+    const struct softmax_rows *rows = strip->rows;
+    const char *right = k.packed;
+    struct pending pending = {0};
+    int least = LS_LEAF;
+
+    for (int r = 0; r < rows->rows; r++)
+        if (keys_seen(rows, r) < least) least = keys_seen(rows, r);
+    for (int block = 0; block * COLUMNS < keys; block++, right += depths * PAIR_BYTES) {
+        if (rows->rows > 16)
+            score_block(strip->block[block % 2], q, right, depths, &k.ahead, &pending, true);
+        else
+            score_block(strip->block[block % 2], q, right, depths, &k.ahead, &pending, false);
+        if (block == 0) start_rows(strip);
+        pending = pending_block(strip, block);
+        if (least >= (block + 1) * COLUMNS) continue;
+        while (pending.row < rows->rows) {
+            const int seen = keys_seen(rows, pending.row) - block * COLUMNS;
+            exponentials(&pending, (const __mmask16[]){seen_mask(0, seen), seen_mask(1, seen)});
+        }
+        pending.row = pending.end;
+    }
+    take(&pending, STRIP);
+}
+
+TARGET_AMX static ls_status probabilities(const struct softmax_rows *rows, void *worker,
+                                          const void *q, struct operand k, int keys)
+{
+    const int depths = ((struct plain_worker *)worker)->d_pad / DEPTH;
+    struct softmax_strip strip;
+
+    strip.rows = rows;
+    WITH_FTZ(interleave(&strip, q, k, depths, keys));
+    for (int first = 0; first < rows->rows; first += GROUP) {
+        const int left = rows->rows - first;
+        const __mmask16 present = left < GROUP ? (__mmask16)((1u << left) - 1) : 0xffff;
+        __m512 sum[GROUP];
+
+        for (int i = 0; i < GROUP; i++) sum[i] = _mm512_load_ps(strip.sum[first + i]);
+        _mm512_mask_storeu_ps(rows->m + first, present, _mm512_load_ps(strip.m + first));
+        _mm512_mask_storeu_ps(rows->l + first, present, sum_of_rows(sum));
+    }
+    k.ahead = NULL;
+    return repeat_rows(rows, worker, q, k, keys);
 }
 
 /* Loading the shapes of tiles takes as long as ten tile products. */
@@ -174,7 +375,8 @@ const struct products PRODUCTS_AMX = {
     .d_multiple = DEPTH,
     .strip = STRIP,
     .score_stride = SCORE_STRIDE,
-    .p_stride = 2 * SCORE_STRIDE,
+    .p_offset = STRIP * SCORE_STRIDE,
+    .p_stride = P_STRIDE,
     .fits = fits,
     .packed_bytes = packed_bytes,
     .scratch_bytes = no_scratch,
@@ -186,6 +388,7 @@ const struct products PRODUCTS_AMX = {
     .end = end,
     .scores = scores,
     .output = output,
+    .probabilities = probabilities,
 };
 
 #else

@@ -10,6 +10,7 @@
 
 #define STRIP 64
 #define BLOCK_ROWS 12
+#define HALF_BLOCK 8
 #define PANEL 32 /* columns: two vectors */
 #define SCORE_PART 64
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
@@ -61,6 +62,7 @@ multiply_block(float *out, int out_stride, const float *left, int left_stride, c
 
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+#pragma GCC unroll 2
     for (int i = 0; i < depth; i++, panel += PANEL) {
         const __m512 b0 = _mm512_loadu_ps(panel), b1 = _mm512_loadu_ps(panel + 16);
 
@@ -84,16 +86,28 @@ multiply_block(float *out, int out_stride, const float *left, int left_stride, c
     }
 }
 
+/* A strip's share of a leaf, spread evenly over the blocks that multiply its own leaf. */
+static inline void bring_nearer(const char **ahead, int depth)
+{
+    if (!*ahead) return;
+    for (int i = 0; i < depth; i += BLOCK_ROWS, *ahead += 64) _mm_prefetch(*ahead, _MM_HINT_T1);
+}
+
 /* The same for any number of rows; a row's sum does not depend on the others. */
 TARGET_AVX512 static void multiply_panel(float *out, int out_stride, const float *left,
-                                         int left_stride, const float *panel, int depth, bool add,
-                                         int rows)
+                                         int left_stride, const float *panel, const char **ahead,
+                                         int depth, bool add, int rows)
 {
     int r = 0;
 
-    for (; r + BLOCK_ROWS <= rows; r += BLOCK_ROWS)
+    for (; r + BLOCK_ROWS <= rows && rows - r != 2 * HALF_BLOCK; r += BLOCK_ROWS) {
+        bring_nearer(ahead, depth);
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
                        depth, add, BLOCK_ROWS);
+    }
+    for (; r + HALF_BLOCK <= rows; r += HALF_BLOCK)
+        multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
+                       depth, add, HALF_BLOCK);
     for (; r + 4 <= rows; r += 4)
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
                        depth, add, 4);
@@ -104,31 +118,31 @@ TARGET_AVX512 static void multiply_panel(float *out, int out_stride, const float
 
 /* A score is a sum of up to 256 products: taken in parts of 64, it stays within the contract also
  * where it is the whole of lse (one key). */
-static ls_status scores(float *out, void *worker, const void *q, const void *packed_k, int rows,
+static ls_status scores(float *out, void *worker, const void *q, struct operand k, int rows,
                         int keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    const float *panel = packed_k;
+    const float *panel = k.packed;
 
     for (int key = 0; key < keys; key += PANEL, panel += d_pad * PANEL) {
         for (int part = 0; part < d_pad; part += SCORE_PART) {
             const int depth = d_pad - part < SCORE_PART ? d_pad - part : SCORE_PART;
 
             multiply_panel(out + key, LS_LEAF, (const float *)q + part, d_pad, panel + part * PANEL,
-                           depth, part > 0, rows);
+                           &k.ahead, depth, part > 0, rows);
         }
     }
     return LS_OK;
 }
 
-static ls_status output(float *acc, void *worker, const void *p, const void *packed_v, int rows,
+static ls_status output(float *acc, void *worker, const void *p, struct operand v, int rows,
                         int keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    const float *panel = packed_v;
+    const float *panel = v.packed;
 
     for (int column = 0; column < d_pad; column += PANEL, panel += LS_LEAF * PANEL)
-        multiply_panel(acc + column, d_pad, p, LS_LEAF, panel, keys, false, rows);
+        multiply_panel(acc + column, d_pad, p, LS_LEAF, panel, &v.ahead, keys, false, rows);
     return LS_OK;
 }
 

@@ -159,30 +159,30 @@ static const struct strip_products *of_height(const struct onednn_worker *w, int
     return rows <= LOW_STRIP ? &w->low : &w->full;
 }
 
-static ls_status scores(float *out, void *worker, const void *q, const void *packed_k, int rows,
+static ls_status scores(float *out, void *worker, const void *q, struct operand k, int rows,
                         int keys)
 {
     const struct onednn_worker *w = worker;
     struct gemm *const *products = of_height(w, rows)->scores;
 
     (void)keys; /* the shapes of primitives are fixed */
-    LS_TRY(gemm_run(out, products[0], q, packed_k, w->scratch));
+    LS_TRY(gemm_run(out, products[0], q, k.packed, w->scratch));
     for (int first = w->part; first < w->d_pad; first += w->part) {
         LS_TRY(gemm_run(w->part_scores, products[first / w->part],
                         (const char *)q + part_offset(w, first),
-                        (const char *)packed_k + packed_offset(w, first), w->scratch));
+                        (const char *)k.packed + packed_offset(w, first), w->scratch));
         for (int i = 0; i < rows * LS_LEAF; i++) out[i] += w->part_scores[i];
     }
     return LS_OK;
 }
 
-static ls_status output(float *acc, void *worker, const void *p, const void *packed_v, int rows,
+static ls_status output(float *acc, void *worker, const void *p, struct operand v, int rows,
                         int keys)
 {
     struct onednn_worker *w = worker;
 
     (void)keys;
-    return gemm_run(acc, of_height(w, rows)->output, p, packed_v, w->scratch);
+    return gemm_run(acc, of_height(w, rows)->output, p, v.packed, w->scratch);
 }
 
 static bool fits_bf16(ls_isa isa, ls_dtype storage)

@@ -1,4 +1,5 @@
 /* One call of the attention kernel: who does what, and in which order. */
+#include <fenv.h>
 #include <omp.h>
 #include <sched.h>
 #include <stdio.h>
@@ -47,15 +48,17 @@ static void pack_phase(struct job *job, struct worker *w)
 {
     const int64_t leaves = needed_leaves(job), n = job->wave_pairs * leaves;
     const double since = ls_now();
-    int64_t i;
+    int64_t i, packed = 0;
 
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->failed) {
         const ls_status status = pack_leaf(job->kernel, w, job->call, job->wave_first,
                                            job->wave_first + i / leaves, i % leaves);
         if (status != LS_OK) record_failure(job, status);
+        packed++;
         progress_tick(w->clock);
     }
-    ls_profile_add(&w->profile, LS_EVENT_PACK, since);
+    ls_profile_add(&w->profile, LS_EVENT_PACK, since,
+                   (struct ls_event_scope){.pair = job->wave_first, .amount = packed});
 }
 
 /* Tiles that the group's heads make of one query leaf; only the last leaf can have fewer. */
@@ -63,9 +66,9 @@ static int64_t tiles_per_leaf(const struct job *job)
 {
     const struct ls_attention_kernel *kernel = job->kernel;
     const int64_t first = job->call->q_leaves.leaf[0].number;
-    const int rows = leaf_rows(first, kernel->shape.global.s_q);
+    const int pitch = rows_of_a_head(kernel, leaf_rows(first, kernel->shape.global.s_q));
 
-    return (kernel->group * rows + TILE_ROWS - 1) / TILE_ROWS;
+    return (kernel->group * pitch + TILE_ROWS - 1) / TILE_ROWS;
 }
 
 static int64_t tile_count(const struct job *job)
@@ -74,24 +77,32 @@ static int64_t tile_count(const struct job *job)
     return job->call->q_leaves.count * job->wave_pairs * tiles_per_leaf(job);
 }
 
-/* Tile number i of the wave, the last query leaves (the longest ones, if causal) first; false if
- * that number is not taken because its leaf is short. */
+/* Most rows of a tile: where heads are kept apart, those of one head. */
+static int rows_in_tile(int pitch, int rows)
+{
+    return pitch == LS_LEAF ? rows : TILE_ROWS;
+}
+
+/* Tile number i of the wave: pair by pair, whose keys so stay near, the last query leaves (the
+ * longest ones, if causal) first; false if that number is not taken because its leaf is short. */
 static bool find_tile(struct tile *out, const struct job *job, int64_t i)
 {
     const struct ls_attention_kernel *kernel = job->kernel;
     const struct ls_leaf_list *leaves = &job->call->q_leaves;
-    const int64_t tiles = tiles_per_leaf(job), per_leaf = job->wave_pairs * tiles;
-    const struct ls_leaf *leaf = &leaves->leaf[leaves->count - 1 - i / per_leaf];
+    const int64_t tiles = tiles_per_leaf(job), per_pair = leaves->count * tiles;
+    const struct ls_leaf *leaf = &leaves->leaf[leaves->count - 1 - i % per_pair / tiles];
     const int rows = leaf_rows(leaf->number, kernel->shape.global.s_q);
-    const int64_t folded = kernel->group * rows, first = i % tiles * TILE_ROWS;
+    const int pitch = rows_of_a_head(kernel, rows);
+    const int64_t first = i % tiles * TILE_ROWS;
+    const int64_t folded = (kernel->group - 1) * pitch + rows - first;
 
-    if (first >= folded) return false;
+    if (folded <= 0) return false;
     *out = (struct tile){
-        .pair = job->wave_first + i % per_leaf / tiles,
+        .pair = job->wave_first + i / per_pair,
         .leaf = leaf,
-        .leaf_rows = rows,
+        .pitch = pitch,
         .first = (int)first,
-        .rows = folded - first < TILE_ROWS ? (int)(folded - first) : TILE_ROWS,
+        .rows = folded < rows_in_tile(pitch, rows) ? (int)folded : rows_in_tile(pitch, rows),
     };
     return true;
 }
@@ -126,10 +137,18 @@ static void keep_split(struct ls_row_states to, struct ls_row_states from, int r
     memcpy(to.acc, from.acc, (size_t)rows * (size_t)d_pad * sizeof *to.acc);
 }
 
+static void add_event(struct worker *w, ls_event event, double since, const struct tile *tile,
+                      int64_t amount)
+{
+    ls_profile_add(&w->profile, event, since,
+                   (struct ls_event_scope){tile->pair, amount, tile->leaf->number});
+}
+
 static ls_status run_item(struct job *job, struct worker *w, int64_t item)
 {
     struct ls_attention_kernel *kernel = job->kernel;
     const int64_t number = item / job->spans, from = item % job->spans * job->span;
+    const int64_t tiles_before = w->tiles;
     struct ls_row_states result;
     struct tile tile;
 
@@ -138,14 +157,14 @@ static ls_status run_item(struct job *job, struct worker *w, int64_t item)
     gather_queries(kernel, w, job->call->q, &tile);
     LS_TRY(
         fold_tile(&result, kernel, w, job->call, &tile, job->wave_first, from, from + job->span));
-    ls_profile_add(&w->profile, LS_EVENT_TILE, since);
+    add_event(w, LS_EVENT_TILE, since, &tile, w->tiles - tiles_before);
     since = ls_now();
     if (job->spans == 1) {
         finish_tile(kernel, w, job->call, &tile, result);
-        ls_profile_add(&w->profile, LS_EVENT_FINISH, since);
+        add_event(w, LS_EVENT_FINISH, since, &tile, tile.rows);
     } else {
         keep_split(kernel->split[item], result, tile.rows, kernel->d_pad);
-        ls_profile_add(&w->profile, LS_EVENT_MERGE, since);
+        add_event(w, LS_EVENT_MERGE, since, &tile, 1);
     }
     return LS_OK;
 }
@@ -191,7 +210,7 @@ static void fold_phase(struct job *job, struct worker *w)
             forest_push(&forest);
         }
         finish_tile(kernel, w, job->call, &tile, forest_fold(&forest));
-        ls_profile_add(&w->profile, LS_EVENT_MERGE, since);
+        add_event(w, LS_EVENT_MERGE, since, &tile, job->spans);
     }
 }
 
@@ -235,18 +254,42 @@ ls_status cpu_attend(struct ls_kernel_result *result, struct ls_attention_kernel
 {
     struct job job = {.kernel = kernel, .call = call};
     struct progress_clock clock = {.progress = call->progress, .due = ls_now()};
+    fenv_t callers;
 
-#pragma omp parallel num_threads(kernel->shape.threads)
+#pragma omp parallel private(callers) num_threads(kernel->shape.threads)
     {
         struct worker *w = &kernel->worker[omp_get_thread_num()];
 
         omp_set_num_threads(1); /* for oneDNN, which looks at this task's own setting */
+        fegetenv(&callers);
+        fesetenv(FE_DFL_ENV); /* rounding and subnormals do not depend on the caller */
         w->clock = omp_get_thread_num() == 0 ? &clock : NULL;
         w->tiles = 0;
-        memset(&w->profile, 0, sizeof w->profile);
+        w->profile = (struct ls_profile){.thread = omp_get_thread_num()};
         run_worker(&job, w);
+        fesetenv(&callers);
     }
     collect(result, kernel);
     if (job.failed) return ls_fail((ls_status)job.failed, "%s", job.message);
     return LS_OK;
+}
+
+void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,
+               struct ls_row_states from, int64_t rows)
+{
+    const int64_t d = kernel->shape.global.d;
+
+#pragma omp parallel for num_threads(kernel->shape.threads)
+    for (int64_t first = 0; first < rows; first += TILE_ROWS) {
+        const int64_t left = rows - first;
+        fenv_t callers;
+
+        fegetenv(&callers);
+        fesetenv(FE_DFL_ENV);
+        kernel->simd->merge(
+            (struct ls_row_states){into.m + first, into.l + first, into.acc + first * d},
+            (struct ls_row_states){from.m + first, from.l + first, from.acc + first * d},
+            left < TILE_ROWS ? (int)left : TILE_ROWS, (int)d);
+        fesetenv(&callers);
+    }
 }

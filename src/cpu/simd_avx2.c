@@ -95,10 +95,13 @@ TARGET_AVX2 static inline void merge_row(float *into, const float *from, float k
 {
     const __m256 a = _mm256_set1_ps(keep), b = _mm256_set1_ps(add);
 
-    for (int j = 0; j < d; j += 8) {
+    int j = 0;
+
+    for (; j + 8 <= d; j += 8) {
         const __m256 added = _mm256_mul_ps(b, _mm256_loadu_ps(from + j));
         _mm256_storeu_ps(into + j, _mm256_fmadd_ps(a, _mm256_loadu_ps(into + j), added));
     }
+    for (; j < d; j++) into[j] = __builtin_fmaf(keep, into[j], add * from[j]);
 }
 
 TARGET_AVX2 static void merge(struct ls_row_states into, struct ls_row_states from, int rows, int d)

@@ -1,5 +1,6 @@
 #include "cpu/strip.h"
 
+#include <math.h>
 #include <string.h>
 
 static size_t round_up(size_t bytes)
@@ -9,7 +10,11 @@ static size_t round_up(size_t bytes)
 
 static size_t score_bytes(const struct products *products)
 {
-    return round_up((size_t)products->strip * (size_t)products->score_stride * sizeof(float));
+    const size_t rows = (size_t)products->strip;
+    const size_t p = rows * (size_t)(products->p_stride * ls_dtype_size(products->type));
+
+    if (products->p_offset) return round_up((size_t)products->p_offset * sizeof(float) + p);
+    return round_up(rows * (size_t)products->score_stride * sizeof(float));
 }
 
 /* Floats of one partial result of a strip. */
@@ -66,6 +71,14 @@ static int most_visible(const int16_t *visible, int rows)
     return most;
 }
 
+/* The operand as the strip that begins at row `first` sees it. */
+static struct operand strip_operand(struct operand leaf, const struct products *products, int d_pad,
+                                    int first)
+{
+    if (leaf.ahead) leaf.ahead += products->packed_bytes(d_pad) / TILE_ROWS * (size_t)first;
+    return leaf;
+}
+
 /* The partial result of one strip and one leaf, from nothing. */
 static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                              const struct chunk *chunk, int leaf, int first, int rows)
@@ -73,9 +86,12 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
     const struct products *products = w->products;
     const int16_t *visible = chunk->visible[leaf] ? chunk->visible[leaf] + first : NULL;
     const int keys = most_visible(visible, rows);
+    const int product_rows = w->full ? products->strip : rows;
     const size_t row = (size_t)w->d_pad * (size_t)ls_dtype_size(products->type);
     const char *q = (const char *)chunk->q + (size_t)first * row;
-    struct softmax_rows softmax = {.p = w->scores,
+    const struct operand k = strip_operand(chunk->k[leaf], products, w->d_pad, first);
+    const struct operand v = strip_operand(chunk->v[leaf], products, w->d_pad, first);
+    struct softmax_rows softmax = {.p = w->scores + products->p_offset,
                                    .p_stride = products->p_stride,
                                    .m = out.m,
                                    .l = out.l,
@@ -85,13 +101,24 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                                    .rows = rows,
                                    .scale = chunk->scale};
 
-    LS_TRY(products->scores(w->scores, w->own, q, chunk->k[leaf], rows, keys));
-    if (products->type == LS_BF16)
-        w->simd->softmax_bf16(&softmax);
-    else
-        w->simd->softmax_f32(&softmax);
+    if (keys == 0) {
+        for (int r = 0; r < rows; r++) {
+            out.m[r] = -INFINITY;
+            out.l[r] = 0;
+        }
+        return LS_OK;
+    }
+    if (products->probabilities && chunk->clean[leaf]) {
+        LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
+    } else {
+        LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
+        if (products->type == LS_BF16)
+            w->simd->softmax_bf16(&softmax);
+        else
+            w->simd->softmax_f32(&softmax);
+    }
     progress_tick(chunk->clock);
-    return products->output(out.acc, w->own, w->scores, chunk->v[leaf], rows, keys);
+    return products->output(out.acc, w->own, softmax.p, v, product_rows, keys);
 }
 
 static ls_status attend_strip(struct ls_row_states out, struct strip_worker *w,

@@ -14,9 +14,10 @@ struct chunk {
     const void *q; /* [TILE_ROWS][d_pad], of which `rows` are in use */
     int rows;
     int leaves;
-    const void *k[CHUNK_LEAVES], *v[CHUNK_LEAVES]; /* packed */
-    const int16_t *visible[CHUNK_LEAVES];          /* [rows] keys that a row sees; NULL: all */
-    float scale;                                   /* >= 0, log2(e) folded in */
+    struct operand k[CHUNK_LEAVES], v[CHUNK_LEAVES];
+    bool clean[CHUNK_LEAVES];             /* v is below V_LIMIT, without NaN */
+    const int16_t *visible[CHUNK_LEAVES]; /* [rows] keys that a row sees; NULL: all */
+    float scale;                          /* >= 0, log2(e) folded in */
     struct progress_clock *clock;
 };
 
@@ -25,8 +26,9 @@ struct strip_worker {
     const struct products *products;
     const struct simd *simd;
     int d_pad;
+    bool full;            /* products take all rows of a strip, in use or not */
     void *own;            /* the products' */
-    float *scores;        /* [strip][score_stride]; probabilities take their place */
+    float *scores;        /* [strip][score_stride], probabilities p_offset behind */
     struct forest forest; /* nodes 1 and up; node 0 is the caller's */
 };
 

@@ -21,6 +21,11 @@ const char *ls_device_isa(const struct ls_device *device)
     return ls_isa_name(device->isa);
 }
 
+void ls_device_library(char *out, size_t length, const struct ls_device *device)
+{
+    device->ops->library(out, length);
+}
+
 int ls_device_threads(const struct ls_device *device)
 {
     return device->ops->threads();
@@ -62,4 +67,16 @@ ls_status ls_attention_kernel_attend(struct ls_kernel_result *result,
                                      const struct ls_kernel_call *call)
 {
     return device->ops->attend(result, kernel, call);
+}
+
+void ls_attention_kernel_merge(const struct ls_device *device, struct ls_attention_kernel *kernel,
+                               struct ls_row_states into, struct ls_row_states from, int64_t rows)
+{
+    device->ops->merge(kernel, into, from, rows);
+}
+
+bool ls_attention_kernel_is_canonical(const struct ls_device *device,
+                                      const struct ls_attention_kernel *kernel)
+{
+    return device->ops->canonical(kernel);
 }

@@ -36,6 +36,7 @@ struct ls_kernel_shape {
     ls_isa isa;
     int threads;
     int64_t k_leaves; /* the most that one call brings */
+    bool strict;      /* a row's bits depend on what it is and sees, not on rows beside it */
 };
 
 /* Called by the first thread at least every half millisecond while a kernel works. */
@@ -49,7 +50,8 @@ struct ls_progress {
 struct ls_kernel_call {
     struct ls_tensor *o, *lse;    /* finished here; NULL: stay in states */
     struct ls_row_states *states; /* NULL: only if o and lse are given and nothing came before */
-    bool merge;                   /* states hold what earlier calls found; false: write them */
+    bool merge;                   /* states hold what other calls found; false: write them */
+    bool states_follow;           /* merge: these keys come before those of states in the tree */
     const struct ls_tensor *q, *k, *v;
     struct ls_leaf_list q_leaves, k_leaves;
     struct ls_progress progress;
@@ -65,6 +67,7 @@ struct ls_attention_kernel;
 
 struct ls_device_ops {
     const char *name;
+    void (*library)(char *out, size_t length);
     /* threads that a kernel uses when the caller does not say */
     int (*threads)(void);
     ls_status (*gemm_rate)(double *gflops, ls_isa isa, ls_dtype type, int m, int n, int k,
@@ -76,6 +79,9 @@ struct ls_device_ops {
     const char *(*kernel_name)(const struct ls_attention_kernel *kernel);
     ls_status (*attend)(struct ls_kernel_result *out, struct ls_attention_kernel *kernel,
                         const struct ls_kernel_call *call);
+    void (*merge)(struct ls_attention_kernel *kernel, struct ls_row_states into,
+                  struct ls_row_states from, int64_t rows);
+    bool (*canonical)(const struct ls_attention_kernel *kernel);
 };
 
 /* A backend and the instruction set that it is to use. A value; nothing to free. */
@@ -89,6 +95,9 @@ ls_status ls_device_find(struct ls_device *out, const char *name);
 
 /* Name of the instruction set in use. */
 const char *ls_device_isa(const struct ls_device *device);
+
+/* The library that multiplies and its version: "oneDNN 2.6.3". */
+void ls_device_library(char *out, size_t length, const struct ls_device *device);
 
 /* Threads that a kernel uses when nobody says how many. */
 int ls_device_threads(const struct ls_device *device);
@@ -117,5 +126,15 @@ ls_status ls_attention_kernel_attend(struct ls_kernel_result *result,
                                      const struct ls_device *device,
                                      struct ls_attention_kernel *kernel,
                                      const struct ls_kernel_call *call);
+
+/* into = the merge of into and from, which comes after it in the tree; `rows` rows of all heads
+ * together. */
+void ls_attention_kernel_merge(const struct ls_device *device, struct ls_attention_kernel *kernel,
+                               struct ls_row_states into, struct ls_row_states from, int64_t rows);
+
+/* Whether a strict kernel found that its products depend on a row's place, so that every row has
+ * to have its own. */
+bool ls_attention_kernel_is_canonical(const struct ls_device *device,
+                                      const struct ls_attention_kernel *kernel);
 
 #endif

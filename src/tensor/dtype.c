@@ -267,57 +267,67 @@ void ls_dtype_convert(void *out, ls_dtype to, const void *in, ls_dtype from, int
     }
 }
 
-/* Numbers are not finite if all bits of the exponent are set. Adding the lowest of these bits then
- * carries into the sign, which is why a block needs only one test, of all its sums together. */
-CLONED static bool block16_is_finite(const void *in, uint16_t exponent)
+/* A magnitude reaches a power of two if the bits of its exponent do. Adding what these lack of the
+ * sign's bit then carries into it, which is why a block needs only one test, of all its sums
+ * together. */
+CLONED static bool block16_is_below(const void *in, uint16_t exponent, uint16_t limit)
 {
     const uint16_t *const bits = in;
-    const uint16_t lowest = exponent & -exponent;
     uint16_t sums = 0;
 
-    for (int i = 0; i < BLOCK; i++) sums |= (uint16_t)((bits[i] & exponent) + lowest);
+    for (int i = 0; i < BLOCK; i++) sums |= (uint16_t)((bits[i] & exponent) + 0x8000 - limit);
     return (sums & 0x8000) == 0;
 }
 
-CLONED static bool block32_is_finite(const void *in)
+CLONED static bool block32_is_below(const void *in, uint32_t limit)
 {
-    const uint32_t exponent = 0x7f800000, lowest = 0x00800000;
     uint32_t sums = 0;
 
     for (int i = 0; i < BLOCK; i++)
-        sums |= (bits_of_f32(((const float *)in)[i]) & exponent) + lowest;
+        sums |= (bits_of_f32(((const float *)in)[i]) & 0x7f800000) + 0x80000000 - limit;
     return (sums & 0x80000000) == 0;
 }
 
-CLONED static bool block64_is_finite(const void *in)
+CLONED static bool block64_is_below(const void *in, uint64_t limit)
 {
-    const uint64_t exponent = UINT64_C(0x7ff) << 52, lowest = UINT64_C(1) << 52;
     uint64_t sums = 0;
 
     for (int i = 0; i < BLOCK; i++) {
         uint64_t bits;
 
         memcpy(&bits, (const double *)in + i, sizeof bits);
-        sums |= (bits & exponent) + lowest;
+        sums |= (bits & UINT64_C(0x7ff) << 52) + (UINT64_C(1) << 63) - limit;
     }
     return sums >> 63 == 0;
 }
 
-static bool block_is_finite(const void *in, ls_dtype type)
+static bool block_is_below(const void *in, ls_dtype type, const void *limit)
 {
-    if (type == LS_F32) return block32_is_finite(in);
-    if (type == LS_F64) return block64_is_finite(in);
-    return block16_is_finite(in, type == LS_BF16 ? 0x7f80 : 0x7c00);
+    uint64_t bits64;
+    uint32_t bits32;
+    uint16_t bits16;
+
+    if (type == LS_F32) return memcpy(&bits32, limit, 4), block32_is_below(in, bits32);
+    if (type == LS_F64) return memcpy(&bits64, limit, 8), block64_is_below(in, bits64);
+    memcpy(&bits16, limit, 2);
+    return block16_is_below(in, type == LS_BF16 ? 0x7f80 : 0x7c00, bits16);
+}
+
+int64_t ls_dtype_find_large(const void *in, ls_dtype type, int64_t n, double limit)
+{
+    const size_t size = (size_t)ls_dtype_size(type);
+    const char *const bytes = in;
+    double stored;
+    int64_t i = 0;
+
+    ls_dtype_store(type, &stored, limit);
+    while (i + BLOCK <= n && block_is_below(bytes + (size_t)i * size, type, &stored)) i += BLOCK;
+    for (; i < n; i++)
+        if (!(fabs(ls_dtype_load(type, bytes + (size_t)i * size)) < limit)) return i;
+    return -1;
 }
 
 int64_t ls_dtype_find_nonfinite(const void *in, ls_dtype type, int64_t n)
 {
-    const size_t size = (size_t)ls_dtype_size(type);
-    const char *const bytes = in;
-    int64_t i = 0;
-
-    while (i + BLOCK <= n && block_is_finite(bytes + (size_t)i * size, type)) i += BLOCK;
-    for (; i < n; i++)
-        if (!isfinite(ls_dtype_load(type, bytes + (size_t)i * size))) return i;
-    return -1;
+    return ls_dtype_find_large(in, type, n, INFINITY);
 }

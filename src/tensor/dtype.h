@@ -26,4 +26,7 @@ void ls_dtype_convert(void *out, ls_dtype to, const void *in, ls_dtype from, int
 /* Position of the first NaN or infinity among n contiguous elements, or -1. */
 int64_t ls_dtype_find_nonfinite(const void *in, ls_dtype type, int64_t n);
 
+/* The same for NaN and magnitudes of at least `limit`, a power of two. */
+int64_t ls_dtype_find_large(const void *in, ls_dtype type, int64_t n, double limit);
+
 #endif

@@ -280,6 +280,34 @@ static void one_hot_logits(struct problem *p)
     }
 }
 
+static double steep_key(int64_t j, double step)
+{
+    if (step == INFINITY) return j % LS_LEAF < 40 ? -INFINITY : 1;
+    return j % LS_LEAF < 32 ? 0 : 8 * step;
+}
+
+/* The first keys of each leaf are below or above the others, by more than exponents hold in the
+ * end; and values are as large as their products allow. */
+static void first_keys_are_no_measure(struct problem *p)
+{
+    static const double steps[] = {2, -2, 6, -6, 14, -14, INFINITY};
+    const double width = 1 / sqrt((double)p->shape.d);
+    const int power = p->shape.type == LS_F16 ? 10 : p->options.causal ? 56 : 110;
+
+    fill_constant(&p->q, 1);
+    for (int64_t i = 0; i < elements(&p->v); i++) {
+        char *v = (char *)p->v.data + i * ls_dtype_size(p->shape.type);
+        ls_dtype_store(p->shape.type, v, ldexp(ls_dtype_load(p->shape.type, v), power));
+    }
+    for (int c = 0; c < LENGTH(steps); c++) {
+        for (int64_t j = 0; j < p->shape.s_k; j++)
+            for (int64_t e = 0; e < p->shape.d; e++)
+                store_at(&p->k, 0, j, 0, e, steep_key(j, steps[c]) * width);
+        problem_run(p);
+        expect_oracle(p, 10);
+    }
+}
+
 /* A key with a score of -inf counts as not seen, a row of nothing else sees nothing. */
 static void infinitely_small_logits(struct problem *p)
 {
@@ -338,6 +366,7 @@ static void extremes(void)
     each_problem(huge_logits);
     each_problem(flat_logits);
     each_problem(one_hot_logits);
+    each_problem(first_keys_are_no_measure);
     each_problem(infinitely_small_logits);
     each_problem(nan_in_a_query_stays_there);
 }

@@ -94,15 +94,19 @@ static void bench_close(void)
 
 static void multiply_scores(const void *q, int rows, int keys)
 {
+    const struct operand packed = {.packed = bench.packed};
+
     if (bench.products->begin) bench.products->begin();
-    cr_assert_eq(bench.products->scores(bench.s, bench.worker, q, bench.packed, rows, keys), LS_OK);
+    cr_assert_eq(bench.products->scores(bench.s, bench.worker, q, packed, rows, keys), LS_OK);
     if (bench.products->end) bench.products->end();
 }
 
 static void multiply_output(int rows, int keys)
 {
+    const struct operand packed = {.packed = bench.packed};
+
     if (bench.products->begin) bench.products->begin();
-    cr_assert_eq(bench.products->output(bench.acc, bench.worker, bench.s, bench.packed, rows, keys),
+    cr_assert_eq(bench.products->output(bench.acc, bench.worker, bench.s, packed, rows, keys),
                  LS_OK);
     if (bench.products->end) bench.products->end();
 }
@@ -259,6 +263,126 @@ static void place_changes_no_bit(const struct products *products, ls_isa isa)
     }
 }
 
+/* Room for scores and probabilities, and the sums and maxima of a strip. */
+static struct softmax_rows softmax_open(int rows)
+{
+    const size_t scores = (size_t)(bench.products->strip * bench.products->score_stride);
+
+    return (struct softmax_rows){
+        .s = allocate(scores * sizeof(float)),
+        .s_stride = bench.products->score_stride,
+        .p = allocate((size_t)(bench.products->strip * bench.products->p_stride) * element_size()),
+        .p_stride = bench.products->p_stride,
+        .m = allocate((size_t)rows * sizeof(float)),
+        .l = allocate((size_t)rows * sizeof(float)),
+        .rows = rows,
+        .scale = 0.2f};
+}
+
+static void softmax_close(struct softmax_rows *softmax)
+{
+    free((void *)softmax->s);
+    free(softmax->p);
+    free(softmax->m);
+    free(softmax->l);
+}
+
+static void take_probabilities(const struct softmax_rows *softmax, const void *q, int keys)
+{
+    const struct operand k = {.packed = bench.packed};
+
+    bench.products->begin();
+    cr_assert_eq(bench.products->probabilities(softmax, bench.worker, q, k, keys), LS_OK);
+    bench.products->end();
+}
+
+static double probability(const struct softmax_rows *softmax, int r, int j)
+{
+    return value_at(softmax->p, r * softmax->p_stride + j);
+}
+
+/* p and l are those of 2^(scale s - m), whatever m is; large exponents are less exact. */
+static void check_probabilities(const struct softmax_rows *softmax, int r, int keys)
+{
+    const int seen = softmax->visible ? softmax->visible[r] : LS_LEAF;
+    double sum = 0;
+
+    for (int j = 0; j < keys; j++) {
+        double s = 0;
+
+        for (int e = 0; e < bench.d && j < seen; e++)
+            s += value_at(bench.q, r * bench.d_pad + e) * value_at(bench.raw, j * bench.d_pad + e);
+        const double exact = j < seen ? exp2(softmax->scale * s - softmax->m[r]) : 0;
+        cr_assert_leq(fabs(probability(softmax, r, j) - exact), exact / 250 + 0x1p-126,
+                      "d %d row %d key %d", bench.d, r, j);
+        sum += exact;
+    }
+    if (seen == 0)
+        cr_assert(softmax->l[r] == 0 && softmax->m[r] == -INFINITY);
+    else
+        cr_assert_leq(fabs(softmax->l[r] - sum), (2e-5 + 2e-7 * fabs(softmax->m[r])) * sum,
+                      "d %d row %d of %d: %g, not %g", bench.d, r, softmax->rows, softmax->l[r],
+                      sum);
+}
+
+/* Full strips and short ones, all keys seen or some, rows whose first keys are no measure. */
+static void probabilities_equal_double(const struct products *products, ls_isa isa)
+{
+    static const int dims[] = {1, 17, 64, 96, 128, 160, 200, 224, 256};
+    static const int counts[] = {32, 31, 17, 16, 9, 1};
+
+    if (!products->probabilities) return;
+    for (int c = 0; c < LENGTH(dims) * LENGTH(counts); c++) {
+        const int rows = counts[c % LENGTH(counts)], from = c * 53 % (LS_LEAF - rows);
+        int16_t visible[32];
+
+        bench_open(products, isa, dims[c / LENGTH(counts)]);
+        draw_rows(bench.q, products->strip, 0);
+        ls_dtype_store(products->type, bench.q, 1000); /* row 0, nearly always out of range */
+        pack(products->pack_k);
+        for (int r = 0; r < rows; r++) visible[r] = (int16_t)(c % 4 == 0 && r < 3 ? 0 : from + r);
+        struct softmax_rows softmax = softmax_open(rows);
+        softmax.visible = c % 3 == 0 ? NULL : visible;
+        const int keys = softmax.visible ? visible[rows - 1] : LS_LEAF;
+        if (keys > 0) take_probabilities(&softmax, bench.q, keys);
+        for (int r = 0; r < rows && keys > 0; r++) check_probabilities(&softmax, r, keys);
+        softmax_close(&softmax);
+        bench_close();
+    }
+}
+
+/* A row's p, m and l are the same alone and beside others, also where one of these is repeated. */
+static void probabilities_keep_bits(const struct products *products, ls_isa isa)
+{
+    static const int places[][3] = {{0, 31, 32}, {31, 0, 1}, {7, 3, 9}, {7, 16, 17}, {20, 1, 32}};
+
+    if (!products->probabilities) return;
+    for (int c = 0; c < LENGTH(places) * 3; c++) {
+        const int from = places[c / 3][0], to = places[c / 3][1];
+
+        bench_open(products, isa, (const int[]){16, 64, 128}[c % 3]);
+        draw_rows(bench.q, products->strip, 0);
+        pack(products->pack_k);
+        struct softmax_rows all = softmax_open(32), some = softmax_open(places[c / 3][2]);
+        const size_t row = (size_t)bench.d_pad * element_size();
+        char *other = allocate((size_t)products->strip * row);
+        for (int r = 0; r < products->strip; r++)
+            for (int e = 0; e < bench.d_pad; e++)
+                ls_dtype_store(products->type, other + ((size_t)r * row) + 2 * e, 500);
+        memcpy(other + (size_t)to * row, bench.q + (size_t)from * row, row);
+        take_probabilities(&all, bench.q, LS_LEAF);
+        take_probabilities(&some, other, LS_LEAF);
+        cr_expect(all.m[from] == some.m[to] && all.l[from] == some.l[to]);
+        for (int j = 0; j < LS_LEAF; j++)
+            cr_assert_eq(probability(&all, from, j), probability(&some, to, j),
+                         "row %d as %d of %d", from, to, some.rows);
+        free(other);
+        softmax_close(&all);
+        softmax_close(&some);
+        bench_close();
+    }
+}
+
 /* Calls test for what the kernel takes for f32 and for bf16. */
 static void each_storage(void (*test)(const struct products *products, ls_isa isa))
 {
@@ -277,6 +401,12 @@ static void products_equal_double(void)
     each_storage(equals_double);
 }
 
+static void probabilities_of_any_rows(void)
+{
+    each_storage(probabilities_equal_double);
+    each_storage(probabilities_keep_bits);
+}
+
 /* Strided products of less than AVX-512 do depend on the height; strict mode is not for them. */
 static void rows_keep_their_bits(void)
 {
@@ -287,17 +417,25 @@ TEST_EACH_ISA(products, products_equal_double)
 TEST_ISA(products, rows_keep_their_bits, avx512)
 TEST_ISA(products, rows_keep_their_bits, avx512bf16)
 TEST_ISA(products, rows_keep_their_bits, amx)
+TEST_ISA(products, probabilities_of_any_rows, amx)
 
 #if defined(__x86_64__)
 Test(products, emulated_amx_equals_double)
 {
-    if (!use_isa("avx512")) return;
+    if (!use_isa("avx512bf16")) return;
     equals_double(&products_amx_emulated, LS_ISA_AMX);
+}
+
+Test(products, emulated_amx_probabilities)
+{
+    if (!use_isa("avx512bf16")) return;
+    probabilities_equal_double(&products_amx_emulated, LS_ISA_AMX);
+    probabilities_keep_bits(&products_amx_emulated, LS_ISA_AMX);
 }
 
 Test(products, emulated_amx_keeps_bits)
 {
-    if (!use_isa("avx512")) return;
+    if (!use_isa("avx512bf16")) return;
     place_changes_no_bit(&products_amx_emulated, LS_ISA_AMX);
 }
 #endif

@@ -333,3 +333,30 @@ Test(dtype, names_sizes_and_units)
     cr_expect_eq(ls_dtype_find(&found, "fp16"), LS_ETYPE);
     cr_expect_neq(strstr(ls_message(), "bf16"), NULL, "%s", ls_message());
 }
+
+/* Magnitudes from the limit on, of either sign, and no smaller ones, wherever they are. */
+Test(dtype, first_large_element)
+{
+    static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16, LS_F64};
+    static const double limits[] = {0x1p59, 0x1p7, 1, 0x1p-3};
+    enum { N = 150 };
+
+    for (int t = 0; t < 4; t++) {
+        for (int l = t == 2 ? 1 : 0; l < 4; l++) {
+            const size_t size = (size_t)ls_dtype_size(types[t]);
+            const double below = limits[l] * (1 - 2 * ls_dtype_unit(types[t]));
+            double storage[N];
+            char *const in = (char *)storage;
+
+            for (size_t i = 0; i < N; i++)
+                ls_dtype_store(types[t], in + i * size, i % 2 ? below : -below);
+            cr_expect_eq(ls_dtype_find_large(in, types[t], N, limits[l]), -1);
+            for (int64_t at = N - 1; at >= 0; at--) {
+                ls_dtype_store(types[t], in + (size_t)at * size,
+                               at % 3 == 0 ? NAN : limits[l] * (at % 3 == 1 ? 1 : -1.5));
+                cr_assert_eq(ls_dtype_find_large(in, types[t], N, limits[l]), at, "%s %g at %d",
+                             ls_dtype_name(types[t]), limits[l], (int)at);
+            }
+        }
+    }
+}

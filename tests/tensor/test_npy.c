@@ -88,8 +88,8 @@ Test(npy, takes_any_spelling_of_the_header)
         "{\"descr\": \"<f4\", \"fortran_order\": False, \"shape\": (2, 3)}",
         " { 'descr' : '<f4' , 'fortran_order' : False , 'shape' : ( 2 , 3 , ) , } \n",
         /* 123 bytes, so that the ninth byte of the file is '{' */
-        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
-        "                                                               \n",
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
+         "                                                               \n"),
     };
     char data[24] = "ABCDEFGHIJKLMNOPQRSTUVW", bytes[512];
 
