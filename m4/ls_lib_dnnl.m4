@@ -1,7 +1,7 @@
 # LS_LIB_DNNL
 # -----------
 # Finds oneDNN 2.6 or later, or 3.x, built for OpenMP: a second thread pool beside ours would fight
-# over the cores. Sets DNNL_CFLAGS, DNNL_LIBS and ls_dnnl_version.
+# over the cores. Sets DNNL_CFLAGS, DNNL_LDFLAGS, DNNL_LIBS and ls_dnnl_version.
 AC_DEFUN([LS_LIB_DNNL],
 [AC_ARG_WITH([dnnl],
     [AS_HELP_STRING([--with-dnnl=DIR], [oneDNN is installed under DIR (default: where the compiler looks)])],
@@ -16,8 +16,10 @@ AS_CASE([$with_dnnl],
      AS_IF([test ! -f "$ls_dnnl_libdir/libdnnl.so"],
          [AC_MSG_ERROR([--with-dnnl: there is no $with_dnnl/lib/libdnnl.so])])
      DNNL_CFLAGS="-I$with_dnnl/include"
-     DNNL_LIBS="-L$ls_dnnl_libdir -Wl,-rpath,$ls_dnnl_libdir -ldnnl"])
+     DNNL_LDFLAGS="-Wl,-rpath,$ls_dnnl_libdir"
+     DNNL_LIBS="-L$ls_dnnl_libdir -ldnnl"])
 AC_SUBST([DNNL_CFLAGS])
+AC_SUBST([DNNL_LDFLAGS])
 AC_SUBST([DNNL_LIBS])
 
 ls_save_CPPFLAGS=$CPPFLAGS
@@ -33,11 +35,12 @@ AC_LINK_IFELSE([AC_LANG_PROGRAM([[#include <oneapi/dnnl/dnnl.h>]], [[return dnnl
      AC_MSG_ERROR([cannot link with $DNNL_LIBS: see config.log])])
 AC_COMPUTE_INT([ls_dnnl_major], [DNNL_VERSION_MAJOR], [#include <oneapi/dnnl/dnnl_version.h>])
 AC_COMPUTE_INT([ls_dnnl_minor], [DNNL_VERSION_MINOR], [#include <oneapi/dnnl/dnnl_version.h>])
-ls_dnnl_version=$ls_dnnl_major.$ls_dnnl_minor
+AC_COMPUTE_INT([ls_dnnl_patch], [DNNL_VERSION_PATCH], [#include <oneapi/dnnl/dnnl_version.h>])
+ls_dnnl_version=$ls_dnnl_major.$ls_dnnl_minor.$ls_dnnl_patch
 AC_MSG_CHECKING([for oneDNN 2.6 or later, or 3.x])
 AC_MSG_RESULT([$ls_dnnl_version])
 AS_CASE([$ls_dnnl_version],
-    [2.@<:@0-5@:>@|0.*|1.*], [AC_MSG_ERROR([oneDNN $ls_dnnl_version is too old, Longspan needs 2.6])],
+    [2.@<:@0-5@:>@.*|0.*|1.*], [AC_MSG_ERROR([oneDNN $ls_dnnl_version is too old, Longspan needs 2.6])],
     [2.*|3.*], [],
     [AC_MSG_ERROR([oneDNN $ls_dnnl_version is not known to Longspan, which supports 2.6 and 3.x])])
 AC_MSG_CHECKING([whether oneDNN runs its threads by OpenMP])

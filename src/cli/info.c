@@ -8,29 +8,32 @@
 #include "cli/memory.h"
 #include "cli/report.h"
 #include "config.h"
+#include "device/device.h"
 
 static const struct cli_syntax info_syntax = {.doc = "Describes this machine as Longspan sees it."};
 
 static ls_status report_info(const struct cli_report *report, const struct cli_world *world)
 {
     struct ls_machine machine;
-    char mpi[256];
-    ls_isa isa;
+    struct ls_device device;
+    char library[64], mpi[256];
     const ls_isa best = ls_cpu_isa_best();
     const double memory = cli_memory_available();
 
-    LS_TRY(ls_cpu_isa(&isa));
+    LS_TRY(ls_device_find(&device, "cpu"));
     LS_TRY(ls_machine_describe(&machine));
+    ls_device_library(library, sizeof(library), &device);
     cli_world_mpi_version(mpi, sizeof(mpi));
     cli_report_line(report, "longspan", "%s", PACKAGE_VERSION);
     cli_report_line(report, "cpu", "%s, %d cores, %d NUMA node%s", machine.model, machine.cores,
                     machine.numa_nodes, machine.numa_nodes == 1 ? "" : "s");
     cli_report_line(report, "caches", "L1 %s, L2 %s, L3 %s", cli_bytes((double)machine.l1d_bytes).s,
                     cli_bytes((double)machine.l2_bytes).s, cli_bytes((double)machine.l3_bytes).s);
-    cli_report_line(report, "isa", "%s, best here %s", ls_isa_name(isa), ls_isa_name(best));
+    cli_report_line(report, "isa", "%s, best here %s", ls_device_isa(&device), ls_isa_name(best));
     cli_report_line(report, "threads", "%d a rank unless --threads says otherwise, %d processors",
                     omp_get_max_threads(), omp_get_num_procs());
     cli_report_line(report, "memory", "%s available", cli_bytes(memory).s);
+    cli_report_line(report, "products", "%s", library);
     cli_report_line(report, "ranks", "%d", world->size);
     cli_report_line(report, "mpi", "%s", mpi);
     cli_report_string(report, "version", PACKAGE_VERSION);
@@ -39,10 +42,11 @@ static ls_status report_info(const struct cli_report *report, const struct cli_w
     cli_report_integer(report, "l1d_bytes", (int64_t)machine.l1d_bytes);
     cli_report_integer(report, "l2_bytes", (int64_t)machine.l2_bytes);
     cli_report_integer(report, "l3_bytes", (int64_t)machine.l3_bytes);
-    cli_report_string(report, "isa", ls_isa_name(isa));
+    cli_report_string(report, "isa", ls_device_isa(&device));
     cli_report_string(report, "isa_best", ls_isa_name(best));
     cli_report_integer(report, "threads", omp_get_max_threads());
     cli_report_integer(report, "memory_available_bytes", (int64_t)memory);
+    cli_report_string(report, "products", library);
     cli_report_integer(report, "ranks", world->size);
     cli_report_string(report, "mpi", mpi);
     return LS_OK;
