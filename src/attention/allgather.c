@@ -46,23 +46,6 @@ static void destroy(struct ls_attention_plan *plan)
     free(own);
 }
 
-static int by_number(const void *a, const void *b)
-{
-    const int64_t x = ((const struct ls_leaf *)a)->number, y = ((const struct ls_leaf *)b)->number;
-
-    return (x > y) - (x < y);
-}
-
-static void list_keys(struct allgather *own, const struct ls_layout *keys)
-{
-    for (int r = 0; r < keys->p; r++) {
-        own->first_row[r + 1] = own->first_row[r] + ls_layout_part_rows(keys, r);
-        ls_leaves_append(own->leaf, &own->keys.count, keys, r, own->first_row[r]);
-    }
-    qsort(own->leaf, (size_t)own->keys.count, sizeof *own->leaf, by_number);
-    own->keys.leaf = own->leaf;
-}
-
 static ls_status create(struct ls_attention_plan *plan)
 {
     const struct ls_problem *problem = &plan->problem;
@@ -76,7 +59,7 @@ static ls_status create(struct ls_attention_plan *plan)
     own->request = calloc((size_t)messages_each_way(problem) * 2 + 1, sizeof *own->request);
     if (!own->first_row || !own->request)
         return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
-    list_keys(own, keys);
+    ls_leaves_gather(&own->keys, own->leaf, own->first_row, keys);
     LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, ls_key_value_bytes(&problem->shape, keys->s)));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }

@@ -13,12 +13,6 @@ static const char *fits(const struct ls_problem *problem)
     return problem->p == 1 ? NULL : "it exchanges nothing, so it needs exactly one rank";
 }
 
-static ls_layout_kind layout(const struct ls_problem *problem)
-{
-    (void)problem;
-    return LS_LAYOUT_CONTIGUOUS;
-}
-
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
 {
     return ls_plan_kernel_shape(problem, ls_layout_leaves(&problem->k_layout));
@@ -64,7 +58,7 @@ const struct ls_method ls_method_local = {
     .name = "local",
     .summary = "one rank has all of Q, K and V",
     .fits = fits,
-    .layout = layout,
+    .layout = ls_method_plain_layout,
     .cost = cost,
     .create = create,
     .destroy = destroy,

@@ -10,9 +10,8 @@
 
 /* In the order in which `auto` prefers equals: less memory first. */
 static const struct ls_method *const methods[] = {
-    &ls_method_local,
-    &ls_method_ring,
-    &ls_method_allgather,
+    &ls_method_local,     &ls_method_ring,      &ls_method_ulysses,
+    &ls_method_allreduce, &ls_method_allgather,
 };
 
 #define METHODS ((int)(sizeof methods / sizeof *methods))
@@ -48,6 +47,12 @@ const char *ls_method_fits_all(const struct ls_problem *problem)
     return NULL;
 }
 
+ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem)
+{
+    (void)problem;
+    return LS_LAYOUT_CONTIGUOUS;
+}
+
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
 {
     return problem->causal && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
@@ -56,10 +61,13 @@ ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
 struct ls_cost ls_method_work(const struct ls_problem *problem)
 {
     const struct ls_attention_shape *s = &problem->shape;
+    const double per_pair = 4.0 * (double)s->d * (double)(s->b * s->h);
 
     return (struct ls_cost){
-        .flops = 4.0 * (double)s->d * (double)(s->b * s->h) *
-                 ls_visible_pairs(s->s_q, s->s_k, problem->causal),
+        .flops = per_pair * ls_visible_pairs(s->s_q, s->s_k, problem->causal),
+        .flops_most =
+            per_pair * ls_most_pairs_of_queries(&problem->q_layout, s->s_k, problem->causal),
+        .call_rows = ls_layout_most_rows(&problem->q_layout),
         .tiles = ls_attention_tiles(s, problem->causal),
     };
 }
@@ -123,6 +131,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .causal = options->causal,
         .scale = options->has_scale ? options->scale : (float)(1 / sqrt((double)shape->d)),
         .p = p,
+        .strict = options->strict,
     };
     LS_TRY(ls_device_find(&problem.device, "cpu"));
     problem.threads = options->threads ? options->threads : ls_device_threads(&problem.device);
@@ -153,29 +162,34 @@ static ls_status nothing_fits(const struct ls_attention_shape *shape,
     return ls_fail(LS_EFIT, "no method fits: %s", reasons);
 }
 
+/* How much more than with the most even method the busiest rank may have to compute. */
+#define UNEVEN 1.1
+
 ls_status ls_method_choose(const struct ls_method **out, const char **why,
                            const struct ls_attention_shape *shape,
                            const struct ls_attention_options *options, int p)
 {
-    const struct ls_method *best = NULL;
-    int64_t least = 0;
-    int fitting = 0;
+    const struct ls_method *fit[METHODS];
+    struct ls_cost cost[METHODS];
+    double most_even = INFINITY;
+    int fitting = 0, best = -1;
 
     for (int i = 0; i < METHODS; i++) {
         struct ls_problem problem;
-        struct ls_cost cost;
 
         LS_TRY(ls_problem_init(&problem, shape, options, p, methods[i]));
         if (methods[i]->fits(&problem)) continue;
-        fitting++;
-        methods[i]->cost(&cost, &problem);
-        if (best && cost.bytes_sent >= least) continue;
-        best = methods[i];
-        least = cost.bytes_sent;
+        methods[i]->cost(&cost[fitting], &problem);
+        most_even = fmin(most_even, cost[fitting].flops_most);
+        fit[fitting++] = methods[i];
     }
-    if (!best) return nothing_fits(shape, options, p);
-    *out = best;
-    *why = fitting == 1 ? "the only one that fits"
-                        : "sends the fewest bytes; of equals, needs the least memory";
+    if (fitting == 0) return nothing_fits(shape, options, p);
+    for (int i = 0; i < fitting; i++) {
+        if (cost[i].flops_most > UNEVEN * most_even) continue;
+        if (best < 0 || cost[i].bytes_sent < cost[best].bytes_sent) best = i;
+    }
+    *out = fit[best];
+    *why =
+        fitting == 1 ? "the only one that fits" : "keeps all ranks busy and sends the fewest bytes";
     return LS_OK;
 }

@@ -12,6 +12,7 @@ struct ls_problem {
     float scale;
     int p;
     int threads;
+    bool strict;
     struct ls_layout q_layout, k_layout; /* of the same kind */
     struct ls_device device;
 };
@@ -20,6 +21,8 @@ struct ls_problem {
  */
 struct ls_cost {
     double flops;           /* all ranks: 4 d per visible pair and query head */
+    double flops_most;      /* of the rank that has most to compute */
+    int64_t call_rows;      /* the most query rows that meet keys which are packed once */
     int64_t bytes_sent;     /* all ranks */
     int64_t messages;       /* all ranks */
     size_t workspace_bytes; /* largest of the ranks */
@@ -61,7 +64,8 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
                           const struct ls_attention_options *options, int p,
                           const struct ls_method *method);
 
-/* `auto`: of the methods that fit, the one that sends the fewest bytes; the first of equals.
+/* `auto`: of the methods that fit, those that share the work evenly, about as well as can be; of
+ * these the one that sends the fewest bytes; the first of equals.
  * *why (static) says so. Errors: LS_EFIT with every method's reason. */
 ls_status ls_method_choose(const struct ls_method **out, const char **why,
                            const struct ls_attention_shape *shape,

@@ -13,13 +13,40 @@ void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layo
                                             .row = first_row + i * LS_LEAF};
 }
 
+static int by_number(const void *a, const void *b)
+{
+    const int64_t x = ((const struct ls_leaf *)a)->number, y = ((const struct ls_leaf *)b)->number;
+
+    return (x > y) - (x < y);
+}
+
+void ls_leaves_sort(struct ls_leaf *list, int64_t count)
+{
+    qsort(list, (size_t)count, sizeof *list, by_number);
+}
+
+void ls_leaves_gather(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t *first_row,
+                      const struct ls_layout *layout)
+{
+    int64_t count = 0;
+
+    first_row[0] = 0;
+    for (int r = 0; r < layout->p; r++) {
+        first_row[r + 1] = first_row[r] + ls_layout_part_rows(layout, r);
+        ls_leaves_append(leaf, &count, layout, r, first_row[r]);
+    }
+    ls_leaves_sort(leaf, count);
+    *out = (struct ls_leaf_list){.leaf = leaf, .count = count};
+}
+
 struct ls_kernel_shape ls_plan_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)
 {
     return (struct ls_kernel_shape){.global = problem->shape,
                                     .causal = problem->causal,
                                     .scale = problem->scale,
                                     .threads = problem->threads,
-                                    .k_leaves = k_leaves};
+                                    .k_leaves = k_leaves,
+                                    .strict = problem->strict};
 }
 
 struct ls_tensor ls_plan_key_view(const struct ls_problem *problem, void *data, int64_t rows)
@@ -49,7 +76,7 @@ void ls_tensor_copy(struct ls_tensor *to, const struct ls_tensor *from)
 
 ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call)
 {
-    call.q_leaves = plan->q_leaves;
+    if (!call.q_leaves.leaf) call.q_leaves = plan->q_leaves;
     return ls_attention_kernel_attend(&plan->result, &plan->problem.device, plan->kernel, &call);
 }
 
@@ -80,6 +107,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"scale", p->scale, true},
         {"type", (double)s->type, false},
         {"mask", p->causal, false},
+        {"mode (strict or fast)", p->strict, false},
         {"layout", (double)p->q_layout.kind, false},
         {"method", method_number(method), false},
     };
@@ -155,6 +183,9 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
 
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
     LS_TRY_GOTO(status, compare_ranks(comm, &plan->problem, plan->method), destroy);
+    ls_fingerprint(plan->fingerprint, &plan->problem.device);
+    if (plan->problem.strict)
+        LS_TRY_GOTO(status, ls_fingerprint_agree(comm, &plan->problem.device), destroy);
     LS_TRY_GOTO(status, ls_comm_duplicate(&plan->comm, comm), destroy);
     plan->rank = ls_comm_rank(comm);
     status = list_queries(plan);
@@ -246,6 +277,8 @@ void ls_attention_plan_describe(struct ls_attention_report *out,
         .layout = p->q_layout.kind,
         .isa = ls_device_isa(&p->device),
         .kernel = ls_attention_kernel_name(&p->device, plan->kernel),
+        .strict = p->strict,
+        .fingerprint = plan->fingerprint,
         .threads = p->threads,
         .tile_q = LS_LEAF,
         .tile_k = LS_LEAF,

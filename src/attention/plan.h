@@ -2,6 +2,7 @@
 #ifndef LS_ATTENTION_PLAN_H
 #define LS_ATTENTION_PLAN_H
 
+#include "attention/fingerprint.h"
 #include "attention/method.h"
 #include "comm/comm.h"
 
@@ -9,6 +10,7 @@ struct ls_attention_plan {
     const struct ls_method *method;
     const char *why;
     struct ls_problem problem;
+    char fingerprint[LS_FINGERPRINT_LENGTH];
     struct ls_comm *comm; /* the plan's own duplicate */
     int rank;
     struct ls_leaf *q_leaf;       /* storage of q_leaves */
@@ -23,14 +25,25 @@ struct ls_attention_plan {
 void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layout *layout,
                       int rank, int64_t first_row);
 
-/* For rows of the table: a method that can do everything; the layout for methods whose ranks all
- * work at once (causal work per position grows along the sequence: zigzag gives every rank the same
- * of it); a cost that holds what does not depend on the method. */
+/* By number, as the kernel wants them. */
+void ls_leaves_sort(struct ls_leaf *list, int64_t count);
+
+/* The leaves of all parts in the order of their numbers, in a tensor that has part after part.
+ * leaf: room for all of them; first_row [p + 1]: where each part begins. */
+void ls_leaves_gather(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t *first_row,
+                      const struct ls_layout *layout);
+
+/* For rows of the table: a method that can do everything; the layout for methods to which it makes
+ * no difference, contiguous; the layout for methods whose ranks all work at once on their own rows
+ * (causal work per position grows along the sequence: zigzag gives every rank the same of it); a
+ * cost that holds what does not depend on the method, and what does if each rank's queries stay
+ * with it. */
 const char *ls_method_fits_all(const struct ls_problem *problem);
+ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem);
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem);
 struct ls_cost ls_method_work(const struct ls_problem *problem);
 
-/* One kernel step of a method; fills in what is the same in every step. */
+/* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);
 
 /* The kernel's shape when a call brings at most so many leaves of keys. */
@@ -42,6 +55,7 @@ struct ls_tensor ls_plan_key_view(const struct ls_problem *problem, void *data, 
 /* Copies tensors with any strides of the first three dimensions; same shape and type. */
 void ls_tensor_copy(struct ls_tensor *to, const struct ls_tensor *from);
 
-extern const struct ls_method ls_method_local, ls_method_ring, ls_method_allgather;
+extern const struct ls_method ls_method_local, ls_method_ring, ls_method_ulysses,
+    ls_method_allreduce, ls_method_allgather;
 
 #endif

@@ -5,16 +5,24 @@
  * Source: Liu, Zaharia, Abbeel 2023, "Ring attention with blockwise transformers". */
 #include <stdlib.h>
 
+#include "attention/forest.h"
 #include "attention/plan.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
+/* The leaves of every rank's keys. */
+struct parts {
+    struct ls_leaf_list *of; /* [p] */
+    struct ls_leaf_list *at; /* [p] the same in the order in which they come to a rank */
+    struct ls_leaf *leaf;    /* storage */
+};
+
 struct ring {
-    struct ls_row_states states; /* what earlier steps found; none on a single rank */
+    struct parts parts;
+    struct ls_forest forest;
+    struct ls_row_states *state; /* [forest.slots] of results that wait for others */
     void *state_memory, *travel_memory;
-    char *travel[2];           /* K, then V of one part: step t's is travel[t % 2] */
-    struct ls_leaf_list *part; /* [p] leaves of each rank's keys */
-    struct ls_leaf leaf[];     /* storage of part */
+    char *travel[2]; /* K, then V of one part: step t's is travel[t % 2] */
 };
 
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
@@ -22,9 +30,69 @@ static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
     return ls_plan_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
 }
 
-static size_t state_bytes(const struct ls_problem *problem, int64_t q_rows)
+/* Whose keys are at a rank at a step. */
+static int owner_at(const struct ls_problem *problem, int rank, int step)
 {
-    return problem->p > 1 ? ls_row_state_bytes(&problem->shape, q_rows) : 0;
+    return (rank - step % problem->p + problem->p) % problem->p;
+}
+
+static void free_parts(struct parts *parts)
+{
+    free(parts->of);
+    free(parts->at);
+    free(parts->leaf);
+}
+
+static ls_status list_parts(struct parts *out, const struct ls_layout *keys)
+{
+    const size_t p = (size_t)keys->p;
+    int64_t count = 0;
+
+    out->of = calloc(p, sizeof *out->of);
+    out->at = calloc(p, sizeof *out->at);
+    out->leaf = calloc((size_t)ls_layout_leaves(keys) + 1, sizeof *out->leaf);
+    if (!out->of || !out->at || !out->leaf)
+        return ls_fail(LS_ENOMEM, "ring attention: out of memory");
+    for (int r = 0; r < keys->p; r++) {
+        const int64_t first = count;
+        ls_leaves_append(out->leaf, &count, keys, r, 0);
+        out->of[r] = (struct ls_leaf_list){.leaf = out->leaf + first, .count = count - first};
+    }
+    return LS_OK;
+}
+
+static ls_status make_forest(struct ls_forest *out, struct parts *parts,
+                             const struct ls_problem *problem, int rank)
+{
+    for (int step = 0; step < problem->p; step++)
+        parts->at[step] = parts->of[owner_at(problem, rank, step)];
+    return ls_forest_init(out, parts->at, problem->p, problem->strict);
+}
+
+static size_t state_bytes(const struct ls_problem *problem, int rank, int slots)
+{
+    const int64_t rows = ls_layout_part_rows(&problem->q_layout, rank);
+
+    return (size_t)slots * ls_row_state_bytes(&problem->shape, rows);
+}
+
+/* Of the rank that needs most. Without memory to find out, a plan cannot be made either. */
+static size_t most_state_bytes(const struct ls_problem *problem)
+{
+    struct parts parts = {0};
+    ls_status status = list_parts(&parts, &problem->k_layout);
+    size_t most = 0;
+
+    for (int r = 0; r < problem->p && status == LS_OK; r++) {
+        struct ls_forest forest;
+
+        status = make_forest(&forest, &parts, problem, r);
+        const size_t bytes = state_bytes(problem, r, forest.slots);
+        if (bytes > most) most = bytes;
+        ls_forest_fini(&forest);
+    }
+    free_parts(&parts);
+    return most;
 }
 
 /* Of one of the buffers; a part must fit whosever it is. */
@@ -44,8 +112,8 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
     out->bytes_sent =
         (int64_t)ls_key_value_bytes(&problem->shape, problem->shape.s_k) * (problem->p - 1);
     out->messages = 2 * (int64_t)problem->p * (problem->p - 1);
-    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) +
-                           state_bytes(problem, ls_layout_most_rows(&problem->q_layout));
+    out->workspace_bytes =
+        ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) + most_state_bytes(problem);
     out->comm_bytes = all_travel_bytes(problem);
 }
 
@@ -55,19 +123,10 @@ static void destroy(struct ls_attention_plan *plan)
 
     ls_free(own->travel_memory);
     ls_free(own->state_memory);
-    free(own->part);
+    free(own->state);
+    ls_forest_fini(&own->forest);
+    free_parts(&own->parts);
     free(own);
-}
-
-static void list_parts(struct ring *own, const struct ls_layout *keys)
-{
-    int64_t count = 0;
-
-    for (int r = 0; r < keys->p; r++) {
-        const int64_t first = count;
-        ls_leaves_append(own->leaf, &count, keys, r, 0);
-        own->part[r] = (struct ls_leaf_list){.leaf = own->leaf + first, .count = count - first};
-    }
 }
 
 static ls_status create_states(struct ring *own, const struct ls_attention_plan *plan)
@@ -75,36 +134,35 @@ static ls_status create_states(struct ring *own, const struct ls_attention_plan 
     const struct ls_attention_shape *s = &plan->problem.shape;
     const int64_t rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
     const int64_t all = s->b * s->h * rows;
+    const int slots = own->forest.slots;
 
-    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE, state_bytes(&plan->problem, rows)));
-    own->states.acc = own->state_memory;
-    own->states.m = own->states.acc + all * s->d;
-    own->states.l = own->states.m + all;
+    own->state = calloc((size_t)slots + 1, sizeof *own->state);
+    if (!own->state) return ls_fail(LS_ENOMEM, "ring attention: out of memory");
+    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE,
+                    state_bytes(&plan->problem, plan->rank, slots)));
+    for (int i = 0; i < slots; i++) {
+        float *memory = (float *)own->state_memory + i * all * (s->d + 2);
+
+        own->state[i] = (struct ls_row_states){
+            .acc = memory, .m = memory + all * s->d, .l = memory + all * (s->d + 1)};
+    }
     return LS_OK;
 }
 
 static ls_status create(struct ls_attention_plan *plan)
 {
     const struct ls_problem *problem = &plan->problem;
-    const struct ls_layout *keys = &problem->k_layout;
-    struct ring *own = calloc(1, sizeof *own + (size_t)ls_layout_leaves(keys) * sizeof *own->leaf);
+    struct ring *own = calloc(1, sizeof *own);
 
     if (!own) return ls_fail(LS_ENOMEM, "ring attention: out of memory");
     plan->own = own;
-    own->part = calloc((size_t)problem->p, sizeof *own->part);
-    if (!own->part) return ls_fail(LS_ENOMEM, "ring attention: out of memory");
-    list_parts(own, keys);
+    LS_TRY(list_parts(&own->parts, &problem->k_layout));
+    LS_TRY(make_forest(&own->forest, &own->parts, problem, plan->rank));
     LS_TRY(create_states(own, plan));
     LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM, all_travel_bytes(problem)));
     own->travel[0] = own->travel_memory;
     own->travel[1] = own->travel[0] + all_travel_bytes(problem) / 2;
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
-}
-
-/* Whose keys are here at a step. */
-static int owner_at(const struct ls_attention_plan *plan, int step)
-{
-    return (plan->rank - step % plan->problem.p + plan->problem.p) % plan->problem.p;
 }
 
 static size_t part_bytes(const struct ls_problem *problem, int owner)
@@ -121,7 +179,7 @@ struct key_part {
 static struct key_part travelling_part(const struct ls_attention_plan *plan, int step)
 {
     const struct ring *own = plan->own;
-    const int owner = owner_at(plan, step);
+    const int owner = owner_at(&plan->problem, plan->rank, step);
     const int64_t rows = ls_layout_part_rows(&plan->problem.k_layout, owner);
     char *k = own->travel[step % 2], *v = k + part_bytes(&plan->problem, owner) / 2;
 
@@ -169,8 +227,9 @@ static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *p
                                const struct key_part *now, const struct key_part *next, int step)
 {
     const int p = plan->problem.p, from = (plan->rank - 1 + p) % p, to = (plan->rank + 1) % p;
-    const size_t come = part_bytes(&plan->problem, owner_at(plan, step + 1)) / 2;
-    const size_t go = part_bytes(&plan->problem, owner_at(plan, step)) / 2;
+    const size_t come =
+        part_bytes(&plan->problem, owner_at(&plan->problem, plan->rank, step + 1)) / 2;
+    const size_t go = part_bytes(&plan->problem, owner_at(&plan->problem, plan->rank, step)) / 2;
     struct ls_request *request = out->request;
 
     LS_TRY(ls_comm_receive(&request[0], plan->comm, next->k.data, come, from, 2 * step));
@@ -179,23 +238,45 @@ static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *p
     return ls_comm_send(&request[3], plan->comm, now->v.data, go, to, 2 * step + 1);
 }
 
-static ls_status attend_step(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                             const struct key_part *part, struct exchange *exchange, int step)
+static ls_status take_step(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                           const struct key_part *part, struct exchange *exchange,
+                           const struct ls_forest_step *step)
 {
     struct ring *own = plan->own;
-    const bool last = step == plan->problem.p - 1;
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const struct ls_leaf_list leaves = own->parts.at[step->part];
 
-    return ls_plan_attend(plan, (struct ls_kernel_call){
-                                    .o = last ? call->o : NULL,
-                                    .lse = last ? call->lse : NULL,
-                                    .states = plan->problem.p > 1 ? &own->states : NULL,
-                                    .merge = step > 0,
-                                    .q = call->q,
-                                    .k = &part->k,
-                                    .v = &part->v,
-                                    .k_leaves = own->part[owner_at(plan, step)],
-                                    .progress = {last ? NULL : move_messages, exchange},
-                                });
+    if (step->join == LS_NODE_MERGE) {
+        ls_attention_kernel_merge(&plan->problem.device, plan->kernel, own->state[step->slot],
+                                  own->state[step->from], s->b * s->h * call->q->dim[1]);
+        return LS_OK;
+    }
+    return ls_plan_attend(plan,
+                          (struct ls_kernel_call){
+                              .o = step->whole ? call->o : NULL,
+                              .lse = step->whole ? call->lse : NULL,
+                              .states = step->slot < 0 ? NULL : &own->state[step->slot],
+                              .merge = step->join != LS_NODE_ALONE,
+                              .states_follow = step->join == LS_NODE_BEFORE,
+                              .q = call->q,
+                              .k = &part->k,
+                              .v = &part->v,
+                              .k_leaves = {.leaf = leaves.leaf + step->first, .count = step->count},
+                              .progress = {exchange ? move_messages : NULL, exchange},
+                          });
+}
+
+/* Everything that can be done with the part of a step, from forest step *done on. exchange: what
+ * goes on meanwhile, or NULL. */
+static ls_status attend_part(int64_t *done, struct ls_attention_plan *plan,
+                             const struct ls_attention_call *call, const struct key_part *part,
+                             struct exchange *exchange, int step)
+{
+    const struct ls_forest *forest = &((struct ring *)plan->own)->forest;
+
+    for (; *done < forest->steps && forest->step[*done].part == step; ++*done)
+        LS_TRY(take_step(plan, call, part, exchange, &forest->step[*done]));
+    return LS_OK;
 }
 
 /* A rank whose kernel fails still passes on what the others wait for. */
@@ -204,13 +285,15 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     struct exchange exchange = {.comm = plan->comm};
     struct key_part now = own_part(plan, call);
     ls_status status = LS_OK;
+    int64_t done = 0;
 
     for (int step = 0; step < plan->problem.p; step++) {
         const bool last = step == plan->problem.p - 1;
         const struct key_part next = last ? now : travelling_part(plan, step + 1);
 
         if (!last) LS_TRY(post_exchange(&exchange, plan, &now, &next, step));
-        if (status == LS_OK) status = attend_step(plan, call, &now, &exchange, step);
+        if (status == LS_OK)
+            status = attend_part(&done, plan, call, &now, last ? NULL : &exchange, step);
         if (!last) LS_TRY(ls_comm_wait(plan->comm, exchange.request, 4));
         now = next;
     }

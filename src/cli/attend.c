@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/profile.h"
+#include "base/trace.h"
 #include "cli/command.h"
 #include "cli/memory.h"
 #include "cli/values.h"
@@ -58,7 +59,8 @@ static ls_status read_options(bool *done, struct cli_attend_options *o,
     const struct cli_syntax syntax = {
         .doc = defaults->doc,
         .takes = CLI_TAKES_INPUT | CLI_TAKES_ELEMENTS | CLI_TAKES_MASK | CLI_TAKES_SCALE |
-                 CLI_TAKES_LAYOUT | CLI_TAKES_THREADS | CLI_TAKES_PROGRESS,
+                 CLI_TAKES_LAYOUT | CLI_TAKES_STRICT | CLI_TAKES_THREADS | CLI_TAKES_PROGRESS |
+                 CLI_TAKES_TRACE,
         .own = own_options,
         .set = set_option,
     };
@@ -133,6 +135,7 @@ static ls_status prepare(struct cli_attend_run *run)
     LS_TRY(choose_method(run));
     LS_TRY(check_memory(run));
     LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs));
+    LS_TRY(cli_trace_create(&run->trace, world, o->shared.trace, o->shared.threads));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->problem.q_layout,
                            &run->problem.k_layout, o->shared.input.allow_nonfinite, run->progress));
     LS_TRY(ls_comm_agree(world->comm, create_results(run)));
@@ -144,17 +147,24 @@ static ls_status prepare(struct cli_attend_run *run)
 
 /* ---- the computation */
 
+static const struct ls_trace_kind forward_kind = {"forward", "attention", {"repeat"}};
+
 /* From a barrier until the slowest rank has o and lse. */
-static ls_status time_forward(double *seconds, struct cli_attend_run *run)
+static ls_status time_forward(double *seconds, struct cli_attend_run *run, int64_t repeat)
 {
     struct ls_comm *comm = run->world->comm;
 
     LS_TRY(ls_comm_barrier(comm));
+    ls_trace_start();
     const double start = ls_now();
 
     const ls_status status = ls_attention_forward(&run->o, &run->lse, run->plan, &run->qkv[0],
                                                   &run->qkv[1], &run->qkv[2]);
-    *seconds = ls_now() - start;
+    const double end = ls_now();
+
+    if (ls_trace_on) ls_trace_add(&forward_kind, 0, start, end, (const int64_t[]){repeat, 0, 0});
+    ls_trace_stop();
+    *seconds = end - start;
     LS_TRY(ls_comm_agree(comm, status));
     return ls_comm_reduce(seconds, comm, 1, LS_REDUCE_MAX);
 }
@@ -174,7 +184,7 @@ static ls_status compute(struct cli_attend_run *run)
         LS_TRY(cli_gemm_measure(&run->gemm, run->world)); /* side by side with what it is held to */
         expected = i == 0 ? run->cost.flops / (1e9 * LIKELY_SHARE * gemm_total(run)) : r->seconds;
         cli_progress_begin_timed(run->progress, "computing", expected);
-        const ls_status status = time_forward(&seconds, run);
+        const ls_status status = time_forward(&seconds, run, i);
 
         cli_progress_end(run->progress);
         LS_TRY(status);
@@ -242,6 +252,7 @@ static ls_status attend(struct cli_attend_run *run)
     LS_TRY(gather_result(run));
     if (run->options.verify) LS_TRY(verify(run));
     LS_TRY(cli_output_commit(&run->output, run->world, &run->problem.q_layout, &run->o, &run->lse));
+    LS_TRY(cli_trace_commit(&run->trace, run->world));
     return cli_attend_report(run);
 }
 
@@ -251,6 +262,7 @@ static void attend_fini(struct cli_attend_run *run)
     ls_free(run->lse.data);
     ls_free(run->o.data);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
+    cli_trace_fini(&run->trace);
     cli_output_fini(&run->output);
     cli_inputs_close(&run->inputs);
     cli_report_fini(&run->report);

@@ -8,6 +8,7 @@
 #include "cli/gemm.h"
 #include "cli/outputs.h"
 #include "cli/report.h"
+#include "cli/trace.h"
 #include "cli/verify.h"
 
 struct cli_attend_defaults {
@@ -45,6 +46,7 @@ struct cli_attend_run {
     struct ls_problem problem;
     struct ls_cost cost;
     struct cli_output output;
+    struct cli_trace trace;
     struct ls_tensor qkv[3], o, lse;
     struct cli_gemm gemm;
     struct ls_attention_plan *plan;

@@ -23,6 +23,8 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_integer(report, "threads", threads);
     cli_report_string(report, "isa", r->report.isa);
     cli_report_string(report, "kernel", r->report.kernel);
+    cli_report_value(report, "strict", json_boolean(r->report.strict));
+    cli_report_string(report, "fingerprint", r->report.fingerprint);
     cli_report_string(report, "dtype", ls_dtype_name(n->type));
     cli_report_value(report, "shape",
                      json_pack("{sIsIsIsIsIsI}", "b", (json_int_t)n->b, "h", (json_int_t)n->h,
@@ -69,6 +71,7 @@ static void report_means(const struct cli_attend_run *run)
     cli_report_line(report, "kernel", "%s on %s, %s of %d x %d", r->kernel, r->isa,
                     cli_counted((int64_t)run->result.tiles, "tile", "tiles").s, r->tile_q,
                     r->tile_k);
+    if (r->strict) cli_report_line(report, "strict", "the same bits with %s", r->fingerprint);
 }
 
 static void report_speed(const struct cli_attend_run *run)
@@ -114,6 +117,18 @@ static void report_resources(const struct cli_attend_run *run, double resident)
     if (run->options.out) cli_report_line(report, "output", "%s", run->options.out);
 }
 
+static void report_trace(const struct cli_attend_run *run)
+{
+    const struct cli_trace *trace = &run->trace;
+
+    if (!trace->path) return;
+    cli_report_line(&run->report, "trace", "%s, %s", trace->path,
+                    cli_counted(trace->events, "event", "events").s);
+    if (trace->dropped == 0 || !run->report.text) return;
+    fprintf(stderr, "%s: %s: the last %s of the busiest threads found no room\n",
+            run->world->program, trace->path, cli_counted(trace->dropped, "event", "events").s);
+}
+
 ls_status cli_attend_report(struct cli_attend_run *run)
 {
     double resident = cli_memory_resident_peak();
@@ -125,6 +140,7 @@ ls_status cli_attend_report(struct cli_attend_run *run)
     report_speed(run);
     report_profile(run);
     report_resources(run, resident);
+    report_trace(run);
     if (run->options.verify) cli_verify_report(&run->report, &run->verdict);
     return cli_report_commit(&run->report, run->world);
 }

@@ -8,7 +8,8 @@
 static const struct cli_command commands[] = {
     {"attend", "exact attention over a sequence split over ranks", cli_attend},
     {"check", "judge any program's result by the oracle and the contract", cli_check},
-    {"bench", "speed of the matrix products (gemm) and of attention (attend)", cli_bench},
+    {"bench", "speed of matrix products (gemm), attention (attend), communication (comm)",
+     cli_bench},
     {"plan", "bytes, flops and memory of every method, from shapes alone", cli_plan},
     {"methods", "the ways to compute over several ranks", cli_methods},
     {"info", "this machine as Longspan sees it", cli_info},
@@ -52,6 +53,7 @@ int main(int argc, char **argv)
     bool held = true;
     ls_status status = cli_world_init(&world, &argc, &argv);
 
+    if (status == LS_OK) status = cli_world_agree(&world, argc, argv);
     if (status == LS_OK) status = run(&held, &world, argc, argv);
     if (status == LS_OK) status = flush_results(&world);
     if (status != LS_OK && world.rank == 0)

@@ -16,6 +16,7 @@ enum {
     KEY_QUIET,
     KEY_THREADS,
     KEY_PROGRESS,
+    KEY_TRACE,
     KEY_INPUT,
     KEY_Q,
     KEY_K,
@@ -25,6 +26,7 @@ enum {
     KEY_DTYPE,
     KEY_ALLOW_NONFINITE,
     KEY_CAUSAL,
+    KEY_STRICT,
     KEY_SCALE,
     KEY_LAYOUT,
 };
@@ -60,6 +62,10 @@ static const struct {
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_SCALE,
      {"scale", KEY_SCALE, "X", 0, "Factor of q.k; default 1/sqrt(D)", CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_STRICT,
+     {"strict", KEY_STRICT, NULL, 0,
+      "The same bits for any number of ranks, threads, method and layout",
+      CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_LAYOUT,
      {"layout", KEY_LAYOUT, "NAME", 0,
       "Which positions a rank holds: contiguous, zigzag or striped; default auto, the best for "
@@ -71,6 +77,10 @@ static const struct {
     {CLI_TAKES_PROGRESS,
      {"progress", KEY_PROGRESS, "WHEN", 0,
       "Draw a progress bar: auto (on a terminal, after two seconds), always or never",
+      CLI_SECTION_COMMON}},
+    {CLI_TAKES_TRACE,
+     {"trace", KEY_TRACE, "FILE", 0,
+      "Write what every thread of every rank did, and when, for chrome://tracing or Perfetto",
       CLI_SECTION_COMMON}},
     {0,
      {"json", KEY_JSON, "FILE", 0,
@@ -146,6 +156,9 @@ static ls_status set_shared(struct cli_options *o, int key, const char *value)
         return set_threads(o, value);
     case KEY_PROGRESS:
         return set_progress(o, value);
+    case KEY_TRACE:
+        o->trace = value;
+        return LS_OK;
     case KEY_INPUT:
         o->input.input = value;
         return LS_OK;
@@ -166,6 +179,9 @@ static ls_status set_shared(struct cli_options *o, int key, const char *value)
         return LS_OK;
     case KEY_CAUSAL:
         o->attention.causal = true;
+        return LS_OK;
+    case KEY_STRICT:
+        o->attention.strict = true;
         return LS_OK;
     case KEY_SCALE:
         return set_scale(&o->attention, value);

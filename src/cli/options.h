@@ -12,7 +12,8 @@ struct cli_options {
     const char *json; /* NULL: none; "-": standard output */
     bool quiet;
     cli_progress_mode progress;
-    int threads; /* of each rank; also in attention */
+    const char *trace; /* NULL: none */
+    int threads;       /* of each rank; also in attention */
     struct cli_input_options input;
     struct ls_attention_options attention;
 };
@@ -26,6 +27,8 @@ enum {
     CLI_TAKES_LAYOUT = 1 << 4,
     CLI_TAKES_THREADS = 1 << 5,
     CLI_TAKES_PROGRESS = 1 << 6,
+    CLI_TAKES_TRACE = 1 << 7,
+    CLI_TAKES_STRICT = 1 << 8,
 };
 
 /* Sections of --help, for argp_option.group. */

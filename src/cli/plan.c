@@ -1,6 +1,9 @@
+#include <stdio.h>
+
 #include "attention/method.h"
 #include "cli/command.h"
 #include "cli/format.h"
+#include "cli/rates.h"
 #include "cli/report.h"
 #include "cli/values.h"
 #include "tensor/dtype.h"
@@ -10,23 +13,34 @@
 struct plan_options {
     struct cli_options shared;
     int64_t ranks; /* 0: as many as run this */
+    bool measure;
 };
+
+enum { KEY_RANKS = CLI_KEY_OWN, KEY_MEASURE };
 
 static ls_status set_option(void *options, int key, const char *value)
 {
     struct plan_options *o = options;
 
-    (void)key;
+    if (key == KEY_MEASURE) {
+        o->measure = true;
+        return LS_OK;
+    }
     return cli_value_integer(&o->ranks, "--ranks", value, 1, MOST_RANKS);
 }
 
 static const struct cli_syntax plan_syntax = {
     .doc = "Which methods can compute an attention, and what each would send, keep in memory and "
-           "compute. Nothing is computed; of files, only the headers are read.",
-    .takes = CLI_TAKES_INPUT | CLI_TAKES_MASK | CLI_TAKES_LAYOUT | CLI_TAKES_THREADS,
+           "compute. Nothing is computed; of files, only the headers are read. With --measure also "
+           "the time that each would take.",
+    .takes =
+        CLI_TAKES_INPUT | CLI_TAKES_MASK | CLI_TAKES_LAYOUT | CLI_TAKES_STRICT | CLI_TAKES_THREADS,
     .own =
         (const struct argp_option[]){
-            {"ranks", CLI_KEY_OWN, "P", 0, "Ranks to plan for; default as many as run this",
+            {"ranks", KEY_RANKS, "P", 0, "Ranks to plan for; default as many as run this",
+             CLI_SECTION_COMPUTATION},
+            {"measure", KEY_MEASURE, NULL, 0,
+             "Measure how fast these ranks compute and send, and predict times",
              CLI_SECTION_COMPUTATION},
             {0},
         },
@@ -40,6 +54,8 @@ struct row {
     struct ls_problem problem;
     struct ls_cost cost;
     double tensor_bytes; /* q, k, v, o and lse of the rank that holds most */
+    double gflops;       /* of a rank, measured for this method; 0: not measured */
+    double seconds;
 };
 
 static double most_tensor_bytes(const struct ls_problem *problem)
@@ -68,40 +84,71 @@ static ls_status plan_row(struct row *row, const struct ls_method *method,
     return LS_OK;
 }
 
+/* Collective. rates NULL: planned for one rank. */
+static ls_status predict_time(struct row *row, const struct cli_world *world,
+                              const struct cli_rates *rates)
+{
+    const struct ls_cost *cost = &row->cost;
+
+    if (row->reason) return LS_OK;
+    if (cost->flops_most > 0)
+        LS_TRY(cli_rates_kernel(&row->gflops, world, &row->problem, cost->call_rows));
+    row->seconds = cli_rates_seconds(rates, cost, row->problem.p, row->gflops);
+    return LS_OK;
+}
+
 static double bytes_in_all(const struct row *row)
 {
     return row->tensor_bytes + (double)row->cost.workspace_bytes + (double)row->cost.comm_bytes;
 }
 
-static json_t *row_json(const struct row *row)
+/* Part of the ranks' time for which they wait for the one that has most to compute. */
+static double idle_part(const struct row *row)
+{
+    const double most = row->cost.flops_most * row->problem.p;
+
+    return most > 0 ? 1 - row->cost.flops / most : 0;
+}
+
+static json_t *row_json(const struct row *row, bool measured)
 {
     const struct ls_cost *c = &row->cost;
 
     if (row->reason)
         return json_pack("{ss sb ss}", "method", row->method->name, "fits", 0, "reason",
                          row->reason);
-    return json_pack("{ss sb ss sf sI sI sI sI sI sI}", "method", row->method->name, "fits", 1,
-                     "layout", ls_layout_name(row->problem.q_layout.kind), "flops", c->flops,
-                     "bytes_sent", (json_int_t)c->bytes_sent, "messages", (json_int_t)c->messages,
-                     "tensor_bytes", (json_int_t)row->tensor_bytes, "workspace_bytes",
-                     (json_int_t)c->workspace_bytes, "comm_bytes", (json_int_t)c->comm_bytes,
-                     "bytes_per_rank", (json_int_t)bytes_in_all(row));
+    json_t *json =
+        json_pack("{ss sb ss sf sf sI sI sI sI sI sI}", "method", row->method->name, "fits", 1,
+                  "layout", ls_layout_name(row->problem.q_layout.kind), "flops", c->flops, "idle",
+                  idle_part(row), "bytes_sent", (json_int_t)c->bytes_sent, "messages",
+                  (json_int_t)c->messages, "tensor_bytes", (json_int_t)row->tensor_bytes,
+                  "workspace_bytes", (json_int_t)c->workspace_bytes, "comm_bytes",
+                  (json_int_t)c->comm_bytes, "bytes_per_rank", (json_int_t)bytes_in_all(row));
+    if (measured) {
+        json_object_set_new(json, "seconds", json_real(row->seconds));
+        json_object_set_new(json, "gflops", json_real(row->gflops));
+    }
+    return json;
 }
 
-static void report_row(const struct cli_report *report, const struct row *row, bool chosen)
+static void report_row(const struct cli_report *report, const struct row *row, bool measured,
+                       bool chosen)
 {
     const struct ls_cost *c = &row->cost;
+    char idle[16] = "", time[sizeof(struct cli_text) + 1] = "";
 
     if (row->reason) {
         cli_report_line(report, row->method->name, "does not fit: %s", row->reason);
         return;
     }
-    cli_report_line(report, row->method->name, "%-10s %8s %9s %8s %9s %9s %9s%s",
+    if (idle_part(row) > 0.005) snprintf(idle, sizeof idle, "  %.0f %% idle", 100 * idle_part(row));
+    if (measured) snprintf(time, sizeof time, " %9s", cli_seconds(row->seconds).s);
+    cli_report_line(report, row->method->name, "%-10s %8s %9s %8s %9s %9s %9s%s%s%s",
                     ls_layout_name(row->problem.q_layout.kind), cli_flops(c->flops).s,
                     cli_bytes((double)c->bytes_sent).s, cli_count(c->messages).s,
                     cli_bytes(row->tensor_bytes).s,
                     cli_bytes((double)c->workspace_bytes + (double)c->comm_bytes).s,
-                    cli_bytes(bytes_in_all(row)).s, chosen ? "  <- auto" : "");
+                    cli_bytes(bytes_in_all(row)).s, time, idle, chosen ? "  <- auto" : "");
 }
 
 static void report_head(const struct cli_report *report, const struct ls_attention_shape *n,
@@ -110,27 +157,44 @@ static void report_head(const struct cli_report *report, const struct ls_attenti
     cli_report_task(report, n, o->shared.attention.causal);
     cli_report_line(report, "workers", "%s", cli_workers(p, o->shared.threads).s);
     cli_report_line(report, "", "compute, sent, messages: of all ranks; memory: of the largest");
+    if (o->measure)
+        cli_report_line(report, "", "time: as measured now, nothing of the sending hidden");
     cli_report_say(report, "%s", "");
-    cli_report_line(report, "method", "%-10s %8s %9s %8s %9s %9s %9s", "layout", "compute", "sent",
-                    "messages", "tensors", "workspace", "memory");
+    cli_report_line(report, "method", "%-10s %8s %9s %8s %9s %9s %9s%s", "layout", "compute",
+                    "sent", "messages", "tensors", "workspace", "memory",
+                    o->measure ? "      time" : "");
 }
 
-static ls_status report_plan(const struct cli_report *report, const struct plan_options *o,
-                             const struct ls_attention_shape *shape, int p)
+static void report_rates(const struct cli_report *report, const struct cli_rates *rates)
 {
+    cli_report_line(report, "messages", "%s/s from each rank to the next, %s each",
+                    cli_bytes(rates->message_bytes).s, cli_seconds(rates->message_seconds).s);
+    cli_report_real(report, "message_bytes_per_second", rates->message_bytes);
+    cli_report_real(report, "message_seconds", rates->message_seconds);
+}
+
+static ls_status report_plan(const struct cli_report *report, const struct cli_world *world,
+                             const struct plan_options *o, const struct ls_attention_shape *shape,
+                             int p)
+{
+    const bool sends = o->measure && p > 1;
+    struct cli_rates rates;
     const struct ls_method *chosen = NULL;
     const char *why = "no method fits";
-    json_t *list = json_array();
     struct row row;
 
+    if (sends) LS_TRY(cli_rates_measure(&rates, world));
+    json_t *list = json_array();
     if (ls_method_choose(&chosen, &why, shape, &o->shared.attention, p) != LS_OK) chosen = NULL;
     report_head(report, shape, o, p);
     for (int i = 0; i < ls_method_count(); i++) {
         row = (struct row){.method = NULL};
         LS_TRY(plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p));
-        report_row(report, &row, row.method == chosen);
-        json_array_append_new(list, row_json(&row));
+        if (o->measure) LS_TRY(predict_time(&row, world, sends ? &rates : NULL));
+        report_row(report, &row, o->measure, row.method == chosen);
+        json_array_append_new(list, row_json(&row, o->measure));
     }
+    if (sends) report_rates(report, &rates);
     cli_report_line(report, "auto", "%s%s%s", chosen ? chosen->name : "", chosen ? ": " : "", why);
     cli_report_integer(report, "ranks", p);
     cli_report_value(report, "methods", list);
@@ -153,7 +217,7 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
 
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.shared.input, false), fini);
-    LS_TRY_GOTO(status, report_plan(&report, &o, &inputs.shape, p), fini);
+    LS_TRY_GOTO(status, report_plan(&report, world, &o, &inputs.shape, p), fini);
     status = cli_report_commit(&report, world);
 fini:
     cli_inputs_close(&inputs);

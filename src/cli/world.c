@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "comm/comm.h"
+#include "config.h"
 #include "longspan/mpi.h"
 
 /* A step of a single SLURM task is treated as a process on its own unless it brings PMI. */
@@ -18,7 +21,7 @@ static bool slurm_step_of_several(void)
 static bool launched(void)
 {
     return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK") ||
-           slurm_step_of_several();
+           getenv("PMI_PORT") || slurm_step_of_several();
 }
 
 static ls_status start_mpi(struct cli_world *world, int *argc, char ***argv)
@@ -28,6 +31,7 @@ static ls_status start_mpi(struct cli_world *world, int *argc, char ***argv)
     if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
         return ls_fail(LS_ECOMM, "MPI did not start");
     world->mpi = true;
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &world->rank);
     return ls_comm_create_mpi(&world->comm, MPI_COMM_WORLD);
 }
@@ -44,6 +48,34 @@ ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv)
     return LS_OK;
 }
 
+/* Program and arguments in one line, as far as there is room. */
+static void describe_start(char *out, size_t length, int argc, char **argv)
+{
+    struct stat program = {0};
+    size_t used;
+
+    stat("/proc/self/exe", &program); /* 0 bytes where there is no such name */
+    used = (size_t)snprintf(out, length, "longspan %s (%ld bytes)", PACKAGE_VERSION,
+                            (long)program.st_size);
+    for (int i = 1; i < argc && used < length; i++)
+        used += (size_t)snprintf(out + used, length - used, " %s", argv[i]);
+}
+
+ls_status cli_world_agree(const struct cli_world *world, int argc, char **argv)
+{
+    char own[400], first[400];
+    ls_status status = LS_OK;
+
+    memset(own, 0, sizeof own);
+    describe_start(own, sizeof own, argc, argv);
+    memcpy(first, own, sizeof first);
+    LS_TRY(ls_comm_broadcast(first, world->comm, sizeof first, 0));
+    if (strcmp(own, first) != 0)
+        status = ls_fail(LS_EVALUE, "it was started as `%s`, rank 0 as `%s`: start all ranks alike",
+                         own, first);
+    return ls_comm_agree(world->comm, status);
+}
+
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status)
 {
     if (world->mpi && status == LS_ECOMM) MPI_Abort(MPI_COMM_WORLD, exit_status);
@@ -53,10 +85,12 @@ void cli_world_fini(struct cli_world *world, ls_status status, int exit_status)
 
 void cli_world_mpi_version(char *out, int length)
 {
-    char version[MPI_MAX_LIBRARY_VERSION_STRING];
+    char version[MPI_MAX_LIBRARY_VERSION_STRING], number[64];
     int used;
 
     MPI_Get_library_version(version, &used);
+    if (sscanf(version, "MPICH Version: %63s", number) == 1)
+        snprintf(version, sizeof(version), "MPICH %s", number);
     version[strcspn(version, ",\n")] = '\0';
     snprintf(out, (size_t)length, "%s", version);
 }

@@ -18,11 +18,15 @@ struct cli_world {
  * without, which saves half a second. */
 ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv);
 
+/* Collective: every rank was started by the same program, of the same version and size, with the
+ * same arguments. Errors: LS_EVALUE; the message names a rank and both. */
+ls_status cli_world_agree(const struct cli_world *world, int argc, char **argv);
+
 /* Collective after a status that all ranks share. After LS_ECOMM nobody can be waited for, and
  * the other ranks are ended with this exit status. */
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status);
 
-/* One line about the MPI library this program was built with. */
+/* The MPI library and its version, on one line: "Open MPI v4.1.4", "MPICH 4.0.2". */
 void cli_world_mpi_version(char *out, int length);
 
 #endif

@@ -19,6 +19,11 @@ size_t ls_key_value_bytes(const struct ls_attention_shape *shape, int64_t rows);
 /* Bytes of the f32 partial results (m, l, acc) of `rows` query rows of every head. */
 size_t ls_row_state_bytes(const struct ls_attention_shape *shape, int64_t rows);
 
+/* Pairs of one head that are the share of the rank with the largest share, where each rank takes
+ * its own queries, or its own keys. */
+double ls_most_pairs_of_queries(const struct ls_layout *queries, int64_t s_k, bool causal);
+double ls_most_pairs_of_keys(const struct ls_layout *keys, int64_t s_q, bool causal);
+
 /* The most rows, and leaves, that a rank holds. */
 int64_t ls_layout_most_rows(const struct ls_layout *layout);
 int64_t ls_layout_most_leaves(const struct ls_layout *layout);

@@ -114,6 +114,27 @@ TEST_ISA(avx512)
 TEST_ISA(avx512bf16)
 TEST_ISA(amx)
 
+/* Ulysses sends less than the ring on more than two ranks, but it deals whole heads. */
+Test(cost, auto_keeps_all_ranks_busy)
+{
+    static const struct {
+        int64_t h;
+        int p;
+        const char *method;
+    } cases[] = {{8, 4, "ulysses"}, {8, 8, "ulysses"}, {2, 4, "ring"}, {8, 5, "ring"}};
+
+    for (int i = 0; i < LENGTH(cases); i++) {
+        const struct ls_attention_shape s = {1, cases[i].h, cases[i].h, 40960, 40960, 64, LS_BF16};
+        const struct ls_attention_options options = LS_ATTENTION_OPTIONS;
+        const struct ls_method *method;
+        const char *why;
+
+        cr_assert_eq(ls_method_choose(&method, &why, &s, &options, cases[i].p), LS_OK);
+        cr_expect_str_eq(method->name, cases[i].method, "%ld heads on %d ranks: %s",
+                         (long)cases[i].h, cases[i].p, method->name);
+    }
+}
+
 /* 4 d for every pair that sees each other. */
 Test(cost, flops_count_visible_pairs)
 {

@@ -252,6 +252,8 @@ bad "unknown bench" 2 "gem.*gemm" bench gem
 # shellcheck disable=SC2086
 bad "plan for no ranks" 2 "--ranks: .*0" plan attend $small --ranks 0
 # shellcheck disable=SC2086
+bad "one rank measures messages" 2 "--measure: one rank" plan attend $small --ranks 2 --measure
+# shellcheck disable=SC2086
 bad_on_ranks "unknown option" 2 "--caussal.*--causal" attend $small --out "$out" --caussal
 # shellcheck disable=SC2086
 bad_on_ranks "a method that cannot" 2 "local" attend $small --method local --out "$out"
@@ -265,6 +267,9 @@ bad_everywhere "--out in a missing folder" 2 "none/o.safetensors" \
     attend $long --out "$work/out/none/o.safetensors"
 # shellcheck disable=SC2086
 bad "--json in a missing folder" 2 "none/o.json" attend $long --json "$work/out/none/o.json"
+# shellcheck disable=SC2086
+bad_everywhere "--trace in a missing folder" 2 "none/t.json" \
+    attend $long --trace "$work/out/none/t.json"
 # shellcheck disable=SC2086
 bad "--json names no file" 2 "names no file" attend $long --json ""
 # shellcheck disable=SC2086
@@ -291,7 +296,7 @@ fi
 
 # ---- what fails while running
 
-for option in --out --json; do
+for option in --out --json --trace; do
     # shellcheck disable=SC2086
     bad_everywhere "$option on a full device" 3 "/dev/full: .*No space" \
         attend $small --quiet $option /dev/full

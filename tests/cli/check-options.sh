@@ -64,9 +64,11 @@ small="--random 1,1,1,8,8,16"
     json attend $small --verify --out "$work/o.safetensors"
     json check $small --result "$work/o.safetensors"
     json plan attend $small --ranks 2
+    json plan attend $small --ranks 1 --measure
 }
 json check "$work/o.safetensors" "$work/o.safetensors"
 json bench gemm
+json bench comm --largest 8
 json methods
 json info
 sort -u -o "$work/names" "$work/names"

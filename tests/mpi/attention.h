@@ -25,6 +25,20 @@ struct job {
     struct ls_tensor part[3], o, lse; /* of this rank */
 };
 
+/* Asks for method i of the table; false, and leaves the choice as it was, if that cannot do the job
+ * on p ranks. */
+static inline bool job_take_method(struct job *job, int i, int p)
+{
+    const struct ls_method *method = ls_method_at(i);
+    struct ls_problem problem;
+
+    if (ls_problem_init(&problem, &job->shape, &job->options, p, method) != LS_OK ||
+        method->fits(&problem))
+        return false;
+    job->options.method = method->name;
+    return true;
+}
+
 /* ---- tensors of a test; an empty one has no memory at all */
 
 static inline void *row_of(const struct ls_tensor *t, int64_t b, int64_t row, int64_t head)

@@ -6,7 +6,6 @@
 
 MPI_SUITE(attention);
 
-static const char *const methods[] = {"local", "ring", "allgather"};
 static const ls_layout_kind layouts[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED};
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
@@ -19,11 +18,8 @@ typedef void (*visitor)(struct job *job, void *context);
  * up to the visitor. */
 static void for_each_method(struct job *job, visitor visit, void *context)
 {
-    for (size_t m = 0; m < COUNT(methods); m++) {
-        if (strcmp(methods[m], "local") == 0 && size > 1) continue;
-        job->options.method = methods[m];
-        visit(job, context);
-    }
+    for (int m = 0; m < ls_method_count(); m++)
+        if (job_take_method(job, m, size)) visit(job, context);
 }
 
 /* The same with every layout and number of threads as well. */
@@ -393,12 +389,18 @@ Test(attention, two_runs_give_the_same_bits)
     }
 }
 
+/* Those whose kernel calls bring all keys that a query sees. */
+static bool sums_like_one_rank(const char *method)
+{
+    return strcmp(method, "allgather") == 0 || strcmp(method, "ulysses") == 0;
+}
+
 /* alone: the same on one rank, all rows. */
 static void check_like_one_rank(struct job *job, void *alone)
 {
     int64_t wrong = -1;
 
-    if (strcmp(job->options.method, "allgather") != 0) return;
+    if (!sums_like_one_rank(job->options.method)) return;
     job_create_plan(job, world);
     job_run(job);
     for (int64_t row = 0; row < job->o.dim[1] && wrong < 0; row++) {
@@ -411,15 +413,25 @@ static void check_like_one_rank(struct job *job, void *alone)
     job_destroy_plan(job);
 }
 
-Test(attention, allgather_gives_the_bits_of_one_rank)
+/* On 2 to 8 ranks: heads that divide evenly and not, that are fewer than ranks, groups that are
+ * dealt whole, and split evenly and not. */
+static const struct ls_attention_shape one_order[] = {
+    {2, 3, 1, 800, 1500, 40, LS_F32},
+    {1, 6, 6, 300, 700, 64, LS_F32},
+    {1, 8, 2, 270, 600, 16, LS_F32},
+    {1, 4, 1, 513, 300, 72, LS_F32},
+};
+
+Test(attention, one_order_of_summation_gives_the_bits_of_one_rank)
 {
     struct ls_comm *self;
 
     MPI_CHECK_OK(ls_comm_create_self(&self));
-    for (size_t t = 0; t < 2 * COUNT(types); t++) {
-        struct job alone = {.shape = {2, 3, 1, 800, 1500, 40, types[t / 2]},
+    for (size_t t = 0; t < 2 * COUNT(types) * COUNT(one_order); t++) {
+        struct job alone = {.shape = one_order[t / (2 * COUNT(types))],
                             .options = LS_ATTENTION_OPTIONS};
 
+        alone.shape.type = types[t / 2 % COUNT(types)];
         alone.options.causal = t % 2 == 0;
         alone.options.method = "local";
         alone.options.threads = 1;

@@ -100,7 +100,8 @@ static void draw_shape(struct fuzz_case *c, struct dice *dice)
 
 static void draw_options(struct fuzz_case *c, struct dice *dice)
 {
-    static const char *const methods[] = {NULL, "ring", "allgather", "ring", "local"};
+    static const char *const methods[] = {NULL,      "ring",      "allreduce",
+                                          "ulysses", "allgather", "local"};
     static const float scales[] = {0.0f, 0.03125f, 1.0f, -0.25f, 4.0f};
     const int many = COUNT(methods) - (c->ranks > 1); /* local only where it fits */
 

@@ -85,6 +85,13 @@ Test(attention_size, huge_sizes_are_exact, .timeout = 5)
     cr_expect_eq(ls_attention_tiles(&shape, true), 8 * (leaves * (leaves + 1) / 2));
     cr_expect_eq(ls_visible_pairs(s, s, false), 0x1p72);
     cr_expect_float_eq(ls_visible_pairs(s, s, true) / 0x1p71, 1, 1e-9);
+    for (int kind = LS_LAYOUT_CONTIGUOUS; kind <= LS_LAYOUT_STRIPED; kind++) {
+        const struct ls_layout layout = {.kind = (ls_layout_kind)kind, .s = s, .p = 3};
+
+        cr_expect_float_eq(ls_most_pairs_of_keys(&layout, s, false) / 0x1p72, 1 / 3.0, 1e-6);
+        cr_expect_float_eq(ls_most_pairs_of_queries(&layout, s, true) / 0x1p71,
+                           kind == LS_LAYOUT_CONTIGUOUS ? 5 / 9.0 : 1 / 3.0, 1e-6);
+    }
     cr_expect_eq(ls_key_value_bytes(&shape, s), (size_t)2 * 2 * 128 * 2 << 36);
     cr_expect_eq(ls_row_state_bytes(&shape, s), (size_t)8 * 130 * 4 << 36);
 }
@@ -96,6 +103,46 @@ Test(attention_size, bytes_of_small_shapes)
     cr_expect_eq(ls_key_value_bytes(&s, 20), 2 * 2 * 20 * 3 * 5 * 2);
     cr_expect_eq(ls_key_value_bytes(&s, 0), 0);
     cr_expect_eq(ls_row_state_bytes(&s, 10), 2 * 6 * 10 * (5 + 2) * 4);
+}
+
+/* Pairs of the rank with most, where it takes its own queries or its own keys. */
+static double count_most_pairs(const struct ls_layout *layout, int64_t other, bool causal,
+                               bool keys)
+{
+    double most = 0;
+
+    for (int r = 0; r < layout->p; r++) {
+        double pairs = 0;
+
+        for (int64_t row = 0; row < ls_layout_part_rows(layout, r); row++) {
+            const int64_t at = ls_layout_position(layout, r, row);
+
+            if (!keys) pairs += (double)ls_visible_keys(at, layout->s, other, causal);
+            for (int64_t i = 0; keys && i < other; i++)
+                pairs += at < ls_visible_keys(i, other, layout->s, causal);
+        }
+        if (pairs > most) most = pairs;
+    }
+    return most;
+}
+
+Test(attention_size, the_largest_share_of_pairs_is_found)
+{
+    static const int64_t lengths[] = {0, 1, 40, 257, 1100, 2600};
+
+    for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 3 * 2 * 2; i++) {
+        const bool causal = i % 2, keys = i / 2 % 2;
+        const struct ls_layout layout = {.kind = LS_LAYOUT_CONTIGUOUS + i / 4 % 3,
+                                         .s = lengths[i / 12 % LENGTH(lengths)],
+                                         .p = 1 + i % 5};
+        const int64_t other = lengths[i / 12 / LENGTH(lengths)];
+        const double exact = count_most_pairs(&layout, other, causal, keys);
+        const double found = keys ? ls_most_pairs_of_keys(&layout, other, causal)
+                                  : ls_most_pairs_of_queries(&layout, other, causal);
+
+        cr_expect_eq(found, exact, "%s of %ld%s, %ld, p %d: %g, %g", keys ? "keys" : "queries",
+                     (long)layout.s, causal ? " causal" : "", (long)other, layout.p, found, exact);
+    }
 }
 
 Test(attention_size, most_rows_and_leaves_of_a_layout)

@@ -1,0 +1,76 @@
+#include "attention/combine.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "tensor/dtype.h"
+
+#define LN2 0.693147180559945309
+
+int64_t ls_sum_count(const struct ls_attention_shape *shape, int64_t rows)
+{
+    return shape->b * shape->h * rows * (shape->d + 1);
+}
+
+/* sum [1 + d] = l and acc, from their own maximum m to top. */
+static void scale_row(float *sum, float m, float top, float l, const float *acc, int64_t d)
+{
+    if (m == -INFINITY) {
+        memset(sum, 0, (size_t)(d + 1) * sizeof *sum);
+        return;
+    }
+    const float weight = exp2f(m - top);
+    sum[0] = weight * l;
+    for (int64_t j = 0; j < d; j++) sum[1 + j] = weight * acc[j];
+}
+
+void ls_sums_scale(float *sums, const struct ls_row_states *states, const float *top,
+                   const struct ls_attention_shape *shape, struct ls_row_range rows)
+{
+    const int64_t d = shape->d;
+
+    for (int64_t head = 0; head < shape->b * shape->h; head++) {
+        const int64_t first = head * rows.of + rows.first;
+
+        for (int64_t i = first; i < first + rows.count; i++, sums += d + 1)
+            scale_row(sums, states->m[i], top[i], states->l[i], states->acc + i * d, d);
+    }
+}
+
+/* sum [1 + d] is used up. Where anything was seen, l is at least 1: the maximum's own share. */
+static void finish_row(void *o, ls_dtype type, float *lse, float *sum, float top, int64_t d)
+{
+    const float l = sum[0], inverse = l == 0.0f ? 0.0f : 1.0f / l;
+
+    for (int64_t j = 1; j <= d; j++) sum[j] *= inverse;
+    *lse = l == 0.0f ? -INFINITY : (float)((double)top * LN2 + log((double)l));
+    ls_dtype_convert(o, type, sum + 1, LS_F32, d);
+}
+
+/* The rows of one head of one batch. */
+static void finish_head(struct ls_tensor *o, struct ls_tensor *lse, float *sums, const float *top,
+                        int64_t batch, int64_t head, int64_t row, int64_t rows)
+{
+    const int64_t d = o->dim[3];
+    char *to = (char *)o->data + (batch * o->stride[0] + row * o->stride[1] + head * o->stride[2]) *
+                                     ls_dtype_size(o->type);
+    float *to_lse =
+        (float *)lse->data + batch * lse->stride[0] + head * lse->stride[1] + row * lse->stride[2];
+
+    for (int64_t i = 0; i < rows; i++)
+        finish_row(to + i * o->stride[1] * ls_dtype_size(o->type), o->type,
+                   to_lse + i * lse->stride[2], sums + i * (d + 1), top[i], d);
+}
+
+void ls_sums_finish(struct ls_tensor *o, struct ls_tensor *lse, int64_t row, float *sums, int p,
+                    const float *top, const struct ls_attention_shape *shape,
+                    struct ls_row_range rows)
+{
+    const int64_t n = ls_sum_count(shape, rows.count);
+
+    for (int r = 1; r < p; r++)
+        for (int64_t i = 0; i < n; i++) sums[i] += sums[r * n + i];
+    for (int64_t i = 0; i < shape->b * shape->h; i++)
+        finish_head(o, lse, sums + i * rows.count * (shape->d + 1), top + i * rows.of + rows.first,
+                    i / shape->h, i % shape->h, row, rows.count);
+}

@@ -1,0 +1,29 @@
+#include "attention/fingerprint.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device)
+{
+    char library[64];
+
+    ls_device_library(library, sizeof library, device);
+    snprintf(out, LS_FINGERPRINT_LENGTH, "%s, %s, leaf %d", ls_device_isa(device), library,
+             LS_LEAF);
+}
+
+ls_status ls_fingerprint_agree(struct ls_comm *comm, const struct ls_device *device)
+{
+    char first[LS_FINGERPRINT_LENGTH] = "", own[LS_FINGERPRINT_LENGTH] = "";
+    ls_status status = LS_OK;
+
+    ls_fingerprint(own, device);
+    memcpy(first, own, sizeof first);
+    LS_TRY(ls_comm_broadcast(first, comm, sizeof first, 0));
+    if (strcmp(first, own) != 0)
+        status = ls_fail(LS_EFIT,
+                         "it computes with %s, rank 0 with %s: strict mode needs the same "
+                         "on every rank; LONGSPAN_ISA sets the instruction set",
+                         own, first);
+    return ls_comm_agree(comm, status);
+}

@@ -1,0 +1,210 @@
+#include "attention/forest.h"
+
+#include <stdlib.h>
+
+#include "base/status.h"
+
+/* A finished node and where its result is. */
+struct node {
+    int level;
+    int64_t index;
+    int slot;
+};
+
+/* A forest in the making. */
+struct growth {
+    struct ls_forest *forest;
+    struct node *waiting; /* [count] */
+    int64_t count, leaves, room;
+    bool *taken; /* [slots] */
+};
+
+static int64_t end_of(int level, int64_t index, int64_t leaves)
+{
+    const int64_t end = (index + 1) << level;
+
+    return end < leaves ? end : leaves;
+}
+
+/* The largest node that begins at position `first` of a list and has all its leaves there. */
+static struct node largest_node(const struct ls_leaf_list *list, int64_t first, int64_t leaves)
+{
+    const int64_t number = list->leaf[first].number;
+    struct node node = {.index = number};
+
+    while (number % ((int64_t)2 << node.level) == 0 && (int64_t)1 << node.level < leaves) {
+        const int64_t count = end_of(node.level + 1, node.index / 2, leaves) - number;
+
+        if (first + count > list->count ||
+            list->leaf[first + count - 1].number != number + count - 1)
+            break;
+        node.level++;
+        node.index /= 2;
+    }
+    return node;
+}
+
+/* A node without a right-hand half is its parent. */
+static void rise(struct node *node, int64_t leaves)
+{
+    while ((int64_t)1 << node->level < leaves && node->index % 2 == 0 &&
+           (node->index + 1) << node->level >= leaves) {
+        node->level++;
+        node->index /= 2;
+    }
+}
+
+static bool is_whole(const struct node *node, int64_t leaves)
+{
+    return node->index == 0 && (int64_t)1 << node->level >= leaves;
+}
+
+static ls_status add_step(struct growth *g, struct ls_forest_step step)
+{
+    if (g->forest->steps == g->room) {
+        const int64_t room = 2 * g->room + 8;
+        struct ls_forest_step *larger =
+            realloc(g->forest->step, (size_t)room * sizeof *g->forest->step);
+
+        if (!larger) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+        g->forest->step = larger;
+        g->room = room;
+    }
+    g->forest->step[g->forest->steps++] = step;
+    return LS_OK;
+}
+
+/* The waiting other half of a node, taken out; slot -1: not there. */
+static struct node take_sibling(struct growth *g, const struct node *node)
+{
+    for (int64_t i = 0; i < g->count; i++) {
+        const struct node found = g->waiting[i];
+
+        if (found.level != node->level || found.index != (node->index ^ 1)) continue;
+        g->waiting[i] = g->waiting[--g->count];
+        return found;
+    }
+    return (struct node){.slot = -1};
+}
+
+static int take_slot(struct growth *g)
+{
+    int slot = 0;
+
+    while (g->taken[slot]) slot++;
+    g->taken[slot] = true;
+    if (slot == g->forest->slots) g->forest->slots++;
+    return slot;
+}
+
+/* The parent of a node and its other half, which keeps the left one's slot. */
+static void go_up(struct growth *g, struct node *node, int slot)
+{
+    *node = (struct node){.level = node->level + 1, .index = node->index / 2, .slot = slot};
+    rise(node, g->leaves);
+}
+
+/* Merges a node in a slot with whatever waits for it. */
+static ls_status settle(struct growth *g, struct node node, int part)
+{
+    for (;;) {
+        const struct node other = take_sibling(g, &node);
+
+        if (other.slot < 0) break;
+        const bool left = node.index % 2 == 0;
+        const int into = left ? node.slot : other.slot, from = left ? other.slot : node.slot;
+
+        LS_TRY(add_step(g, (struct ls_forest_step){
+                               .part = part, .slot = into, .from = from, .join = LS_NODE_MERGE}));
+        g->taken[from] = false;
+        go_up(g, &node, into);
+    }
+    g->waiting[g->count++] = node;
+    return LS_OK;
+}
+
+/* Leaves [first, first + count) of a part arrive. */
+static ls_status arrive(struct growth *g, struct node node, int part, int64_t first, int64_t count)
+{
+    struct ls_forest_step step = {.part = part, .first = first, .count = count, .slot = -1};
+
+    rise(&node, g->leaves);
+    const struct node other = take_sibling(g, &node);
+    if (other.slot >= 0) {
+        step.join = node.index % 2 == 0 ? LS_NODE_BEFORE : LS_NODE_AFTER;
+        step.slot = other.slot;
+        go_up(g, &node, other.slot);
+    } else if (!is_whole(&node, g->leaves)) {
+        step.slot = node.slot = take_slot(g);
+    }
+    step.whole = is_whole(&node, g->leaves);
+    LS_TRY(add_step(g, step));
+    return step.whole ? LS_OK : settle(g, node, part);
+}
+
+static ls_status grow(struct growth *g, const struct ls_leaf_list *part, int p)
+{
+    for (int i = 0; i < p; i++) {
+        for (int64_t first = 0; first < part[i].count;) {
+            const struct node node = largest_node(&part[i], first, g->leaves);
+            const int64_t count =
+                end_of(node.level, node.index, g->leaves) - part[i].leaf[first].number;
+
+            LS_TRY(arrive(g, node, i, first, count));
+            first += count;
+        }
+    }
+    return LS_OK;
+}
+
+/* What waits at the end is everything, or there are no keys at all. */
+static ls_status finish(struct growth *g, int p)
+{
+    struct ls_forest_step step = {.part = p - 1, .slot = -1, .whole = true};
+
+    if (g->forest->steps > 0 && g->forest->step[g->forest->steps - 1].whole) return LS_OK;
+    if (g->count > 0) {
+        step.slot = g->waiting[0].slot;
+        step.join = LS_NODE_AFTER;
+    }
+    return add_step(g, step);
+}
+
+/* Each part is merged with those before it. */
+static ls_status chain(struct growth *g, const struct ls_leaf_list *part, int p)
+{
+    for (int i = 0; i < p; i++)
+        LS_TRY(add_step(g, (struct ls_forest_step){.part = i,
+                                                   .count = part[i].count,
+                                                   .slot = p == 1 ? -1 : 0,
+                                                   .join = i == 0 ? LS_NODE_ALONE : LS_NODE_AFTER,
+                                                   .whole = i == p - 1}));
+    g->forest->slots = p > 1;
+    return LS_OK;
+}
+
+ls_status ls_forest_init(struct ls_forest *out, const struct ls_leaf_list *part, int p, bool strict)
+{
+    struct growth g = {.forest = out};
+    ls_status status = LS_OK;
+
+    *out = (struct ls_forest){0};
+    for (int i = 0; i < p; i++) g.leaves += part[i].count;
+    g.waiting = malloc((size_t)(g.leaves + 1) * sizeof *g.waiting);
+    g.taken = calloc((size_t)g.leaves + 1, sizeof *g.taken);
+    if (!g.waiting || !g.taken)
+        status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    else
+        status = strict ? grow(&g, part, p) : chain(&g, part, p);
+    if (status == LS_OK) status = finish(&g, p);
+    free(g.waiting);
+    free(g.taken);
+    if (status != LS_OK) ls_forest_fini(out);
+    return status;
+}
+
+void ls_forest_fini(struct ls_forest *forest)
+{
+    free(forest->step);
+    *forest = (struct ls_forest){0};
+}

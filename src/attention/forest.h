@@ -1,0 +1,40 @@
+/* How the results of the parts of the keys, which come one after the other, are merged. Fast mode:
+ * as they come. Strict mode: by the binary tree over leaf numbers, whichever rank holds which
+ * leaves and in whatever order they come. A node (level, i) of the tree covers leaves [i 2^level,
+ * (i+1) 2^level) as far as there are any; a part is cut into the largest nodes that it holds
+ * entirely, and a node waits in a slot until its other half is there. What happens when is the same
+ * in every execution, so it is a list, made with the plan. */
+#ifndef LS_ATTENTION_FOREST_H
+#define LS_ATTENTION_FOREST_H
+
+#include "device/device.h"
+
+typedef enum {
+    LS_NODE_ALONE,  /* nothing to merge with: the slot is written */
+    LS_NODE_AFTER,  /* merged with what is in the slot, which comes before it */
+    LS_NODE_BEFORE, /* the same, which comes after it */
+    LS_NODE_MERGE,  /* no keys: slot `from` is merged into `slot`, which comes before it */
+} ls_node_join;
+
+struct ls_forest_step {
+    int part;             /* when this part of the keys is there */
+    int64_t first, count; /* leaves of that part, by position */
+    int slot;             /* -1: the result is whole and was never in a slot */
+    ls_node_join join;
+    int from;
+    bool whole; /* the result is that of all keys */
+};
+
+struct ls_forest {
+    struct ls_forest_step *step;
+    int64_t steps;
+    int slots; /* states that can wait at once */
+};
+
+/* Parts [p] of the keys come in the order of the array, which holds all leaves of the sequence. The
+ * last step is whole. The caller calls fini. Errors: LS_ENOMEM. */
+ls_status ls_forest_init(struct ls_forest *out, const struct ls_leaf_list *part, int p,
+                         bool strict);
+void ls_forest_fini(struct ls_forest *forest);
+
+#endif

@@ -1,0 +1,188 @@
+#include "attention/subtrees.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/attention_size.h"
+
+/* ---- which results there are */
+
+static bool is_result(const struct ls_forest_step *step, bool strict)
+{
+    return step->join != LS_NODE_MERGE && (step->count > 0 || !strict);
+}
+
+/* part [p] = each rank's leaves. */
+static void list_parts(struct ls_leaf_list *part, struct ls_leaf *leaf,
+                       const struct ls_layout *keys)
+{
+    int64_t count = 0;
+
+    for (int r = 0; r < keys->p; r++) {
+        const int64_t first = count;
+
+        ls_leaves_append(leaf, &count, keys, r, 0);
+        part[r] = (struct ls_leaf_list){.leaf = leaf + first, .count = count - first};
+    }
+}
+
+/* The forest's steps go from rank to rank. */
+static ls_status list_results(struct ls_subtrees *out, const struct ls_leaf_list *part,
+                              const struct ls_problem *problem)
+{
+    int64_t count = 0;
+
+    LS_TRY(ls_forest_init(&out->forest, part, problem->p, problem->strict));
+    out->keys = calloc((size_t)out->forest.steps, sizeof *out->keys);
+    out->slot = calloc((size_t)out->forest.slots + 1, sizeof *out->slot);
+    if (!out->keys || !out->slot) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    for (int64_t i = 0; i < out->forest.steps; i++) {
+        const struct ls_forest_step *step = &out->forest.step[i];
+
+        if (!is_result(step, problem->strict)) continue;
+        out->keys[count++] = (struct ls_leaf_list){.leaf = part[step->part].leaf + step->first,
+                                                   .count = step->count};
+        out->first[step->part + 1]++;
+    }
+    for (int r = 0; r < problem->p; r++) out->first[r + 1] += out->first[r];
+    return LS_OK;
+}
+
+ls_status ls_subtrees_init(struct ls_subtrees *out, const struct ls_problem *problem)
+{
+    const size_t p = (size_t)problem->p;
+    struct ls_leaf_list *part = calloc(p, sizeof *part);
+    ls_status status = LS_OK;
+
+    *out = (struct ls_subtrees){
+        .first = calloc(p + 1, sizeof *out->first),
+        .leaf = calloc((size_t)ls_layout_leaves(&problem->k_layout) + 1, sizeof *out->leaf),
+    };
+    if (!part || !out->first || !out->leaf) {
+        status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    } else {
+        list_parts(part, out->leaf, &problem->k_layout);
+        status = list_results(out, part, problem);
+    }
+    free(part);
+    return status;
+}
+
+void ls_subtrees_fini(struct ls_subtrees *subtrees)
+{
+    ls_forest_fini(&subtrees->forest);
+    free(subtrees->keys);
+    free(subtrees->first);
+    free(subtrees->slot);
+    free(subtrees->leaf);
+}
+
+int64_t ls_subtrees_of(const struct ls_subtrees *subtrees, int rank)
+{
+    return subtrees->first[rank + 1] - subtrees->first[rank];
+}
+
+/* ---- states */
+
+int64_t ls_state_count(const struct ls_attention_shape *shape, int64_t rows)
+{
+    return (int64_t)(ls_row_state_bytes(shape, rows) / sizeof(float));
+}
+
+struct ls_row_states ls_states_in(float *memory, const struct ls_attention_shape *shape,
+                                  int64_t rows)
+{
+    const int64_t all = shape->b * shape->h * rows;
+    float *m = memory + all * shape->d;
+
+    return (struct ls_row_states){.acc = memory, .m = m, .l = m + all};
+}
+
+void ls_states_take(float *out, const struct ls_row_states *states,
+                    const struct ls_attention_shape *shape, struct ls_row_range rows)
+{
+    const struct ls_row_states to = ls_states_in(out, shape, rows.count);
+    const size_t n = (size_t)rows.count * sizeof(float);
+
+    for (int64_t head = 0; head < shape->b * shape->h; head++) {
+        const int64_t from = head * rows.of + rows.first, at = head * rows.count;
+
+        memcpy(to.acc + at * shape->d, states->acc + from * shape->d, (size_t)shape->d * n);
+        memcpy(to.m + at, states->m + from, n);
+        memcpy(to.l + at, states->l + from, n);
+    }
+}
+
+/* ---- merging */
+
+static void merge(const struct ls_attention_plan *plan, struct ls_row_states into,
+                  struct ls_row_states from, int64_t rows)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+
+    ls_attention_kernel_merge(&plan->problem.device, plan->kernel, into, from, s->b * s->h * rows);
+}
+
+/* What a step that brings a result makes of it. */
+static struct ls_row_states join(const struct ls_subtrees *subtrees,
+                                 const struct ls_attention_plan *plan,
+                                 const struct ls_forest_step *step, struct ls_row_states result,
+                                 int64_t rows)
+{
+    if (step->join == LS_NODE_ALONE) return result;
+    const struct ls_row_states kept = subtrees->slot[step->slot];
+    if (step->join == LS_NODE_AFTER) {
+        merge(plan, kept, result, rows);
+        return kept;
+    }
+    merge(plan, result, kept, rows);
+    return result;
+}
+
+/* The states of all keys, in the memory of one of the results; without keys there are none. */
+static struct ls_row_states merge_all(const struct ls_subtrees *subtrees,
+                                      const struct ls_attention_plan *plan, float *states,
+                                      int64_t rows)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    struct ls_row_states whole = {0};
+
+    for (int64_t i = 0; i < subtrees->forest.steps; i++) {
+        const struct ls_forest_step *step = &subtrees->forest.step[i];
+
+        if (step->join == LS_NODE_MERGE) {
+            merge(plan, subtrees->slot[step->slot], subtrees->slot[step->from], rows);
+            continue;
+        }
+        if (step->count > 0) {
+            whole = join(subtrees, plan, step, ls_states_in(states, s, rows), rows);
+            states += ls_state_count(s, rows);
+        } else if (step->slot >= 0) {
+            whole = subtrees->slot[step->slot];
+        }
+        if (step->slot >= 0) subtrees->slot[step->slot] = whole;
+    }
+    return whole;
+}
+
+/* Rows of a tensor whose dimension `axis` they are. */
+static struct ls_tensor rows_of(const struct ls_tensor *t, int axis, int64_t row, int64_t rows)
+{
+    struct ls_tensor view = *t;
+
+    view.data = (char *)t->data + row * t->stride[axis] * ls_dtype_size(t->type);
+    view.dim[axis] = rows;
+    return view;
+}
+
+/* A kernel call without keys, so that the last rounding is the kernel's. */
+ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                             const struct ls_attention_call *call, float *states, int64_t row,
+                             int64_t rows)
+{
+    const struct ls_tensor q = rows_of(call->q, 1, row, rows);
+    struct ls_tensor o = rows_of(&call->o, 1, row, rows), lse = rows_of(&call->lse, 2, row, rows);
+    struct ls_row_states whole = merge_all(subtrees, plan, states, rows);
+
+    return LS_OK;
+}

@@ -1,0 +1,44 @@
+/* What each rank computes where keys stay with their ranks: the results of some lists of leaves,
+ * and how those of all ranks become one. Fast mode: one result a rank, of all its keys. Strict
+ * mode: one for each of the largest nodes of the binary tree over leaf numbers that the rank holds
+ * entirely; whoever owns a row has them all and merges them by the tree (forest.h). */
+#ifndef LS_ATTENTION_SUBTREES_H
+#define LS_ATTENTION_SUBTREES_H
+
+#include "attention/combine.h"
+#include "attention/forest.h"
+#include "attention/plan.h"
+
+/* Results are numbered rank by rank. */
+struct ls_subtrees {
+    struct ls_forest forest;    /* its parts are the ranks, in their order */
+    struct ls_leaf_list *keys;  /* [first[p]] of each result; rows are those of its rank's part */
+    int64_t *first;             /* [p + 1] rank r computes results [first[r], first[r + 1]) */
+    struct ls_row_states *slot; /* [forest.slots] while they are merged */
+    struct ls_leaf *leaf;       /* storage of keys, all leaves rank by rank */
+};
+
+/* fini accepts what init left when it failed. Errors: LS_ENOMEM. */
+ls_status ls_subtrees_init(struct ls_subtrees *out, const struct ls_problem *problem);
+void ls_subtrees_fini(struct ls_subtrees *subtrees);
+
+/* Results that a rank computes. */
+int64_t ls_subtrees_of(const struct ls_subtrees *subtrees, int rank);
+
+/* Floats of the states of so many rows of every head, and those states in such memory. */
+int64_t ls_state_count(const struct ls_attention_shape *shape, int64_t rows);
+struct ls_row_states ls_states_in(float *memory, const struct ls_attention_shape *shape,
+                                  int64_t rows);
+
+/* out [ls_state_count] = some rows of states. */
+void ls_states_take(float *out, const struct ls_row_states *states,
+                    const struct ls_attention_shape *shape, struct ls_row_range rows);
+
+/* Strict mode: merges the states of so many rows [first[p]][ls_state_count], which are used up, and
+ * writes o and lse of this rank's rows from `row`, the first of a leaf, on. Errors: LS_ENOMEM,
+ * LS_EINTERNAL. */
+ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                             const struct ls_attention_call *call, float *states, int64_t row,
+                             int64_t rows);
+
+#endif

@@ -1,0 +1,143 @@
+/* The list of steps by which parts of the keys become one result: played with intervals of leaves
+ * in the place of results. */
+#include <criterion/criterion.h>
+
+#include <stdlib.h>
+
+#include "attention/forest.h"
+#include "attention/plan.h"
+
+#define MOST_SLOTS 1024
+
+/* A result: a node of the tree. */
+struct span {
+    int64_t first, end;
+    bool full;
+};
+
+/* Left and right halves of one node of the tree over `leaves`. */
+static struct span joined(struct span left, struct span right, int64_t leaves)
+{
+    int64_t size = 1;
+
+    cr_assert(left.full && right.full && left.end == right.first, "[%ld, %ld) and [%ld, %ld)",
+              (long)left.first, (long)left.end, (long)right.first, (long)right.end);
+    while (left.first + size < left.end) size *= 2;
+    cr_assert_eq(left.first + size, left.end, "the left half is whole");
+    cr_assert_eq(left.first % (2 * size), 0, "it is a left half");
+    cr_assert(right.end == leaves || right.end == left.end + size, "the right half is whole");
+    return (struct span){left.first, right.end, true};
+}
+
+static struct span arrival(const struct ls_forest_step *step, const struct ls_leaf_list *part)
+{
+    const struct ls_leaf *leaf = part->leaf + step->first;
+
+    cr_assert_leq(step->first + step->count, part->count);
+    for (int64_t i = 1; i < step->count; i++) cr_assert_eq(leaf[i].number, leaf[0].number + i);
+    return (struct span){leaf[0].number, leaf[0].number + step->count, true};
+}
+
+/* What a step leaves as its result. */
+static struct span play(const struct ls_forest_step *step, struct span *slot,
+                        const struct ls_leaf_list *part, int64_t leaves)
+{
+    const struct span kept = step->slot < 0 ? (struct span){0} : slot[step->slot];
+
+    if (step->join == LS_NODE_MERGE) {
+        const struct span from = slot[step->from];
+        slot[step->from].full = false;
+        return joined(kept, from, leaves);
+    }
+    if (step->count == 0) return kept;
+    const struct span come = arrival(step, &part[step->part]);
+    if (step->join == LS_NODE_BEFORE) return joined(come, kept, leaves);
+    if (step->join == LS_NODE_AFTER) return joined(kept, come, leaves);
+    cr_assert(!kept.full, "a slot in use is written");
+    return come;
+}
+
+static void play_all(const struct ls_forest *forest, const struct ls_leaf_list *part,
+                     int64_t leaves)
+{
+    struct span slot[MOST_SLOTS] = {0}, last = {0};
+    int at = 0;
+
+    for (int64_t i = 0; i < forest->steps; i++) {
+        const struct ls_forest_step *step = &forest->step[i];
+
+        cr_assert(step->part >= at && step->slot < forest->slots);
+        cr_assert(step->join != LS_NODE_MERGE || step->from < forest->slots);
+        at = step->part;
+        last = play(step, slot, part, leaves);
+        cr_assert_eq(step->whole, i == forest->steps - 1);
+        if (step->slot >= 0) slot[step->slot] = last;
+    }
+    cr_assert(last.first == 0 && last.end == leaves);
+}
+
+/* The forest of one rank of a ring. */
+static int ring_forest(struct ls_forest *out, const struct ls_layout *layout, int rank, bool check)
+{
+    struct ls_leaf_list part[32] = {0};
+    struct ls_leaf *leaf = malloc((size_t)(ls_layout_leaves(layout) + 1) * sizeof *leaf);
+    int64_t count = 0;
+
+    for (int i = 0; i < layout->p; i++) {
+        const int64_t first = count;
+
+        ls_leaves_append(leaf, &count, layout, (rank + i) % layout->p, 0);
+        part[i] = (struct ls_leaf_list){leaf + first, count - first};
+    }
+    cr_assert_eq(ls_forest_init(out, part, layout->p, true), LS_OK);
+    if (check) play_all(out, part, ls_layout_leaves(layout));
+    free(leaf);
+    return out->slots;
+}
+
+Test(strict_forest, merges_by_the_tree)
+{
+    static const int64_t lengths[] = {0, 1, 256, 257, 3001, 8192, 10000, 65536};
+
+    for (int p = 1; p <= 9; p++) {
+        for (int i = 0; i < 8 * 3; i++) {
+            for (int rank = 0; rank < p; rank++) {
+                const struct ls_layout layout = {.kind =
+                                                     (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + i % 3),
+                                                 .s = lengths[i / 3],
+                                                 .p = p};
+                struct ls_forest forest;
+
+                ring_forest(&forest, &layout, rank, true);
+                ls_forest_fini(&forest);
+            }
+        }
+    }
+}
+
+/* What has to wait between the steps of a ring is little if parts are contiguous. */
+Test(strict_forest, few_results_wait)
+{
+    static const struct {
+        int p, contiguous, zigzag;
+    } most[] = {{1, 0, 0}, {2, 1, 2}, {4, 2, 4}, {8, 4, 8}, {16, 6, 12}};
+
+    for (int i = 0; i < 5; i++) {
+        for (int kind = 0; kind < 2; kind++) {
+            struct ls_layout layout = {.kind = kind ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS,
+                                       .s = (int64_t)most[i].p * 2 * 4 * LS_LEAF,
+                                       .p = most[i].p};
+            int slots = 0;
+
+            for (int rank = 0; rank < layout.p; rank++) {
+                struct ls_forest forest;
+                const int n = ring_forest(&forest, &layout, rank, false);
+
+                if (n > slots) slots = n;
+                ls_forest_fini(&forest);
+            }
+            cr_expect_leq(slots, (kind ? most[i].zigzag : most[i].contiguous) + (layout.p > 2),
+                          "p %d, %s: %d", layout.p, ls_layout_name(layout.kind), slots);
+        }
+    }
+}

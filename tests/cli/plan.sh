@@ -1,0 +1,49 @@
+#!/bin/sh
+# shellcheck disable=SC2154,SC2317 # variables of the harness; functions that `holds` calls
+# `longspan plan attend`: what it says of a method is what `attend` by that method then reports, and
+# with --measure each method that fits has a time.
+# shellcheck source=/dev/null
+. "${srcdir-.}/tests/cli/harness.sh"
+
+# holds NAME COMMAND...: a condition as a test case
+holds()
+{
+    name=$1
+    shift
+    if "$@"; then passed "$name"; else fails "$name"; fi
+}
+stdout_has() { [ "$status" -eq 0 ] && grep -qE -e "$1" "$work/stdout"; }
+
+# number NAME: its first value in the JSON object that the last run printed
+number() { sed -nE "s/.*\"$1\": *(-?[0-9.e+-]+).*/\1/p" "$work/stdout" | head -n 1; }
+
+# planned METHOD NAME: the number of that method's own object
+planned()
+{
+    awk -v method="\"$1\"" -v name="\"$2\":" '
+        $1 == "\"method\":" { found = index($2, method) == 1 }
+        found && $1 == name { sub(/,$/, "", $2); print $2; exit }' "$work/plan"
+}
+
+few="--random 2,4,2,64,9000,32 --threads 1"
+longspan plan attend --random 1,2,2,300,600,32 --ranks 1 --measure --json -
+holds "one rank needs no messages to be timed" stdout_has '"seconds": *[0-9.e-]+'
+
+has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$failed"; }
+
+# shellcheck disable=SC2086 # option and value
+{
+    on_ranks 2 plan attend $few --measure --json -
+    cp "$work/stdout" "$work/plan"
+    for method in ring ulysses allreduce allgather; do
+        on_ranks 2 attend $few --method "$method" --json -
+        holds "$method sends what was planned" \
+            test "$(number bytes_sent)" -eq "$(planned "$method" bytes_sent)"
+        holds "$method has a time" test -n "$(planned "$method" seconds)"
+    done
+}
+cp "$work/plan" "$work/stdout"
+holds "messages have a rate" stdout_has '"message_bytes_per_second": *[1-9]'
+holds "few queries visit" stdout_has '"auto": *"allreduce"'
+
+exit "$failed"

@@ -1,0 +1,131 @@
+/* What is special about queries that visit: several steps, uneven visits, and what they cost.
+ * (test_attention.c holds every method to the same properties.) */
+#include "attention.h"
+
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+MPI_SUITE(allreduce);
+
+#define COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
+
+static struct job job_of(struct ls_attention_shape shape, bool causal, ls_layout_kind layout)
+{
+    struct job job = {.shape = shape, .options = LS_ATTENTION_OPTIONS, .sample = 64};
+
+    job.options.method = "allreduce";
+    job.options.causal = causal;
+    job.options.layout = layout;
+    job.options.threads = 1;
+    return job;
+}
+
+/* Leaves of queries per rank from less than one step to more than two, evenly and not. */
+Test(allreduce, any_number_of_visits_keeps_the_contract)
+{
+    static const int64_t leaves[] = {4, 5, 9}; /* of each rank */
+    static const int64_t rest[] = {0, 1, 255, 300};
+
+    for (int i = 0; i < COUNT(leaves) * COUNT(rest); i++) {
+        const int64_t s_q = leaves[i / COUNT(rest)] * size * LS_LEAF + rest[i % COUNT(rest)];
+        const struct ls_attention_shape shape = {2, 2, 1, s_q, 600, 16, i % 2 ? LS_BF16 : LS_F32};
+        struct job job = job_of(shape, i % 3 > 0, (ls_layout_kind)(i % 4));
+
+        job_create(&job, world, (uint64_t)i);
+        job_run(&job);
+        job_check(&job, "visits");
+        job_run(&job);
+        job_check(&job, "visits, again");
+        job_destroy(&job);
+    }
+}
+
+static int64_t bytes_sent(const struct job *job)
+{
+    struct ls_attention_report report;
+
+    ls_attention_plan_describe(&report, job->plan);
+    return report.bytes_sent;
+}
+
+/* One leaf of queries is one rank's: it sends them, the others send what they found, and nobody
+ * sends rows that are not there. */
+Test(allreduce, only_rows_that_there_are_travel)
+{
+    const struct ls_attention_shape shape = {2, 4, 2, 64, 5000, 32, LS_BF16};
+    const int64_t rows = shape.b * shape.h * shape.s_q, others = size - 1;
+    const int64_t maxima = 2 * others * rows * 4 / size;
+    struct job job = job_of(shape, false, LS_LAYOUT_CONTIGUOUS);
+
+    job_create(&job, world, 3);
+    job_run(&job);
+    job_check(&job, "one leaf");
+    const bool owner = job.o.dim[1] > 0;
+    const int64_t expected = owner ? others * rows * shape.d * 2 : rows * (shape.d + 1) * 4;
+    MPI_CHECK(bytes_sent(&job) == maxima + expected, "%ld bytes, expected %ld + %ld",
+              (long)bytes_sent(&job), (long)maxima, (long)expected);
+    job_destroy(&job);
+}
+
+/* ---- memory */
+
+struct taken {
+    size_t workspace, comm;
+};
+
+static struct taken plan_memory(struct job *job)
+{
+    const struct taken before = {ls_ledger_live(LS_TAG_WORKSPACE), ls_ledger_live(LS_TAG_COMM)};
+    struct ls_cost cost;
+
+    job_create(job, world, 4);
+    job->plan->method->cost(&cost, &job->plan->problem);
+    const struct taken taken = {ls_ledger_live(LS_TAG_WORKSPACE) - before.workspace,
+                                ls_ledger_live(LS_TAG_COMM) - before.comm};
+    MPI_CHECK(taken.workspace == cost.workspace_bytes && taken.comm == cost.comm_bytes,
+              "%s: %zu and %zu bytes, predicted %zu and %zu", job_text(job), taken.workspace,
+              taken.comm, cost.workspace_bytes, cost.comm_bytes);
+    job_destroy(job);
+    return taken;
+}
+
+/* Twice as long: as much for what travels, and no more than twice as much for packed keys. */
+Test(allreduce, memory_grows_no_faster_than_a_ranks_part)
+{
+    for (int causal = 0; causal <= 1; causal++) {
+        struct taken last = {0};
+
+        for (int64_t s = 4096 * size; s <= 16384 * size; s *= 2) {
+            const struct ls_attention_shape shape = {1, 2, 2, s, s, 16, LS_BF16};
+            struct job job = job_of(shape, causal, LS_LAYOUT_AUTO);
+            const struct taken taken = plan_memory(&job);
+
+            MPI_CHECK(last.comm == 0 || taken.comm == last.comm, "%ld positions: %zu after %zu",
+                      (long)s, taken.comm, last.comm);
+            MPI_CHECK(last.workspace == 0 || taken.workspace <= 2 * last.workspace,
+                      "%ld positions: %zu after %zu", (long)s, taken.workspace, last.workspace);
+            last = taken;
+        }
+    }
+}
+
+/* ---- choice */
+
+Test(allreduce, is_chosen_where_queries_are_few)
+{
+    static const int64_t queries[] = {64, 20000};
+
+    if (size == 1) MPI_SKIP("one rank sends nothing");
+    for (int i = 0; i < COUNT(queries); i++) {
+        const struct ls_attention_shape shape = {1, 2, 1, queries[i], 20000, 16, LS_BF16};
+        struct job job = job_of(shape, false, LS_LAYOUT_AUTO);
+        struct ls_attention_report report;
+
+        job.options.method = NULL;
+        job_create(&job, world, 5);
+        ls_attention_plan_describe(&report, job.plan);
+        MPI_CHECK((strcmp(report.method, "allreduce") == 0) == (i == 0), "%ld queries: %s",
+                  (long)queries[i], report.method);
+        job_destroy(&job);
+    }
+}
