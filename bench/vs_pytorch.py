@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Longspan beside PyTorch and beside oneDNN's matrix products: the bars of speed, memory, error.
+"""Longspan beside PyTorch, oneDNN's matrix products and itself: the bars of speed, memory, error.
 
 All figures are ratios of things measured in turns, round by round, in one run; each is the best
 of its rounds. `--markdown FILE` puts the tables into FILE (docs/PERFORMANCE.md), in the place of
@@ -160,6 +160,55 @@ def ring(longspan):
                   ours / theirs, 0.95)
 
 
+def strict(longspan):
+    """Strict over fast; bf16, s 8192, h 4, d 64, one thread a rank."""
+    for ranks, bar in (1, 0.93), (2, 0.88):
+        for causal in (False, True):
+            command = f"bench attend {problem(8192, 4, 64, causal)} --repeat 3"
+            command += " --method ring" if ranks > 1 else " --method local"
+            pinned, fast = [], []
+            for _ in range(longspan.rounds):
+                pinned.append(longspan(command + " --strict", ranks=ranks))
+                fast.append(longspan(command, ranks=ranks))
+            ours, theirs = best(pinned, "gflops"), best(fast, "gflops")
+            yield Row(f"{ranks} ranks, {'causal' if causal else 'full'}", f"{ours:.0f} GF/s",
+                      f"{theirs:.0f} GF/s", ours / theirs, bar)
+
+
+def ulysses(longspan):
+    """Ulysses, 2 ranks of 1 thread, over local, 1 rank of 2 threads; bf16, s 16384, h 4, d 64."""
+    for causal in (False, True):
+        command = f"bench attend {problem(16384, 4, 64, causal)} --repeat 3"
+        local, split = [], []
+        for _ in range(longspan.rounds):
+            local.append(longspan(command + " --method local", threads=2))
+            split.append(longspan(command + " --method ulysses", ranks=2))
+        ours, theirs = best(split, "gflops"), best(local, "gflops")
+        yield Row("causal" if causal else "full", f"{ours:.0f} GF/s", f"{theirs:.0f} GF/s",
+                  ours / theirs, 0.93)
+
+
+def allreduce(longspan):
+    """All-reduce over ring where 64 queries meet 262144 keys, beside what `plan` predicts of it."""
+    shape = problem(262144, 4, 64, s_q=64)
+    runs = {method: [] for method in ("ring", "allreduce")}
+    predicted = {method: [] for method in runs}
+    for _ in range(longspan.rounds):
+        for method, results in runs.items():
+            results.append(longspan(f"bench attend {shape} --repeat 5 --method {method}", ranks=2))
+        plan = longspan(f"plan attend {shape} --measure", ranks=2)
+        for row in plan["methods"]:
+            if row["method"] in predicted:
+                predicted[row["method"]].append(row["seconds"])
+    ring_seconds, seconds = (best(runs[method], "seconds") for method in runs)
+    plan_ratio = min(predicted["ring"]) / min(predicted["allreduce"])
+    ratio = ring_seconds / seconds
+    yield Row("allreduce over ring", f"{1e3 * seconds:.1f} ms", f"{1e3 * ring_seconds:.1f} ms",
+              ratio, 1.0)
+    yield Row("off what plan predicts, either way", f"{ratio:.2f} x", f"{plan_ratio:.2f} x",
+              max(ratio / plan_ratio, plan_ratio / ratio), 1.25, at_most=True)
+
+
 def context_parallel(longspan):
     """Ring, 2 ranks of 1 thread, over PyTorch's two ways; bf16, full, s 4096, h 4, d 64."""
     script = [sys.executable, str(ROOT / "bench" / "context_parallel.py")]
@@ -205,6 +254,9 @@ SECTIONS = {
     "one-thread": one_thread,
     "two-threads": two_threads,
     "ring": ring,
+    "strict": strict,
+    "ulysses": ulysses,
+    "allreduce": allreduce,
     "context-parallel": context_parallel,
     "memory": memory,
     "errors": errors,

@@ -238,32 +238,64 @@ static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *p
     return ls_comm_send(&request[3], plan->comm, now->v.data, go, to, 2 * step + 1);
 }
 
-static ls_status take_step(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                           const struct key_part *part, struct exchange *exchange,
-                           const struct ls_forest_step *step)
+/* One call of the kernel: keys that arrived, and everything that their result is then merged with.
+ */
+struct arrival {
+    const struct ls_forest_step *step;
+    struct ls_found found[64];
+    int found_count, slot;
+    bool whole;
+};
+
+static void add_found(struct arrival *out, const struct ring *own, int slot, bool after)
+{
+    out->found[out->found_count++] = (struct ls_found){&own->state[slot], after};
+}
+
+/* Forest steps from `at` on that are done by one call; returns the number of the next. */
+static int64_t read_arrival(struct arrival *out, const struct ring *own, int64_t at)
+{
+    const struct ls_forest *forest = &own->forest;
+    const struct ls_forest_step *step = &forest->step[at];
+
+    *out = (struct arrival){.step = step, .slot = step->slot, .whole = step->whole};
+    if (step->join != LS_NODE_ALONE) add_found(out, own, step->slot, step->join == LS_NODE_BEFORE);
+    for (at++; at < forest->steps && !out->whole; at++) {
+        const struct ls_forest_step *next = &forest->step[at];
+
+        if (next->join == LS_NODE_MERGE) {
+            const bool left = next->slot == out->slot;
+            add_found(out, own, left ? next->from : next->slot, left);
+            out->slot = next->slot;
+        } else if (next->count == 0) {
+            out->whole = true;
+        } else {
+            break;
+        }
+    }
+    return at;
+}
+
+static ls_status take_arrival(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                              const struct key_part *part, struct exchange *exchange,
+                              const struct arrival *arrival)
 {
     struct ring *own = plan->own;
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const struct ls_leaf_list leaves = own->parts.at[step->part];
+    const struct ls_leaf_list leaves = own->parts.at[arrival->step->part];
 
-    if (step->join == LS_NODE_MERGE) {
-        ls_attention_kernel_merge(&plan->problem.device, plan->kernel, own->state[step->slot],
-                                  own->state[step->from], s->b * s->h * call->q->dim[1]);
-        return LS_OK;
-    }
-    return ls_plan_attend(plan,
-                          (struct ls_kernel_call){
-                              .o = step->whole ? call->o : NULL,
-                              .lse = step->whole ? call->lse : NULL,
-                              .states = step->slot < 0 ? NULL : &own->state[step->slot],
-                              .merge = step->join != LS_NODE_ALONE,
-                              .states_follow = step->join == LS_NODE_BEFORE,
-                              .q = call->q,
-                              .k = &part->k,
-                              .v = &part->v,
-                              .k_leaves = {.leaf = leaves.leaf + step->first, .count = step->count},
-                              .progress = {exchange ? move_messages : NULL, exchange},
-                          });
+    return ls_plan_attend(plan, (struct ls_kernel_call){
+                                    .o = arrival->whole ? call->o : NULL,
+                                    .lse = arrival->whole ? call->lse : NULL,
+                                    .states = arrival->whole ? NULL : &own->state[arrival->slot],
+                                    .found = arrival->found,
+                                    .found_count = arrival->found_count,
+                                    .q = call->q,
+                                    .k = &part->k,
+                                    .v = &part->v,
+                                    .k_leaves = {.leaf = leaves.leaf + arrival->step->first,
+                                                 .count = arrival->step->count},
+                                    .progress = {exchange ? move_messages : NULL, exchange},
+                                });
 }
 
 /* Everything that can be done with the part of a step, from forest step *done on. exchange: what
@@ -272,10 +304,14 @@ static ls_status attend_part(int64_t *done, struct ls_attention_plan *plan,
                              const struct ls_attention_call *call, const struct key_part *part,
                              struct exchange *exchange, int step)
 {
-    const struct ls_forest *forest = &((struct ring *)plan->own)->forest;
+    const struct ring *own = plan->own;
 
-    for (; *done < forest->steps && forest->step[*done].part == step; ++*done)
-        LS_TRY(take_step(plan, call, part, exchange, &forest->step[*done]));
+    while (*done < own->forest.steps && own->forest.step[*done].part == step) {
+        struct arrival arrival;
+
+        *done = read_arrival(&arrival, own, *done);
+        LS_TRY(take_arrival(plan, call, part, exchange, &arrival));
+    }
     return LS_OK;
 }
 

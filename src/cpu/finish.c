@@ -34,16 +34,10 @@ static void copy_state(struct ls_row_states to, size_t i, size_t to_stride,
                        const struct ls_row_states *from, size_t j, size_t from_stride, size_t d)
 {
     to.m[i] = from->m[j];
+    to.l[i] = 0.0f;
+    if (from->m[j] == -INFINITY) return;
     to.l[i] = from->l[j];
     memcpy(to.acc + i * to_stride, from->acc + j * from_stride, d * sizeof *to.acc);
-}
-
-/* An empty state is (-inf, 0, 0) outside of the kernel; inside, m = -inf alone says so. */
-static void clear_if_empty(struct ls_row_states state, size_t i, size_t stride, size_t d)
-{
-    if (state.m[i] != -INFINITY) return;
-    state.l[i] = 0.0f;
-    memset(state.acc + i * stride, 0, d * sizeof *state.acc);
 }
 
 static void finish_row(struct ls_tensor *o, struct ls_tensor *lse, struct ls_row_states state,
@@ -54,8 +48,8 @@ static void finish_row(struct ls_tensor *o, struct ls_tensor *lse, struct ls_row
     float *lse_at = (float *)lse->data + at->batch * lse->stride[0] + at->head * lse->stride[1] +
                     at->row * lse->stride[2];
 
-    clear_if_empty(state, r, stride, (size_t)d);
     if (state.m[r] == -INFINITY) {
+        memset(acc, 0, (size_t)d * sizeof *acc);
         *lse_at = -INFINITY;
     } else {
         const float inverse = 1.0f / state.l[r];
@@ -65,25 +59,32 @@ static void finish_row(struct ls_tensor *o, struct ls_tensor *lse, struct ls_row
     ls_dtype_convert(element(o, at->batch, at->row, at->head), o->type, acc, LS_F32, d);
 }
 
+/* The tile's rows of what was found, and the result so far, in one of the two. */
+static struct ls_row_states merge_found(const struct ls_attention_kernel *kernel, struct worker *w,
+                                        const struct ls_kernel_call *call, const struct tile *tile,
+                                        struct ls_row_states result, const struct ls_found *found)
+{
+    const size_t d = (size_t)kernel->shape.global.d, d_pad = (size_t)kernel->d_pad;
+    const bool in_spare = result.acc == w->spare.acc;
+    const struct ls_row_states other = in_spare ? w->forest.node[0] : w->spare;
+
+    for (int r = 0; r < tile->rows; r++) {
+        const struct tile_row at = tile_row(kernel, tile, r);
+        copy_state(other, (size_t)r, d_pad, found->states, state_index(kernel, call, &at), d, d);
+    }
+    const struct ls_row_states left = found->after ? result : other;
+    kernel->simd->merge(left, found->after ? other : result, tile->rows, kernel->d_pad);
+    return left;
+}
+
 void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_kernel_call *call, const struct tile *tile,
                  struct ls_row_states result)
 {
     const size_t d = (size_t)kernel->shape.global.d, d_pad = (size_t)kernel->d_pad;
 
-    if (call->merge) {
-        for (int r = 0; r < tile->rows; r++) {
-            const struct tile_row at = tile_row(kernel, tile, r);
-            copy_state(w->spare, (size_t)r, d_pad, call->states, state_index(kernel, call, &at), d,
-                       d);
-        }
-        if (call->states_follow) {
-            kernel->simd->merge(result, w->spare, tile->rows, kernel->d_pad);
-        } else {
-            kernel->simd->merge(w->spare, result, tile->rows, kernel->d_pad);
-            result = w->spare;
-        }
-    }
+    for (int i = 0; i < call->found_count; i++)
+        result = merge_found(kernel, w, call, tile, result, &call->found[i]);
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);
 
@@ -93,6 +94,5 @@ void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
         }
         const size_t i = state_index(kernel, call, &at);
         copy_state(*call->states, i, d, &result, (size_t)r, d_pad, d);
-        clear_if_empty(*call->states, i, d, d);
     }
 }

@@ -126,8 +126,10 @@ static void choose_spans(struct job *job)
 /* A tile that sees none of the keys leaves earlier results as they are. */
 static bool changes_nothing(const struct job *job, const struct tile *tile)
 {
-    return job->call->merge && !job->call->o &&
-           visible_leaves(job->kernel, job->call, tile->leaf) == 0;
+    const struct ls_kernel_call *call = job->call;
+
+    return !call->o && call->found_count == 1 && call->found[0].states == call->states &&
+           visible_leaves(job->kernel, call, tile->leaf) == 0;
 }
 
 static void keep_split(struct ls_row_states to, struct ls_row_states from, int rows, int d_pad)

@@ -1,7 +1,7 @@
 /* What a device computes: a table of operations that a backend fills in, and the front that calls
  * it. A partial attention result is a value that can be merged: for each query row its running
- * maximum m (log2 units), sum l and unnormalised accumulator acc [d], all f32; empty is
- * (-inf, 0, 0). */
+ * maximum m (log2 units), sum l and unnormalised accumulator acc [d], all f32; of an empty one m
+ * is -inf, l is 0 and acc anything. */
 #ifndef LS_DEVICE_DEVICE_H
 #define LS_DEVICE_DEVICE_H
 
@@ -45,13 +45,20 @@ struct ls_progress {
     void *context;
 };
 
+/* What other calls found, which comes before or after everything so far in the tree. states may be
+ * those that are written. */
+struct ls_found {
+    const struct ls_row_states *states;
+    bool after;
+};
+
 /* The queries meet some of the keys. Rows of a leaf that reaches beyond the end of its sequence
  * are those before the end. */
 struct ls_kernel_call {
     struct ls_tensor *o, *lse;    /* finished here; NULL: stay in states */
-    struct ls_row_states *states; /* NULL: only if o and lse are given and nothing came before */
-    bool merge;                   /* states hold what other calls found; false: write them */
-    bool states_follow;           /* merge: these keys come before those of states in the tree */
+    struct ls_row_states *states; /* written, if o and lse are not given */
+    const struct ls_found *found; /* merged with the result of these keys, one after the other */
+    int found_count;
     const struct ls_tensor *q, *k, *v;
     struct ls_leaf_list q_leaves, k_leaves;
     struct ls_progress progress;
