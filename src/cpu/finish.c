@@ -40,8 +40,9 @@ static void copy_state(struct ls_row_states to, size_t i, size_t to_stride,
     memcpy(to.acc + i * to_stride, from->acc + j * from_stride, d * sizeof *to.acc);
 }
 
-static void finish_row(struct ls_tensor *o, struct ls_tensor *lse, struct ls_row_states state,
-                       size_t r, size_t stride, const struct tile_row *at)
+static void finish_row(const struct simd *simd, struct ls_tensor *o, struct ls_tensor *lse,
+                       struct ls_row_states state, size_t r, size_t stride,
+                       const struct tile_row *at)
 {
     const int64_t d = o->dim[3];
     float *acc = state.acc + r * stride;
@@ -52,8 +53,7 @@ static void finish_row(struct ls_tensor *o, struct ls_tensor *lse, struct ls_row
         memset(acc, 0, (size_t)d * sizeof *acc);
         *lse_at = -INFINITY;
     } else {
-        const float inverse = 1.0f / state.l[r];
-        for (int64_t j = 0; j < d; j++) acc[j] *= inverse;
+        simd->scale(acc, 1.0f / state.l[r], (int)d);
         *lse_at = (float)((double)state.m[r] * LN2 + logarithm(state.l[r]));
     }
     ls_dtype_convert(element(o, at->batch, at->row, at->head), o->type, acc, LS_F32, d);
@@ -89,7 +89,7 @@ void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
         const struct tile_row at = tile_row(kernel, tile, r);
 
         if (call->o) {
-            finish_row(call->o, call->lse, result, (size_t)r, d_pad, &at);
+            finish_row(kernel->simd, call->o, call->lse, result, (size_t)r, d_pad, &at);
             continue;
         }
         const size_t i = state_index(kernel, call, &at);

@@ -30,6 +30,9 @@ struct simd {
     /* into = the merge of into and from; rows of acc are d apart. Merging with an empty state
      * selects the other one. */
     void (*merge)(struct ls_row_states into, struct ls_row_states from, int rows, int d);
+
+    /* x [n] times factor */
+    void (*scale)(float *x, float factor, int n);
 };
 
 extern const struct simd simd_generic, simd_avx2, simd_avx512, simd_avx512bf16;

@@ -216,8 +216,18 @@ TARGET_AVX512 static void merge_rows(struct ls_row_states into, struct ls_row_st
     }
 }
 
-const struct simd simd_avx512 = {softmax_f32, NULL, merge_rows};
-const struct simd simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows};
+TARGET_AVX512 static void scale(float *x, float factor, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        const __mmask16 rest = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        const __m512 scaled =
+            _mm512_mul_ps(_mm512_maskz_loadu_ps(rest, x + i), _mm512_set1_ps(factor));
+        _mm512_mask_storeu_ps(x + i, rest, scaled);
+    }
+}
+
+const struct simd simd_avx512 = {softmax_f32, NULL, merge_rows, scale};
+const struct simd simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows, scale};
 
 #else
 const struct simd simd_avx512 = {0}, simd_avx512bf16 = {0};

@@ -79,4 +79,9 @@ static void merge(struct ls_row_states into, struct ls_row_states from, int rows
     }
 }
 
-const struct simd simd_generic = {softmax_f32, NULL, merge};
+static void scale(float *x, float factor, int n)
+{
+    for (int i = 0; i < n; i++) x[i] *= factor;
+}
+
+const struct simd simd_generic = {softmax_f32, NULL, merge, scale};

@@ -8,7 +8,7 @@
 /* Loops over a block are compiled for several instruction sets and chosen when the program starts;
  * the arithmetic is the same in all of them. */
 #if defined(__x86_64__) && defined(__linux__)
-#define CLONED __attribute__((target_clones("arch=skylake-avx512", "avx2", "default")))
+#define CLONED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define CLONED
 #endif
