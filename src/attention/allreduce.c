@@ -1,128 +1,42 @@
 /* K and V stay where they are, the queries visit: a step brings the next few leaves of every
- * rank's queries to all ranks, and each attends to its own keys for all of them. Partial results
- * are scaled to the maximum over all ranks, found by all-reduce, and then only need to be added,
- * which the owner of the rows does. While a step computes, the queries of the next one and the
- * sums of the one before are on their way, so memory is O(s/p).
+ * rank's queries to all ranks, and each attends to its own keys for all of them. What they find
+ * goes to the owners of the rows. Fast mode: scaled to the maximum over all ranks, found by
+ * all-reduce, so that the owner only needs to add. Strict mode: as it is, in nodes of the tree,
+ * which the owner merges (subtrees.h). While a step computes, the queries of the next one and the
+ * results of the one before are on their way, so memory is O(s/p).
  * Source: Shyam et al. 2024, "Tree attention", for keys and values that stay partitioned and the
  * reductions over ranks; Milakov, Gimelshein 2018, for the running maximum. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/allreduce_size.h"
 #include "attention/combine.h"
 #include "attention/plan.h"
+#include "attention/subtrees.h"
 #include "attention/visits.h"
 #include "base/ledger.h"
-#include "plan/attention_size.h"
 
 struct allreduce {
-    struct ls_leaf_list keys;    /* of this rank */
-    struct ls_row_states states; /* of a step's rows against them */
+    struct ls_subtrees subtrees;
+    struct ls_row_states *states; /* of a step's rows, for each result of this rank */
     struct ls_visits visits;
-    float *top;                 /* [b, h, rows] maxima of a step over all ranks */
-    float *sums_out;            /* of the other ranks' rows, rank after rank */
-    float *sums_in;             /* [p] of own rows, from every rank */
+    float *top;                 /* fast: [b, h, rows] maxima of a step over all ranks */
+    float *out;                 /* results of the other ranks' rows, rank after rank */
+    float *in;                  /* those of own rows, from every rank */
     char *queries[2];           /* [b, rows, h, d]: step t's are queries[t % 2] */
     struct ls_request *request; /* of the messages under way */
     int requests;
     void *state_memory, *travel_memory;
-    struct ls_leaf k_leaf[]; /* storage of keys */
+    struct ls_leaf q_leaf[]; /* of this rank, by their row among its rows of a step */
 };
-
-/* ---- sizes */
-
-static size_t query_bytes(const struct ls_attention_shape *s, int64_t rows)
-{
-    return (size_t)(s->b * rows * s->h * s->d) * (size_t)ls_dtype_size(s->type);
-}
-
-static size_t state_bytes(const struct ls_problem *problem)
-{
-    return problem->p > 1
-               ? ls_row_state_bytes(&problem->shape, ls_visit_all_rows(&problem->q_layout, 0))
-               : 0;
-}
-
-/* How the memory for what travels is divided, in floats; then come the queries, in bytes. */
-struct travel_sizes {
-    int64_t top, sums_out, sums_in;
-    size_t queries; /* of one of the `buffers` */
-    int buffers;
-};
-
-static struct travel_sizes travel_sizes(const struct ls_problem *problem, int64_t own_rows)
-{
-    const struct ls_attention_shape *s = &problem->shape;
-    const int64_t rows = ls_visit_all_rows(&problem->q_layout, 0);
-
-    if (problem->p == 1) return (struct travel_sizes){0};
-    return (struct travel_sizes){
-        .top = s->b * s->h * rows,
-        .sums_out = ls_sum_count(s, rows - own_rows),
-        .sums_in = ls_sum_count(s, problem->p * own_rows),
-        .queries = query_bytes(s, rows),
-        .buffers = ls_visit_steps(&problem->q_layout) > 1 ? 2 : 1,
-    };
-}
-
-static size_t travel_bytes(const struct travel_sizes *n)
-{
-    return (size_t)(n->top + n->sums_out + n->sums_in) * sizeof(float) +
-           (size_t)n->buffers * n->queries;
-}
-
-static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
-{
-    return ls_plan_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
-}
-
-/* ---- cost */
-
-/* What the all-reduce of a step's maxima counts on each rank. */
-static int64_t reduction_bytes(const struct ls_problem *problem, int64_t step)
-{
-    const int64_t n =
-        problem->shape.b * problem->shape.h * ls_visit_all_rows(&problem->q_layout, step);
-
-    return 2 * (problem->p - 1) * n * (int64_t)sizeof(float) / problem->p;
-}
-
-static int64_t all_reduction_bytes(const struct ls_problem *problem)
-{
-    const int64_t alike = ls_visit_steps_alike(&problem->q_layout);
-    int64_t bytes = alike > 0 ? alike * reduction_bytes(problem, 0) : 0;
-
-    for (int64_t step = alike; step < ls_visit_steps(&problem->q_layout); step++)
-        bytes += reduction_bytes(problem, step);
-    return bytes;
-}
-
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
-{
-    const struct ls_attention_shape *s = &problem->shape;
-    const struct ls_layout *queries = &problem->q_layout;
-    const int64_t steps = ls_visit_steps(queries), others = problem->p - 1;
-    const int64_t most = ls_layout_most_rows(queries), most_at_once = ls_visit_most_rows(queries);
-    const struct travel_sizes travel =
-        travel_sizes(problem, most < most_at_once ? most : most_at_once);
-
-    *out = ls_method_work(problem);
-    out->flops_most = 4.0 * (double)s->d * (double)(s->b * s->h) *
-                      ls_most_pairs_of_keys(&problem->k_layout, s->s_q, problem->causal);
-    out->call_rows = problem->p > 1 ? ls_visit_all_rows(queries, 0) : s->s_q;
-    out->bytes_sent = others * ((int64_t)query_bytes(s, s->s_q) +
-                                ls_sum_count(s, s->s_q) * (int64_t)sizeof(float)) +
-                      problem->p * all_reduction_bytes(problem);
-    out->messages = others * (ls_visit_count(queries) * (s->b + 1) + 2 * problem->p * steps);
-    out->workspace_bytes =
-        ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) + state_bytes(problem);
-    out->comm_bytes = travel_bytes(&travel);
-}
 
 /* Causal: a step's queries see about as many keys of every rank, so no rank waits for another;
- * zigzag would give all ranks the same only over all steps. */
+ * zigzag would give all ranks the same only over all steps. Strict: of stripes every leaf would be
+ * a result of its own. */
 static ls_layout_kind layout(const struct ls_problem *problem)
 {
-    return problem->causal && problem->p > 1 ? LS_LAYOUT_STRIPED : LS_LAYOUT_CONTIGUOUS;
+    if (!problem->causal || problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
+    return problem->strict ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_STRIPED;
 }
 
 /* ---- making */
@@ -133,38 +47,47 @@ static void destroy(struct ls_attention_plan *plan)
 
     ls_free(own->travel_memory);
     ls_free(own->state_memory);
+    free(own->states);
     free(own->request);
     ls_visits_fini(&own->visits);
+    ls_subtrees_fini(&own->subtrees);
     free(own);
 }
 
-static ls_status create_states(struct allreduce *own, const struct ls_problem *problem)
+static ls_status create_states(struct allreduce *own, const struct ls_attention_shape *s,
+                               const struct ls_allreduce_memory *memory)
 {
-    const struct ls_attention_shape *s = &problem->shape;
-    const int64_t all = s->b * s->h * ls_visit_all_rows(&problem->q_layout, 0);
-
-    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE, state_bytes(problem)));
-    own->states.acc = own->state_memory;
-    own->states.m = own->states.acc + all * s->d;
-    own->states.l = own->states.m + all;
+    own->states = calloc((size_t)memory->results + 1, sizeof *own->states);
+    if (!own->states) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE, memory->states));
+    for (int64_t i = 0; i < memory->results; i++)
+        own->states[i] = ls_states_in(
+            (float *)own->state_memory + i * ls_state_count(s, memory->rows), s, memory->rows);
     return LS_OK;
 }
 
-static ls_status create_travel(struct allreduce *own, const struct ls_attention_plan *plan)
+static ls_status create_travel(struct allreduce *own, const struct ls_allreduce_memory *memory)
 {
-    const struct travel_sizes n =
-        travel_sizes(&plan->problem, ls_visit_rows(&plan->problem.q_layout, plan->rank, 0));
-
-    LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM, travel_bytes(&n)));
+    LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM, memory->travel));
     own->top = own->travel_memory;
-    own->sums_out = own->top + n.top;
-    own->sums_in = own->sums_out + n.sums_out;
-    own->queries[0] = (char *)(own->sums_in + n.sums_in);
-    own->queries[1] = own->queries[0] + n.queries;
+    own->out = own->top + memory->top;
+    own->in = own->out + memory->out;
+    own->queries[0] = (char *)(own->in + memory->in);
+    own->queries[1] = own->queries[0] + memory->queries;
     return LS_OK;
 }
 
-/* Sent and received: a step's queries, batch by batch, and the sums of the step before. */
+static void list_own_queries(struct ls_leaf *out, const struct ls_attention_plan *plan)
+{
+    const int64_t step_rows = ls_visit_most_rows(&plan->problem.q_layout);
+
+    for (int64_t i = 0; i < plan->q_leaves.count; i++)
+        out[i] = (struct ls_leaf){.number = plan->q_leaves.leaf[i].number,
+                                  .row = plan->q_leaves.leaf[i].row % step_rows};
+}
+
+/* Sent and received: a step's queries, batch by batch, and the results of the step before.
+ */
 static size_t messages_at_once(const struct ls_problem *problem)
 {
     return 2 * (size_t)problem->p * ((size_t)problem->shape.b + 1);
@@ -173,20 +96,22 @@ static size_t messages_at_once(const struct ls_problem *problem)
 static ls_status create(struct ls_attention_plan *plan)
 {
     const struct ls_problem *problem = &plan->problem;
-    const struct ls_layout *keys = &problem->k_layout;
-    struct allreduce *own = calloc(
-        1, sizeof *own + (size_t)ls_layout_part_leaves(keys, plan->rank) * sizeof *own->k_leaf);
+    struct allreduce *own =
+        calloc(1, sizeof *own + (size_t)plan->q_leaves.count * sizeof *own->q_leaf);
 
     if (!own) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
     plan->own = own;
     own->request = calloc(messages_at_once(problem), sizeof *own->request);
     if (!own->request) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
-    ls_leaves_append(own->k_leaf, &own->keys.count, keys, plan->rank, 0);
-    own->keys.leaf = own->k_leaf;
+    list_own_queries(own->q_leaf, plan);
+    LS_TRY(ls_subtrees_init(&own->subtrees, problem));
     LS_TRY(ls_visits_init(&own->visits, &problem->q_layout));
-    LS_TRY(create_states(own, problem));
-    LS_TRY(create_travel(own, plan));
-    return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
+    const struct ls_allreduce_memory memory =
+        ls_allreduce_memory(problem, &own->subtrees, plan->rank);
+    LS_TRY(create_states(own, &problem->shape, &memory));
+    LS_TRY(create_travel(own, &memory));
+    return ls_attention_kernel_create(&plan->kernel, &problem->device,
+                                      ls_allreduce_kernel_shape(problem));
 }
 
 /* ---- messages; those of one sender and tag arrive in the order of the steps */
@@ -229,7 +154,8 @@ static struct ls_request *next_request(struct allreduce *own)
 static ls_status post_batch(struct ls_attention_plan *plan, const struct ls_tensor *all,
                             int64_t batch, const int64_t *first_row)
 {
-    const size_t row_bytes = query_bytes(&plan->problem.shape, 1) / (size_t)plan->problem.shape.b;
+    const size_t row_bytes =
+        ls_allreduce_query_bytes(&plan->problem.shape, 1) / (size_t)plan->problem.shape.b;
     const int me = plan->rank;
     const size_t mine = (size_t)(first_row[me + 1] - first_row[me]) * row_bytes;
 
@@ -296,53 +222,84 @@ static struct ls_row_range rows_of_rank(const struct ls_attention_plan *plan, in
                                  .of = first_row[plan->problem.p]};
 }
 
+/* Fast: the maxima over all ranks. */
 static ls_status find_top(struct ls_attention_plan *plan, int64_t rows)
 {
     struct allreduce *own = plan->own;
     const int64_t n = plan->problem.shape.b * plan->problem.shape.h * rows;
 
-    memcpy(own->top, own->states.m, (size_t)n * sizeof *own->top);
+    if (plan->problem.strict) return LS_OK;
+    memcpy(own->top, own->states->m, (size_t)n * sizeof *own->top);
     return ls_comm_all_reduce(own->top, plan->comm, n, LS_REDUCE_MAX);
+}
+
+/* What this rank found for some rows, result after result; returns the end of it. */
+static float *put_results(float *out, const struct ls_attention_plan *plan,
+                          struct ls_row_range rows)
+{
+    const struct allreduce *own = plan->own;
+    const struct ls_problem *problem = &plan->problem;
+
+    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++) {
+        if (problem->strict)
+            ls_states_take(out, &own->states[i], &problem->shape, rows);
+        else
+            ls_sums_scale(out, &own->states[i], own->top, &problem->shape, rows);
+        out += ls_allreduce_count(problem, rows.count);
+    }
+    return out;
 }
 
 /* What this rank found goes to the owners of the rows, in one message each; what the others found
  * for its own rows comes here. */
-static ls_status post_sums(struct ls_attention_plan *plan, int64_t step)
+static ls_status post_results(struct ls_attention_plan *plan, int64_t step)
 {
     struct allreduce *own = plan->own;
-    const struct ls_attention_shape *s = &plan->problem.shape;
     const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
-    const int64_t n = ls_sum_count(s, mine.count);
-    float *out = own->sums_out;
+    const int64_t n = ls_allreduce_count(&plan->problem, mine.count);
+    const int tag = (int)plan->problem.shape.b;
+    float *in = own->in, *out = own->out;
 
     LS_TRY(find_top(plan, mine.of));
-    ls_sums_scale(own->sums_in + plan->rank * n, &own->states, own->top, s, mine);
     for (int r = 0; r < plan->problem.p; r++) {
+        const int64_t come = ls_subtrees_of(&own->subtrees, r) * n;
         const struct ls_row_range theirs = rows_of_rank(plan, step, r);
-        const int64_t m = ls_sum_count(s, theirs.count);
+        float *end = put_results(r == plan->rank ? in : out, plan, theirs);
 
-        if (r == plan->rank) continue;
-        if (n > 0)
-            LS_TRY(ls_comm_receive(next_request(own), plan->comm, own->sums_in + r * n,
-                                   (size_t)n * sizeof *out, r, (int)s->b));
-        ls_sums_scale(out, &own->states, own->top, s, theirs);
-        if (m > 0)
-            LS_TRY(ls_comm_send(next_request(own), plan->comm, out, (size_t)m * sizeof *out, r,
-                                (int)s->b));
-        out += m;
+        if (r != plan->rank) {
+            if (come > 0)
+                LS_TRY(ls_comm_receive(next_request(own), plan->comm, in, (size_t)come * sizeof *in,
+                                       r, tag));
+            if (end > out)
+                LS_TRY(ls_comm_send(next_request(own), plan->comm, out,
+                                    (size_t)(end - out) * sizeof *out, r, tag));
+            out = end;
+        }
+        in += come;
     }
     return LS_OK;
 }
 
-/* The sums of this rank's rows are here. */
-static void finish_rows(const struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                        int64_t step)
+/* The results of this rank's rows are here. */
+static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                             int64_t step)
 {
     const struct allreduce *own = plan->own;
+    const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
+    const int64_t first = step * ls_visit_most_rows(&plan->problem.q_layout);
+    const struct ls_row_block block = {
+        .first = first,
+        .count = mine.count,
+        .leaves = {.leaf = own->q_leaf + first / LS_LEAF,
+                   .count = (mine.count + LS_LEAF - 1) / LS_LEAF},
+    };
 
-    ls_sums_finish(call->o, call->lse, step * ls_visit_most_rows(&plan->problem.q_layout),
-                   own->sums_in, plan->problem.p, own->top, &plan->problem.shape,
-                   rows_of_rank(plan, step, plan->rank));
+    if (mine.count == 0) return LS_OK;
+    if (plan->problem.strict)
+        return ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
+    ls_sums_finish(call->o, call->lse, first, own->in, plan->problem.p, own->top,
+                   &plan->problem.shape, mine);
+    return LS_OK;
 }
 
 /* ---- execution */
@@ -351,27 +308,33 @@ static ls_status attend_step(struct ls_attention_plan *plan, const struct ls_att
                              int64_t step)
 {
     struct allreduce *own = plan->own;
+    const struct ls_leaf_list *keys = own->subtrees.keys + own->subtrees.first[plan->rank];
     const struct ls_tensor q = query_view(plan, step);
 
-    return ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states,
-                                                        .q = &q,
-                                                        .k = call->k,
-                                                        .v = call->v,
-                                                        .q_leaves = own->visits.step[step].leaves,
-                                                        .k_leaves = own->keys,
-                                                        .progress = {move_messages, plan}});
+    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++)
+        LS_TRY(
+            ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
+                                                         .q = &q,
+                                                         .k = call->k,
+                                                         .v = call->v,
+                                                         .q_leaves = own->visits.step[step].leaves,
+                                                         .k_leaves = keys[i],
+                                                         .progress = {move_messages, plan}}));
+    return LS_OK;
 }
 
 static ls_status attend_alone(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     const struct allreduce *own = plan->own;
+    const struct ls_leaf_list keys = {.leaf = own->subtrees.leaf,
+                                      .count = ls_layout_leaves(&plan->problem.k_layout)};
 
     return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
                                                         .lse = call->lse,
                                                         .q = call->q,
                                                         .k = call->k,
                                                         .v = call->v,
-                                                        .k_leaves = own->keys});
+                                                        .k_leaves = keys});
 }
 
 /* A rank whose kernel fails still exchanges what the others wait for. */
@@ -387,20 +350,20 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
         if (step + 1 < n) LS_TRY(post_queries(plan, call->q, step + 1));
         if (status == LS_OK) status = attend_step(plan, call, step);
         LS_TRY(wait_for_messages(plan));
-        if (step > 0) finish_rows(plan, call, step - 1);
-        LS_TRY(post_sums(plan, step));
+        if (status == LS_OK && step > 0) status = finish_rows(plan, call, step - 1);
+        LS_TRY(post_results(plan, step));
     }
     LS_TRY(wait_for_messages(plan));
-    if (n > 0) finish_rows(plan, call, n - 1);
+    if (status == LS_OK && n > 0) status = finish_rows(plan, call, n - 1);
     return status;
 }
 
 const struct ls_method ls_method_allreduce = {
     .name = "allreduce",
-    .summary = "K and V stay, queries visit, sums are combined; memory O(s/p)",
+    .summary = "K and V stay, queries visit, results are combined; memory O(s/p)",
     .fits = ls_method_fits_all,
     .layout = layout,
-    .cost = cost,
+    .cost = ls_allreduce_cost,
     .create = create,
     .destroy = destroy,
     .forward = forward,

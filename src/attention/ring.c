@@ -267,7 +267,7 @@ static int64_t read_arrival(struct arrival *out, const struct ring *own, int64_t
             const bool left = next->slot == out->slot;
             add_found(out, own, left ? next->from : next->slot, left);
             out->slot = next->slot;
-        } else if (next->count == 0) {
+        } else if (next->whole && next->count == 0 && next->part == step->part) {
             out->whole = true;
         } else {
             break;

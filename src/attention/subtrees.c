@@ -165,24 +165,33 @@ static struct ls_row_states merge_all(const struct ls_subtrees *subtrees,
     return whole;
 }
 
-/* Rows of a tensor whose dimension `axis` they are. */
-static struct ls_tensor rows_of(const struct ls_tensor *t, int axis, int64_t row, int64_t rows)
+/* A block of rows of a tensor whose dimension `axis` they are. */
+static struct ls_tensor block_of(const struct ls_tensor *t, int axis,
+                                 const struct ls_row_block *rows)
 {
     struct ls_tensor view = *t;
 
-    view.data = (char *)t->data + row * t->stride[axis] * ls_dtype_size(t->type);
-    view.dim[axis] = rows;
+    view.data = (char *)t->data + rows->first * t->stride[axis] * ls_dtype_size(t->type);
+    view.dim[axis] = rows->count;
     return view;
 }
 
 /* A kernel call without keys, so that the last rounding is the kernel's. */
 ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
-                             const struct ls_attention_call *call, float *states, int64_t row,
-                             int64_t rows)
+                             const struct ls_attention_call *call, float *states,
+                             const struct ls_row_block *rows)
 {
-    const struct ls_tensor q = rows_of(call->q, 1, row, rows);
-    struct ls_tensor o = rows_of(&call->o, 1, row, rows), lse = rows_of(&call->lse, 2, row, rows);
-    struct ls_row_states whole = merge_all(subtrees, plan, states, rows);
+    const struct ls_tensor q = block_of(call->q, 1, rows);
+    struct ls_tensor o = block_of(call->o, 1, rows), lse = block_of(call->lse, 2, rows);
+    const struct ls_row_states whole = merge_all(subtrees, plan, states, rows->count);
+    const struct ls_found found = {.states = &whole};
 
-    return LS_OK;
+    return ls_plan_attend(plan, (struct ls_kernel_call){.o = &o,
+                                                        .lse = &lse,
+                                                        .found = &found,
+                                                        .found_count = whole.m != NULL,
+                                                        .q = &q,
+                                                        .k = call->k,
+                                                        .v = call->v,
+                                                        .q_leaves = rows->leaves});
 }

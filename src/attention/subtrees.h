@@ -34,11 +34,16 @@ struct ls_row_states ls_states_in(float *memory, const struct ls_attention_shape
 void ls_states_take(float *out, const struct ls_row_states *states,
                     const struct ls_attention_shape *shape, struct ls_row_range rows);
 
-/* Strict mode: merges the states of so many rows [first[p]][ls_state_count], which are used up, and
- * writes o and lse of this rank's rows from `row`, the first of a leaf, on. Errors: LS_ENOMEM,
- * LS_EINTERNAL. */
+/* Rows [first, first + count) of this rank's part, and their leaves, counting rows from first. */
+struct ls_row_block {
+    int64_t first, count;
+    struct ls_leaf_list leaves;
+};
+
+/* Strict mode: merges the states of a block of rows [first[p]][ls_state_count], which are used up,
+ * and writes its o and lse. Errors: LS_EINTERNAL. */
 ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
-                             const struct ls_attention_call *call, float *states, int64_t row,
-                             int64_t rows);
+                             const struct ls_attention_call *call, float *states,
+                             const struct ls_row_block *rows);
 
 #endif

@@ -53,12 +53,16 @@ int64_t ls_visit_all_rows(const struct ls_layout *queries, int64_t step)
     return rows;
 }
 
+int64_t ls_visits_of(const struct ls_layout *queries, int rank)
+{
+    return steps_of(queries, ls_layout_part_rows(queries, rank));
+}
+
 int64_t ls_visit_count(const struct ls_layout *queries)
 {
     int64_t count = 0;
 
-    for (int r = 0; r < queries->p; r++)
-        count += steps_of(queries, ls_layout_part_rows(queries, r));
+    for (int r = 0; r < queries->p; r++) count += ls_visits_of(queries, r);
     return count;
 }
 

@@ -13,7 +13,8 @@ int64_t ls_visit_most_rows(const struct ls_layout *queries);
 int64_t ls_visit_rows(const struct ls_layout *queries, int rank, int64_t step);
 int64_t ls_visit_all_rows(const struct ls_layout *queries, int64_t step);
 
-/* Steps to which a rank brings rows, added up over ranks. */
+/* Steps to which a rank brings rows, and those added up over ranks. */
+int64_t ls_visits_of(const struct ls_layout *queries, int rank);
 int64_t ls_visit_count(const struct ls_layout *queries);
 
 /* The first so many steps, to which every rank brings the most that it may, are alike. */

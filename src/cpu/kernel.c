@@ -141,9 +141,13 @@ static ls_status create_workers(struct ls_attention_kernel *kernel, char **scrat
 /* Of all shapes alike, so that every rank decides the same. */
 static ls_status choose_places(struct ls_attention_kernel *kernel)
 {
+    const int threads = omp_get_max_threads();
     bool same;
 
-    LS_TRY(rows_keep_bits(&same, &kernel->worker[0].strip));
+    omp_set_num_threads(1); /* as in a worker */
+    const ls_status status = rows_keep_bits(&same, &kernel->worker[0].strip);
+    omp_set_num_threads(threads);
+    LS_TRY(status);
     kernel->canonical = !same;
     for (int t = 0; t < kernel->shape.threads; t++) kernel->worker[t].strip.full = !same;
     return LS_OK;

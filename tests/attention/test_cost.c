@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "attention/method.h"
+#include "attention/plan.h"
 #include "base/ledger.h"
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
@@ -41,6 +41,13 @@ static void execute(struct ls_attention_plan *plan, const struct ls_attention_sh
     free(lse.data);
 }
 
+/* Where bits depend on a row's place, short leaves of a group's heads do not fill tiles together.
+ */
+static bool keeps_heads_apart(const struct ls_attention_plan *plan)
+{
+    return ls_attention_kernel_is_canonical(&plan->problem.device, plan->kernel);
+}
+
 static void check(struct ls_comm *comm, const struct ls_method *method,
                   const struct ls_attention_shape *s, struct ls_attention_options options)
 {
@@ -52,9 +59,10 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
     struct ls_cost cost;
     char name[160];
 
-    snprintf(name, sizeof name, "%s b %ld h %ld/%ld s %ld x %ld d %ld %s%s threads %d",
+    snprintf(name, sizeof name, "%s b %ld h %ld/%ld s %ld x %ld d %ld %s%s%s threads %d",
              method->name, (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k,
-             (long)s->d, ls_dtype_name(s->type), options.causal ? " causal" : "", options.threads);
+             (long)s->d, ls_dtype_name(s->type), options.causal ? " causal" : "",
+             options.strict ? " strict" : "", options.threads);
     options.method = method->name;
     cr_assert_eq(ls_problem_init(&problem, s, &options, 1, method), LS_OK, "%s", name);
     method->cost(&cost, &problem);
@@ -71,8 +79,9 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
     execute(plan, s);
     cr_expect_eq(ls_ledger_peak_total(), live, "%s: allocates while it computes", name);
     ls_attention_plan_describe(&report, plan);
-    cr_expect_eq(report.tiles_computed, cost.tiles, "%s: %ld tiles, predicted %ld", name,
-                 (long)report.tiles_computed, (long)cost.tiles);
+    cr_expect(report.tiles_computed == cost.tiles ||
+                  (keeps_heads_apart(plan) && report.tiles_computed > cost.tiles),
+              "%s: %ld tiles, predicted %ld", name, (long)report.tiles_computed, (long)cost.tiles);
     cr_expect_eq(report.bytes_sent, cost.bytes_sent, "%s", name);
     cr_expect_eq(cost.messages, 0, "%s", name);
     ls_attention_plan_destroy(plan);
@@ -93,9 +102,11 @@ static void check_isa(const char *name)
     cr_assert_eq(ls_comm_create_self(&comm), LS_OK);
     for (int i = 0; i < ls_method_count() * LENGTH(shapes); i++) {
         const struct ls_attention_shape *s = &shapes[i / ls_method_count()];
-        const struct ls_attention_options options = {
+        struct ls_attention_options options = {
             .size = sizeof options, .causal = i % 2, .threads = 1 + i / 2 % 3};
 
+        check(comm, ls_method_at(i % ls_method_count()), s, options);
+        options.strict = true;
         check(comm, ls_method_at(i % ls_method_count()), s, options);
     }
     ls_comm_destroy(comm);

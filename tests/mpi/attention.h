@@ -223,9 +223,10 @@ static inline const char *job_text(const struct job *job)
     static char text[200];
     const struct ls_attention_shape *s = &job->shape;
 
-    snprintf(text, sizeof(text), "b %ld h %ld/%ld s %ld/%ld d %ld %s%s, %s, %s, %d threads",
+    snprintf(text, sizeof(text), "b %ld h %ld/%ld s %ld/%ld d %ld %s%s%s, %s, %s, %d threads",
              (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
              ls_dtype_name(s->type), job->options.causal ? " causal" : "",
+             job->options.strict ? " strict" : "",
              job->options.method ? job->options.method : "auto",
              ls_layout_name(job->options.layout), job->options.threads);
     return text;

@@ -62,6 +62,6 @@ static inline void mpi_down(void)
     MPI_Finalize();
 }
 
-#define MPI_SUITE(name) TestSuite(name, .init = mpi_up, .fini = mpi_down, .timeout = 60)
+#define MPI_SUITE(name) TestSuite(name, .init = mpi_up, .fini = mpi_down, .timeout = 120)
 
 #endif

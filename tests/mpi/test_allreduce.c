@@ -40,6 +40,46 @@ Test(allreduce, any_number_of_visits_keeps_the_contract)
     }
 }
 
+/* Strict mode, the last visits fewer than the first. alone: all rows on one rank. */
+static void check_strict(const struct job *alone, ls_layout_kind layout)
+{
+    struct job job = job_of(alone->shape, alone->options.causal, layout);
+
+    memcpy(job.whole, alone->whole, sizeof job.whole);
+    job.options.strict = true;
+    job_create_plan(&job, world);
+    job_run(&job);
+    const struct ls_layout queries = job_layout(&job, 0);
+    int64_t wrong = -1;
+    for (int64_t i = 0; i < job.o.dim[1] && wrong < 0; i++) {
+        const int64_t position = ls_layout_position(&queries, rank, i);
+
+        if (!rows_equal(&job, i, alone, position)) wrong = position;
+    }
+    MPI_CHECK(wrong < 0, "%s, strict: query %ld", job_text(&job), (long)wrong);
+    job_destroy_plan(&job);
+}
+
+Test(allreduce, strict_visits_give_the_bits_of_one_rank)
+{
+    struct ls_comm *self;
+
+    MPI_CHECK_OK(ls_comm_create_self(&self));
+    for (int causal = 0; causal <= 1; causal++) {
+        const struct ls_attention_shape shape = {
+            2, 2, 1, 9 * size * LS_LEAF + 300, 2900, 16, causal ? LS_F32 : LS_BF16};
+        struct job alone = job_of(shape, causal, LS_LAYOUT_CONTIGUOUS);
+
+        alone.options.strict = true;
+        job_create(&alone, self, 6);
+        job_run(&alone);
+        for (int kind = LS_LAYOUT_AUTO; kind <= LS_LAYOUT_STRIPED; kind++)
+            check_strict(&alone, (ls_layout_kind)kind);
+        job_destroy(&alone);
+    }
+    ls_comm_destroy(self);
+}
+
 static int64_t bytes_sent(const struct job *job)
 {
     struct ls_attention_report report;

@@ -89,10 +89,11 @@ Test(attention_plan, costs_what_it_predicts)
         struct job job = {.shape = shapes[i], .options = LS_ATTENTION_OPTIONS};
 
         job_create_whole(&job, i);
-        for (int k = 0; k < 2 * 3; k++) {
+        for (int k = 0; k < 2 * 2 * 3; k++) {
             job.options.causal = k % 2 == 1;
-            job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + k / 2);
-            job.options.threads = 1 + k / 2;
+            job.options.strict = k / 2 % 2 == 1;
+            job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + k / 4);
+            job.options.threads = 1 + k / 4;
             for (int m = 0; m < ls_method_count(); m++)
                 if (job_take_method(&job, m, size)) check_cost(&job);
         }

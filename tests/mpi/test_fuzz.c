@@ -98,20 +98,30 @@ static void draw_shape(struct fuzz_case *c, struct dice *dice)
     shrink(&c->shape, c->isa);
 }
 
+/* One that fits what else was drawn, or none: the plan chooses. */
+static const char *draw_method(const struct fuzz_case *c, struct dice *dice)
+{
+    struct job job = {.shape = c->shape, .options = c->options};
+    int number;
+
+    do {
+        number = (int)roll(dice, ls_method_count() + 1) - 1;
+    } while (number >= 0 && !job_take_method(&job, number, c->ranks));
+    return job.options.method;
+}
+
 static void draw_options(struct fuzz_case *c, struct dice *dice)
 {
-    static const char *const methods[] = {NULL,      "ring",      "allreduce",
-                                          "ulysses", "allgather", "local"};
     static const float scales[] = {0.0f, 0.03125f, 1.0f, -0.25f, 4.0f};
-    const int many = COUNT(methods) - (c->ranks > 1); /* local only where it fits */
 
     c->options.size = sizeof(c->options);
-    c->options.method = methods[roll(dice, many)];
     c->options.layout = (ls_layout_kind)roll(dice, LS_LAYOUT_STRIPED + 1);
     c->options.causal = roll(dice, 2) == 0;
+    c->options.strict = roll(dice, 2) == 0;
     c->options.threads = 1 + (int)roll(dice, 3);
     c->options.has_scale = roll(dice, 3) == 0;
     if (c->options.has_scale) c->options.scale = scales[roll(dice, COUNT(scales))];
+    c->options.method = draw_method(c, dice);
 }
 
 /* ranks: the numbers that the tests are run on. */
@@ -144,10 +154,10 @@ static void write_command(char *out, size_t length, const struct fuzz_case *c)
     snprintf(out, length,
              "LONGSPAN_ISA=%s mpirun -n %d longspan attend --random %" PRId64 ",%" PRId64
              ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRIu64
-             " --dtype %s%s%s%s%s --threads %d --verify=%" PRId64,
+             " --dtype %s%s%s%s%s%s --threads %d --verify=%" PRId64,
              ls_isa_name(c->isa), c->ranks, s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d, c->seed,
-             ls_dtype_name(s->type), o->causal ? " --causal" : "", scale, method, layout,
-             o->threads, s->s_q);
+             ls_dtype_name(s->type), o->causal ? " --causal" : "", o->strict ? " --strict" : "",
+             scale, method, layout, o->threads, s->s_q);
 }
 
 static bool has_large_part(const struct job *job)

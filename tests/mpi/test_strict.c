@@ -88,6 +88,13 @@ Test(strict, avx2)
     any_ranks_have_the_bits_of_one("avx2");
 }
 
+/* oneDNN limited to AVX2 computes by another implementation. */
+Test(strict, avx2_in_onednn)
+{
+    setenv("DNNL_MAX_CPU_ISA", "AVX2", 1);
+    any_ranks_have_the_bits_of_one("avx2");
+}
+
 Test(strict, avx512)
 {
     any_ranks_have_the_bits_of_one("avx512");
