@@ -37,7 +37,7 @@ void ls_sums_scale(float *sums, const struct ls_row_states *states, const float 
     }
 }
 
-/* sum [1 + d] is used up. Where anything was seen, l is at least 1: the maximum's own share. */
+/* sum [1 + d] is used up. Where anything was seen, l is above 1/2. */
 static void finish_row(void *o, ls_dtype type, float *lse, float *sum, float top, int64_t d)
 {
     const float l = sum[0], inverse = l == 0.0f ? 0.0f : 1.0f / l;

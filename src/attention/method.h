@@ -27,7 +27,7 @@ struct ls_cost {
     int64_t messages;       /* all ranks */
     size_t workspace_bytes; /* largest of the ranks */
     size_t comm_bytes;      /* largest of the ranks */
-    int64_t tiles;          /* all ranks */
+    int64_t tiles;          /* all ranks; more if a strict kernel keeps rows in place */
 };
 
 struct ls_attention_plan;

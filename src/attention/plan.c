@@ -173,6 +173,21 @@ static ls_status list_queries(struct ls_attention_plan *plan)
     return LS_OK;
 }
 
+/* Each rank has tried its products for itself; all must have found the same. */
+static ls_status compare_places(const struct ls_attention_plan *plan)
+{
+    const double own = ls_attention_kernel_is_canonical(&plan->problem.device, plan->kernel);
+    double least = own, most = own;
+
+    LS_TRY(ls_comm_reduce(&least, plan->comm, 1, LS_REDUCE_MIN));
+    LS_TRY(ls_comm_reduce(&most, plan->comm, 1, LS_REDUCE_MAX));
+    if (least == most) return LS_OK;
+    return ls_fail(LS_EFIT,
+                   "a row's bits depend on its place on some ranks and not on others, all "
+                   "with %s: strict mode needs the same machines",
+                   plan->fingerprint);
+}
+
 ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_comm *comm,
                                    const struct ls_attention_shape *shape,
                                    const struct ls_attention_options *options)
@@ -191,6 +206,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
     status = list_queries(plan);
     if (status == LS_OK) status = plan->method->create(plan);
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
+    if (plan->problem.strict) LS_TRY_GOTO(status, compare_places(plan), destroy);
     *out = plan;
     return LS_OK;
 destroy:

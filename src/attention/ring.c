@@ -1,8 +1,9 @@
 /* K and V travel round a ring of ranks, one part a step; each rank folds what passes into the
  * results of its queries. While a step computes, its part is already on its way to the next rank
  * and the part of the next step arrives. A rank's own part is read, and sent, where the caller has
- * it.
+ * it, or from a copy if it is not in one piece there.
  * Source: Liu, Zaharia, Abbeel 2023, "Ring attention with blockwise transformers". */
+#include <assert.h>
 #include <stdlib.h>
 
 #include "attention/forest.h"
@@ -80,6 +81,11 @@ static size_t state_bytes(const struct ls_problem *problem, int rank, int slots)
 static size_t most_state_bytes(const struct ls_problem *problem)
 {
     struct parts parts = {0};
+
+    if (!problem->strict)
+        return problem->p > 1
+                   ? ls_row_state_bytes(&problem->shape, ls_layout_most_rows(&problem->q_layout))
+                   : 0;
     ls_status status = list_parts(&parts, &problem->k_layout);
     size_t most = 0;
 
@@ -238,17 +244,21 @@ static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *p
     return ls_comm_send(&request[3], plan->comm, now->v.data, go, to, 2 * step + 1);
 }
 
+/* More than a tree over all the leaves that a problem may have is high. */
+#define MOST_FOUND 64
+
 /* One call of the kernel: keys that arrived, and everything that their result is then merged with.
  */
 struct arrival {
     const struct ls_forest_step *step;
-    struct ls_found found[64];
+    struct ls_found found[MOST_FOUND];
     int found_count, slot;
     bool whole;
 };
 
 static void add_found(struct arrival *out, const struct ring *own, int slot, bool after)
 {
+    assert(out->found_count < MOST_FOUND);
     out->found[out->found_count++] = (struct ls_found){&own->state[slot], after};
 }
 

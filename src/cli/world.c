@@ -1,6 +1,7 @@
 #include "cli/world.h"
 
 #include <mpi.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,24 @@ ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv)
     return LS_OK;
 }
 
-/* Program and arguments in one line, as far as there is room. */
+/* How a rank was started. */
+struct start {
+    uint64_t hash;  /* of all arguments (FNV-1a) */
+    char text[400]; /* program and arguments in one line, as far as there is room */
+};
+
+static uint64_t hash_arguments(int argc, char **argv)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    for (int i = 1; i < argc; i++) {
+        const unsigned char *c = (const unsigned char *)argv[i];
+        do hash = (hash ^ *c) * UINT64_C(1099511628211);
+        while (*c++ != '\0');
+    }
+    return hash;
+}
+
 static void describe_start(char *out, size_t length, int argc, char **argv)
 {
     struct stat program = {0};
@@ -63,16 +81,15 @@ static void describe_start(char *out, size_t length, int argc, char **argv)
 
 ls_status cli_world_agree(const struct cli_world *world, int argc, char **argv)
 {
-    char own[400], first[400];
+    struct start own = {.hash = hash_arguments(argc, argv)}, first;
     ls_status status = LS_OK;
 
-    memset(own, 0, sizeof own);
-    describe_start(own, sizeof own, argc, argv);
-    memcpy(first, own, sizeof first);
-    LS_TRY(ls_comm_broadcast(first, world->comm, sizeof first, 0));
-    if (strcmp(own, first) != 0)
+    describe_start(own.text, sizeof own.text, argc, argv);
+    first = own;
+    LS_TRY(ls_comm_broadcast(&first, world->comm, sizeof first, 0));
+    if (own.hash != first.hash || strcmp(own.text, first.text) != 0)
         status = ls_fail(LS_EVALUE, "it was started as `%s`, rank 0 as `%s`: start all ranks alike",
-                         own, first);
+                         own.text, first.text);
     return ls_comm_agree(world->comm, status);
 }
 

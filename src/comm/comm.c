@@ -13,6 +13,8 @@ struct ls_comm {
     int rank, size;
     int64_t bytes_sent;
     double exposed_seconds;
+    ls_status failed; /* of a message that ls_comm_progress saw fail; MPI may tell only once */
+    char failure[256];
 };
 
 ls_status ls_comm_create(struct ls_comm **out, const struct ls_comm_ops *ops, void *self, int rank,
@@ -122,8 +124,13 @@ ls_status ls_comm_receive(struct ls_request *out, struct ls_comm *comm, void *in
 ls_status ls_comm_progress(bool *done, struct ls_comm *comm, struct ls_request *requests, int n)
 {
     bool all;
+    const ls_status status = comm->ops->test(&all, comm->self, requests, n);
 
-    LS_TRY(comm->ops->test(&all, comm->self, requests, n));
+    if (status != LS_OK) {
+        comm->failed = status;
+        snprintf(comm->failure, sizeof(comm->failure), "%s", ls_message());
+        return status;
+    }
     if (done != NULL) *done = all;
     return LS_OK;
 }
@@ -132,10 +139,12 @@ ls_status ls_comm_wait(struct ls_comm *comm, struct ls_request *requests, int n)
 {
     const double since = ls_now();
     const ls_status status = comm->ops->wait(comm->self, requests, n);
+    const ls_status earlier = comm->failed;
 
     comm->exposed_seconds += ls_now() - since;
     trace_end(&wait_kind, since, n, 0, 0);
-    return status;
+    comm->failed = LS_OK;
+    return earlier == LS_OK ? status : ls_fail(earlier, "%s", comm->failure);
 }
 
 /* ---- collectives */

@@ -58,7 +58,8 @@ ls_status ls_comm_receive(struct ls_request *out, struct ls_comm *comm, void *in
 /* Moves messages along without waiting; *done (may be NULL) tells whether all have arrived. */
 ls_status ls_comm_progress(bool *done, struct ls_comm *comm, struct ls_request *requests, int n);
 
-/* Waits for all of them; the time spent here counts as exposed. */
+/* Waits for all of them, and fails as well if ls_comm_progress did since the last wait; the time
+ * spent here counts as exposed. */
 ls_status ls_comm_wait(struct ls_comm *comm, struct ls_request *requests, int n);
 
 /* Collective. reduce works in place, elementwise, and gives every rank the same bits; gather puts

@@ -116,8 +116,8 @@ ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kerne
 int64_t visible_leaves(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
                        const struct ls_leaf *query_leaf);
 
-/* finish.c: merges a tile's result with call->states if it holds earlier ones, and writes it
- * there or, divided and rounded, to o and lse. */
+/* finish.c: merges a tile's result with each of call->found in turn, and writes it to call->states
+ * or, divided and rounded, to o and lse. */
 void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_kernel_call *call, const struct tile *tile,
                  struct ls_row_states result);

@@ -59,9 +59,10 @@ struct products {
                                struct operand k, int keys);
 };
 
-/* Probabilities below P_LIMIT and values below V_LIMIT cannot overflow in a leaf's sums. */
+/* Probabilities whose sum is below P_LIMIT and values below V_LIMIT cannot overflow in the sums of
+ * 2^31 leaves. */
 #define P_LIMIT 0x1p60f
-#define V_LIMIT 0x1p59f
+#define V_LIMIT 0x1p36f
 
 /* For rows whose workers know d_pad and nothing else, and need no scratch. */
 struct plain_worker {

@@ -1,7 +1,7 @@
 /* What a device computes: a table of operations that a backend fills in, and the front that calls
- * it. A partial attention result is a value that can be merged: for each query row its running
- * maximum m (log2 units), sum l and unnormalised accumulator acc [d], all f32; of an empty one m
- * is -inf, l is 0 and acc anything. */
+ * it. A partial attention result is a value that can be merged: for each query row m,
+ * the maximum of its scores or near it, from which exponents are counted (log2 units), sum l and
+ * unnormalised accumulator acc [d], all f32; of an empty one m is -inf, l is 0 and acc anything. */
 #ifndef LS_DEVICE_DEVICE_H
 #define LS_DEVICE_DEVICE_H
 

@@ -292,7 +292,7 @@ static void first_keys_are_no_measure(struct problem *p)
 {
     static const double steps[] = {2, -2, 6, -6, 14, -14, INFINITY};
     const double width = 1 / sqrt((double)p->shape.d);
-    const int power = p->shape.type == LS_F16 ? 10 : p->options.causal ? 56 : 110;
+    const int power = p->shape.type == LS_F16 ? 10 : p->options.causal ? 33 : 110;
 
     fill_constant(&p->q, 1);
     for (int64_t i = 0; i < elements(&p->v); i++) {
