@@ -12,12 +12,11 @@ void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *dev
              LS_LEAF);
 }
 
-ls_status ls_fingerprint_agree(struct ls_comm *comm, const struct ls_device *device)
+ls_status ls_fingerprint_agree(struct ls_comm *comm, const char own[LS_FINGERPRINT_LENGTH])
 {
-    char first[LS_FINGERPRINT_LENGTH] = "", own[LS_FINGERPRINT_LENGTH] = "";
+    char first[LS_FINGERPRINT_LENGTH];
     ls_status status = LS_OK;
 
-    ls_fingerprint(own, device);
     memcpy(first, own, sizeof first);
     LS_TRY(ls_comm_broadcast(first, comm, sizeof first, 0));
     if (strcmp(first, own) != 0)

@@ -12,6 +12,6 @@ void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *dev
 
 /* Collective. Errors: LS_EFIT, on every rank, if the ranks' fingerprints differ; the message names
  * a rank and both. */
-ls_status ls_fingerprint_agree(struct ls_comm *comm, const struct ls_device *device);
+ls_status ls_fingerprint_agree(struct ls_comm *comm, const char own[LS_FINGERPRINT_LENGTH]);
 
 #endif

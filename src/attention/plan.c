@@ -13,6 +13,19 @@ void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layo
                                             .row = first_row + i * LS_LEAF};
 }
 
+void ls_leaves_by_rank(struct ls_leaf_list *part, struct ls_leaf *leaf,
+                       const struct ls_layout *layout)
+{
+    int64_t count = 0;
+
+    for (int r = 0; r < layout->p; r++) {
+        const int64_t first = count;
+
+        ls_leaves_append(leaf, &count, layout, r, 0);
+        part[r] = (struct ls_leaf_list){.leaf = leaf + first, .count = count - first};
+    }
+}
+
 static int by_number(const void *a, const void *b)
 {
     const int64_t x = ((const struct ls_leaf *)a)->number, y = ((const struct ls_leaf *)b)->number;
@@ -200,7 +213,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
     LS_TRY_GOTO(status, compare_ranks(comm, &plan->problem, plan->method), destroy);
     ls_fingerprint(plan->fingerprint, &plan->problem.device);
     if (plan->problem.strict)
-        LS_TRY_GOTO(status, ls_fingerprint_agree(comm, &plan->problem.device), destroy);
+        LS_TRY_GOTO(status, ls_fingerprint_agree(comm, plan->fingerprint), destroy);
     LS_TRY_GOTO(status, ls_comm_duplicate(&plan->comm, comm), destroy);
     plan->rank = ls_comm_rank(comm);
     status = list_queries(plan);

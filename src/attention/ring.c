@@ -47,18 +47,13 @@ static void free_parts(struct parts *parts)
 static ls_status list_parts(struct parts *out, const struct ls_layout *keys)
 {
     const size_t p = (size_t)keys->p;
-    int64_t count = 0;
 
     out->of = calloc(p, sizeof *out->of);
     out->at = calloc(p, sizeof *out->at);
     out->leaf = calloc((size_t)ls_layout_leaves(keys) + 1, sizeof *out->leaf);
     if (!out->of || !out->at || !out->leaf)
         return ls_fail(LS_ENOMEM, "ring attention: out of memory");
-    for (int r = 0; r < keys->p; r++) {
-        const int64_t first = count;
-        ls_leaves_append(out->leaf, &count, keys, r, 0);
-        out->of[r] = (struct ls_leaf_list){.leaf = out->leaf + first, .count = count - first};
-    }
+    ls_leaves_by_rank(out->of, out->leaf, keys);
     return LS_OK;
 }
 

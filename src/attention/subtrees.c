@@ -12,20 +12,6 @@ static bool is_result(const struct ls_forest_step *step, bool strict)
     return step->join != LS_NODE_MERGE && (step->count > 0 || !strict);
 }
 
-/* part [p] = each rank's leaves. */
-static void list_parts(struct ls_leaf_list *part, struct ls_leaf *leaf,
-                       const struct ls_layout *keys)
-{
-    int64_t count = 0;
-
-    for (int r = 0; r < keys->p; r++) {
-        const int64_t first = count;
-
-        ls_leaves_append(leaf, &count, keys, r, 0);
-        part[r] = (struct ls_leaf_list){.leaf = leaf + first, .count = count - first};
-    }
-}
-
 /* The forest's steps go from rank to rank. */
 static ls_status list_results(struct ls_subtrees *out, const struct ls_leaf_list *part,
                               const struct ls_problem *problem)
@@ -61,7 +47,7 @@ ls_status ls_subtrees_init(struct ls_subtrees *out, const struct ls_problem *pro
     if (!part || !out->first || !out->leaf) {
         status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
     } else {
-        list_parts(part, out->leaf, &problem->k_layout);
+        ls_leaves_by_rank(part, out->leaf, &problem->k_layout);
         status = list_results(out, part, problem);
     }
     free(part);
