@@ -14,6 +14,7 @@ extern "C" {
 #endif
 
 #define LS_MAX_HEAD_DIM 256
+#define LS_NO_LIMIT INT64_MAX
 
 /* Global sizes: b batch, s_q queries, s_k keys, h query heads, h_kv key/value heads (divides h),
  * d head dimension (1 to 256); type of q, k, v and o: f32, bf16 or f16. */
@@ -31,6 +32,29 @@ struct ls_attention_options {
     float scale;
     int threads; /* OpenMP threads of this rank; 0: as many as OpenMP would use */
     bool strict; /* the same bits for any number of ranks, threads, method and layout */
+
+    /* Which keys a query sees, besides `causal`. Query i stands at i' = i + s_k - s_q among the
+     * keys; positions are of the whole sequence. */
+    bool align_start;      /* i' = i */
+    bool has_query_offset; /* i' = i + query_offset */
+    int64_t query_offset;
+    bool has_window; /* i' - window_left <= j <= i' + window_right; a side may be LS_NO_LIMIT */
+    int64_t window_left, window_right;
+    int64_t prefix; /* the first keys, which everybody sees whatever else is asked for */
+    /* i' and j are in the same document: cumulative lengths [document_count + 1], first 0, last
+     * s_k; NULL: one document. Read while the plan is made. */
+    const int64_t *documents;
+    int64_t document_count;
+
+    /* From scale q.k to a logit; arrays [h] are borrowed for the plan's life. */
+    float soft_cap;     /* c tanh(x / c); 0: none */
+    const float *alibi; /* slopes: slope |i' - j| is taken off; NULL: none */
+    const float *sinks; /* one more logit of each head in the denominator, which lse includes, read
+                         * in every execution; NULL: none */
+    float dropout;      /* the part of the probabilities that is dropped, 0 to below 1 */
+    uint64_t dropout_seed;
+
+    bool backward; /* the plan can do ls_attention_backward */
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \
@@ -84,6 +108,38 @@ LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_p
 LS_API ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
                                       struct ls_attention_plan *plan, const struct ls_tensor *q,
                                       const struct ls_tensor *k, const struct ls_tensor *v);
+
+/* The same, and o_lo: what rounding took from o, in o's type and shape, so that o + o_lo has twice
+ * the digits. Backward wants it where gradients are to keep the contract for large logits or values
+ * that have a mean. */
+LS_API ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o_lo,
+                                               struct ls_tensor *lse,
+                                               struct ls_attention_plan *plan,
+                                               const struct ls_tensor *q, const struct ls_tensor *k,
+                                               const struct ls_tensor *v);
+
+/* What backward starts from: the inputs and results of forward, this rank's parts, and d_o, the
+ * gradient of o, in o's type and shape. */
+struct ls_attention_saved {
+    const struct ls_tensor *q, *k, *v, *o, *lse, *d_o;
+    const struct ls_tensor *o_lo; /* NULL: o is all there is */
+    const struct ls_tensor *dlse; /* gradient of lse, f32, lse's shape; NULL: 0 */
+};
+
+/* What backward gives: in type and shape of q, k and v; rounded once from sums in f32. */
+struct ls_attention_gradients {
+    struct ls_tensor *dq, *dk, *dv;
+    struct ls_tensor *dsinks; /* f32 [h], the same on every rank; NULL: not wanted */
+};
+
+/* Gradients of this rank's parts. Needs a plan made with options.backward. The outputs may not
+ * overlap the inputs. Collective over the plan's ranks. The hot path allocates nothing.
+ * Errors: LS_EVALUE (a plan for forward alone), LS_ESHAPE, LS_ETYPE (before anything is written, on
+ * every rank); LS_ECOMM, after which the outputs are undefined.
+ * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */
+LS_API ls_status ls_attention_backward(const struct ls_attention_gradients *out,
+                                       struct ls_attention_plan *plan,
+                                       const struct ls_attention_saved *saved);
 
 /* Describes the plan and, after an execution, what that did on this rank. */
 LS_API void ls_attention_plan_describe(struct ls_attention_report *out,

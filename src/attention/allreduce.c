@@ -35,7 +35,7 @@ struct allreduce {
  * a result of its own. */
 static ls_layout_kind layout(const struct ls_problem *problem)
 {
-    if (!problem->causal || problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
+    if (problem->mask.right != 0 || problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
     return problem->strict ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_STRIPED;
 }
 

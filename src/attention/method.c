@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attention/options.h"
 #include "attention/plan.h"
 #include "base/nearest.h"
 #include "plan/attention_size.h"
@@ -55,7 +56,7 @@ ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem)
 
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
 {
-    return problem->causal && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+    return problem->mask.right == 0 && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
 }
 
 struct ls_cost ls_method_work(const struct ls_problem *problem)
@@ -64,11 +65,11 @@ struct ls_cost ls_method_work(const struct ls_problem *problem)
     const double per_pair = 4.0 * (double)s->d * (double)(s->b * s->h);
 
     return (struct ls_cost){
-        .flops = per_pair * ls_visible_pairs(s->s_q, s->s_k, problem->causal),
-        .flops_most =
-            per_pair * ls_most_pairs_of_queries(&problem->q_layout, s->s_k, problem->causal),
+        .flops = per_pair * ls_visible_pairs(s->s_q, s->s_k, problem->mask.right == 0),
+        .flops_most = per_pair * ls_most_pairs_of_queries(&problem->q_layout, s->s_k,
+                                                          problem->mask.right == 0),
         .call_rows = ls_layout_most_rows(&problem->q_layout),
-        .tiles = ls_attention_tiles(s, problem->causal),
+        .tiles = ls_attention_tiles(s, problem->mask.right == 0),
     };
 }
 
@@ -109,8 +110,6 @@ static ls_status check_options(const struct ls_attention_shape *s,
     if (s->type != LS_F32 && s->type != LS_BF16 && s->type != LS_F16)
         return ls_fail(LS_ETYPE, "attention of type %s: must be f32, bf16 or f16",
                        ls_dtype_name(s->type));
-    if (o->has_scale && !isfinite(o->scale))
-        return ls_fail(LS_EVALUE, "scale is %g, must be finite", (double)o->scale);
     if ((unsigned)o->layout > LS_LAYOUT_STRIPED)
         return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
     if (o->threads < 0)
@@ -128,11 +127,11 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
 
     struct ls_problem problem = {
         .shape = *shape,
-        .causal = options->causal,
-        .scale = options->has_scale ? options->scale : (float)(1 / sqrt((double)shape->d)),
         .p = p,
         .strict = options->strict,
     };
+    LS_TRY(ls_options_mask(&problem.mask, shape, options));
+    LS_TRY(ls_options_scores(&problem.scores, shape, options));
     LS_TRY(ls_device_find(&problem.device, "cpu"));
     problem.threads = options->threads ? options->threads : ls_device_threads(&problem.device);
 

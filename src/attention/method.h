@@ -8,8 +8,8 @@
 /* What is to be computed and on how many ranks; no data. */
 struct ls_problem {
     struct ls_attention_shape shape;
-    bool causal;
-    float scale;
+    struct ls_mask mask;
+    struct ls_scores scores;
     int p;
     int threads;
     bool strict;
@@ -38,6 +38,13 @@ struct ls_attention_call {
     const struct ls_tensor *q, *k, *v;
 };
 
+/* The tensors of one execution backward, checked; delta is made by the plan. */
+struct ls_backward_call {
+    const struct ls_attention_gradients *out;
+    const struct ls_attention_saved *saved;
+    const float *delta; /* [b, h, s_q_loc] */
+};
+
 struct ls_method {
     const char *name;
     const char *summary; /* one line */
@@ -50,6 +57,7 @@ struct ls_method {
     ls_status (*create)(struct ls_attention_plan *plan);
     void (*destroy)(struct ls_attention_plan *plan);
     ls_status (*forward)(struct ls_attention_plan *plan, const struct ls_attention_call *call);
+    ls_status (*backward)(struct ls_attention_plan *plan, const struct ls_backward_call *call);
 };
 
 int ls_method_count(void);

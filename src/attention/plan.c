@@ -55,8 +55,8 @@ void ls_leaves_gather(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t *f
 struct ls_kernel_shape ls_plan_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)
 {
     return (struct ls_kernel_shape){.global = problem->shape,
-                                    .causal = problem->causal,
-                                    .scale = problem->scale,
+                                    .mask = problem->mask,
+                                    .scores = problem->scores,
                                     .threads = problem->threads,
                                     .k_leaves = k_leaves,
                                     .strict = problem->strict};
@@ -117,9 +117,13 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"query length", (double)s->s_q, true},
         {"key length", (double)s->s_k, true},
         {"head dim", (double)s->d, true},
-        {"scale", p->scale, true},
+        {"scale", p->scores.scale, true},
         {"type", (double)s->type, false},
-        {"mask", p->causal, false},
+        {"place of the first query among the keys", (double)p->mask.shift, true},
+        {"keys before a query that it sees", (double)p->mask.left, true},
+        {"keys behind a query that it sees", (double)p->mask.right, true},
+        {"prefix", (double)p->mask.prefix, true},
+        {"documents", (double)p->mask.document_count, true},
         {"mode (strict or fast)", p->strict, false},
         {"layout", (double)p->q_layout.kind, false},
         {"method", method_number(method), false},
@@ -154,6 +158,20 @@ static ls_status read_options(struct ls_attention_options *out,
     return LS_OK;
 }
 
+/* The caller's may be gone when the plan is executed. */
+static ls_status keep_documents(struct ls_attention_plan *plan)
+{
+    struct ls_mask *mask = &plan->problem.mask;
+    const size_t bytes = (size_t)(mask->document_count + 1) * sizeof *plan->documents;
+
+    if (!mask->documents) return LS_OK;
+    plan->documents = malloc(bytes);
+    if (!plan->documents) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    memcpy(plan->documents, mask->documents, bytes);
+    mask->documents = plan->documents;
+    return LS_OK;
+}
+
 static ls_status choose_method(struct ls_attention_plan *plan,
                                const struct ls_attention_shape *shape,
                                const struct ls_attention_options *given, int p)
@@ -168,6 +186,7 @@ static ls_status choose_method(struct ls_attention_plan *plan,
         LS_TRY(ls_method_choose(&plan->method, &plan->why, shape, &options, p));
     }
     LS_TRY(ls_problem_init(&plan->problem, shape, &options, p, plan->method));
+    LS_TRY(keep_documents(plan));
 
     const char *reason = plan->method->fits(&plan->problem);
     if (reason) return ls_fail(LS_EFIT, "method %s cannot do this: %s", plan->method->name, reason);
@@ -233,6 +252,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     if (plan->own) plan->method->destroy(plan);
     ls_attention_kernel_destroy(&plan->problem.device, plan->kernel);
     free(plan->q_leaf);
+    free(plan->documents);
     ls_comm_destroy(plan->comm);
     free(plan);
 }

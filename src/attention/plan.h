@@ -10,6 +10,7 @@ struct ls_attention_plan {
     const struct ls_method *method;
     const char *why;
     struct ls_problem problem;
+    int64_t *documents; /* storage of problem.mask.documents */
     char fingerprint[LS_FINGERPRINT_LENGTH];
     struct ls_comm *comm; /* the plan's own duplicate */
     int rank;

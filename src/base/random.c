@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* The last word of the counter, so that the kinds of numbers never share a block. */
-enum kind { KIND_NORMAL, KIND_BELOW };
+enum kind { KIND_NORMAL, KIND_BELOW, KIND_DROPOUT };
 
 void ls_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2])
 {
@@ -121,4 +121,14 @@ uint64_t ls_random_below(uint64_t seed, uint32_t stream, uint64_t index, uint64_
 
     /* fraction / 2^64 of bound, rounded down: uniform to within bound / 2^64 */
     return (uint64_t)((unsigned __int128)fraction * bound >> 64);
+}
+
+void ls_random_dropout(uint32_t out[4], uint64_t seed, uint32_t head, uint64_t row, uint64_t block)
+{
+    /* rows and blocks have 46 and 42 bits */
+    const uint32_t high = (uint32_t)(row >> 32) << 12 | (uint32_t)(block >> 32) << 2;
+    const uint32_t counter[4] = {(uint32_t)block, (uint32_t)row, head, high | KIND_DROPOUT};
+    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+
+    ls_philox(out, counter, key);
 }

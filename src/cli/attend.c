@@ -227,7 +227,7 @@ static ls_status verify(struct cli_attend_run *run)
     const struct cli_verify what = {
         .shape = run->problem.shape,
         .causal = o->shared.attention.causal,
-        .scale = run->problem.scale,
+        .scale = run->problem.scores.scale,
         .q_layout = run->problem.q_layout,
         .k_layout = run->problem.k_layout,
         .q = run->qkv[0],

@@ -30,8 +30,8 @@ static void report_json(const struct cli_attend_run *run, double resident)
                      json_pack("{sIsIsIsIsIsI}", "b", (json_int_t)n->b, "h", (json_int_t)n->h,
                                "h_kv", (json_int_t)n->h_kv, "s_q", (json_int_t)n->s_q, "s_k",
                                (json_int_t)n->s_k, "d", (json_int_t)n->d));
-    cli_report_value(report, "causal", json_boolean(run->problem.causal));
-    cli_report_real(report, "scale", run->problem.scale);
+    cli_report_value(report, "causal", json_boolean((run->problem.mask.right == 0)));
+    cli_report_real(report, "scale", run->problem.scores.scale);
     cli_report_integer(report, "repeat", run->options.repeat);
     cli_report_real(report, "seconds", r->seconds);
     cli_report_real(report, "gflops", gflops(run));
@@ -55,8 +55,8 @@ static void report_task(const struct cli_attend_run *run)
     const struct cli_report *report = &run->report;
     const struct ls_problem *p = &run->problem;
 
-    cli_report_task(report, &p->shape, p->causal);
-    cli_report_line(report, "scale", "%.6g", (double)p->scale);
+    cli_report_task(report, &p->shape, p->mask.right == 0);
+    cli_report_line(report, "scale", "%.6g", (double)p->scores.scale);
     cli_report_line(report, "input", "%s", run->inputs.origin);
 }
 

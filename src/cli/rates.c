@@ -126,7 +126,7 @@ static ls_status probe_init(struct probe *probe, const struct ls_problem *proble
     const struct ls_attention_options options = {.size = sizeof options,
                                                  .method = "local",
                                                  .has_scale = true,
-                                                 .scale = problem->scale,
+                                                 .scale = problem->scores.scale,
                                                  .threads = problem->threads};
     const size_t lse_bytes = (size_t)(s.h * s.s_q) * sizeof(float);
 

@@ -69,8 +69,8 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kern
         .products = products_find(shape->isa, shape->global.type),
         .simd = simd_of(shape->isa),
         .group = shape->global.h / shape->global.h_kv,
-        .scale_log2 = (float)(fabs((double)shape->scale) * LOG2E),
-        .negate = shape->scale < 0,
+        .scale_log2 = (float)(fabs((double)shape->scores.scale) * LOG2E),
+        .negate = shape->scores.scale < 0,
         .split_states = (int64_t)SPLITS_PER_THREAD * shape->threads,
     };
     kernel->d_pad = (int)((d + kernel->products->d_multiple - 1) / kernel->products->d_multiple *

@@ -7,10 +7,7 @@
 /* Keys [0, n) of the whole sequence are visible at this query position. */
 static int64_t visible_keys(const struct ls_attention_kernel *kernel, int64_t position)
 {
-    const struct ls_attention_shape *s = &kernel->shape.global;
-    const int64_t n = kernel->shape.causal ? position + s->s_k - s->s_q + 1 : s->s_k;
-
-    return n < 0 ? 0 : n < s->s_k ? n : s->s_k;
+    return ls_mask_row(&kernel->shape.mask, position).to;
 }
 
 int64_t visible_leaves(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,

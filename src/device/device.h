@@ -11,6 +11,8 @@
 #include "base/cpu.h"
 #include "base/profile.h"
 #include "longspan/attention.h"
+#include "tensor/mask.h"
+#include "tensor/scores.h"
 
 /* A leaf that is present in a tensor: its number in the whole sequence, its first row there. */
 struct ls_leaf {
@@ -31,8 +33,8 @@ struct ls_row_states {
 /* What an attention kernel is made for. */
 struct ls_kernel_shape {
     struct ls_attention_shape global;
-    bool causal;
-    float scale;
+    struct ls_mask mask;
+    struct ls_scores scores;
     ls_isa isa;
     int threads;
     int64_t k_leaves; /* the most that one call brings */
@@ -72,6 +74,27 @@ struct ls_kernel_result {
 
 struct ls_attention_kernel;
 
+/* What a gradient kernel is made for. */
+struct ls_gradient_shape {
+    struct ls_kernel_shape attention;
+    int64_t q_leaves; /* the most that one call brings */
+};
+
+/* The gradients of one meeting of queries and keys. Sums start from nothing and are written to rows
+ * of the call's leaves alone: dq over the call's leaves of keys, dk and dv of each query head over
+ * its leaves of queries, by the binary tree over the leaves' places in the lists. Head and row
+ * strides are those of contiguous [b, h, s_loc, d]. */
+struct ls_gradient_call {
+    const struct ls_tensor *q, *d_o, *k, *v;
+    const float *lse, *delta; /* [b, h, s_q_loc], lse the natural logarithm */
+    struct ls_leaf_list q_leaves, k_leaves;
+    float *dq;      /* [b, h, s_q_loc, d] */
+    float *dk, *dv; /* [b, h, s_k_loc, d] */
+    struct ls_progress progress;
+};
+
+struct ls_gradient_kernel;
+
 struct ls_device_ops {
     const char *name;
     void (*library)(char *out, size_t length);
@@ -89,6 +112,17 @@ struct ls_device_ops {
     void (*merge)(struct ls_attention_kernel *kernel, struct ls_row_states into,
                   struct ls_row_states from, int64_t rows);
     bool (*canonical)(const struct ls_attention_kernel *kernel);
+
+    size_t (*gradient_bytes)(const struct ls_gradient_shape *shape);
+    ls_status (*gradient_create)(struct ls_gradient_kernel **out,
+                                 const struct ls_gradient_shape *shape);
+    void (*gradient_destroy)(struct ls_gradient_kernel *kernel);
+    ls_status (*gradient)(struct ls_kernel_result *out, struct ls_gradient_kernel *kernel,
+                          const struct ls_gradient_call *call);
+    void (*delta)(float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
+                  const struct ls_tensor *o_lo, const struct ls_tensor *dlse, int threads);
+    void (*add)(float *into, const float *from, int64_t n, int threads);
+    void (*round_sums)(struct ls_tensor *out, const float *sums, int64_t group, int threads);
 };
 
 /* A backend and the instruction set that it is to use. A value; nothing to free. */
@@ -143,5 +177,33 @@ void ls_attention_kernel_merge(const struct ls_device *device, struct ls_attenti
  * to have its own. */
 bool ls_attention_kernel_is_canonical(const struct ls_device *device,
                                       const struct ls_attention_kernel *kernel);
+
+/* Bytes of workspace that a gradient kernel of this shape takes from the ledger; exact. */
+size_t ls_device_gradient_bytes(const struct ls_device *device, struct ls_gradient_shape shape);
+
+/* The caller destroys the kernel. Errors: LS_ENOMEM, LS_EINTERNAL. */
+ls_status ls_gradient_kernel_create(struct ls_gradient_kernel **out, const struct ls_device *device,
+                                    struct ls_gradient_shape shape);
+void ls_gradient_kernel_destroy(const struct ls_device *device, struct ls_gradient_kernel *kernel);
+
+/* Computes call; adds to *result. Allocates nothing. Errors: LS_EINTERNAL. */
+ls_status ls_gradient_kernel_compute(struct ls_kernel_result *result,
+                                     const struct ls_device *device,
+                                     struct ls_gradient_kernel *kernel,
+                                     const struct ls_gradient_call *call);
+
+/* delta [b, h, s] = sum_e d_o (o + o_lo) - dlse; o_lo and dlse may be NULL. */
+void ls_device_delta(const struct ls_device *device, float *delta, const struct ls_tensor *d_o,
+                     const struct ls_tensor *o, const struct ls_tensor *o_lo,
+                     const struct ls_tensor *dlse, int threads);
+
+/* into [n] += from [n] */
+void ls_device_add(const struct ls_device *device, float *into, const float *from, int64_t n,
+                   int threads);
+
+/* out [b, s, heads, d], rounded once = sums [b, heads x group, s, d], each group of heads added by
+ * the binary tree over its heads; zeroes are positive. */
+void ls_device_round_sums(const struct ls_device *device, struct ls_tensor *out, const float *sums,
+                          int64_t group, int threads);
 
 #endif

@@ -18,11 +18,13 @@ static struct session {
 
 static void session_open(struct problem *p, int threads, int64_t k_leaves)
 {
-    const struct ls_kernel_shape shape = {.global = p->shape,
-                                          .causal = p->options.causal,
-                                          .scale = (float)problem_scale(p),
-                                          .threads = threads,
-                                          .k_leaves = k_leaves};
+    const struct ls_kernel_shape shape = {
+        .global = p->shape,
+        .mask = p->options.causal ? ls_mask_causal(p->shape.s_q, p->shape.s_k)
+                                  : ls_mask_full(p->shape.s_q, p->shape.s_k),
+        .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
+        .threads = threads,
+        .k_leaves = k_leaves};
     const int64_t rows = p->shape.b * p->shape.h * p->shape.s_q;
 
     memset(&session, 0, sizeof session);

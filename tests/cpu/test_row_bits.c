@@ -81,15 +81,17 @@ static void attend_in_place(struct problem *p, bool in_place)
     for (int i = 0; i < 8; i++) q_leaf[i] = k_leaf[i] = (struct ls_leaf){i, i * LS_LEAF};
     memset(p->o.data, 0x5a, tensor_bytes(&p->o));
     cr_assert_eq(ls_device_find(&device, "cpu"), LS_OK, "%s", ls_message());
-    cr_assert_eq(ls_attention_kernel_create(&kernel, &device,
-                                            (struct ls_kernel_shape){
-                                                .global = p->shape,
-                                                .causal = p->options.causal,
-                                                .scale = (float)problem_scale(p),
-                                                .threads = p->options.threads,
-                                                .k_leaves = call.k_leaves.count,
-                                                .strict = true,
-                                            }),
+    cr_assert_eq(ls_attention_kernel_create(
+                     &kernel, &device,
+                     (struct ls_kernel_shape){
+                         .global = p->shape,
+                         .mask = p->options.causal ? ls_mask_causal(p->shape.s_q, p->shape.s_k)
+                                                   : ls_mask_full(p->shape.s_q, p->shape.s_k),
+                         .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
+                         .threads = p->options.threads,
+                         .k_leaves = call.k_leaves.count,
+                         .strict = true,
+                     }),
                  LS_OK, "%s", ls_message());
     kernel->canonical = in_place;
     for (int t = 0; t < p->options.threads; t++) kernel->worker[t].strip.full = in_place;

@@ -256,7 +256,7 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
 {
     const struct ls_attention_shape *s = &job->shape;
     const struct ls_layout layout = job_layout(job, 0);
-    const double scale = job->plan->problem.scale;
+    const double scale = job->plan->problem.scores.scale;
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
     struct ls_reference_row exact;
 

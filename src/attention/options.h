@@ -1,0 +1,17 @@
+/* From what a caller asks for to the mask and the scores that the methods and kernels know. */
+#ifndef LS_ATTENTION_OPTIONS_H
+#define LS_ATTENTION_OPTIONS_H
+
+#include "longspan/attention.h"
+#include "tensor/mask.h"
+#include "tensor/scores.h"
+
+/* The mask refers to options->documents. Errors: LS_EVALUE. */
+ls_status ls_options_mask(struct ls_mask *out, const struct ls_attention_shape *shape,
+                          const struct ls_attention_options *options);
+
+/* The scores refer to options->alibi and options->sinks. Errors: LS_EVALUE. */
+ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_shape *shape,
+                            const struct ls_attention_options *options);
+
+#endif

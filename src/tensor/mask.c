@@ -1,0 +1,107 @@
+#include "tensor/mask.h"
+
+static int64_t clamp(int64_t x, int64_t least, int64_t most)
+{
+    return x < least ? least : x > most ? most : x;
+}
+
+struct ls_mask ls_mask_full(int64_t s_q, int64_t s_k)
+{
+    return (struct ls_mask){
+        .s_q = s_q, .s_k = s_k, .shift = s_k - s_q, .left = INT64_MAX, .right = INT64_MAX};
+}
+
+struct ls_mask ls_mask_causal(int64_t s_q, int64_t s_k)
+{
+    struct ls_mask mask = ls_mask_full(s_q, s_k);
+
+    mask.right = 0;
+    return mask;
+}
+
+/* The last document that begins at or before this position. */
+static int64_t document_of(const struct ls_mask *mask, int64_t position)
+{
+    int64_t low = 0, high = mask->document_count;
+
+    while (high - low > 1) {
+        const int64_t middle = low + (high - low) / 2;
+
+        if (mask->documents[middle] <= position)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Keys that a query at this position could see if there were no window. */
+static struct ls_visible document_at(const struct ls_mask *mask, int64_t position)
+{
+    if (!mask->documents) return (struct ls_visible){.to = mask->s_k};
+    if (position < 0) return (struct ls_visible){0};
+    if (position >= mask->s_k) return (struct ls_visible){.from = mask->s_k, .to = mask->s_k};
+    const int64_t document = document_of(mask, position);
+
+    return (struct ls_visible){.from = mask->documents[document],
+                               .to = mask->documents[document + 1]};
+}
+
+struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i)
+{
+    const int64_t at = i + mask->shift;
+    const struct ls_visible document = document_at(mask, at);
+    const int64_t from = mask->left == INT64_MAX ? 0 : at - mask->left;
+    const int64_t to = mask->right == INT64_MAX ? mask->s_k : at + mask->right + 1;
+    struct ls_visible visible = {
+        .prefix = mask->prefix,
+        .from = clamp(from, document.from, document.to),
+        .to = clamp(to, document.from, document.to),
+    };
+
+    visible.from = clamp(visible.from, mask->prefix, mask->s_k);
+    visible.to = clamp(visible.to, visible.from, mask->s_k);
+    return visible;
+}
+
+struct ls_visible ls_mask_rows(const struct ls_mask *mask, int64_t first, int64_t rows)
+{
+    const struct ls_visible begin = ls_mask_row(mask, first);
+    const struct ls_visible end = ls_mask_row(mask, first + rows - 1);
+
+    return (struct ls_visible){.prefix = mask->prefix, .from = begin.from, .to = end.to};
+}
+
+static int64_t common(int64_t a_from, int64_t a_to, int64_t b_from, int64_t b_to)
+{
+    const int64_t from = a_from > b_from ? a_from : b_from, to = a_to < b_to ? a_to : b_to;
+
+    return to > from ? to - from : 0;
+}
+
+int64_t ls_visible_count(struct ls_visible visible, int64_t first, int64_t keys)
+{
+    return common(0, visible.prefix, first, first + keys) +
+           common(visible.from, visible.to, first, first + keys);
+}
+
+bool ls_mask_is_full(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
+                     int64_t keys)
+{
+    const struct ls_visible begin = ls_mask_row(mask, first);
+    const struct ls_visible end = ls_mask_row(mask, first + rows - 1);
+    /* from and to never fall, so that what both ends see, all rows between them see */
+    const struct ls_visible all = {
+        .prefix = mask->prefix, .from = end.from, .to = begin.to < end.from ? end.from : begin.to};
+
+    return ls_visible_count(all, key, keys) == keys;
+}
+
+struct ls_leaf_keys ls_visible_in_leaf(struct ls_visible visible, int64_t leaf)
+{
+    const int64_t start = leaf * LS_LEAF;
+
+    return (struct ls_leaf_keys){.prefix = (int16_t)clamp(visible.prefix - start, 0, LS_LEAF),
+                                 .from = (int16_t)clamp(visible.from - start, 0, LS_LEAF),
+                                 .to = (int16_t)clamp(visible.to - start, 0, LS_LEAF)};
+}

@@ -1,0 +1,32 @@
+/* From the product of a query and a key to the key's logit, and what becomes of its probability:
+ *   logit = cap(scale q.k) - slope |i' - j|,   cap(x) = soft_cap tanh(x / soft_cap)
+ * with i' the query's place among the keys (tensor/mask.h). A sink is one more logit of a head in
+ * the denominator, without a value; lse includes it. Dropout keeps a probability and divides it by
+ * 1 - dropout, or makes it 0, after the denominator is taken.
+ * Sources: Press, Smith, Lewis 2021 (ALiBi); Gemma 2 2024 (soft cap); Xiao et al. 2023 (sinks). */
+#ifndef LS_TENSOR_SCORES_H
+#define LS_TENSOR_SCORES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct ls_scores {
+    float scale;
+    float soft_cap;     /* 0: none */
+    const float *alibi; /* slopes [h]; NULL: none. Borrowed, as sinks are. */
+    const float *sinks; /* logits [h]; NULL: none; read in every execution */
+    float dropout;      /* 0 to below 1 */
+    uint64_t seed;      /* of dropout */
+    /* h of the whole problem, and which of its heads is head 0 of a tensor that holds some */
+    int64_t heads, first_head;
+};
+
+/* Whether a logit is nothing but scale q.k, and no probability is dropped. */
+bool ls_scores_are_plain(const struct ls_scores *scores);
+
+/* kept[j] = whether dropout keeps key first + j of this row of a head, j < n; batch, head
+ * and positions of the whole problem; first is a multiple of 4. */
+void ls_dropout_kept(bool *kept, const struct ls_scores *scores, int64_t batch, int64_t head,
+                     int64_t row, int64_t first, int n);
+
+#endif
