@@ -7,7 +7,7 @@ cd "${srcdir-.}" || exit 99
 folders=$(ls -d include src tests examples bench jobs tools docs 2>/dev/null)
 # shellcheck disable=SC2086 # the names are several words
 missing=$(find $folders -name '*.[ch]' -o -name '*.sh' -o -name '*.sbatch' -o -name '*.py' \
-    -o -name '*.md' | sort |
+    -o -name '*.md' -o -name '*.patch' | sort |
     while read -r file; do
         case $file in
         tests/*/test_*.c) name=${file%.c}.'(unit|mpi)' ;;

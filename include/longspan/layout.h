@@ -18,12 +18,16 @@ typedef enum {
     LS_LAYOUT_CONTIGUOUS, /* rank r holds the r-th run of leaves */
     LS_LAYOUT_ZIGZAG,     /* 2p runs; rank r holds runs r and 2p - 1 - r: even causal work */
     LS_LAYOUT_STRIPED,    /* rank r holds leaves r, r + p, r + 2p, ... */
+    LS_LAYOUT_BALANCED,   /* leaves are dealt by the work that their queries are under the mask */
 } ls_layout_kind;
+
+struct ls_dealing; /* which leaves each rank holds */
 
 struct ls_layout {
     ls_layout_kind kind;
-    int64_t s; /* positions of the whole sequence */
-    int p;     /* ranks */
+    int64_t s;                        /* positions of the whole sequence */
+    int p;                            /* ranks */
+    const struct ls_dealing *dealing; /* balanced: the plan's, as long as that lives; else NULL */
 };
 
 /* Number of leaves of the whole sequence, and of rank's part (which may be empty). */

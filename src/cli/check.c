@@ -167,8 +167,10 @@ static ls_status check(struct check_run *run)
     struct cli_world *world = run->world;
 
     LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, true));
-    run->q_layout = (struct ls_layout){LS_LAYOUT_CONTIGUOUS, run->inputs.shape.s_q, world->size};
-    run->k_layout = (struct ls_layout){LS_LAYOUT_CONTIGUOUS, run->inputs.shape.s_k, world->size};
+    run->q_layout = (struct ls_layout){
+        .kind = LS_LAYOUT_CONTIGUOUS, .s = run->inputs.shape.s_q, .p = world->size};
+    run->k_layout = (struct ls_layout){
+        .kind = LS_LAYOUT_CONTIGUOUS, .s = run->inputs.shape.s_k, .p = world->size};
     LS_TRY(ls_comm_agree(world->comm, open_result(run)));
     LS_TRY(cli_memory_check(
         world, cli_tensor_bytes(&run->inputs.shape, &run->q_layout, &run->k_layout, world->rank)));

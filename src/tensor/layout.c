@@ -4,14 +4,14 @@
 #include <string.h>
 
 #include "base/nearest.h"
+#include "tensor/dealing.h"
 
-#define KIND_COUNT (LS_LAYOUT_STRIPED + 1)
+#define KIND_COUNT (LS_LAYOUT_BALANCED + 1)
 
 static const char *const kind_names[KIND_COUNT] = {
-    [LS_LAYOUT_AUTO] = "auto",
-    [LS_LAYOUT_CONTIGUOUS] = "contiguous",
-    [LS_LAYOUT_ZIGZAG] = "zigzag",
-    [LS_LAYOUT_STRIPED] = "striped",
+    [LS_LAYOUT_AUTO] = "auto",         [LS_LAYOUT_CONTIGUOUS] = "contiguous",
+    [LS_LAYOUT_ZIGZAG] = "zigzag",     [LS_LAYOUT_STRIPED] = "striped",
+    [LS_LAYOUT_BALANCED] = "balanced",
 };
 
 struct span {
@@ -26,8 +26,8 @@ static struct span run(int64_t n, int runs, int r)
     return (struct span){.begin = r * base + (r < extra ? r : extra), .length = base + (r < extra)};
 }
 
-/* The leaves of a part are one span, or two with the first before the second. Striped parts have
- * no spans. */
+/* The leaves of a part are one span, or two with the first before the second. Striped and
+ * balanced parts have no spans. */
 static struct span first_span(const struct ls_layout *layout, int rank)
 {
     const int64_t n = ls_layout_leaves(layout);
@@ -59,6 +59,8 @@ int64_t ls_layout_part_leaves(const struct ls_layout *layout, int rank)
     assert_valid(layout, rank);
     if (layout->kind == LS_LAYOUT_STRIPED)
         return run(ls_layout_leaves(layout), layout->p, rank).length;
+    if (layout->kind == LS_LAYOUT_BALANCED)
+        return layout->dealing->first[rank + 1] - layout->dealing->first[rank];
     return first_span(layout, rank).length + second_span(layout, rank).length;
 }
 
@@ -67,6 +69,8 @@ int64_t ls_layout_part_leaf(const struct ls_layout *layout, int rank, int64_t i)
     assert_valid(layout, rank);
     assert(i >= 0 && i < ls_layout_part_leaves(layout, rank));
     if (layout->kind == LS_LAYOUT_STRIPED) return rank + i * layout->p;
+    if (layout->kind == LS_LAYOUT_BALANCED)
+        return layout->dealing->leaf[layout->dealing->first[rank] + i];
     const struct span first = first_span(layout, rank);
 
     if (i < first.length) return first.begin + i;
@@ -110,7 +114,8 @@ ls_status ls_layout_find(ls_layout_kind *out, const char *name)
     }
     const char *const near = ls_nearest(name, kind_names, KIND_COUNT);
 
-    return ls_fail(LS_EVALUE,
-                   "unknown layout '%s'%s%s%s (there are auto, contiguous, zigzag, striped)", name,
-                   near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return ls_fail(
+        LS_EVALUE,
+        "unknown layout '%s'%s%s%s (there are auto, contiguous, zigzag, striped, balanced)", name,
+        near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }

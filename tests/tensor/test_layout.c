@@ -4,10 +4,34 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tensor/dealing.h"
+
 enum { MAX_P = 9, MAX_S = 3000 };
 
-static const ls_layout_kind kinds[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED};
+static const ls_layout_kind kinds[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED,
+                                       LS_LAYOUT_BALANCED};
 enum { KINDS = sizeof kinds / sizeof *kinds };
+
+/* The work of each leaf: uneven, and some leaves are none. */
+static const int64_t work[MAX_S / LS_LEAF + 1] = {3, 0, 9, 9, 1, 0, 4, 40, 2, 2, 0, 7};
+
+static struct ls_dealing *dealing_of(const struct ls_layout *layout)
+{
+    struct ls_dealing *dealing = NULL;
+
+    if (layout->kind == LS_LAYOUT_BALANCED)
+        cr_assert_eq(ls_dealing_create(&dealing, work, ls_layout_leaves(layout), layout->p), LS_OK);
+    return dealing;
+}
+
+static void check_one(void (*check)(const struct ls_layout *layout), struct ls_layout layout)
+{
+    struct ls_dealing *dealing = dealing_of(&layout);
+
+    layout.dealing = dealing;
+    check(&layout);
+    ls_dealing_destroy(dealing);
+}
 
 /* Calls check for every kind, p to MAX_P and s to MAX_S, in steps that share no factor with a leaf
  * and at every whole number of leaves, one more and one less. */
@@ -17,7 +41,7 @@ static void for_all_small(void (*check)(const struct ls_layout *layout))
         for (int p = 1; p <= MAX_P; p++)
             for (int64_t s = 0; s <= MAX_S; s++)
                 if (s % 67 == 0 || (s + 1) % LS_LEAF <= 2)
-                    check(&(struct ls_layout){.kind = kinds[k], .s = s, .p = p});
+                    check_one(check, (struct ls_layout){.kind = kinds[k], .s = s, .p = p});
 }
 
 static const char *describe(const struct ls_layout *layout)
@@ -99,6 +123,37 @@ Test(layout, parts_are_whole_leaves_of_which_only_the_last_is_short)
     for_all_small(check_leaves);
 }
 
+/* The heaviest leaf that is left, and of equals the first; -1 if there is none. */
+static int64_t heaviest(const int *owner, int64_t leaves)
+{
+    int64_t found = -1;
+
+    for (int64_t leaf = 0; leaf < leaves; leaf++)
+        if (owner[leaf] < 0 && (found < 0 || work[leaf] > work[found])) found = leaf;
+    return found;
+}
+
+/* As dealing.h says. */
+static void deal_by_work(int *owner, const struct ls_layout *layout)
+{
+    int64_t load[MAX_P] = {0}, count[MAX_P] = {0}, leaf;
+    const int64_t n = ls_layout_leaves(layout);
+
+    for (leaf = 0; leaf < n; leaf++) owner[leaf] = -1;
+    while ((leaf = heaviest(owner, n)) >= 0) {
+        int to = 0;
+
+        for (int r = 1; r < layout->p; r++) {
+            const bool as_light = work[leaf] == 0 || load[r] == load[to];
+
+            if (as_light ? count[r] < count[to] : load[r] < load[to]) to = r;
+        }
+        owner[leaf] = to;
+        load[to] += work[leaf];
+        count[to]++;
+    }
+}
+
 /* Who holds which leaf, dealt one by one as numerics.md and layout.h say. */
 static void deal(int *owner, const struct ls_layout *layout)
 {
@@ -106,6 +161,10 @@ static void deal(int *owner, const struct ls_layout *layout)
     const int p = layout->p, runs = layout->kind == LS_LAYOUT_ZIGZAG ? 2 * p : p;
     int64_t leaf = 0;
 
+    if (layout->kind == LS_LAYOUT_BALANCED) {
+        deal_by_work(owner, layout);
+        return;
+    }
     if (layout->kind == LS_LAYOUT_STRIPED) {
         for (; leaf < n; leaf++) owner[leaf] = (int)(leaf % p);
         return;
@@ -143,18 +202,18 @@ Test(layout, examples)
         int rank, n;
         int64_t leaves[4], rows;
     } cases[] = {
-        {{LS_LAYOUT_CONTIGUOUS, 3001, 8}, 0, 2, {0, 1}, 512},
-        {{LS_LAYOUT_CONTIGUOUS, 3001, 8}, 4, 1, {8}, 256},
-        {{LS_LAYOUT_CONTIGUOUS, 3001, 8}, 7, 1, {11}, 3001 - 11 * 256},
-        {{LS_LAYOUT_ZIGZAG, 3001, 8}, 0, 1, {0}, 256},
-        {{LS_LAYOUT_ZIGZAG, 3001, 8}, 4, 2, {4, 11}, 256 + 3001 - 11 * 256},
-        {{LS_LAYOUT_ZIGZAG, 2048, 2}, 0, 4, {0, 1, 6, 7}, 1024},
-        {{LS_LAYOUT_ZIGZAG, 2048, 2}, 1, 4, {2, 3, 4, 5}, 1024},
-        {{LS_LAYOUT_STRIPED, 3001, 8}, 3, 2, {3, 11}, 256 + 3001 - 11 * 256},
-        {{LS_LAYOUT_STRIPED, 3001, 8}, 7, 1, {7}, 256},
-        {{LS_LAYOUT_CONTIGUOUS, 100, 3}, 0, 1, {0}, 100},
-        {{LS_LAYOUT_CONTIGUOUS, 100, 3}, 1, 0, {0}, 0},
-        {{LS_LAYOUT_STRIPED, 0, 2}, 0, 0, {0}, 0},
+        {{LS_LAYOUT_CONTIGUOUS, 3001, 8, NULL}, 0, 2, {0, 1}, 512},
+        {{LS_LAYOUT_CONTIGUOUS, 3001, 8, NULL}, 4, 1, {8}, 256},
+        {{LS_LAYOUT_CONTIGUOUS, 3001, 8, NULL}, 7, 1, {11}, 3001 - 11 * 256},
+        {{LS_LAYOUT_ZIGZAG, 3001, 8, NULL}, 0, 1, {0}, 256},
+        {{LS_LAYOUT_ZIGZAG, 3001, 8, NULL}, 4, 2, {4, 11}, 256 + 3001 - 11 * 256},
+        {{LS_LAYOUT_ZIGZAG, 2048, 2, NULL}, 0, 4, {0, 1, 6, 7}, 1024},
+        {{LS_LAYOUT_ZIGZAG, 2048, 2, NULL}, 1, 4, {2, 3, 4, 5}, 1024},
+        {{LS_LAYOUT_STRIPED, 3001, 8, NULL}, 3, 2, {3, 11}, 256 + 3001 - 11 * 256},
+        {{LS_LAYOUT_STRIPED, 3001, 8, NULL}, 7, 1, {7}, 256},
+        {{LS_LAYOUT_CONTIGUOUS, 100, 3, NULL}, 0, 1, {0}, 100},
+        {{LS_LAYOUT_CONTIGUOUS, 100, 3, NULL}, 1, 0, {0}, 0},
+        {{LS_LAYOUT_STRIPED, 0, 2, NULL}, 0, 0, {0}, 0},
     };
 
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
@@ -166,15 +225,15 @@ Test(layout, examples)
         for (int i = 0; i < cases[c].n; i++)
             cr_expect_eq(ls_layout_part_leaf(layout, rank, i), cases[c].leaves[i], "case %zu", c);
     }
-    cr_expect_eq(ls_layout_leaves(&(struct ls_layout){LS_LAYOUT_ZIGZAG, 3001, 8}), 12);
+    cr_expect_eq(ls_layout_leaves(&(struct ls_layout){LS_LAYOUT_ZIGZAG, 3001, 8, NULL}), 12);
 }
 
 Test(layout, lengths_beyond_32_bits)
 {
     const int64_t s = (INT64_C(1) << 40) + 77;
 
-    for (int k = 0; k < KINDS; k++) {
-        const struct ls_layout layout = {.kind = kinds[k], .s = s, .p = 7};
+    for (ls_layout_kind kind = LS_LAYOUT_CONTIGUOUS; kind <= LS_LAYOUT_STRIPED; kind++) {
+        const struct ls_layout layout = {.kind = kind, .s = s, .p = 7};
         int64_t rows = 0, last = 0;
 
         for (int rank = 0; rank < layout.p; rank++) {
@@ -193,7 +252,7 @@ Test(layout, names_lead_back_to_their_layouts)
 {
     ls_layout_kind found;
 
-    for (ls_layout_kind kind = LS_LAYOUT_AUTO; kind <= LS_LAYOUT_STRIPED; kind++) {
+    for (ls_layout_kind kind = LS_LAYOUT_AUTO; kind <= LS_LAYOUT_BALANCED; kind++) {
         cr_expect_eq(ls_layout_find(&found, ls_layout_name(kind)), LS_OK);
         cr_expect_eq(found, kind, "%s", ls_layout_name(kind));
     }
