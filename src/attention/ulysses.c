@@ -7,13 +7,10 @@
 #include <stdlib.h>
 
 #include "attention/plan.h"
+#include "attention/travel.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 #include "plan/head_share.h"
-
-/* What travels, first to and then from the ranks that compute. K and V have kv heads, the others
- * query heads; LSE is seen as [b, s, h, 1] and stands before O to be aligned. */
-enum traveller { Q, K, V, LSE, O, TRAVELLERS };
 
 /* Where a traveller lies in the buffers, row after row: [rows][b][heads][d]. */
 struct place {
@@ -32,8 +29,8 @@ struct sequence {
 struct ulysses {
     struct ls_head_share *share; /* [p] */
     struct sequence queries, keys;
-    struct place place[TRAVELLERS];
-    struct ls_tensor *views;    /* [TRAVELLERS][2][p] storage of the places' */
+    struct place place[LS_TRAVELLERS];
+    struct ls_tensor *views;    /* [LS_TRAVELLERS][2][p] storage of the places' */
     struct ls_request *request; /* those of one all-to-all */
     void *outgoing, *incoming;  /* of the first all-to-all, then of the second */
 };
@@ -124,7 +121,7 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
     int64_t most = 0;
 
     *out = ls_method_work(problem);
-    out->messages = (int64_t)TRAVELLERS * problem->p * (problem->p - 1);
+    out->messages = (int64_t)LS_TRAVELLERS * problem->p * (problem->p - 1);
     out->tiles = 0; /* a group that is split has other tiles */
     for (int r = 0; r < problem->p; r++) {
         const int64_t heads = ls_head_share(&problem->shape, problem->p, r).q.count;
@@ -162,43 +159,9 @@ static ls_status list_sequence(struct sequence *out, const struct ls_layout *lay
     return LS_OK;
 }
 
-static bool is_keys(enum traveller which)
+static struct ls_head_run heads_in(const struct ls_head_share *share, enum ls_traveller which)
 {
-    return which == K || which == V;
-}
-
-static struct ls_head_run heads_in(const struct ls_head_share *share, enum traveller which)
-{
-    return is_keys(which) ? share->kv : share->q;
-}
-
-static size_t bytes_of(const struct ls_tensor *t)
-{
-    return (size_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]) * (size_t)ls_dtype_size(t->type);
-}
-
-/* A view of the next free bytes. */
-static struct ls_tensor carve(char **free_bytes, const struct ls_problem *problem,
-                              enum traveller which, int64_t rows, int64_t heads)
-{
-    const int64_t b = problem->shape.b, d = which == LSE ? 1 : problem->shape.d;
-    const struct ls_tensor view = {.type = which == LSE ? LS_F32 : problem->shape.type,
-                                   .ndim = 4,
-                                   .dim = {b, rows, heads, d},
-                                   .stride = {heads * d, b * heads * d, d, 1},
-                                   .data = *free_bytes};
-
-    *free_bytes += bytes_of(&view);
-    return view;
-}
-
-static struct ls_tensor rows_of(const struct ls_tensor *t, int64_t first, int64_t rows)
-{
-    struct ls_tensor view = *t;
-
-    view.data = (char *)t->data + first * t->stride[1] * ls_dtype_size(t->type);
-    view.dim[1] = rows;
-    return view;
+    return ls_traveller_is_keys(which) ? share->kv : share->q;
 }
 
 static struct ls_tensor heads_of(const struct ls_tensor *t, struct ls_head_run heads)
@@ -212,26 +175,27 @@ static struct ls_tensor heads_of(const struct ls_tensor *t, struct ls_head_run h
 }
 
 /* all and heads: the free bytes of the buffers that a traveller takes its room from. */
-static void place_traveller(struct ls_attention_plan *plan, enum traveller which, char **all,
+static void place_traveller(struct ls_attention_plan *plan, enum ls_traveller which, char **all,
                             char **heads)
 {
     struct ulysses *own = plan->own;
     const struct ls_problem *problem = &plan->problem;
-    const int64_t *first = is_keys(which) ? own->keys.first_row : own->queries.first_row;
+    const int64_t *first =
+        ls_traveller_is_keys(which) ? own->keys.first_row : own->queries.first_row;
     const int64_t own_rows = first[plan->rank + 1] - first[plan->rank];
     struct place *place = &own->place[which];
 
     place->rows = own->views + 2 * which * problem->p;
     place->heads = place->rows + problem->p;
-    place->all = carve(all, problem, which, first[problem->p],
-                       heads_in(&own->share[plan->rank], which).count);
+    place->all = ls_travel_carve(all, problem, which, first[problem->p],
+                                 heads_in(&own->share[plan->rank], which).count);
     for (int r = 0; r < problem->p; r++) {
-        place->rows[r] = rows_of(&place->all, first[r], first[r + 1] - first[r]);
+        place->rows[r] = ls_travel_rows(&place->all, first[r], first[r + 1] - first[r]);
         if (r == plan->rank)
             place->heads[r] = place->rows[r];
         else
-            place->heads[r] =
-                carve(heads, problem, which, own_rows, heads_in(&own->share[r], which).count);
+            place->heads[r] = ls_travel_carve(heads, problem, which, own_rows,
+                                              heads_in(&own->share[r], which).count);
     }
 }
 
@@ -245,11 +209,11 @@ static ls_status create_buffers(struct ls_attention_plan *plan)
     LS_TRY(ls_alloc(&own->outgoing, LS_TAG_COMM, outgoing_bytes(&v)));
     LS_TRY(ls_alloc(&own->incoming, LS_TAG_COMM, incoming_bytes(&v)));
     char *out = own->outgoing, *in = own->incoming;
-    for (int which = Q; which <= V; which++) place_traveller(plan, which, &in, &out);
+    for (int which = LS_Q; which <= LS_V; which++) place_traveller(plan, which, &in, &out);
     assert(out == (char *)own->outgoing + v.scattered && in == (char *)own->incoming + v.gathered);
     out = own->outgoing;
     in = own->incoming;
-    for (int which = LSE; which <= O; which++) place_traveller(plan, which, &out, &in);
+    for (int which = LS_LSE; which <= LS_O; which++) place_traveller(plan, which, &out, &in);
     assert(out == (char *)own->outgoing + v.computed && in == (char *)own->incoming + v.returned);
     return LS_OK;
 }
@@ -263,7 +227,7 @@ static ls_status create(struct ls_attention_plan *plan)
     if (!own) return ls_fail(LS_ENOMEM, "Ulysses attention: out of memory");
     plan->own = own;
     own->share = calloc(p, sizeof *own->share);
-    own->views = calloc(TRAVELLERS * 2 * p, sizeof *own->views);
+    own->views = calloc(LS_TRAVELLERS * 2 * p, sizeof *own->views);
     own->request = calloc(3 * 2 * p, sizeof *own->request);
     if (!own->share || !own->views || !own->request)
         return ls_fail(LS_ENOMEM, "Ulysses attention: out of memory");
@@ -277,41 +241,41 @@ static ls_status create(struct ls_attention_plan *plan)
 }
 
 static ls_status post_receives(int *requests, struct ls_attention_plan *plan,
-                               const struct ls_tensor *into, enum traveller which)
+                               const struct ls_tensor *into, enum ls_traveller which)
 {
     struct ulysses *own = plan->own;
 
     for (int r = 0; r < plan->problem.p; r++) {
         if (r == plan->rank) continue;
         LS_TRY(ls_comm_receive(&own->request[(*requests)++], plan->comm, into[r].data,
-                               bytes_of(&into[r]), r, which));
+                               ls_travel_bytes(&into[r]), r, which));
     }
     return LS_OK;
 }
 
 static ls_status post_sends(int *requests, struct ls_attention_plan *plan,
-                            const struct ls_tensor *from, enum traveller which)
+                            const struct ls_tensor *from, enum ls_traveller which)
 {
     struct ulysses *own = plan->own;
 
     for (int r = 0; r < plan->problem.p; r++) {
         if (r == plan->rank) continue;
         LS_TRY(ls_comm_send(&own->request[(*requests)++], plan->comm, from[r].data,
-                            bytes_of(&from[r]), r, which));
+                            ls_travel_bytes(&from[r]), r, which));
     }
     return LS_OK;
 }
 
 /* parts: this rank's, where the caller has them. */
 static ls_status scatter_heads(struct ls_attention_plan *plan,
-                               const struct ls_tensor parts[TRAVELLERS])
+                               const struct ls_tensor parts[LS_TRAVELLERS])
 {
     struct ulysses *own = plan->own;
     int requests = 0;
 
-    for (int which = Q; which <= V; which++)
+    for (int which = LS_Q; which <= LS_V; which++)
         LS_TRY(post_receives(&requests, plan, own->place[which].rows, which));
-    for (int which = Q; which <= V; which++) {
+    for (int which = LS_Q; which <= LS_V; which++) {
         struct ls_tensor *heads = own->place[which].heads;
 
         for (int r = 0; r < plan->problem.p; r++) {
@@ -324,17 +288,17 @@ static ls_status scatter_heads(struct ls_attention_plan *plan,
 }
 
 static ls_status return_heads(struct ls_attention_plan *plan,
-                              const struct ls_tensor parts[TRAVELLERS])
+                              const struct ls_tensor parts[LS_TRAVELLERS])
 {
     struct ulysses *own = plan->own;
     int requests = 0;
 
-    for (int which = LSE; which <= O; which++)
+    for (int which = LS_LSE; which <= LS_O; which++)
         LS_TRY(post_receives(&requests, plan, own->place[which].heads, which));
-    for (int which = LSE; which <= O; which++)
+    for (int which = LS_LSE; which <= LS_O; which++)
         LS_TRY(post_sends(&requests, plan, own->place[which].rows, which));
     LS_TRY(ls_comm_wait(plan->comm, own->request, requests));
-    for (int which = LSE; which <= O; which++) {
+    for (int which = LS_LSE; which <= LS_O; which++) {
         for (int r = 0; r < plan->problem.p; r++) {
             struct ls_tensor to = heads_of(&parts[which], heads_in(&own->share[r], which));
             ls_tensor_copy(&to, &own->place[which].heads[r]);
@@ -343,30 +307,18 @@ static ls_status return_heads(struct ls_attention_plan *plan,
     return LS_OK;
 }
 
-/* lse [b, h, s] as a traveller, [b, s, h, 1], and back. */
-static struct ls_tensor transposed(const struct ls_tensor *t)
-{
-    return (struct ls_tensor){
-        .type = t->type,
-        .ndim = t->ndim == 3 ? 4 : 3,
-        .dim = {t->dim[0], t->dim[2], t->dim[1], 1},
-        .stride = {t->stride[0], t->stride[2], t->stride[1], 1},
-        .data = t->data,
-    };
-}
-
 static ls_status attend(struct ls_attention_plan *plan)
 {
     struct ulysses *own = plan->own;
     struct place *place = own->place;
-    struct ls_tensor lse = transposed(&place[LSE].all);
+    struct ls_tensor lse = ls_travel_transposed(&place[LS_LSE].all);
 
     if (own->share[plan->rank].q.count == 0) return LS_OK;
-    return ls_plan_attend(plan, (struct ls_kernel_call){.o = &place[O].all,
+    return ls_plan_attend(plan, (struct ls_kernel_call){.o = &place[LS_O].all,
                                                         .lse = &lse,
-                                                        .q = &place[Q].all,
-                                                        .k = &place[K].all,
-                                                        .v = &place[V].all,
+                                                        .q = &place[LS_Q].all,
+                                                        .k = &place[LS_K].all,
+                                                        .v = &place[LS_V].all,
                                                         .q_leaves = own->queries.leaves,
                                                         .k_leaves = own->keys.leaves});
 }
@@ -374,9 +326,10 @@ static ls_status attend(struct ls_attention_plan *plan)
 /* A rank whose kernel fails still sends what the others wait for. */
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
-    const struct ls_tensor parts[TRAVELLERS] = {
-        [Q] = *call->q, [K] = *call->k, [V] = *call->v, [LSE] = transposed(call->lse),
-        [O] = *call->o,
+    const struct ls_tensor parts[LS_TRAVELLERS] = {
+        [LS_Q] = *call->q, [LS_K] = *call->k,
+        [LS_V] = *call->v, [LS_LSE] = ls_travel_transposed(call->lse),
+        [LS_O] = *call->o,
     };
 
     LS_TRY(scatter_heads(plan, parts));

@@ -1,0 +1,46 @@
+#include "attention/travel.h"
+
+bool ls_traveller_is_keys(enum ls_traveller which)
+{
+    return which == LS_K || which == LS_V;
+}
+
+struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,
+                                 enum ls_traveller which, int64_t rows, int64_t heads)
+{
+    const int64_t b = problem->shape.b, d = which == LS_LSE ? 1 : problem->shape.d;
+    const struct ls_tensor view = {.type = which == LS_LSE ? LS_F32 : problem->shape.type,
+                                   .ndim = 4,
+                                   .dim = {b, rows, heads, d},
+                                   .stride = {heads * d, b * heads * d, d, 1},
+                                   .data = *free_bytes};
+
+    *free_bytes += ls_travel_bytes(&view);
+    return view;
+}
+
+struct ls_tensor ls_travel_rows(const struct ls_tensor *t, int64_t first, int64_t rows)
+{
+    struct ls_tensor view = *t;
+
+    if (rows > 0) /* else there may be no memory */
+        view.data = (char *)t->data + first * t->stride[1] * ls_dtype_size(t->type);
+    view.dim[1] = rows;
+    return view;
+}
+
+size_t ls_travel_bytes(const struct ls_tensor *t)
+{
+    return (size_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]) * (size_t)ls_dtype_size(t->type);
+}
+
+struct ls_tensor ls_travel_transposed(const struct ls_tensor *t)
+{
+    return (struct ls_tensor){
+        .type = t->type,
+        .ndim = t->ndim == 3 ? 4 : 3,
+        .dim = {t->dim[0], t->dim[2], t->dim[1], 1},
+        .stride = {t->stride[0], t->stride[2], t->stride[1], 1},
+        .data = t->data,
+    };
+}
