@@ -1,12 +1,15 @@
 /* Causal attention over one long sequence from an MPI program that holds its own parts of Q, K, V.
  *     mpicc attend_mpi.c $(pkg-config --cflags --libs longspan) -lm -o attend_mpi
- *     mpirun -n 2 ./attend_mpi
+ *     mpirun -n 2 ./attend_mpi            the ranks hold what the plan's layout gives them
+ *     mpirun -n 2 ./attend_mpi own-rows   the ranks hold runs of rows as this program cuts them
  * Every rank computes its queries' rows over all keys, then checks one row by a plain loop. */
 #include <longspan/longspan.h>
 #include <longspan/mpi.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { S = 3001, H = 4, H_KV = 2, D = 64 };
 enum { Q, K, V };
@@ -36,17 +39,35 @@ static struct ls_tensor new_tensor(int ndim, const int64_t *dim)
     return ls_tensor_view(data, LS_F32, ndim, dim);
 }
 
-/* This rank's part of q, k or v, [1, rows, heads, D]: the layout tells which positions it holds. */
-static struct ls_tensor new_part(int tensor, const struct ls_layout *layout, int rank, int heads)
+/* Where this program's own cut of the sequence has rank's rows begin. */
+static int64_t own_begin(int rank, int ranks)
 {
-    const int64_t rows = ls_layout_part_rows(layout, rank);
-    const struct ls_tensor part = new_tensor(4, (int64_t[]){1, rows, heads, D});
+    return (int64_t)S * rank / ranks;
+}
+
+/* This rank's rows: its own, or its part of the plan's layout. There are as many keys as queries,
+ * so that both are cut alike. */
+struct rows {
+    int64_t count, own_first;
+    struct ls_layout layout;
+    int rank;
+    bool own;
+};
+
+static int64_t position_of(const struct rows *rows, int64_t row)
+{
+    return rows->own ? rows->own_first + row : ls_layout_position(&rows->layout, rows->rank, row);
+}
+
+/* q, k or v, [1, rows, heads, D]. */
+static struct ls_tensor new_part(int tensor, const struct rows *rows, int heads)
+{
+    const struct ls_tensor part = new_tensor(4, (int64_t[]){1, rows->count, heads, D});
     float *out = part.data;
 
-    for (int64_t row = 0; row < rows; row++)
+    for (int64_t row = 0; row < rows->count; row++)
         for (int head = 0; head < heads; head++)
-            for (int e = 0; e < D; e++)
-                *out++ = element(tensor, ls_layout_position(layout, rank, row), head, e);
+            for (int e = 0; e < D; e++) *out++ = element(tensor, position_of(rows, row), head, e);
     return part;
 }
 
@@ -83,32 +104,38 @@ int main(int argc, char **argv)
 
     MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
     must(ls_comm_create_mpi(&comm, MPI_COMM_WORLD));
-    options.causal = true;
-    must(ls_attention_plan_create(&plan, comm, &shape, &options));
+    const int rank = ls_comm_rank(comm), ranks = ls_comm_size(comm);
+    struct rows rows = {.own = argc > 1 && strcmp(argv[1], "own-rows") == 0, .rank = rank};
 
-    const int rank = ls_comm_rank(comm);
-    const struct ls_layout q_layout = ls_attention_plan_query_layout(plan);
-    const struct ls_layout k_layout = ls_attention_plan_key_layout(plan);
-    const int64_t rows = ls_layout_part_rows(&q_layout, rank);
-    struct ls_tensor q = new_part(Q, &q_layout, rank, H);
-    struct ls_tensor k = new_part(K, &k_layout, rank, H_KV);
-    struct ls_tensor v = new_part(V, &k_layout, rank, H_KV);
-    struct ls_tensor o = new_tensor(4, (int64_t[]){1, rows, H, D});
-    struct ls_tensor lse = new_tensor(3, (int64_t[]){1, H, rows});
+    rows.own_first = own_begin(rank, ranks);
+    rows.count = own_begin(rank + 1, ranks) - rows.own_first;
+    options.causal = true;
+    options.has_rows = rows.own;
+    options.q_rows = options.k_rows = rows.count;
+    must(ls_attention_plan_create(&plan, comm, &shape, &options));
+    rows.layout = ls_attention_plan_query_layout(plan);
+    if (!rows.own) rows.count = ls_layout_part_rows(&rows.layout, rank);
+
+    struct ls_tensor q = new_part(Q, &rows, H);
+    struct ls_tensor k = new_part(K, &rows, H_KV);
+    struct ls_tensor v = new_part(V, &rows, H_KV);
+    struct ls_tensor o = new_tensor(4, (int64_t[]){1, rows.count, H, D});
+    struct ls_tensor lse = new_tensor(3, (int64_t[]){1, H, rows.count});
     must(ls_attention_forward(&o, &lse, plan, &q, &k, &v));
 
-    if (rows > 0) { /* one row: the last one of the last head ends both o and lse */
-        const float *const last_o = (float *)o.data + (rows * H - 1) * D;
-        const float *const last_lse = (float *)lse.data + (rows * H - 1);
+    if (rows.count > 0) { /* one row: the last one of the last head ends both o and lse */
+        const float *const last_o = (float *)o.data + (rows.count * H - 1) * D;
+        const float *const last_lse = (float *)lse.data + (rows.count * H - 1);
 
-        error = row_error(last_o, *last_lse, ls_layout_position(&q_layout, rank, rows - 1), H - 1);
+        error = row_error(last_o, *last_lse, position_of(&rows, rows.count - 1), H - 1);
     }
     int ok = error < 1e-5; /* false for a NaN as well */
     MPI_Allreduce(MPI_IN_PLACE, &ok, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
     ls_attention_plan_describe(&report, plan);
     if (rank == 0)
-        printf("attend_mpi: %d positions, %d ranks, %s, layout %s: %s\n", S, ls_comm_size(comm),
-               report.method, ls_layout_name(report.layout), ok ? "ok" : "WRONG");
+        printf("attend_mpi: %d positions, %d ranks, %s, layout %s%s: %s\n", S, ranks, report.method,
+               ls_layout_name(report.layout), rows.own ? " from own rows" : "",
+               ok ? "ok" : "WRONG");
 
     void *const memory[] = {q.data, k.data, v.data, o.data, lse.data};
     for (int i = 0; i < 5; i++) free(memory[i]);

@@ -55,6 +55,12 @@ struct ls_attention_options {
     uint64_t dropout_seed;
 
     bool backward; /* the plan can do ls_attention_backward */
+
+    /* Whether this rank has rows of its own rather than the layouts' parts: so many queries and so
+     * many keys, any number, that follow those of the ranks before it; on all ranks or on none; not
+     * with backward. */
+    bool has_rows;
+    int64_t q_rows, k_rows;
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \
@@ -94,13 +100,17 @@ LS_API ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct
 /* Collective. Accepts NULL. */
 LS_API void ls_attention_plan_destroy(struct ls_attention_plan *plan);
 
-/* How the plan cuts queries and keys: rank's part is the rows a call of forward expects. */
+/* How the plan cuts queries and keys: rank's part is the rows a call of forward expects, but with
+ * options.has_rows, which leaves the layouts to the plan. */
 LS_API struct ls_layout ls_attention_plan_query_layout(const struct ls_attention_plan *plan);
 LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *plan);
 
 /* Attention of this rank's queries over the whole sequence.
  *   o    [b, s_q_loc, h, d]     storage type     lse [b, h, s_q_loc] f32, natural logarithm
- *   q    [b, s_q_loc, h, d]     k, v [b, s_k_loc, h_kv, d], this rank's parts of the layouts
+ *   q    [b, s_q_loc, h, d]     k, v [b, s_k_loc, h_kv, d], this rank's parts of the layouts, or
+ *                               its own options.q_rows and options.k_rows
+ * Own rows are brought to the layouts' parts first, and o and lse back in the end, each by one
+ * all-to-all; a rank whose own rows are its parts exchanges nothing for that and copies nothing.
  * A row that sees no key gives o = 0, lse = -inf. o and lse may not overlap q, k or v.
  * Collective over the plan's ranks. The hot path allocates nothing.
  * Errors: LS_ESHAPE, LS_ETYPE (before anything is written, on every rank); LS_ECOMM, after which

@@ -114,6 +114,13 @@ static ls_status check_options(const struct ls_attention_shape *s,
         return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
     if (o->threads < 0)
         return ls_fail(LS_EVALUE, "threads is %d, must not be negative", o->threads);
+    if (o->has_rows && (o->q_rows < 0 || o->q_rows > s->s_q || o->k_rows < 0 || o->k_rows > s->s_k))
+        return ls_fail(LS_ESHAPE,
+                       "this rank's own rows are %ld queries and %ld keys, the sequences have %ld "
+                       "and %ld",
+                       (long)o->q_rows, (long)o->k_rows, (long)s->s_q, (long)s->s_k);
+    if (o->has_rows && o->backward)
+        return ls_fail(LS_EFIT, "backward takes the parts of the plan's layouts, no own rows");
     return LS_OK;
 }
 
@@ -129,6 +136,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .shape = *shape,
         .p = p,
         .strict = options->strict,
+        .own_rows = options->has_rows,
     };
     LS_TRY(ls_options_mask(&problem.mask, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));

@@ -13,6 +13,7 @@ struct ls_problem {
     int p;
     int threads;
     bool strict;
+    bool own_rows; /* callers hold pieces of their own, not the layouts' parts */
     struct ls_layout q_layout, k_layout; /* of the same kind */
     struct ls_device device;
 };
@@ -27,7 +28,9 @@ struct ls_cost {
     int64_t messages;       /* all ranks */
     size_t workspace_bytes; /* largest of the ranks */
     size_t comm_bytes;      /* largest of the ranks */
-    int64_t tiles;          /* all ranks; more if a strict kernel keeps rows in place */
+    /* largest of the ranks: callers' own rows in the layouts' parts, and on their way */
+    size_t activation_bytes;
+    int64_t tiles; /* all ranks; more if a strict kernel keeps rows in place */
 };
 
 struct ls_attention_plan;

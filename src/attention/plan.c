@@ -127,6 +127,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"mode (strict or fast)", p->strict, false},
         {"layout", (double)p->q_layout.kind, false},
         {"method", method_number(method), false},
+        {"rows (own ones or the layout's)", p->own_rows, false},
     };
     enum { FIELDS = sizeof fields / sizeof *fields };
     double least[FIELDS], most[FIELDS];
@@ -142,6 +143,15 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
                        least[i], most[i]);
     }
     return LS_OK;
+}
+
+void ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan)
+{
+    plan->method->cost(out, &plan->problem);
+    if (!plan->redistribution) return;
+    const struct ls_pieces pieces = ls_redistribution_pieces(plan->redistribution);
+
+    ls_redistribution_cost(out, &plan->problem, &pieces);
 }
 
 /* A caller built against an older header has a shorter struct; what it lacks is zero. */
@@ -187,6 +197,8 @@ static ls_status choose_method(struct ls_attention_plan *plan,
     }
     LS_TRY(ls_problem_init(&plan->problem, shape, &options, p, plan->method));
     LS_TRY(keep_documents(plan));
+    plan->q_rows = options.q_rows;
+    plan->k_rows = options.k_rows;
 
     const char *reason = plan->method->fits(&plan->problem);
     if (reason) return ls_fail(LS_EFIT, "method %s cannot do this: %s", plan->method->name, reason);
@@ -202,6 +214,19 @@ static ls_status list_queries(struct ls_attention_plan *plan)
     if (!plan->q_leaf) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
     ls_leaves_append(plan->q_leaf, &plan->q_leaves.count, layout, plan->rank, 0);
     plan->q_leaves.leaf = plan->q_leaf;
+    return LS_OK;
+}
+
+/* Collective. Which rows callers have. */
+static ls_status take_rows(struct ls_attention_plan *plan)
+{
+    const struct ls_problem *problem = &plan->problem;
+
+    if (problem->own_rows)
+        return ls_redistribution_create(&plan->redistribution, plan->comm, problem, plan->q_rows,
+                                        plan->k_rows);
+    plan->q_rows = ls_layout_part_rows(&problem->q_layout, plan->rank);
+    plan->k_rows = ls_layout_part_rows(&problem->k_layout, plan->rank);
     return LS_OK;
 }
 
@@ -235,6 +260,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
         LS_TRY_GOTO(status, ls_fingerprint_agree(comm, plan->fingerprint), destroy);
     LS_TRY_GOTO(status, ls_comm_duplicate(&plan->comm, comm), destroy);
     plan->rank = ls_comm_rank(comm);
+    LS_TRY_GOTO(status, take_rows(plan), destroy);
     status = list_queries(plan);
     if (status == LS_OK) status = plan->method->create(plan);
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
@@ -251,6 +277,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     if (!plan) return;
     if (plan->own) plan->method->destroy(plan);
     ls_attention_kernel_destroy(&plan->problem.device, plan->kernel);
+    ls_redistribution_destroy(plan->redistribution);
     free(plan->q_leaf);
     free(plan->documents);
     ls_comm_destroy(plan->comm);
@@ -277,7 +304,7 @@ static ls_status check_tensor(const struct ls_tensor *t, const char *name, ls_dt
         return ls_fail(LS_ESHAPE, "%s has %d dimensions, must have %d", name, t->ndim, ndim);
     for (int i = 0; i < ndim; i++)
         if (t->dim[i] != dim[i])
-            return ls_fail(LS_ESHAPE, "%s: dimension %d is %ld, this rank's part has %ld", name, i,
+            return ls_fail(LS_ESHAPE, "%s: dimension %d is %ld, must be %ld on this rank", name, i,
                            (long)t->dim[i], (long)dim[i]);
     if (t->dim[ndim - 1] > 1 && t->stride[ndim - 1] != 1)
         return ls_fail(LS_ESHAPE, "%s: the last dimension has stride %ld, must be contiguous", name,
@@ -289,16 +316,39 @@ static ls_status check_call(const struct ls_attention_plan *plan,
                             const struct ls_attention_call *call)
 {
     const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t q_rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
-    const int64_t k_rows = ls_layout_part_rows(&plan->problem.k_layout, plan->rank);
-    const int64_t q_dim[] = {s->b, q_rows, s->h, s->d}, k_dim[] = {s->b, k_rows, s->h_kv, s->d};
-    const int64_t lse_dim[] = {s->b, s->h, q_rows};
+    const int64_t q_dim[] = {s->b, plan->q_rows, s->h, s->d};
+    const int64_t k_dim[] = {s->b, plan->k_rows, s->h_kv, s->d};
+    const int64_t lse_dim[] = {s->b, s->h, plan->q_rows};
 
     LS_TRY(check_tensor(call->q, "q", s->type, 4, q_dim));
     LS_TRY(check_tensor(call->k, "k", s->type, 4, k_dim));
     LS_TRY(check_tensor(call->v, "v", s->type, 4, k_dim));
     LS_TRY(check_tensor(call->o, "o", s->type, 4, q_dim));
     return check_tensor(call->lse, "lse", LS_F32, 3, lse_dim);
+}
+
+/* A rank whose method fails still sends what the others wait for. */
+static ls_status forward_own_rows(struct ls_attention_plan *plan,
+                                  const struct ls_attention_call *call)
+{
+    struct ls_redistribution *r = plan->redistribution;
+    const struct ls_tensor *const in[LS_TRAVELLERS] = {
+        [LS_Q] = call->q, [LS_K] = call->k, [LS_V] = call->v};
+    const struct ls_tensor *const out[LS_TRAVELLERS] = {[LS_LSE] = call->lse, [LS_O] = call->o};
+    struct ls_tensor part[LS_TRAVELLERS];
+
+    for (int which = 0; which < LS_TRAVELLERS; which++)
+        ls_redistribution_part(&part[which], r, which, in[which] ? in[which] : out[which]);
+    LS_TRY(ls_redistribute_to_parts(r, in));
+    const ls_status status =
+        plan->method->forward(plan, &(struct ls_attention_call){.o = &part[LS_O],
+                                                                .lse = &part[LS_LSE],
+                                                                .q = &part[LS_Q],
+                                                                .k = &part[LS_K],
+                                                                .v = &part[LS_V]});
+    if (status == LS_ECOMM) return status;
+    LS_TRY(ls_redistribute_to_pieces(out, r));
+    return status;
 }
 
 ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
@@ -310,7 +360,8 @@ ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
     LS_TRY(ls_comm_agree(plan->comm, check_call(plan, &call)));
     memset(&plan->result, 0, sizeof plan->result);
     ls_comm_reset_counters(plan->comm);
-    const ls_status status = plan->method->forward(plan, &call);
+    const ls_status status =
+        plan->redistribution ? forward_own_rows(plan, &call) : plan->method->forward(plan, &call);
     if (status == LS_ECOMM) return status; /* nobody can be asked any more */
     return ls_comm_agree(plan->comm, status);
 }

@@ -4,6 +4,7 @@
 
 #include "attention/fingerprint.h"
 #include "attention/method.h"
+#include "attention/redistribute.h"
 #include "comm/comm.h"
 
 struct ls_attention_plan {
@@ -14,8 +15,10 @@ struct ls_attention_plan {
     char fingerprint[LS_FINGERPRINT_LENGTH];
     struct ls_comm *comm; /* the plan's own duplicate */
     int rank;
-    struct ls_leaf *q_leaf;       /* storage of q_leaves */
-    struct ls_leaf_list q_leaves; /* of this rank's part */
+    struct ls_leaf *q_leaf;                   /* storage of q_leaves */
+    struct ls_leaf_list q_leaves;             /* of this rank's part */
+    int64_t q_rows, k_rows;                   /* of the tensors that this rank's caller has */
+    struct ls_redistribution *redistribution; /* NULL: these are the parts */
     struct ls_attention_kernel *kernel;
     struct ls_kernel_result result; /* of the last execution */
     void *own;                      /* the method's */
@@ -47,6 +50,9 @@ const char *ls_method_fits_all(const struct ls_problem *problem);
 ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem);
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem);
 struct ls_cost ls_method_work(const struct ls_problem *problem);
+
+/* The method's cost and that of bringing callers' rows to it and back. */
+void ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan);
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);

@@ -1,6 +1,7 @@
 #include "tensor/layout.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/nearest.h"
@@ -98,6 +99,24 @@ int64_t ls_layout_part_rows(const struct ls_layout *layout, int rank)
 int64_t ls_layout_position(const struct ls_layout *layout, int rank, int64_t row)
 {
     return ls_layout_part_leaf(layout, rank, row / LS_LEAF) * LS_LEAF + row % LS_LEAF;
+}
+
+int64_t ls_layout_rows_before(const struct ls_layout *layout, int rank, int64_t position)
+{
+    const int64_t leaves = ls_layout_part_leaves(layout, rank), leaf = position / LS_LEAF;
+    int64_t before = 0, end = leaves; /* the first leaf from `leaf` on is among these */
+
+    while (before < end) {
+        const int64_t middle = before + (end - before) / 2;
+
+        if (ls_layout_part_leaf(layout, rank, middle) < leaf)
+            before = middle + 1;
+        else
+            end = middle;
+    }
+    const bool within = before < leaves && ls_layout_part_leaf(layout, rank, before) == leaf;
+
+    return before * LS_LEAF + (within ? position % LS_LEAF : 0);
 }
 
 const char *ls_layout_name(ls_layout_kind kind)

@@ -22,6 +22,7 @@ struct job {
     struct ls_tensor whole[3]; /* q, k, v: [b, s, h, d] of all ranks, contiguous */
     struct ls_comm *comm;
     struct ls_attention_plan *plan;
+    int64_t own_first[3];             /* where this rank's own rows begin, if options.has_rows */
     struct ls_tensor part[3], o, lse; /* of this rank */
 };
 
@@ -138,6 +139,23 @@ static inline int job_rank(const struct job *job)
     return ls_comm_rank(job->comm);
 }
 
+/* Rows of q, k or v that this rank has, and where in the sequence they stand. */
+static inline int64_t job_rows(const struct job *job, int which)
+{
+    const struct ls_layout layout = job_layout(job, which);
+
+    if (job->options.has_rows) return which == 0 ? job->options.q_rows : job->options.k_rows;
+    return ls_layout_part_rows(&layout, job_rank(job));
+}
+
+static inline int64_t job_position(const struct job *job, int which, int64_t row)
+{
+    const struct ls_layout layout = job_layout(job, which);
+
+    if (job->options.has_rows) return job->own_first[which] + row;
+    return ls_layout_position(&layout, job_rank(job), row);
+}
+
 /* Collective. A plan and room for this rank's parts; job->whole must stand. */
 static inline void job_create_plan(struct job *job, struct ls_comm *comm)
 {
@@ -146,8 +164,7 @@ static inline void job_create_plan(struct job *job, struct ls_comm *comm)
     job->comm = comm;
     MPI_CHECK_OK(ls_attention_plan_create(&job->plan, comm, s, &job->options));
     for (int i = 0; i < 3; i++) {
-        const struct ls_layout layout = job_layout(job, i);
-        const int64_t rows = ls_layout_part_rows(&layout, job_rank(job));
+        const int64_t rows = job_rows(job, i);
         const int64_t dim[] = {s->b, rows, i == 0 ? s->h : s->h_kv, s->d};
 
         tensor_create(&job->part[i], s->type, dim, job->strided);
@@ -179,25 +196,21 @@ static inline void job_destroy(struct job *job)
 
 /* ---- execution */
 
-static inline void take_part(struct ls_tensor *part, const struct ls_tensor *whole,
-                             const struct ls_layout *layout, int of_rank)
+static inline void take_part(struct job *job, int which)
 {
+    const struct ls_tensor *part = &job->part[which], *whole = &job->whole[which];
+
     for (int64_t b = 0; b < part->dim[0]; b++)
         for (int64_t row = 0; row < part->dim[1]; row++)
             for (int64_t head = 0; head < part->dim[2]; head++)
                 memcpy(row_of(part, b, row, head),
-                       row_of(whole, b, ls_layout_position(layout, of_rank, row), head),
-                       row_bytes(whole));
+                       row_of(whole, b, job_position(job, which, row), head), row_bytes(whole));
 }
 
 /* This rank's rows of the whole input, and results that are no results yet: all bits set. */
 static inline void job_load(struct job *job)
 {
-    for (int i = 0; i < 3; i++) {
-        const struct ls_layout layout = job_layout(job, i);
-
-        take_part(&job->part[i], &job->whole[i], &layout, job_rank(job));
-    }
+    for (int i = 0; i < 3; i++) take_part(job, i);
     if (job->o.dim[1] == 0) return;
     memset(job->o.data, 0xff,
            (size_t)(job->o.dim[0] * job->o.stride[0]) * (size_t)ls_dtype_size(job->o.type));
@@ -223,10 +236,10 @@ static inline const char *job_text(const struct job *job)
     static char text[200];
     const struct ls_attention_shape *s = &job->shape;
 
-    snprintf(text, sizeof(text), "b %ld h %ld/%ld s %ld/%ld d %ld %s%s%s, %s, %s, %d threads",
+    snprintf(text, sizeof(text), "b %ld h %ld/%ld s %ld/%ld d %ld %s%s%s%s, %s, %s, %d threads",
              (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
              ls_dtype_name(s->type), job->options.causal ? " causal" : "",
-             job->options.strict ? " strict" : "",
+             job->options.strict ? " strict" : "", job->options.has_rows ? " own rows" : "",
              job->options.method ? job->options.method : "auto",
              ls_layout_name(job->options.layout), job->options.threads);
     return text;
@@ -255,13 +268,12 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
                               int64_t head, const double *k, const double *v)
 {
     const struct ls_attention_shape *s = &job->shape;
-    const struct ls_layout layout = job_layout(job, 0);
     const double scale = job->plan->problem.scores.scale;
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
     struct ls_reference_row exact;
 
     for (int64_t row = 0; row < job->o.dim[1]; row++) {
-        const int64_t position = ls_layout_position(&layout, job_rank(job), row);
+        const int64_t position = job_position(job, 0, row);
 
         if (!is_judged(job, position)) continue;
         ls_dtype_convert(q, LS_F64, row_of(&job->whole[0], b, position, head), s->type, s->d);
@@ -327,6 +339,24 @@ static inline bool rows_equal(const struct job *a, int64_t row_a, const struct j
                 return false;
         }
     }
+    return true;
+}
+
+/* Creates and runs the job on this rank alone, with two threads; its input stays. */
+static inline void job_run_alone(struct job *job, struct ls_comm *self, uint64_t seed)
+{
+    job->options.method = "local";
+    job->options.layout = LS_LAYOUT_CONTIGUOUS;
+    job->options.threads = 2;
+    job_create(job, self, seed);
+    job_run(job);
+}
+
+/* Whether this rank's rows have the bits of one rank's. */
+static inline bool same_bits(const struct job *job, const struct job *alone)
+{
+    for (int64_t row = 0; row < job->o.dim[1]; row++)
+        if (!rows_equal(job, row, alone, job_position(job, 0, row))) return false;
     return true;
 }
 

@@ -8,6 +8,8 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "comm/comm.h"
 #include "longspan/mpi.h"
@@ -45,6 +47,23 @@ mpi_check(bool holds, const char *what, const char *file, int line, const char *
         if (rank == 0) fprintf(stderr, "SKIP " __VA_ARGS__), fputc('\n', stderr);                  \
         return;                                                                                    \
     } while (0)
+
+/* Collective: every rank has this status, and the same message that tells of `what`. */
+static inline void check_failure(ls_status status, ls_status expected, const char *what,
+                                 const char *name)
+{
+    enum { LENGTH = 256 };
+    char mine[LENGTH] = "", *all = malloc((size_t)size * LENGTH);
+    bool same = true;
+
+    snprintf(mine, sizeof(mine), "%s", ls_message());
+    MPI_CHECK(status == expected, "%s: %s: %s", name, ls_status_name(status), mine);
+    MPI_CHECK_OK(ls_comm_gather(all, world, mine, sizeof(mine)));
+    for (int r = 0; r < size; r++) same &= strcmp(all + r * LENGTH, mine) == 0;
+    MPI_CHECK(same, "%s: this rank says: %s", name, mine);
+    MPI_CHECK(strstr(mine, what) != NULL, "%s: no word of \"%s\": %s", name, what, mine);
+    free(all);
+}
 
 static inline void mpi_up(void)
 {

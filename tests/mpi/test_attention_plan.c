@@ -170,22 +170,6 @@ Test(attention_plan, may_stand_beside_another_of_the_same_ranks)
 
 /* ---- failures */
 
-/* Collective: every rank has this status, and the same message that tells of `what`. */
-static void check_failure(ls_status status, ls_status expected, const char *what, const char *name)
-{
-    enum { LENGTH = 256 };
-    char mine[LENGTH] = "", *all = malloc((size_t)size * LENGTH);
-    bool same = true;
-
-    snprintf(mine, sizeof(mine), "%s", ls_message());
-    MPI_CHECK(status == expected, "%s: %s: %s", name, ls_status_name(status), mine);
-    MPI_CHECK_OK(ls_comm_gather(all, world, mine, sizeof(mine)));
-    for (int r = 0; r < size; r++) same &= strcmp(all + r * LENGTH, mine) == 0;
-    MPI_CHECK(same, "%s: this rank says: %s", name, mine);
-    MPI_CHECK(strstr(mine, what) != NULL, "%s: no word of \"%s\": %s", name, what, mine);
-    free(all);
-}
-
 /* One mistake in the tensors of a call; which: q 0, k 1, v 2, o 3, lse 4. */
 static const struct mistake {
     const char *name, *says;

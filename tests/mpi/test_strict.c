@@ -17,25 +17,6 @@ static const struct ls_attention_shape shapes[] = {
     {.b = 1, .h = 1, .h_kv = 1, .s_q = 5, .s_k = 0, .d = 16},
 };
 
-/* Creates and runs the job on this rank alone; its input stays. */
-static void run_alone(struct job *job, struct ls_comm *self)
-{
-    job->options.method = "local";
-    job->options.layout = LS_LAYOUT_CONTIGUOUS;
-    job->options.threads = 2;
-    job_create(job, self, 31);
-    job_run(job);
-}
-
-static bool same_bits(const struct job *job, const struct job *alone)
-{
-    const struct ls_layout layout = job_layout(job, 0);
-
-    for (int64_t i = 0; i < job->o.dim[1]; i++)
-        if (!rows_equal(job, i, alone, ls_layout_position(&layout, rank, i))) return false;
-    return true;
-}
-
 /* Every method and layout against one rank. */
 static void check_problem(const struct ls_attention_shape *shape, ls_dtype type, bool causal)
 {
@@ -46,7 +27,7 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
     alone.options.strict = true;
     alone.options.causal = causal;
     MPI_CHECK_OK(ls_comm_create_self(&self));
-    run_alone(&alone, self);
+    job_run_alone(&alone, self, 31);
     for (int i = 0; i < ls_method_count() * 3; i++) {
         struct job job = {.shape = alone.shape, .options = alone.options};
 
@@ -123,7 +104,7 @@ Test(strict, float_mode_of_the_caller)
     job.options.strict = true;
     other = job;
     MPI_CHECK_OK(ls_comm_create_self(&self));
-    run_alone(&job, self);
+    job_run_alone(&job, self, 31);
     other.options.method = "local";
     memcpy(other.whole, job.whole, sizeof other.whole);
     job_create_plan(&other, self);

@@ -84,6 +84,27 @@ Test(layout, every_position_is_held_once_in_increasing_order)
     for_all_small(check_positions);
 }
 
+static void check_rows_before(const struct ls_layout *layout)
+{
+    for (int rank = 0; rank < layout->p; rank++) {
+        const int64_t part = ls_layout_part_rows(layout, rank);
+        int64_t rows = 0;
+
+        for (int64_t position = 0; position <= layout->s; position++) {
+            while (rows < part && ls_layout_position(layout, rank, rows) < position) rows++;
+            cr_assert_eq(ls_layout_rows_before(layout, rank, position), rows,
+                         "%s rank %d: %ld rows before position %ld, counted %ld", describe(layout),
+                         rank, (long)ls_layout_rows_before(layout, rank, position), (long)position,
+                         (long)rows);
+        }
+    }
+}
+
+Test(layout, rows_before_a_position_are_counted)
+{
+    for_all_small(check_rows_before);
+}
+
 static void check_leaves(const struct ls_layout *layout)
 {
     const int64_t leaves = ls_layout_leaves(layout);
