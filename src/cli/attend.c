@@ -95,8 +95,8 @@ static ls_status choose_method(struct cli_attend_run *run)
 static ls_status check_tensors(const struct cli_attend_run *run)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
-    const struct ls_layout q = {LS_LAYOUT_CONTIGUOUS, n->s_q, run->world->size};
-    const struct ls_layout k = {LS_LAYOUT_CONTIGUOUS, n->s_k, run->world->size};
+    const struct ls_layout q = {.kind = LS_LAYOUT_CONTIGUOUS, .s = n->s_q, .p = run->world->size};
+    const struct ls_layout k = {.kind = LS_LAYOUT_CONTIGUOUS, .s = n->s_k, .p = run->world->size};
 
     return cli_memory_check(run->world, cli_tensor_bytes(n, &q, &k, run->world->rank));
 }
@@ -226,8 +226,8 @@ static ls_status verify(struct cli_attend_run *run)
     const struct cli_attend_options *o = &run->options;
     const struct cli_verify what = {
         .shape = run->problem.shape,
-        .causal = o->shared.attention.causal,
-        .scale = run->problem.scores.scale,
+        .mask = run->problem.mask,
+        .scores = run->problem.scores,
         .q_layout = run->problem.q_layout,
         .k_layout = run->problem.k_layout,
         .q = run->qkv[0],

@@ -1,6 +1,6 @@
-#include <math.h>
 #include <string.h>
 
+#include "attention/options.h"
 #include "base/ledger.h"
 #include "cli/command.h"
 #include "cli/compare.h"
@@ -140,12 +140,8 @@ static ls_dtype contract_type(const struct check_run *run)
 static ls_status judge(struct check_run *run)
 {
     const struct check_options *o = run->options;
-    const struct ls_attention_options *mask = &o->shared.attention;
-    const struct ls_attention_shape *n = &run->inputs.shape;
-    const struct cli_verify what = {
-        .shape = *n,
-        .causal = mask->causal,
-        .scale = mask->has_scale ? (double)mask->scale : 1 / sqrt((double)n->d),
+    struct cli_verify what = {
+        .shape = run->inputs.shape,
         .q_layout = run->q_layout,
         .k_layout = run->k_layout,
         .q = run->qkv[0],
@@ -158,6 +154,8 @@ static ls_status judge(struct check_run *run)
         .threads = o->shared.threads,
     };
 
+    LS_TRY(ls_options_mask(&what.mask, &what.shape, &o->shared.attention));
+    LS_TRY(ls_options_scores(&what.scores, &what.shape, &o->shared.attention));
     return cli_verify(&run->verdict, run->world, &what, run->progress);
 }
 

@@ -75,6 +75,17 @@ static void load_leaf(double *out, const struct ls_tensor *t, int64_t b, int64_t
         ls_dtype_convert(out + i * d, LS_F64, row_of(t, b, first + i, head), t->type, d);
 }
 
+static struct ls_reference_query query_at(const struct batch *batch, const struct cli_verify *w,
+                                          int i)
+{
+    return (struct ls_reference_query){.q = batch->rows + i * row_length(w),
+                                       .mask = &w->mask,
+                                       .scores = &w->scores,
+                                       .batch = batch->b,
+                                       .head = batch->head,
+                                       .position = batch->position[i]};
+}
+
 static void *add_keys(void *argument)
 {
     struct share *s = argument;
@@ -83,23 +94,21 @@ static void *add_keys(void *argument)
     struct batch *batch = s->batch;
     const int64_t kv_head = batch->head / (n->h / n->h_kv);
     const int64_t leaves = ls_layout_part_leaves(&w->k_layout, s->rank);
-    /* positions rise, so that no row of the batch sees more than its last one */
-    const int64_t most = ls_visible_keys(batch->position[batch->n - 1], n->s_q, n->s_k, w->causal);
+    const int64_t first = batch->position[0], last = batch->position[batch->n - 1];
+    const struct ls_visible seen = ls_mask_rows(&w->mask, first, last - first + 1);
 
     for (int64_t j = 0; j < leaves; j++) {
         const int64_t leaf = ls_layout_part_leaf(&w->k_layout, s->rank, j);
         const int64_t keys = ls_layout_leaf_rows(&w->k_layout, leaf);
 
-        if (leaf * LS_LEAF >= most) break;
+        if (ls_visible_count(seen, leaf * LS_LEAF, keys) == 0) continue;
         load_leaf(s->k, &w->k, batch->b, j * LS_LEAF, keys, kv_head);
         load_leaf(s->v, &w->v, batch->b, j * LS_LEAF, keys, kv_head);
         for (int i = s->first; i < batch->n; i += s->step) {
-            const int64_t visible =
-                ls_visible_keys(batch->position[i], n->s_q, n->s_k, w->causal) - leaf * LS_LEAF;
+            const struct ls_reference_query query = query_at(batch, w, i);
 
-            if (visible <= 0) continue;
-            ls_reference_row_add(&batch->partial[i], batch->rows + i * row_length(w), s->k, n->d,
-                                 s->v, n->d, visible < keys ? visible : keys, (int)n->d, w->scale);
+            ls_reference_row_add(&batch->partial[i], &query, s->k, s->v, leaf * LS_LEAF, keys,
+                                 (int)n->d);
         }
     }
     return NULL;
@@ -148,9 +157,11 @@ static void judge_rows(struct ls_errors *errors, struct batch *batch, const stru
     for (int i = 0; i < batch->n; i++) {
         const double *row = batch->rows + i * row_length(w);
         const int64_t where[3] = {batch->b, batch->position[i], batch->head};
+        const struct ls_reference_query query = query_at(batch, w, i);
         struct ls_reference_row *exact = &batch->all[i];
 
         for (int r = 1; r < p; r++) ls_reference_row_merge(exact, &batch->all[r * batch->n + i], d);
+        ls_reference_row_add_sink(exact, &query, d);
         ls_reference_row_finish(o, &exact_lse, exact, d);
         ls_errors_add_row(errors, w->contract, row + d, w->lse ? row[2 * d] : exact_lse, exact, d,
                           where);

@@ -9,8 +9,8 @@
 
 struct cli_verify {
     struct ls_attention_shape shape;
-    bool causal;
-    double scale;
+    struct ls_mask mask;
+    struct ls_scores scores;
     struct ls_layout q_layout, k_layout;
     struct ls_tensor q, k, v; /* this rank's parts of the inputs */
     struct ls_tensor o;       /* this rank's part of the result */

@@ -3,11 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/ledger.h"
-#include "base/status.h"
-#include "tensor/dtype.h"
-
-/* Keys whose scores are held at once, and interleaved sums of a dot product: a compiler may not
+/* Keys whose logits are held at once, and interleaved sums of a dot product: a compiler may not
  * reorder one sum, but it can keep these side by side in vector registers. */
 enum { BLOCK = 64, LANES = 8 };
 
@@ -47,47 +43,108 @@ static void rescale(struct ls_reference_row *row, double top, int d)
 
     row->m = top;
     row->l *= weight;
+    row->bias *= weight;
     for (int e = 0; e < d; e++) {
         row->acc[e] *= weight;
         row->majorant[e] *= weight;
+        row->biased[e] *= weight;
         row->spread[e] *= weight * weight;
     }
 }
 
+struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *query,
+                                             const double *k, int64_t j, int d)
+{
+    const struct ls_scores *scores = query->scores;
+    const double cap = scores->soft_cap;
+    struct ls_reference_logit logit = {.slope = 1};
+    double dot;
+
+    multiply(&dot, &logit.size, query->q, k, d);
+    logit.size *= fabs((double)scores->scale);
+    logit.value = scores->scale * dot;
+    if (cap > 0) {
+        const double part = tanh(logit.value / cap);
+
+        logit.value = cap * part;
+        logit.slope = 1 - part * part;
+    }
+    if (scores->alibi) {
+        const double distance = fabs((double)(query->position + query->mask->shift - j));
+
+        logit.value -= scores->alibi[query->head] * distance;
+        logit.bias = fabs(scores->alibi[query->head] * distance);
+    }
+    return logit;
+}
+
+/* A key of this weight, exp(logit - m), whose value is multiplied by factor. */
 static void add_value(struct ls_reference_row *restrict row, const double *restrict v,
-                      double weight, int d)
+                      double weight, double bias, double factor, int d)
 {
     row->l += weight;
+    row->bias += weight * bias;
+    if (factor == 0) return;
     for (int e = 0; e < d; e++) {
-        const double term = weight * v[e];
+        const double term = weight * factor * v[e];
 
         row->acc[e] += term;
         row->majorant[e] += fabs(term);
+        row->biased[e] += fabs(term) * bias;
         row->spread[e] += term * term;
-        row->v_abs[e] += fabs(v[e]);
+        row->v_abs[e] += fabs(factor * v[e]);
     }
 }
 
-/* ls_reference_row_add for at most BLOCK keys. */
-static void add_block(struct ls_reference_row *row, const double *q, const double *k,
-                      int64_t k_stride, const double *v, int64_t v_stride, int n, int d,
-                      double scale)
+/* factor[j] = what dropout makes of the probability of key first + j, by multiplication. */
+static void drop(double *factor, const struct ls_reference_query *query, int64_t first, int n)
 {
-    double score[BLOCK], top = row->m;
+    const struct ls_scores *scores = query->scores;
+    const int skipped = (int)(first % 4); /* dropout is asked for from a multiple of 4 on */
+    bool kept[BLOCK + 4];
 
+    if (scores->dropout > 0)
+        ls_dropout_kept(kept, scores, query->batch, query->head, query->position, first - skipped,
+                        skipped + n);
+    for (int j = 0; j < n; j++)
+        factor[j] = scores->dropout == 0 ? 1
+                    : kept[skipped + j]  ? 1 / (1 - (double)scores->dropout)
+                                         : 0;
+}
+
+/* Adds keys first to first + n - 1, at most BLOCK, all of them seen. */
+static void add_block(struct ls_reference_row *row, const struct ls_reference_query *query,
+                      const double *k, const double *v, int64_t first, int n, int d)
+{
+    struct ls_reference_logit logit[BLOCK];
+    double factor[BLOCK], top = row->m;
+
+    drop(factor, query, first, n);
     for (int j = 0; j < n; j++) {
-        double dot, size;
-
-        multiply(&dot, &size, q, k + j * k_stride, d);
-        score[j] = scale * dot;
-        if (score[j] == -INFINITY) continue;
-        top = larger(top, score[j]);
-        row->kappa = larger(row->kappa, fabs(scale) * size);
+        logit[j] = ls_reference_logit(query, k + (int64_t)j * d, first + j, d);
+        if (logit[j].value == -INFINITY) continue;
+        top = larger(top, logit[j].value);
+        row->kappa = larger(row->kappa, logit[j].size);
     }
     if (top == -INFINITY) return;
     rescale(row, top, d);
-    for (int j = 0; j < n; j++) {
-        if (score[j] != -INFINITY) add_value(row, v + j * v_stride, exp(score[j] - top), d);
+    for (int j = 0; j < n; j++)
+        if (logit[j].value != -INFINITY)
+            add_value(row, v + (int64_t)j * d, exp(logit[j].value - top), logit[j].bias, factor[j],
+                      d);
+}
+
+/* Adds those of keys [first, first + n) that are in [from, to). */
+static void add_run(struct ls_reference_row *row, const struct ls_reference_query *query,
+                    const double *k, const double *v, int64_t first, int64_t n, int64_t from,
+                    int64_t to, int d)
+{
+    const int64_t begin = from > first ? from : first, end = to < first + n ? to : first + n;
+
+    for (int64_t j = begin; j < end; j += BLOCK) {
+        const int count = end - j < BLOCK ? (int)(end - j) : BLOCK;
+
+        add_block(row, query, k + (j - first) * d, v + (j - first) * d, j, count, d);
     }
 }
 
@@ -97,15 +154,24 @@ void ls_reference_row_init(struct ls_reference_row *row)
     row->m = -INFINITY;
 }
 
-void ls_reference_row_add(struct ls_reference_row *row, const double *q, const double *k,
-                          int64_t k_stride, const double *v, int64_t v_stride, int64_t n, int d,
-                          double scale)
+void ls_reference_row_add(struct ls_reference_row *row, const struct ls_reference_query *query,
+                          const double *k, const double *v, int64_t first, int64_t n, int d)
 {
-    for (int64_t j = 0; j < n; j += BLOCK) {
-        const int count = n - j < BLOCK ? (int)(n - j) : BLOCK;
+    const struct ls_visible seen = ls_mask_row(query->mask, query->position);
 
-        add_block(row, q, k + j * k_stride, k_stride, v + j * v_stride, v_stride, count, d, scale);
-    }
+    add_run(row, query, k, v, first, n, 0, seen.prefix, d);
+    add_run(row, query, k, v, first, n, seen.from, seen.to, d);
+}
+
+void ls_reference_row_add_sink(struct ls_reference_row *row, const struct ls_reference_query *query,
+                               int d)
+{
+    if (!query->scores->sinks) return;
+    const double sink = query->scores->sinks[query->head];
+
+    if (sink == -INFINITY) return;
+    rescale(row, larger(row->m, sink), d);
+    add_value(row, NULL, exp(sink - row->m), fabs(sink), 0, d);
 }
 
 void ls_reference_row_merge(struct ls_reference_row *row, const struct ls_reference_row *other,
@@ -120,10 +186,12 @@ void ls_reference_row_merge(struct ls_reference_row *row, const struct ls_refere
 
     rescale(row, top, d);
     row->l += weight * other->l;
+    row->bias += weight * other->bias;
     row->kappa = larger(row->kappa, other->kappa);
     for (int e = 0; e < d; e++) {
         row->acc[e] += weight * other->acc[e];
         row->majorant[e] += weight * other->majorant[e];
+        row->biased[e] += weight * other->biased[e];
         row->spread[e] += weight * weight * other->spread[e];
         row->v_abs[e] += other->v_abs[e];
     }
@@ -135,95 +203,4 @@ void ls_reference_row_finish(double *o, double *lse, const struct ls_reference_r
 
     for (int e = 0; e < d; e++) o[e] = empty ? 0 : row->acc[e] / row->l;
     *lse = empty ? -INFINITY : row->m + log(row->l);
-}
-
-int64_t ls_visible_keys(int64_t i, int64_t s_q, int64_t s_k, bool causal)
-{
-    const int64_t n = causal ? i + s_k - s_q + 1 : s_k;
-
-    return n < 0 ? 0 : n > s_k ? s_k : n;
-}
-
-/* out [s, d] = the rows of one head of a [b, s, h, d] tensor. */
-static void load_head(double *out, const struct ls_tensor *in, int64_t b, int64_t head)
-{
-    const int64_t first = b * in->stride[0] + head * in->stride[2];
-    const int64_t s = in->dim[1], d = in->dim[3];
-
-    for (int64_t i = 0; i < s; i++) {
-        for (int64_t e = 0; e < d; e++) {
-            const int64_t at = first + i * in->stride[1] + e * in->stride[3];
-
-            out[i * d + e] =
-                ls_dtype_load(in->type, (const char *)in->data + at * ls_dtype_size(in->type));
-        }
-    }
-}
-
-static ls_status check_inputs(const struct ls_tensor *q, const struct ls_tensor *k,
-                              const struct ls_tensor *v)
-{
-    if (q->ndim != 4 || k->ndim != 4 || v->ndim != 4)
-        return ls_fail(LS_ESHAPE, "dimensions: q has %d, k %d, v %d; expected 4", q->ndim, k->ndim,
-                       v->ndim);
-    if (memcmp(k->dim, v->dim, sizeof k->dim) != 0)
-        return ls_fail(LS_ESHAPE, "k and v differ in shape");
-    if (q->dim[3] != k->dim[3] || q->dim[3] < 1 || q->dim[3] > LS_MAX_HEAD_DIM)
-        return ls_fail(LS_ESHAPE, "head dim: q has %lld, k has %lld; expected the same, 1 to %d",
-                       (long long)q->dim[3], (long long)k->dim[3], LS_MAX_HEAD_DIM);
-    if (q->dim[0] != k->dim[0])
-        return ls_fail(LS_ESHAPE, "batch: q has %lld, k has %lld", (long long)q->dim[0],
-                       (long long)k->dim[0]);
-    if (k->dim[2] < 1 || q->dim[2] % k->dim[2] != 0)
-        return ls_fail(LS_ESHAPE, "heads: q has %lld, no multiple of the %lld of k",
-                       (long long)q->dim[2], (long long)k->dim[2]);
-    return LS_OK;
-}
-
-/* Errors if t, named by name, is not an f64 tensor of the given dimensions. */
-static ls_status check_output(const struct ls_tensor *t, const char *name, int ndim,
-                              const int64_t *dim)
-{
-    if (t->type != LS_F64)
-        return ls_fail(LS_ETYPE, "%s of the reference is %s, expected f64", name,
-                       ls_dtype_name(t->type));
-    if (t->ndim != ndim || memcmp(t->dim, dim, (size_t)ndim * sizeof *dim) != 0)
-        return ls_fail(LS_ESHAPE, "%s of the reference does not have the shape q gives it", name);
-    return LS_OK;
-}
-
-ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
-                                 const struct ls_tensor *q, const struct ls_tensor *k,
-                                 const struct ls_tensor *v, bool causal, double scale)
-{
-    LS_TRY(check_inputs(q, k, v));
-    const int64_t b = q->dim[0], s_q = q->dim[1], h = q->dim[2], s_k = k->dim[1];
-    const int64_t group = h / k->dim[2];
-    const int d = (int)q->dim[3];
-
-    LS_TRY(check_output(o, "o", 4, q->dim));
-    LS_TRY(check_output(lse, "lse", 3, (const int64_t[]){b, h, s_q}));
-
-    void *memory;
-    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, (size_t)((s_q + 2 * s_k) * d) * sizeof(double)));
-    double *const q_rows = memory, *const k_rows = q_rows + s_q * d, *v_rows = k_rows + s_k * d;
-
-    for (int64_t bh = 0; bh < b * h; bh++) {
-        const int64_t bi = bh / h, head = bh % h;
-
-        load_head(q_rows, q, bi, head);
-        load_head(k_rows, k, bi, head / group);
-        load_head(v_rows, v, bi, head / group);
-        for (int64_t i = 0; i < s_q; i++) {
-            struct ls_reference_row row;
-
-            ls_reference_row_init(&row);
-            ls_reference_row_add(&row, q_rows + i * d, k_rows, d, v_rows, d,
-                                 ls_visible_keys(i, s_q, s_k, causal), d, scale);
-            ls_reference_row_finish((double *)o->data + ((bi * s_q + i) * h + head) * d,
-                                    (double *)lse->data + bh * s_q + i, &row, d);
-        }
-    }
-    ls_free(memory);
-    return LS_OK;
 }

@@ -52,13 +52,23 @@ static double rounding_error(ls_dtype storage, double exact)
     return ls_dtype_load(storage, &element) - exact;
 }
 
+/* What rounding logits of the size of ALiBi's share, or of a sink, does to the probabilities: keys
+ * count as much as they weigh, for a far key with a large bias has next to no weight. */
+static double mean_bias(const struct ls_reference_row *row)
+{
+    return row->bias > 0 ? row->bias / row->l : 0;
+}
+
 /* The element-wise bound on the error of o[e], whose exact value is given. */
 static double element_bound(ls_dtype storage, const struct ls_reference_row *row, int e,
                             double exact)
 {
     const double u = ls_dtype_unit(storage), u_p = table[storage].rounds_p ? u : 0;
 
-    return (2 * u_p + (4 + 8 * row->kappa) * 0x1p-24) * row->majorant[e] / row->l +
+    const double growth = 4 + 8 * (row->kappa + mean_bias(row));
+
+    return ((2 * u_p + growth * 0x1p-24) * row->majorant[e] + 8 * 0x1p-24 * row->biased[e]) /
+               row->l +
            table[storage].eta_p * row->v_abs[e] + u * fabs(exact) + ls_dtype_smallest(storage);
 }
 
@@ -111,7 +121,9 @@ void ls_errors_add_row(struct ls_errors *errors, ls_dtype storage, const double 
     }
     errors->row2 = fmax(errors->row2, row2);
     /* a row of infinite scores is NaN, which nothing but NaN matches; limits are for the others */
-    if (isfinite(exact->kappa)) errors->kappa = fmax(errors->kappa, exact->kappa);
+    const double kappa = exact->kappa + mean_bias(exact);
+
+    if (isfinite(kappa)) errors->kappa = fmax(errors->kappa, kappa);
     errors->rows++;
 }
 

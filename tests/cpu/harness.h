@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/options.h"
 #include "base/cpu.h"
 #include "base/random.h"
 #include "longspan/longspan.h"
@@ -219,12 +220,17 @@ static inline void judge_row(struct ls_errors *errors, const struct problem *p, 
     const struct ls_attention_shape *s = &p->shape;
     static struct ls_reference_row exact;
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
-    const int64_t keys = ls_visible_keys(i, s->s_q, s->s_k, p->options.causal);
+    struct ls_mask mask;
+    struct ls_scores scores;
+    const struct ls_reference_query query = {q, &mask, &scores, batch, head, i};
 
+    cr_assert_eq(ls_options_mask(&mask, s, &p->options), LS_OK, "%s", ls_message());
+    cr_assert_eq(ls_options_scores(&scores, s, &p->options), LS_OK, "%s", ls_message());
     ls_dtype_convert(q, LS_F64, element_at(&p->q, batch, i, head), s->type, s->d);
     ls_dtype_convert(o, LS_F64, element_at(&p->o, batch, i, head), s->type, s->d);
     ls_reference_row_init(&exact);
-    ls_reference_row_add(&exact, q, k, s->d, v, s->d, keys, (int)s->d, problem_scale(p));
+    ls_reference_row_add(&exact, &query, k, v, 0, s->s_k, (int)s->d);
+    ls_reference_row_add_sink(&exact, &query, (int)s->d);
     ls_errors_add_row(errors, s->type, o,
                       ((float *)p->lse.data)[(batch * s->h + head) * s->s_q + i], &exact, (int)s->d,
                       (const int64_t[]){batch, i, head});

@@ -268,20 +268,21 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
                               int64_t head, const double *k, const double *v)
 {
     const struct ls_attention_shape *s = &job->shape;
-    const double scale = job->plan->problem.scores.scale;
+    const struct ls_problem *problem = &job->plan->problem;
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
     struct ls_reference_row exact;
 
     for (int64_t row = 0; row < job->o.dim[1]; row++) {
         const int64_t position = job_position(job, 0, row);
+        const struct ls_reference_query query = {q, &problem->mask, &problem->scores,
+                                                 b, head,           position};
 
         if (!is_judged(job, position)) continue;
         ls_dtype_convert(q, LS_F64, row_of(&job->whole[0], b, position, head), s->type, s->d);
         ls_dtype_convert(o, LS_F64, row_of(&job->o, b, row, head), s->type, s->d);
         ls_reference_row_init(&exact);
-        ls_reference_row_add(&exact, q, k, s->d, v, s->d,
-                             ls_visible_keys(position, s->s_q, s->s_k, job->options.causal),
-                             (int)s->d, scale);
+        ls_reference_row_add(&exact, &query, k, v, 0, s->s_k, (int)s->d);
+        ls_reference_row_add_sink(&exact, &query, (int)s->d);
         ls_errors_add_row(errors, s->type, o, lse_of(&job->lse, b, head)[row], &exact, (int)s->d,
                           (const int64_t[]){b, position, head});
     }

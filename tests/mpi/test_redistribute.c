@@ -46,8 +46,8 @@ static int64_t begin_of(cut cut, const struct ls_layout *layout, int r)
 
 static void take_rows(struct job *job, cut queries, cut keys)
 {
-    const struct ls_layout q = {LS_LAYOUT_CONTIGUOUS, job->shape.s_q, size};
-    const struct ls_layout k = {LS_LAYOUT_CONTIGUOUS, job->shape.s_k, size};
+    const struct ls_layout q = {.kind = LS_LAYOUT_CONTIGUOUS, .s = job->shape.s_q, .p = size};
+    const struct ls_layout k = {.kind = LS_LAYOUT_CONTIGUOUS, .s = job->shape.s_k, .p = size};
 
     job->options.has_rows = true;
     job->own_first[0] = begin_of(queries, &q, rank);

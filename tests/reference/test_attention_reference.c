@@ -1,10 +1,9 @@
 #include <criterion/criterion.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/random.h"
-#include "reference/attention.h"
+#include "plain.h"
 
 #define CLOSE 1e-13 /* what a few hundred double roundings may amount to, of numbers near 1 */
 
@@ -32,7 +31,7 @@ static void draw(double *out, int64_t n, uint32_t stream)
 
 static struct problem random_problem(void)
 {
-    struct problem p = {.scale = 1 / sqrt(D)};
+    struct problem p = {.scale = 0.25};
 
     draw(p.q, D, 0);
     draw(p.k, KEYS * D, 1);
@@ -46,8 +45,7 @@ static struct ls_reference_row see(const struct problem *p, int begin, int end)
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
-    ls_reference_row_add(&row, p->q, p->k + begin * D, D, p->v + begin * D, D, end - begin, D,
-                         p->scale);
+    add_plain(&row, p->q, p->k + begin * D, p->v + begin * D, end - begin, D, p->scale);
     return row;
 }
 
@@ -83,7 +81,7 @@ Test(attention_reference, two_keys_by_hand)
     double o[2], lse;
 
     ls_reference_row_init(&row);
-    ls_reference_row_add(&row, q, k, 2, v, 2, 2, 2, -0.5 * -1);
+    add_plain(&row, q, k, v, 2, 2, -0.5 * -1);
     ls_reference_row_finish(o, &lse, &row, 2);
     cr_expect_float_eq(o[0], 6, 1e-14);
     cr_expect_float_eq(o[1], 0, 1e-14);
@@ -172,10 +170,12 @@ static void expect_same_state(const struct ls_reference_row *a, const struct ls_
     cr_expect_float_eq(a->m, b->m, CLOSE, "%s", what);
     cr_expect_float_eq(a->l, b->l, CLOSE * b->l, "%s", what);
     cr_expect_float_eq(a->kappa, b->kappa, CLOSE, "%s", what);
+    cr_expect_float_eq(a->bias, b->bias, CLOSE * b->bias, "%s", what);
     for (int e = 0; e < D; e++) {
         cr_expect_float_eq(a->acc[e], b->acc[e], CLOSE * b->majorant[e], "%s: acc", what);
         cr_expect_float_eq(a->majorant[e], b->majorant[e], CLOSE * b->majorant[e], "%s: majorant",
                            what);
+        cr_expect_float_eq(a->biased[e], b->biased[e], CLOSE * b->biased[e], "%s: biased", what);
         cr_expect_float_eq(a->spread[e], b->spread[e], CLOSE * b->spread[e], "%s: spread", what);
         cr_expect_float_eq(a->v_abs[e], b->v_abs[e], CLOSE * b->v_abs[e], "%s: v_abs", what);
     }
@@ -192,11 +192,49 @@ Test(attention_reference, any_cut_of_the_keys_gives_the_same_state)
 
         ls_reference_row_merge(&forwards, &tail, D);
         ls_reference_row_merge(&backwards, &head, D);
-        ls_reference_row_add(&added, p.q, p.k + cut * D, D, p.v + cut * D, D, KEYS - cut, D,
-                             p.scale);
+        add_plain(&added, p.q, p.k + cut * D, p.v + cut * D, KEYS - cut, D, p.scale);
         expect_same_state(&forwards, &whole, "merged");
         expect_same_state(&backwards, &whole, "merged the other way round");
         expect_same_state(&added, &whole, "added");
+    }
+}
+
+Test(attention_reference, any_cut_gives_the_same_state_under_any_mask_and_score)
+{
+    const struct problem p = random_problem();
+    const float slope = 0.01f, sink = 2;
+    const int64_t documents[] = {0, 40, KEYS};
+    const struct ls_mask mask = {.s_q = 1,
+                                 .s_k = KEYS,
+                                 .shift = 120,
+                                 .left = 60,
+                                 .right = 5,
+                                 .prefix = 7,
+                                 .documents = documents,
+                                 .document_count = 2};
+    const struct ls_scores scores = {.scale = 0.25f,
+                                     .soft_cap = 2,
+                                     .alibi = &slope,
+                                     .sinks = &sink,
+                                     .dropout = 0.3f,
+                                     .heads = 1};
+    const struct ls_reference_query query = {.q = p.q, .mask = &mask, .scores = &scores};
+    struct ls_reference_row whole;
+
+    ls_reference_row_init(&whole);
+    ls_reference_row_add(&whole, &query, p.k, p.v, 0, KEYS, D);
+    ls_reference_row_add_sink(&whole, &query, D);
+    cr_expect_gt(whole.bias, 0);
+    for (int cut = 0; cut <= KEYS; cut++) {
+        struct ls_reference_row head, tail;
+
+        ls_reference_row_init(&head);
+        ls_reference_row_init(&tail);
+        ls_reference_row_add(&head, &query, p.k, p.v, 0, cut, D);
+        ls_reference_row_add(&tail, &query, p.k + cut * D, p.v + cut * D, cut, KEYS - cut, D);
+        ls_reference_row_merge(&head, &tail, D);
+        ls_reference_row_add_sink(&head, &query, D);
+        expect_same_state(&head, &whole, "merged");
     }
 }
 
@@ -297,43 +335,4 @@ Test(attention_reference, huge_scores_select_one_key)
 
     cr_expect_arr_eq(a.o, p.v + 97 * D, sizeof a.o);
     cr_expect_eq(a.lse, 1e4);
-}
-
-Test(attention_reference, strides_skip_what_lies_between)
-{
-    const struct problem p = random_problem();
-    const struct answer expected = solve(&p);
-    double *const k = malloc(sizeof p.k * 2), *const v = malloc(sizeof p.v * 3);
-    struct ls_reference_row row;
-
-    for (int i = 0; i < 2 * KEYS * D; i++) k[i] = NAN;
-    for (int i = 0; i < 3 * KEYS * D; i++) v[i] = NAN;
-    for (int j = 0; j < KEYS; j++) {
-        memcpy(k + j * 2 * D, p.k + j * D, sizeof p.q);
-        memcpy(v + j * 3 * D, p.v + j * D, sizeof p.q);
-    }
-    ls_reference_row_init(&row);
-    ls_reference_row_add(&row, p.q, k, 2 * D, v, 3 * D, KEYS, D, p.scale);
-    const struct answer got = finish(&row);
-
-    expect_close(&got, &expected, "strided");
-    free(k);
-    free(v);
-}
-
-Test(attention_reference, causal_is_aligned_at_the_end)
-{
-    static const struct {
-        int64_t i, s_q, s_k, full, causal;
-    } cases[] = {
-        {0, 4, 4, 4, 1}, {3, 4, 4, 4, 4}, {0, 2, 5, 5, 4}, {1, 2, 5, 5, 5}, {0, 1, 9, 9, 9},
-        {0, 5, 2, 2, 0}, {2, 5, 2, 2, 0}, {3, 5, 2, 2, 1}, {4, 5, 2, 2, 2}, {1, 3, 0, 0, 0},
-    };
-
-    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        const int64_t i = cases[c].i, s_q = cases[c].s_q, s_k = cases[c].s_k;
-
-        cr_expect_eq(ls_visible_keys(i, s_q, s_k, false), cases[c].full, "case %zu", c);
-        cr_expect_eq(ls_visible_keys(i, s_q, s_k, true), cases[c].causal, "case %zu", c);
-    }
 }

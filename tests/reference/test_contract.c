@@ -2,6 +2,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "plain.h"
 #include "reference/contract.h"
 #include "tensor/dtype.h"
 
@@ -66,7 +67,7 @@ Test(contract, a_single_small_row_is_not_judged_by_the_mean)
         struct ls_errors errors;
 
         ls_reference_row_init(&row);
-        ls_reference_row_add(&row, &q, k, 1, v, 1, 3, 1, 1);
+        add_plain(&row, &q, k, v, 3, 1, 1);
         ls_errors_init(&errors);
         ls_errors_add_row(&errors, LS_BF16, &result, log(3), &row, 1, (const int64_t[]){0, 0, 0});
         ls_errors_judge(&verdict, &errors, LS_BF16, 1);
@@ -108,6 +109,20 @@ Test(contract, the_element_wise_bound_is_the_formula)
     }
 }
 
+/* A bias counts as much as its key weighs: by the mean over keys, and with each key's value. */
+Test(contract, the_bound_grows_with_the_bias)
+{
+    const struct ls_reference_row row = {
+        .l = 2, .kappa = 1, .bias = 2 * 50, .majorant = {2 * 3}, .biased = {2 * 70}};
+    const double bound = ((4 + 8 * (1 + 50)) * 3 + 8 * 70) * 0x1p-24, result = 0.5 * bound;
+    struct ls_errors errors;
+
+    ls_errors_init(&errors);
+    ls_errors_add_row(&errors, LS_F32, &result, log(2), &row, 1, (const int64_t[]){0, 0, 0});
+    cr_expect_float_eq(errors.max_units, 0.5, 1e-4, "%g", errors.max_units);
+    cr_expect_eq(errors.kappa, 51);
+}
+
 /* One key, o = v = 1: a place is 2 u, the bound 3 u and a little. */
 Test(contract, two_units_in_the_last_place_fail)
 {
@@ -119,7 +134,7 @@ Test(contract, two_units_in_the_last_place_fail)
         struct ls_errors errors;
 
         ls_reference_row_init(&row);
-        ls_reference_row_add(&row, &one, &one, 1, &one, 1, 1, 1, 1);
+        add_plain(&row, &one, &one, &one, 1, 1, 1);
         ls_errors_init(&errors);
         ls_errors_add_row(&errors, storages[c], &up, 1, &row, 1, (const int64_t[]){0, 0, 0});
         cr_expect_gt(errors.max_units, 1, "%s", ls_dtype_name(storages[c]));
@@ -160,7 +175,7 @@ Test(contract, zero_values_ask_for_zero)
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
-    ls_reference_row_add(&row, q, k, 2, v, 2, 1, 2, 1);
+    add_plain(&row, q, k, v, 1, 2, 1);
     cr_expect(judge_row(&row, 0, 0, 2).ok);
     cr_expect_not(judge_row(&row, 0, 1e-30, 2).ok);
 }
@@ -171,7 +186,7 @@ Test(contract, what_is_no_number_must_be_the_same_in_both)
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
-    ls_reference_row_add(&row, q, k, 2, v, 2, 1, 2, 1);
+    add_plain(&row, q, k, v, 1, 2, 1);
     cr_expect(judge_row(&row, INFINITY, NAN, 2).ok);
     cr_expect_not(judge_row(&row, -INFINITY, NAN, 2).ok);
     cr_expect_not(judge_row(&row, 3, NAN, 2).ok);
@@ -204,7 +219,7 @@ Test(contract, an_infinite_input_does_not_lift_the_limits)
             struct ls_reference_row row;
 
             ls_reference_row_init(&row);
-            ls_reference_row_add(&row, &q, &k[i], 1, &v, 1, 1, 1, 1);
+            add_plain(&row, &q, &k[i], &v, 1, 1, 1);
             ls_errors_add_row(&errors, LS_F32, &o[i], lse[i], &row, 1, (const int64_t[]){0, i, 0});
         }
         ls_errors_judge(&verdict, &errors, LS_F32, 1);

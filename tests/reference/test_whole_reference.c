@@ -5,7 +5,7 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "reference/attention.h"
+#include "reference/whole.h"
 #include "tensor/dtype.h"
 
 /* A whole small problem: 2 batches, 4 heads over 2 key/value heads, in the given type and order. */
@@ -54,58 +54,145 @@ static double element(const struct ls_tensor *t, int b, int s, int h, int e)
     return ls_dtype_load(t->type, (const char *)t->data + at * ls_dtype_size(t->type));
 }
 
-static void expect_plain_formula(const struct whole *w, bool causal, double scale, const char *what)
+/* Whether query i sees key j, by the words of the definition. */
+static bool sees(const struct ls_mask *mask, int64_t i, int64_t j)
+{
+    const int64_t at = i + mask->shift;
+    int64_t of_query = -1, of_key = -1;
+
+    if (j < mask->prefix) return true;
+    for (int64_t n = 0; n < mask->document_count; n++) {
+        if (at >= mask->documents[n] && at < mask->documents[n + 1]) of_query = n;
+        if (j >= mask->documents[n] && j < mask->documents[n + 1]) of_key = n;
+    }
+    return (mask->left == INT64_MAX || at - mask->left <= j) &&
+           (mask->right == INT64_MAX || j <= at + mask->right) &&
+           (!mask->documents || (of_query >= 0 && of_query == of_key));
+}
+
+static double logit(const struct whole *w, const struct ls_mask *mask,
+                    const struct ls_scores *scores, int b, int h, int i, int j)
+{
+    double dot = 0;
+
+    for (int e = 0; e < HEAD; e++)
+        dot += element(&w->q, b, i, h, e) * element(&w->k, b, j, h / (H / H_KV), e);
+    dot *= scores->scale;
+    if (scores->soft_cap > 0) dot = scores->soft_cap * tanh(dot / scores->soft_cap);
+    if (scores->alibi) dot -= scores->alibi[h] * fabs((double)(i + mask->shift - j));
+    return dot;
+}
+
+/* What dropout makes of a probability. */
+static double drop(const struct ls_scores *scores, int b, int h, int i, int j)
+{
+    bool kept[4];
+
+    if (scores->dropout == 0) return 1;
+    ls_dropout_kept(kept, scores, b, h, i, j / 4 * 4, 4);
+    return kept[j % 4] ? 1 / (1 - (double)scores->dropout) : 0;
+}
+
+static void expect_plain_formula(const struct whole *w, const struct ls_mask *mask,
+                                 const struct ls_scores *scores, const char *what)
 {
     for (int n = 0; n < B * H * S_Q; n++) {
-        const int b = n / (H * S_Q), h = n / S_Q % H, i = n % S_Q, kv = h / (H / H_KV);
-        const int visible = causal ? i + S_K - S_Q + 1 : S_K;
-        double l = 0, o[HEAD] = {0};
+        const int b = n / (H * S_Q), h = n / S_Q % H, i = n % S_Q;
+        double l = scores->sinks ? exp(scores->sinks[h]) : 0, o[HEAD] = {0};
 
-        for (int j = 0; j < visible; j++) {
-            double dot = 0;
+        for (int j = 0; j < S_K; j++) {
+            if (!sees(mask, i, j)) continue;
+            const double weight = exp(logit(w, mask, scores, b, h, i, j));
 
+            l += weight;
             for (int e = 0; e < HEAD; e++)
-                dot += element(&w->q, b, i, h, e) * element(&w->k, b, j, kv, e);
-            l += exp(scale * dot);
-            for (int e = 0; e < HEAD; e++) o[e] += exp(scale * dot) * element(&w->v, b, j, kv, e);
+                o[e] += weight * drop(scores, b, h, i, j) * element(&w->v, b, j, h / (H / H_KV), e);
         }
         for (int e = 0; e < HEAD; e++)
-            cr_expect_float_eq(w->o_data[((b * S_Q + i) * H + h) * HEAD + e], o[e] / l, 1e-13,
-                               "%s: o of batch %d, query %d, head %d", what, b, i, h);
-        cr_expect_float_eq(w->lse_data[n], log(l), 1e-13, "%s: lse %d", what, n);
+            cr_expect_float_eq(w->o_data[((b * S_Q + i) * H + h) * HEAD + e], l > 0 ? o[e] / l : 0,
+                               1e-13, "%s: o of batch %d, query %d, head %d", what, b, i, h);
+        if (l > 0) cr_expect_float_eq(w->lse_data[n], log(l), 1e-13, "%s: lse %d", what, n);
+        if (l == 0) cr_expect_eq(w->lse_data[n], -INFINITY, "%s: lse %d", what, n);
     }
 }
 
-Test(whole_reference, equals_the_plain_formula_for_any_type_order_and_mask)
+static const float slopes[H] = {0.5f, 0.25f, 0.125f, -0.3f}, sinks[H] = {1, -INFINITY, -2, 3};
+static const int64_t documents[] = {0, 3, 3, 6, 7};
+
+/* Every mask and score, one at a time and all together. */
+static const struct {
+    const char *name;
+    struct ls_mask mask;
+    struct ls_scores scores;
+} cases[] = {
+#define OPEN .left = INT64_MAX, .right = INT64_MAX
+    {"full", {OPEN}, {.scale = 0.4f}},
+    {"causal", {.shift = 2, .left = INT64_MAX}, {.scale = 0.4f}},
+    {"causal from the start", {.left = INT64_MAX}, {.scale = 0.4f}},
+    {"before the first key", {.shift = -3, .left = INT64_MAX}, {.scale = 0.4f}},
+    {"window", {.shift = 2, .left = 2, .right = 1}, {.scale = 0.4f}},
+    {"window 0, 0", {0}, {.scale = 0.4f}},
+    {"prefix", {.left = 1, .prefix = 2}, {.scale = 0.4f}},
+    {"documents", {.shift = 2, OPEN, .documents = documents, .document_count = 4}, {.scale = 0.4f}},
+    {"soft cap", {OPEN}, {.soft_cap = 0.75f}},
+    {"ALiBi", {.shift = 2, OPEN}, {.alibi = slopes}},
+    {"sinks", {.shift = -3, .left = INT64_MAX}, {.sinks = sinks}},
+    {"dropout", {OPEN}, {.dropout = 0.5f, .seed = 7}},
+    {"all",
+     {.shift = 1, .left = 3, .right = 1, .prefix = 1, .documents = documents, .document_count = 4},
+     {.soft_cap = 2, .alibi = slopes, .sinks = sinks, .dropout = 0.25f, .seed = 8}},
+#undef OPEN
+};
+
+enum { CASES = sizeof cases / sizeof *cases };
+
+static struct ls_mask mask_of(int c)
 {
-    for (int c = 0; c < 4 * 2 * 2; c++) {
-        const ls_dtype type = c / 4;
-        const bool swapped = c & 1, causal = c & 2;
+    struct ls_mask mask = cases[c].mask;
+
+    mask.s_q = S_Q;
+    mask.s_k = S_K;
+    return mask;
+}
+
+static struct ls_scores scores_of(int c)
+{
+    struct ls_scores scores = cases[c].scores;
+
+    scores.scale = 0.4f;
+    scores.heads = H;
+    return scores;
+}
+
+Test(whole_reference, equals_the_plain_formula_for_any_type_order_mask_and_score)
+{
+    for (int i = 0; i < 4 * 2 * CASES; i++) {
+        const ls_dtype type = i / (2 * CASES);
+        const bool swapped = i & 1;
+        const struct ls_mask mask = mask_of(i / 2 % CASES);
+        const struct ls_scores scores = scores_of(i / 2 % CASES);
         struct whole w;
         char what[64];
 
-        snprintf(what, sizeof what, "%s%s%s", ls_dtype_name(type), swapped ? " swapped" : "",
-                 causal ? " causal" : "");
+        snprintf(what, sizeof what, "%s%s %s", ls_dtype_name(type), swapped ? " swapped" : "",
+                 cases[i / 2 % CASES].name);
         setup(&w, type, swapped);
-        cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, causal, 0.4), LS_OK);
-        expect_plain_formula(&w, causal, 0.4, what);
+        cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &mask, &scores), LS_OK);
+        expect_plain_formula(&w, &mask, &scores, what);
     }
 }
 
-Test(whole_reference, more_queries_than_keys_leave_the_first_rows_empty)
+Test(whole_reference, without_keys_all_rows_are_empty)
 {
+    const struct ls_mask mask = ls_mask_full(S_Q, 0);
+    const struct ls_scores scores = scores_of(0);
     struct whole w;
 
     setup(&w, LS_F64, false);
-    w.k.dim[1] = w.v.dim[1] = 3;
-    cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, true, 1), LS_OK);
-    for (int i = 0; i < S_Q; i++) {
-        cr_expect_eq(w.lse_data[i] == -INFINITY, i < S_Q - 3, "query %d", i);
-        cr_expect_eq(w.o_data[i * H * HEAD] == 0, i < S_Q - 3, "query %d", i);
-    }
     w.k.dim[1] = w.v.dim[1] = 0;
-    cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, false, 1), LS_OK);
+    cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &mask, &scores), LS_OK);
     for (int n = 0; n < B * H * S_Q; n++) cr_expect_eq(w.lse_data[n], -INFINITY);
+    for (int n = 0; n < B * H * S_Q * HEAD; n++) cr_expect_eq(w.o_data[n], 0);
 }
 
 Test(whole_reference, refuses_what_does_not_fit)
@@ -115,7 +202,7 @@ Test(whole_reference, refuses_what_does_not_fit)
         ls_dtype o_type;
         ls_status status;
         const char *message;
-    } cases[] = {
+    } bad[] = {
         {{2, 5, 4, 6}, {2, 7, 2, 5}, {2, 7, 2, 5}, 5, LS_F64, LS_ESHAPE, "q has 6, k has 5"},
         {{2, 5, 4, 257}, {2, 7, 2, 257}, {2, 7, 2, 257}, 5, LS_F64, LS_ESHAPE, "1 to 256"},
         {{2, 5, 4, 6}, {2, 7, 3, 6}, {2, 7, 3, 6}, 5, LS_F64, LS_ESHAPE, "q has 4, no multiple"},
@@ -131,16 +218,19 @@ Test(whole_reference, refuses_what_does_not_fit)
          "o of the reference is f32"},
     };
 
-    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        const int64_t *const n = cases[c].q, lse_dim[] = {n[0], n[2], cases[c].lse_rows};
+    const struct ls_mask mask = mask_of(0);
+    const struct ls_scores scores = scores_of(0);
+
+    for (size_t c = 0; c < sizeof bad / sizeof *bad; c++) {
+        const int64_t *const n = bad[c].q, lse_dim[] = {n[0], n[2], bad[c].lse_rows};
         const struct ls_tensor q = ls_tensor_view(NULL, LS_F64, 4, n);
-        const struct ls_tensor k = ls_tensor_view(NULL, LS_F64, 4, cases[c].k);
-        const struct ls_tensor v = ls_tensor_view(NULL, LS_F64, 4, cases[c].v);
-        struct ls_tensor o = ls_tensor_view(NULL, cases[c].o_type, 4, n);
+        const struct ls_tensor k = ls_tensor_view(NULL, LS_F64, 4, bad[c].k);
+        const struct ls_tensor v = ls_tensor_view(NULL, LS_F64, 4, bad[c].v);
+        struct ls_tensor o = ls_tensor_view(NULL, bad[c].o_type, 4, n);
         struct ls_tensor lse = ls_tensor_view(NULL, LS_F64, 3, lse_dim);
 
-        cr_expect_eq(ls_reference_attention(&o, &lse, &q, &k, &v, false, 1), cases[c].status,
+        cr_expect_eq(ls_reference_attention(&o, &lse, &q, &k, &v, &mask, &scores), bad[c].status,
                      "case %zu", c);
-        cr_expect(strstr(ls_message(), cases[c].message), "case %zu: \"%s\"", c, ls_message());
+        cr_expect(strstr(ls_message(), bad[c].message), "case %zu: \"%s\"", c, ls_message());
     }
 }
