@@ -3,15 +3,11 @@
 #include <math.h>
 #include <string.h>
 
-/* Keys whose logits are held at once, and interleaved sums of a dot product: a compiler may not
- * reorder one sum, but it can keep these side by side in vector registers. */
-enum { BLOCK = 64, LANES = 8 };
+#include "reference/measure.h"
 
-/* The larger of two numbers; b if that is NaN, which fmax would drop. */
-static double larger(double a, double b)
-{
-    return a >= b ? a : b;
-}
+/* Interleaved sums of a dot product: a compiler may not reorder one sum, but it can keep these side
+ * by side in vector registers. */
+enum { LANES = 8 };
 
 /* *dot = sum_e q_e k_e, *size = sum_e |q_e k_e|. */
 static void multiply(double *dot, double *size, const double *q, const double *k, int d)
@@ -96,12 +92,11 @@ static void add_value(struct ls_reference_row *restrict row, const double *restr
     }
 }
 
-/* factor[j] = what dropout makes of the probability of key first + j, by multiplication. */
-static void drop(double *factor, const struct ls_reference_query *query, int64_t first, int n)
+void ls_reference_drop(double *factor, const struct ls_reference_query *query, int64_t first, int n)
 {
     const struct ls_scores *scores = query->scores;
     const int skipped = (int)(first % 4); /* dropout is asked for from a multiple of 4 on */
-    bool kept[BLOCK + 4];
+    bool kept[LS_REFERENCE_BLOCK + 4];
 
     if (scores->dropout > 0)
         ls_dropout_kept(kept, scores, query->batch, query->head, query->position, first - skipped,
@@ -112,14 +107,14 @@ static void drop(double *factor, const struct ls_reference_query *query, int64_t
                                          : 0;
 }
 
-/* Adds keys first to first + n - 1, at most BLOCK, all of them seen. */
+/* Adds keys first to first + n - 1, at most LS_REFERENCE_BLOCK, all of them seen. */
 static void add_block(struct ls_reference_row *row, const struct ls_reference_query *query,
                       const double *k, const double *v, int64_t first, int n, int d)
 {
-    struct ls_reference_logit logit[BLOCK];
-    double factor[BLOCK], top = row->m;
+    struct ls_reference_logit logit[LS_REFERENCE_BLOCK];
+    double factor[LS_REFERENCE_BLOCK], top = row->m;
 
-    drop(factor, query, first, n);
+    ls_reference_drop(factor, query, first, n);
     for (int j = 0; j < n; j++) {
         logit[j] = ls_reference_logit(query, k + (int64_t)j * d, first + j, d);
         if (logit[j].value == -INFINITY) continue;
@@ -141,8 +136,8 @@ static void add_run(struct ls_reference_row *row, const struct ls_reference_quer
 {
     const int64_t begin = from > first ? from : first, end = to < first + n ? to : first + n;
 
-    for (int64_t j = begin; j < end; j += BLOCK) {
-        const int count = end - j < BLOCK ? (int)(end - j) : BLOCK;
+    for (int64_t j = begin; j < end; j += LS_REFERENCE_BLOCK) {
+        const int count = end - j < LS_REFERENCE_BLOCK ? (int)(end - j) : LS_REFERENCE_BLOCK;
 
         add_block(row, query, k + (j - first) * d, v + (j - first) * d, j, count, d);
     }

@@ -45,6 +45,14 @@ struct ls_reference_logit {
 struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *query,
                                              const double *k, int64_t j, int d);
 
+/* Keys whose logits are held at once. */
+#define LS_REFERENCE_BLOCK 64
+
+/* factor[j] = what the probability of key first + j is multiplied by, 1 / (1 - dropout) or 0; n at
+ * most LS_REFERENCE_BLOCK. */
+void ls_reference_drop(double *factor, const struct ls_reference_query *query, int64_t first,
+                       int n);
+
 void ls_reference_row_init(struct ls_reference_row *row);
 
 /* Adds those of keys [first, first + n) of the sequence that the query sees; k, v [n, d]. */

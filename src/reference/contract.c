@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "tensor/dtype.h"
+#include "reference/measure.h"
 
 /* The table of docs/NUMERICS.md, forward columns. f32 limits grow with kappa / 30, and since every
  * type has f32 accumulators, no type's lse is held to less than the f32 one. */
@@ -19,38 +19,6 @@ static const struct limits table[] = {
     [LS_F16] = {.rel_o = 5e-4, .lse = 2e-5, .rounds_p = true, .eta_p = 0x1p-25},
     [LS_F64] = {.rel_o = 2e-6, .lse = 1e-6},
 };
-
-/* |a - exact|; infinite if one of them is no number and the other is not the same. */
-static double distance(double a, double exact)
-{
-    if (a == exact || (isnan(a) && isnan(exact))) return 0;
-    const double error = fabs(a - exact);
-
-    return isnan(error) ? INFINITY : error;
-}
-
-/* error / bound, where nothing exceeds a bound of nothing and infinity exceeds all. */
-static double ratio(double error, double bound)
-{
-    return error == 0 ? 0 : error == INFINITY ? INFINITY : error / bound;
-}
-
-static double square(double x)
-{
-    return x * x;
-}
-
-static double rounding_error(ls_dtype storage, double exact)
-{
-    union {
-        double f64;
-        float f32;
-        uint16_t f16;
-    } element;
-
-    ls_dtype_store(storage, &element, exact);
-    return ls_dtype_load(storage, &element) - exact;
-}
 
 /* What rounding logits of the size of ALiBi's share, or of a sink, does to the probabilities: keys
  * count as much as they weigh, for a far key with a large bias has next to no weight. */

@@ -22,6 +22,14 @@ static void load_head(double *out, const struct ls_tensor *in, int64_t b, int64_
     }
 }
 
+/* One element of a [b, h, s] tensor. */
+static double load_element(const struct ls_tensor *in, int64_t b, int64_t head, int64_t i)
+{
+    const int64_t at = b * in->stride[0] + head * in->stride[1] + i * in->stride[2];
+
+    return ls_dtype_load(in->type, (const char *)in->data + at * ls_dtype_size(in->type));
+}
+
 static ls_status check_inputs(const struct ls_tensor *q, const struct ls_tensor *k,
                               const struct ls_tensor *v)
 {
@@ -89,5 +97,208 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
         }
     }
     ls_free(memory);
+    return LS_OK;
+}
+
+/* ---- gradients */
+
+/* One gradient row after the other is handed to `take`: which of dq, dk, dv and dsinks, and
+ * where, {b, position, head}. */
+struct backward {
+    const struct ls_attention_saved *saved;
+    const struct ls_mask *mask;
+    const struct ls_scores *scores;
+    void (*take)(void *context, int which, const int64_t where[3],
+                 const struct ls_reference_sum *sum);
+    void *context;
+    int64_t b, s_q, s_k, h, group;
+    int d;
+    double *q, *d_o;                    /* [group, s_q, d] */
+    double *k, *v;                      /* [s_k, d] */
+    struct ls_reference_backward *rows; /* [group, s_q] */
+};
+
+/* Row i of a head, which is the n-th of its group, with its exact lse and delta. */
+static void prepare_row(struct backward *w, int64_t b, int64_t head, int64_t n, int64_t i)
+{
+    struct ls_reference_backward *row = &w->rows[n * w->s_q + i];
+    const int64_t at = (n * w->s_q + i) * w->d;
+    double o[LS_MAX_HEAD_DIM], lse;
+    struct ls_reference_row forward;
+
+    *row = (struct ls_reference_backward){
+        .query = {w->q + at, w->mask, w->scores, b, head, i},
+        .d_o = w->d_o + at,
+        .rounded_o = !w->saved->o_lo,
+    };
+    ls_reference_row_init(&forward);
+    ls_reference_row_add(&forward, &row->query, w->k, w->v, 0, w->s_k, w->d);
+    ls_reference_row_add_sink(&forward, &row->query, w->d);
+    ls_reference_row_finish(o, &lse, &forward, w->d);
+    const struct ls_tensor *dlse = w->saved->dlse;
+
+    ls_reference_backward_set(row, o, lse, dlse ? load_element(dlse, b, head, i) : 0, w->d);
+}
+
+/* dq and dsink of a query head. */
+static void finish_queries(struct backward *w, int64_t b, int64_t head, int64_t n,
+                           struct ls_reference_sum *dsink)
+{
+    struct ls_reference_sum dq;
+
+    for (int64_t i = 0; i < w->s_q; i++) {
+        const struct ls_reference_backward *row = &w->rows[n * w->s_q + i];
+
+        ls_reference_sum_init(&dq);
+        ls_reference_add_dq(&dq, row, w->k, w->v, 0, w->s_k, w->d);
+        w->take(w->context, 0, (const int64_t[]){b, i, head}, &dq);
+        if (w->scores->sinks) ls_reference_add_dsink(&dsink[head], row);
+    }
+}
+
+static void finish_keys(struct backward *w, int64_t b, int64_t kv_head)
+{
+    struct ls_reference_sum dk, dv;
+
+    for (int64_t j = 0; j < w->s_k; j++) {
+        ls_reference_sum_init(&dk);
+        ls_reference_sum_init(&dv);
+        for (int64_t i = 0; i < w->group * w->s_q; i++)
+            ls_reference_add_dkv(&dk, &dv, &w->rows[i], w->k + j * w->d, w->v + j * w->d, j, w->d);
+        w->take(w->context, 1, (const int64_t[]){b, j, kv_head}, &dk);
+        w->take(w->context, 2, (const int64_t[]){b, j, kv_head}, &dv);
+    }
+}
+
+static void finish_group(struct backward *w, int64_t b, int64_t kv_head,
+                         struct ls_reference_sum *dsink)
+{
+    const struct ls_attention_saved *saved = w->saved;
+
+    load_head(w->k, saved->k, b, kv_head);
+    load_head(w->v, saved->v, b, kv_head);
+    for (int64_t n = 0; n < w->group; n++) {
+        const int64_t head = kv_head * w->group + n;
+
+        load_head(w->q + n * w->s_q * w->d, saved->q, b, head);
+        load_head(w->d_o + n * w->s_q * w->d, saved->d_o, b, head);
+        for (int64_t i = 0; i < w->s_q; i++) prepare_row(w, b, head, n, i);
+        finish_queries(w, b, head, n, dsink);
+    }
+    finish_keys(w, b, kv_head);
+}
+
+/* Takes every row of every gradient. */
+static ls_status go_back(struct backward *w)
+{
+    const struct ls_attention_saved *saved = w->saved;
+
+    LS_TRY(check_inputs(saved->q, saved->k, saved->v));
+    w->b = saved->q->dim[0];
+    w->s_q = saved->q->dim[1];
+    w->s_k = saved->k->dim[1];
+    w->h = saved->q->dim[2];
+    w->group = w->h / saved->k->dim[2];
+    w->d = (int)saved->q->dim[3];
+
+    const size_t q_rows = (size_t)(w->group * w->s_q), row = (size_t)w->d * sizeof(double);
+    const size_t operands = 2 * (q_rows + (size_t)w->s_k) * row;
+    const size_t sinks = (size_t)w->h * sizeof(struct ls_reference_sum);
+    void *memory;
+
+    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, sinks + q_rows * sizeof *w->rows + operands));
+    struct ls_reference_sum *dsink = memory;
+
+    w->rows = (void *)(dsink + w->h);
+    w->q = (void *)(w->rows + q_rows);
+    w->d_o = w->q + q_rows * (size_t)w->d;
+    w->k = w->d_o + q_rows * (size_t)w->d;
+    w->v = w->k + w->s_k * w->d;
+    for (int64_t head = 0; head < w->h; head++) ls_reference_sum_init(&dsink[head]);
+    for (int64_t i = 0; i < w->b * w->h / w->group; i++)
+        finish_group(w, i / (w->h / w->group), i % (w->h / w->group), dsink);
+    for (int64_t head = 0; w->scores->sinks && head < w->h; head++)
+        w->take(w->context, 3, (const int64_t[]){0, 0, head}, &dsink[head]);
+    ls_free(memory);
+    return LS_OK;
+}
+
+/* The tensors of dq, dk, dv and dsinks, which may be NULL. */
+static struct ls_tensor *gradient(const struct ls_attention_gradients *g, int which)
+{
+    struct ls_tensor *const all[LS_GRADIENTS] = {g->dq, g->dk, g->dv, g->dsinks};
+
+    return all[which];
+}
+
+static void store_row(void *context, int which, const int64_t where[3],
+                      const struct ls_reference_sum *sum)
+{
+    struct ls_tensor *t = gradient(context, which);
+
+    if (!t) return;
+    if (which == 3)
+        ((double *)t->data)[where[2]] = sum->value[0];
+    else
+        memcpy((double *)t->data +
+                   ((where[0] * t->dim[1] + where[1]) * t->dim[2] + where[2]) * t->dim[3],
+               sum->value, (size_t)t->dim[3] * sizeof(double));
+}
+
+ls_status ls_reference_attention_backward(const struct ls_attention_gradients *out,
+                                          const struct ls_attention_saved *saved,
+                                          const struct ls_mask *mask,
+                                          const struct ls_scores *scores)
+{
+    struct ls_attention_gradients gradients = *out;
+    struct backward w = {
+        .saved = saved, .mask = mask, .scores = scores, .take = store_row, .context = &gradients};
+
+    LS_TRY(check_output(out->dq, "dq", 4, saved->q->dim));
+    LS_TRY(check_output(out->dk, "dk", 4, saved->k->dim));
+    LS_TRY(check_output(out->dv, "dv", 4, saved->v->dim));
+    if (out->dsinks) LS_TRY(check_output(out->dsinks, "dsinks", 1, &saved->q->dim[2]));
+    return go_back(&w);
+}
+
+struct judgement {
+    const struct ls_attention_gradients *gradients;
+    ls_dtype storage;
+    struct ls_gradient_errors errors[LS_GRADIENTS];
+};
+
+static void judge_row(void *context, int which, const int64_t where[3],
+                      const struct ls_reference_sum *sum)
+{
+    struct judgement *j = context;
+    const struct ls_tensor *t = gradient(j->gradients, which);
+    double value[LS_MAX_HEAD_DIM];
+
+    if (!t) return;
+    const int d = which == 3 ? 1 : (int)t->dim[3];
+
+    for (int e = 0; e < d; e++) {
+        const int64_t at = which == 3 ? where[2] * t->stride[0]
+                                      : where[0] * t->stride[0] + where[1] * t->stride[1] +
+                                            where[2] * t->stride[2] + e * t->stride[3];
+
+        value[e] = ls_dtype_load(t->type, (const char *)t->data + at * ls_dtype_size(t->type));
+    }
+    ls_gradient_errors_add_row(&j->errors[which], j->storage, value, sum, d, where);
+}
+
+ls_status ls_reference_judge_gradients(struct ls_gradient_verdict out[LS_GRADIENTS],
+                                       const struct ls_attention_gradients *gradients,
+                                       ls_dtype storage, const struct ls_attention_saved *saved,
+                                       const struct ls_mask *mask, const struct ls_scores *scores)
+{
+    struct judgement judgement = {.gradients = gradients, .storage = storage};
+    struct backward w = {
+        .saved = saved, .mask = mask, .scores = scores, .take = judge_row, .context = &judgement};
+
+    for (int i = 0; i < LS_GRADIENTS; i++) ls_gradient_errors_init(&judgement.errors[i]);
+    LS_TRY(go_back(&w));
+    for (int i = 0; i < LS_GRADIENTS; i++)
+        ls_gradient_errors_judge(&out[i], &judgement.errors[i], storage, 1);
     return LS_OK;
 }

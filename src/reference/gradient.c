@@ -1,0 +1,176 @@
+#include "reference/gradient.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "reference/measure.h"
+
+/* What a query and a key are to each other. */
+struct pair {
+    double weight;   /* of dq and dk: scale ds */
+    double majorant; /* |scale| slope p (drop sum_e |d_o v| + sum_e |d_o o|) */
+    double base2;    /* the square of that, its sums taken of squares */
+    double pull;     /* scale slope p */
+    double dropped;  /* drop p */
+    double drop;
+    double kappa, bias;
+    bool unseen; /* its logit is -inf */
+};
+
+static struct pair meet(const struct ls_reference_backward *row, const double *k, const double *v,
+                        int64_t j, int d)
+{
+    const struct ls_reference_logit logit = ls_reference_logit(&row->query, k, j, d);
+    struct pair pair = {.kappa = logit.size + fabs(row->lse), .bias = logit.bias};
+    double dp = 0, size = 0, squares = 0;
+
+    if (logit.value == -INFINITY) return (struct pair){.unseen = true};
+    const double p = exp(logit.value - row->lse);
+
+    for (int e = 0; e < d; e++) {
+        const double product = row->d_o[e] * v[e];
+
+        dp += product;
+        size += fabs(product);
+        squares += product * product;
+    }
+    ls_reference_drop(&pair.drop, &row->query, j, 1);
+    pair.dropped = pair.drop * p;
+    pair.pull = row->query.scores->scale * logit.slope * p;
+    pair.weight = pair.pull * (pair.drop * dp - row->delta);
+    pair.majorant = fabs(pair.pull) * (pair.drop * size + row->delta_size);
+    pair.base2 = square(pair.pull) * (square(pair.drop) * squares + row->delta2);
+    return pair;
+}
+
+/* Adds a term whose weight is `weight`; majorant and base2 are what its size is without
+ * cancellation, fixed that of a rounding to a number of fixed point, spread2 the square of an error
+ * besides weight's own. */
+struct term {
+    double weight, majorant, base2, fixed, spread2, kappa, bias;
+};
+
+static void add_term(struct ls_reference_sum *restrict sum, const double *restrict factor,
+                     struct term term, int d)
+{
+    const double strain = 4 + 8 * (term.kappa + term.bias),
+                 spread2 = square(term.weight) + term.spread2;
+
+    for (int e = 0; e < d; e++) {
+        const double size = fabs(factor[e]);
+
+        sum->value[e] += term.weight * factor[e];
+        sum->majorant[e] += term.majorant * size;
+        sum->strained[e] += term.majorant * strain * size;
+        sum->factors[e] += term.fixed * size;
+        sum->spread[e] += spread2 * square(size);
+        sum->base[e] += term.base2 * square(size);
+    }
+    sum->kappa = larger(sum->kappa, term.kappa);
+    sum->terms++;
+}
+
+void ls_reference_backward_set(struct ls_reference_backward *row, const double *o, double lse,
+                               double dlse, int d)
+{
+    row->lse = lse;
+    row->delta = -dlse;
+    row->delta_size = fabs(dlse);
+    row->delta2 = square(dlse);
+    for (int e = 0; e < d; e++) {
+        const double product = row->d_o[e] * o[e];
+
+        row->delta += product;
+        row->delta_size += fabs(product);
+        row->delta2 += square(product);
+    }
+}
+
+void ls_reference_sum_init(struct ls_reference_sum *sum)
+{
+    memset(sum, 0, sizeof *sum);
+}
+
+/* The term of dq and dk. */
+static struct term logit_term(const struct ls_reference_backward *row, const struct pair *pair)
+{
+    return (struct term){.weight = pair->weight,
+                         .majorant = pair->majorant,
+                         .base2 = pair->base2,
+                         .fixed = fabs((double)row->query.scores->scale),
+                         .kappa = pair->kappa,
+                         .bias = pair->bias};
+}
+
+void ls_reference_add_dq(struct ls_reference_sum *dq, const struct ls_reference_backward *row,
+                         const double *k, const double *v, int64_t first, int64_t n, int d)
+{
+    const struct ls_visible seen = ls_mask_row(row->query.mask, row->query.position);
+
+    if (row->rounded_o) dq->pulled2 = row->delta2;
+    for (int64_t j = first; j < first + n; j++, k += d, v += d) {
+        if (ls_visible_count(seen, j, 1) == 0) continue;
+        const struct pair pair = meet(row, k, v, j, d);
+
+        if (pair.unseen) continue;
+        add_term(dq, k, logit_term(row, &pair), d);
+        for (int e = 0; e < d; e++) dq->pull[e] += pair.pull * k[e];
+    }
+}
+
+void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *dv,
+                          const struct ls_reference_backward *row, const double *k, const double *v,
+                          int64_t j, int d)
+{
+    const struct ls_visible seen = ls_mask_row(row->query.mask, row->query.position);
+
+    if (ls_visible_count(seen, j, 1) == 0) return;
+    const struct pair pair = meet(row, k, v, j, d);
+
+    if (pair.unseen) return;
+    struct term term = logit_term(row, &pair);
+
+    if (row->rounded_o) term.spread2 = square(pair.pull) * row->delta2;
+    add_term(dk, row->query.q, term, d);
+    add_term(dv, row->d_o,
+             (struct term){.weight = pair.dropped,
+                           .majorant = pair.dropped,
+                           .base2 = square(pair.dropped),
+                           .fixed = pair.drop,
+                           .kappa = pair.kappa,
+                           .bias = pair.bias},
+             d);
+}
+
+void ls_reference_add_dsink(struct ls_reference_sum *dsink, const struct ls_reference_backward *row)
+{
+    const double sink = row->query.scores->sinks[row->query.head], one = 1;
+
+    if (sink == -INFINITY) return;
+    const double p = exp(sink - row->lse);
+
+    add_term(dsink, &one,
+             (struct term){.weight = -p * row->delta,
+                           .majorant = p * row->delta_size,
+                           .base2 = square(p) * row->delta2,
+                           .spread2 = row->rounded_o ? square(p) * row->delta2 : 0,
+                           .kappa = fabs(sink) + fabs(row->lse)},
+             1);
+}
+
+void ls_reference_sum_merge(struct ls_reference_sum *sum, const struct ls_reference_sum *other,
+                            int d)
+{
+    for (int e = 0; e < d; e++) {
+        sum->value[e] += other->value[e];
+        sum->majorant[e] += other->majorant[e];
+        sum->strained[e] += other->strained[e];
+        sum->factors[e] += other->factors[e];
+        sum->spread[e] += other->spread[e];
+        sum->base[e] += other->base[e];
+        sum->pull[e] += other->pull[e];
+    }
+    sum->pulled2 = larger(sum->pulled2, other->pulled2);
+    sum->kappa = larger(sum->kappa, other->kappa);
+    sum->terms += other->terms;
+}

@@ -1,0 +1,103 @@
+/* A whole small problem for the oracle, and every mask and score there is. */
+#ifndef TESTS_REFERENCE_WHOLE_H
+#define TESTS_REFERENCE_WHOLE_H
+
+#include "base/random.h"
+#include "reference/whole.h"
+#include "tensor/dtype.h"
+
+/* A whole small problem: 2 batches, 4 heads over 2 key/value heads, in the given type and order. */
+enum { B = 2, H = 4, H_KV = 2, S_Q = 5, S_K = 7, HEAD = 6 };
+
+struct whole {
+    struct ls_tensor q, k, v, o, lse;
+    double q_data[B * S_Q * H * HEAD], k_data[B * S_K * H_KV * HEAD], v_data[B * S_K * H_KV * HEAD];
+    double o_data[B * S_Q * H * HEAD], lse_data[B * H * S_Q];
+};
+
+/* [B, s, h, HEAD] random numbers of the given type; stored as [B, h, s, HEAD] if swapped. */
+static inline struct ls_tensor random_tensor(double *data, ls_dtype type, int64_t s, int64_t h,
+                                             bool swapped, uint32_t stream)
+{
+    struct ls_tensor t = ls_tensor_view(data, type, 4, (const int64_t[]){B, s, h, HEAD});
+
+    if (swapped) {
+        t.stride[1] = HEAD;
+        t.stride[2] = s * HEAD;
+    }
+    for (int64_t i = 0; i < B * s * h * HEAD; i++) {
+        const int64_t b = i / (s * h * HEAD), at_s = i / (h * HEAD) % s, at_h = i / HEAD % h;
+        const int64_t to = b * t.stride[0] + at_s * t.stride[1] + at_h * t.stride[2] + i % HEAD;
+        float x;
+
+        ls_random_normal(&x, 3, stream, (uint64_t)i, 1);
+        ls_dtype_store(type, (char *)data + to * ls_dtype_size(type), x);
+    }
+    return t;
+}
+
+static inline void setup(struct whole *w, ls_dtype type, bool swapped)
+{
+    w->q = random_tensor(w->q_data, type, S_Q, H, swapped, 0);
+    w->k = random_tensor(w->k_data, type, S_K, H_KV, swapped, 1);
+    w->v = random_tensor(w->v_data, type, S_K, H_KV, swapped, 2);
+    w->o = ls_tensor_view(w->o_data, LS_F64, 4, (const int64_t[]){B, S_Q, H, HEAD});
+    w->lse = ls_tensor_view(w->lse_data, LS_F64, 3, (const int64_t[]){B, H, S_Q});
+}
+
+static inline double element(const struct ls_tensor *t, int b, int s, int h, int e)
+{
+    const int64_t at = b * t->stride[0] + s * t->stride[1] + h * t->stride[2] + e * t->stride[3];
+
+    return ls_dtype_load(t->type, (const char *)t->data + at * ls_dtype_size(t->type));
+}
+
+static const float slopes[H] = {0.5f, 0.25f, 0.125f, -0.3f}, sinks[H] = {1, -INFINITY, -2, 3};
+static const int64_t documents[] = {0, 3, 3, 6, 7};
+
+/* Every mask and score, one at a time and all together. */
+static const struct {
+    const char *name;
+    struct ls_mask mask;
+    struct ls_scores scores;
+} cases[] = {
+#define OPEN .left = INT64_MAX, .right = INT64_MAX
+    {"full", {OPEN}, {.scale = 0.4f}},
+    {"causal", {.shift = 2, .left = INT64_MAX}, {.scale = 0.4f}},
+    {"causal from the start", {.left = INT64_MAX}, {.scale = 0.4f}},
+    {"before the first key", {.shift = -3, .left = INT64_MAX}, {.scale = 0.4f}},
+    {"window", {.shift = 2, .left = 2, .right = 1}, {.scale = 0.4f}},
+    {"window 0, 0", {0}, {.scale = 0.4f}},
+    {"prefix", {.left = 1, .prefix = 2}, {.scale = 0.4f}},
+    {"documents", {.shift = 2, OPEN, .documents = documents, .document_count = 4}, {.scale = 0.4f}},
+    {"soft cap", {OPEN}, {.soft_cap = 0.75f}},
+    {"ALiBi", {.shift = 2, OPEN}, {.alibi = slopes}},
+    {"sinks", {.shift = -3, .left = INT64_MAX}, {.sinks = sinks}},
+    {"dropout", {OPEN}, {.dropout = 0.5f, .seed = 7}},
+    {"all",
+     {.shift = 1, .left = 3, .right = 1, .prefix = 1, .documents = documents, .document_count = 4},
+     {.soft_cap = 2, .alibi = slopes, .sinks = sinks, .dropout = 0.25f, .seed = 8}},
+#undef OPEN
+};
+
+enum { CASES = sizeof cases / sizeof *cases };
+
+static inline struct ls_mask mask_of(int c)
+{
+    struct ls_mask mask = cases[c].mask;
+
+    mask.s_q = S_Q;
+    mask.s_k = S_K;
+    return mask;
+}
+
+static inline struct ls_scores scores_of(int c)
+{
+    struct ls_scores scores = cases[c].scores;
+
+    scores.scale = 0.4f;
+    scores.heads = H;
+    return scores;
+}
+
+#endif
