@@ -6,6 +6,7 @@
 #include "base/ledger.h"
 #include "cpu/attention.h"
 #include "cpu/gemm.h"
+#include "cpu/gradient_kernel.h"
 
 #define RATE_SECONDS 0.2
 #define RATE_BATCH 8 /* products between two looks at the clock */
@@ -96,4 +97,11 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .kernel_destroy = cpu_kernel_destroy,
     .kernel_name = cpu_kernel_name,
     .attend = cpu_attend,
+    .gradient_bytes = cpu_gradient_bytes,
+    .gradient_create = cpu_gradient_create,
+    .gradient_destroy = cpu_gradient_destroy,
+    .gradient = cpu_gradient,
+    .delta = cpu_delta,
+    .add = cpu_add,
+    .round_sums = cpu_round_sums,
 };

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "cpu/progress.h"
 #include "device/device.h"
 
 struct gradient_tile {
@@ -21,6 +22,7 @@ struct gradient_tile {
     int rows, key_count; /* in use, from the first one */
     float scale;
     float *dq, *dk, *dv; /* [LS_LEAF][d_pad], written; rows that are not in use: anything */
+    struct progress_clock *clock; /* to be ticked between parts of a tile; may be NULL */
 
     /* for rows of the table that do more than plain scores */
     const struct ls_scores *scores;
@@ -55,6 +57,8 @@ struct gradient_products {
     void (*end)(void);
     ls_status (*tile)(void *worker, const struct gradient_tile *tile);
 };
+
+extern const struct gradient_products gradient_portable_bf16, gradient_portable_f32;
 
 /* The first row of the table that fits. */
 const struct gradient_products *gradient_products_find(ls_isa isa, ls_dtype storage,

@@ -6,6 +6,7 @@
 
 #include "base/ledger.h"
 #include "cpu/attention.h"
+#include "cpu/carve.h"
 #include "cpu/kernel.h"
 
 #define LOG2E 1.44269504088896341
@@ -15,20 +16,6 @@
 static int64_t pairs(const struct ls_kernel_shape *shape)
 {
     return shape->global.b * shape->global.h_kv;
-}
-
-/* Gives out consecutive pieces of one block, each aligned to 64 bytes. */
-struct cursor {
-    char *base; /* NULL: only count */
-    size_t used;
-};
-
-static void *carve(struct cursor *cursor, size_t bytes)
-{
-    void *piece = cursor->base ? cursor->base + cursor->used : NULL;
-
-    cursor->used += (bytes + 63) / 64 * 64;
-    return piece;
 }
 
 static struct ls_row_states carve_states(struct cursor *cursor, int d_pad)

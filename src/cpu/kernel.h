@@ -5,6 +5,7 @@
 
 #include <stdatomic.h>
 
+#include "cpu/leaf.h"
 #include "cpu/strip.h"
 
 /* A tile: rows [first, first + rows) of those that the group's heads have in one query leaf,
@@ -79,20 +80,6 @@ static inline struct tile_row tile_row(const struct ls_attention_kernel *kernel,
         .row = tile->leaf->row + row,
         .position = tile->leaf->number * LS_LEAF + row,
     };
-}
-
-/* Rows that a leaf of a sequence of s has. */
-static inline int leaf_rows(int64_t number, int64_t s)
-{
-    const int64_t left = s - number * LS_LEAF;
-
-    return left < LS_LEAF ? (int)left : LS_LEAF;
-}
-
-static inline void *element(const struct ls_tensor *t, int64_t batch, int64_t row, int64_t head)
-{
-    return (char *)t->data + (batch * t->stride[0] + row * t->stride[1] + head * t->stride[2]) *
-                                 ls_dtype_size(t->type);
 }
 
 /* pack.c: leaf `index` of the call's keys for one pair of the wave that begins at wave_first. */

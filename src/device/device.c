@@ -80,3 +80,48 @@ bool ls_attention_kernel_is_canonical(const struct ls_device *device,
 {
     return device->ops->canonical(kernel);
 }
+
+size_t ls_device_gradient_bytes(const struct ls_device *device, struct ls_gradient_shape shape)
+{
+    shape.attention.isa = device->isa;
+    return device->ops->gradient_bytes(&shape);
+}
+
+ls_status ls_gradient_kernel_create(struct ls_gradient_kernel **out, const struct ls_device *device,
+                                    struct ls_gradient_shape shape)
+{
+    shape.attention.isa = device->isa;
+    return device->ops->gradient_create(out, &shape);
+}
+
+void ls_gradient_kernel_destroy(const struct ls_device *device, struct ls_gradient_kernel *kernel)
+{
+    if (kernel) device->ops->gradient_destroy(kernel);
+}
+
+ls_status ls_gradient_kernel_compute(struct ls_kernel_result *result,
+                                     const struct ls_device *device,
+                                     struct ls_gradient_kernel *kernel,
+                                     const struct ls_gradient_call *call)
+{
+    return device->ops->gradient(result, kernel, call);
+}
+
+void ls_device_delta(const struct ls_device *device, float *delta, const struct ls_tensor *d_o,
+                     const struct ls_tensor *o, const struct ls_tensor *o_lo,
+                     const struct ls_tensor *dlse, int threads)
+{
+    device->ops->delta(delta, d_o, o, o_lo, dlse, threads);
+}
+
+void ls_device_add(const struct ls_device *device, float *into, const float *from, int64_t n,
+                   int threads)
+{
+    device->ops->add(into, from, n, threads);
+}
+
+void ls_device_round_sums(const struct ls_device *device, struct ls_tensor *out, const float *sums,
+                          int64_t group, int threads)
+{
+    device->ops->round_sums(out, sums, group, threads);
+}

@@ -1,0 +1,119 @@
+/* The gradient kernel of the CPU: what its files share. A tile, one leaf of queries against one
+ * leaf of keys of one query head, gives its part of dq, dk and dv from nothing. A work item is a
+ * chunk of leaves of keys of one head: it meets all leaves of queries in turn, keeps the sums of dk
+ * and dv to itself, and hands dq, summed over the chunk, to the leaf of queries. */
+#ifndef LS_CPU_GRADIENT_H
+#define LS_CPU_GRADIENT_H
+
+#include <stdatomic.h>
+
+#include "cpu/gradient_products.h"
+#include "cpu/sum_forest.h"
+
+/* Leaves of keys of a work item; a power of two, so that a chunk is a node of the tree. */
+#define GRADIENT_CHUNK 4
+
+/* Packed leaves, both tensors of each, and whether they are free of NaN and infinity where that
+ * matters: k, of keys; q and d_o, of queries. */
+struct gradient_packed {
+    char *leaf;
+    uint8_t *clean;
+};
+
+/* One leaf of queries of one head. */
+struct gradient_queries {
+    struct sum_forest dq; /* node 0 is the caller's memory */
+    _Atomic int64_t turn; /* chunks before this one have left their dq here */
+    float *lse, *delta;   /* [LS_LEAF], as struct gradient_tile wants them */
+};
+
+/* What a thread has of its own. */
+struct gradient_worker {
+    void *own;                    /* the products' */
+    char *raw;                    /* [2][LS_LEAF][d_pad], a leaf on its way into packed form */
+    struct ls_leaf_keys *visible; /* [LS_LEAF] */
+    struct sum_forest dkv[GRADIENT_CHUNK]; /* dk and, behind, dv of each leaf of a chunk */
+    struct sum_forest dq;                  /* of one leaf of queries, over a chunk */
+    float *upright;                        /* [LS_LEAF][d_pad] dq, if it comes transposed */
+    char *mended_keys, *mended_queries;    /* packed leaves without NaN and infinity */
+    float *mended_lse;                     /* [LS_LEAF] */
+    struct progress_clock *clock;          /* of the first thread, else NULL */
+    struct ls_profile profile;
+    int64_t tiles;
+} __attribute__((aligned(64)));
+
+struct ls_gradient_kernel {
+    struct ls_gradient_shape shape;
+    const struct gradient_products *products;
+    int d_pad;
+    int64_t group; /* query heads per kv head */
+    int64_t wave;  /* query heads whose leaves are packed at once: some of one group, or groups */
+    int64_t wave_groups;
+    size_t keys_bytes, queries_bytes;
+    struct gradient_packed keys;      /* [wave_groups][k_leaves] */
+    struct gradient_packed packed;    /* [wave][q_leaves] */
+    struct gradient_queries *queries; /* [wave][q_leaves] */
+    struct gradient_worker *worker;   /* [threads] */
+    void *memory;
+};
+
+/* What the phases of one call share. */
+struct gradient_job {
+    struct ls_gradient_kernel *kernel;
+    const struct ls_gradient_call *call;
+    int64_t first, heads; /* query heads of the wave, batch x h + head */
+    _Atomic int64_t next_pack, next_item;
+    _Atomic int busy;   /* threads that still have items */
+    _Atomic int failed; /* an ls_status */
+    char message[256];
+};
+
+static inline int64_t gradient_chunks(const struct gradient_job *job)
+{
+    return (job->call->k_leaves.count + GRADIENT_CHUNK - 1) / GRADIENT_CHUNK;
+}
+
+/* Place of a leaf of queries in the wave's arrays, and of a leaf of keys that this head sees. */
+static inline int64_t queries_slot(const struct gradient_job *job, int64_t head, int64_t leaf)
+{
+    return (head - job->first) * job->call->q_leaves.count + leaf;
+}
+
+static inline int64_t keys_slot(const struct gradient_job *job, int64_t head, int64_t leaf)
+{
+    const int64_t group = job->kernel->group;
+
+    return (head / group - job->first / group) * job->call->k_leaves.count + leaf;
+}
+
+/* gradient_pack.c */
+
+/* Rows of a leaf of q or d_o (k or v) in the products' type into one half of w->raw. */
+void gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
+                          const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
+                          int64_t batch, int64_t head);
+ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
+ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
+
+/* gradient_tile.c */
+
+/* Keys that some row of a leaf of queries sees. */
+struct ls_visible gradient_visible(const struct gradient_job *job, int64_t q_leaf);
+/* Whether these are among the keys of a leaf, or of some leaf of a chunk. */
+bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
+                           int64_t k_leaf);
+bool gradient_chunk_is_seen(const struct gradient_job *job, struct ls_visible visible,
+                            int64_t chunk);
+/* Parts of one tile, of a leaf of queries and one of keys; out says where. */
+struct gradient_parts {
+    float *dq, *dk, *dv;
+};
+ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *job,
+                        struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf);
+
+/* gradient_mend.c: the same where a row that has NaN or infinity must not be seen by others. */
+ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
+                               const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
+                               const struct ls_leaf *k_leaf);
+
+#endif

@@ -1,0 +1,122 @@
+/* The order in which sums are added: the binary tree over the places of what is pushed, left to
+ * right. Places may be left out, which costs nothing. Finished subtrees wait in a stack. */
+#ifndef LS_CPU_SUM_FOREST_H
+#define LS_CPU_SUM_FOREST_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define SUM_DEPTH 40
+
+/* [rows][d], rows `stride` floats apart. */
+struct sums {
+    float *at;
+    int64_t stride;
+};
+
+struct sum_forest {
+    int rows, d;
+    int top;                     /* subtrees that wait */
+    int64_t place[SUM_DEPTH];    /* one of each subtree's */
+    struct sums node[SUM_DEPTH]; /* each one's sum */
+};
+
+/* Height of the lowest node of the tree that has both places below it. */
+static inline int sum_height(int64_t a, int64_t b)
+{
+    return a == b ? 0 : 64 - __builtin_clzll((unsigned long long)(a ^ b));
+}
+
+/* Subtrees that can wait at once when places are below `count`. */
+static inline int sum_forest_depth(int64_t count)
+{
+    return count < 3 ? 1 : sum_height(count - 1, 0);
+}
+
+static inline void sums_add(struct sums into, struct sums from, int rows, int d)
+{
+    for (int r = 0; r < rows; r++) {
+        float *restrict a = into.at + r * into.stride;
+        const float *restrict b = from.at + r * from.stride;
+
+        for (int e = 0; e < d; e++) a[e] += b[e];
+    }
+}
+
+static inline void sums_copy(struct sums into, struct sums from, int rows, int d)
+{
+    for (int r = 0; r < rows; r++)
+        memcpy(into.at + r * into.stride, from.at + r * from.stride, (size_t)d * sizeof *from.at);
+}
+
+static inline void sums_clear(struct sums sums, int rows, int d)
+{
+    for (int r = 0; r < rows; r++) memset(sums.at + r * sums.stride, 0, (size_t)d * sizeof(float));
+}
+
+static inline void sum_forest_start(struct sum_forest *forest, int rows, int d)
+{
+    forest->rows = rows;
+    forest->d = d;
+    forest->top = 0;
+}
+
+static inline void sum_forest_add_top(struct sum_forest *forest)
+{
+    forest->top--;
+    sums_add(forest->node[forest->top - 1], forest->node[forest->top], forest->rows, forest->d);
+}
+
+/* Whether the node that has the last subtree and an earlier place below it ends before `next`. */
+static inline int sum_forest_ends(int64_t earlier, int64_t last, int64_t next)
+{
+    return sum_height(earlier, last) < sum_height(last, next);
+}
+
+/* Adds what belongs together before anything at `next` or behind it comes. */
+static inline void sum_forest_settle(struct sum_forest *forest, int64_t next)
+{
+    const int64_t *place = forest->place;
+
+    while (forest->top > 1 && sum_forest_ends(place[forest->top - 2], place[forest->top - 1], next))
+        sum_forest_add_top(forest);
+}
+
+/* Where the sums of `place`, behind all earlier ones, are to be written. */
+static inline struct sums sum_forest_next(struct sum_forest *forest, int64_t place)
+{
+    sum_forest_settle(forest, place);
+    return forest->node[forest->top];
+}
+
+/* What was written at sum_forest_next is complete. */
+static inline void sum_forest_push(struct sum_forest *forest, int64_t place)
+{
+    forest->place[forest->top++] = place;
+    sum_forest_settle(forest, place + 1);
+}
+
+/* The same for sums that lie elsewhere; needs no node for them where they are added at once. */
+static inline void sum_forest_push_from(struct sum_forest *forest, struct sums from, int64_t place)
+{
+    const struct sums next = sum_forest_next(forest, place);
+    const int top = forest->top;
+
+    if (top > 0 && sum_forest_ends(forest->place[top - 1], place, place + 1)) {
+        sums_add(forest->node[top - 1], from, forest->rows, forest->d);
+        forest->place[top - 1] = place;
+        sum_forest_settle(forest, place + 1);
+    } else {
+        sums_copy(next, from, forest->rows, forest->d);
+        sum_forest_push(forest, place);
+    }
+}
+
+/* Adds everything pushed, at least one, into node 0. */
+static inline struct sums sum_forest_fold(struct sum_forest *forest)
+{
+    while (forest->top > 1) sum_forest_add_top(forest);
+    return forest->node[0];
+}
+
+#endif

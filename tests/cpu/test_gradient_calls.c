@@ -1,0 +1,212 @@
+/* What a call of the gradient kernel promises whatever the numbers are: bits that do not depend on
+ * threads, the ledger's bytes, rows of the call's leaves alone, messages that move. */
+#include <fenv.h>
+#include <omp.h>
+
+#include "gradient_harness.h"
+
+struct results {
+    float *dq, *dk, *dv;
+};
+
+static size_t q_bytes(const struct meeting *m)
+{
+    return (size_t)(m->shape.b * m->shape.h * m->s_q_loc * m->shape.d) * sizeof(float);
+}
+
+static size_t k_bytes(const struct meeting *m)
+{
+    return (size_t)(m->shape.b * m->shape.h * m->s_k_loc * m->shape.d) * sizeof(float);
+}
+
+static void *copy(const void *from, size_t bytes)
+{
+    return memcpy(room(bytes), from, bytes);
+}
+
+static struct results take_results(const struct meeting *m)
+{
+    return (struct results){copy(m->dq, q_bytes(m)), copy(m->dk, k_bytes(m)),
+                            copy(m->dv, k_bytes(m))};
+}
+
+static void expect_results(const struct meeting *m, const struct results *r, const char *what)
+{
+    cr_expect_eq(memcmp(m->dq, r->dq, q_bytes(m)), 0, "%s: dq: %s", meeting_name(m), what);
+    cr_expect_eq(memcmp(m->dk, r->dk, k_bytes(m)), 0, "%s: dk: %s", meeting_name(m), what);
+    cr_expect_eq(memcmp(m->dv, r->dv, k_bytes(m)), 0, "%s: dv: %s", meeting_name(m), what);
+}
+
+static void free_results(struct results *r)
+{
+    free(r->dq);
+    free(r->dk);
+    free(r->dv);
+}
+
+static struct meeting causal_meeting(int64_t h, int64_t s, int64_t d, ls_dtype type)
+{
+    return (struct meeting){.shape = {1, h, 1, s, s, d, type}, .mask = ls_mask_causal(s, s)};
+}
+
+static void threads_do_not_matter(void)
+{
+    for (int i = 0; i < 2; i++) {
+        struct meeting m = causal_meeting(1 + i, 1800 + i, 12, i == 0 ? LS_F32 : LS_BF16);
+
+        if (i == 1) m.mask.left = 400;
+        meeting_open(&m);
+        meeting_run(&m);
+        struct results one = take_results(&m);
+        for (m.threads = 2; m.threads <= 4; m.threads++) {
+            meeting_run(&m);
+            expect_results(&m, &one, "more threads");
+        }
+        free_results(&one);
+        meeting_close(&m);
+    }
+}
+
+/* OpenMP may give fewer threads than the kernel was made for. */
+Test(gradient_calls, fewer_threads_than_asked_for)
+{
+    struct meeting m = causal_meeting(2, 1500, 16, LS_F32);
+
+    meeting_open(&m);
+    meeting_run(&m);
+    struct results one = take_results(&m);
+    m.threads = 3;
+    omp_set_max_active_levels(0);
+    meeting_run(&m);
+    omp_set_max_active_levels(1);
+    expect_results(&m, &one, "no threads");
+    free_results(&one);
+    meeting_close(&m);
+}
+
+Test(gradient_calls, callers_rounding_does_not_matter)
+{
+    struct meeting m = causal_meeting(1, 300, 16, LS_F32);
+
+    meeting_open(&m);
+    meeting_run(&m);
+    struct results nearest = take_results(&m);
+    fesetround(FE_UPWARD);
+    meeting_run(&m);
+    cr_expect_eq(fegetround(), FE_UPWARD);
+    fesetround(FE_TONEAREST);
+    expect_results(&m, &nearest, "rounding upward");
+    free_results(&nearest);
+    meeting_close(&m);
+}
+
+/* The ledger saw what was foretold, and a call takes no more. */
+Test(gradient_calls, bytes_are_exact)
+{
+    static const struct ls_attention_shape shapes[] = {
+        {1, 1, 1, 1, 1, 1, LS_F32},          {2, 6, 2, 900, 3000, 64, LS_BF16},
+        {1, 32, 1, 1000, 1000, 128, LS_F16}, {3, 8, 8, 256, 257, 256, LS_F32},
+        {1, 4, 1, 0, 0, 16, LS_F32},
+    };
+    const struct ls_device device = cpu_device();
+
+    for (int i = 0; i < LENGTH(shapes); i++) {
+        const struct ls_gradient_shape shape = {
+            .attention = {.global = shapes[i],
+                          .mask = ls_mask_full(shapes[i].s_q, shapes[i].s_k),
+                          .scores = {.scale = 1},
+                          .threads = 1 + i,
+                          .k_leaves = (shapes[i].s_k + LS_LEAF - 1) / LS_LEAF},
+            .q_leaves = (shapes[i].s_q + LS_LEAF - 1) / LS_LEAF};
+        const size_t before = ls_ledger_live_total();
+        struct ls_gradient_kernel *kernel;
+
+        cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, shape), LS_OK);
+        cr_expect_eq(ls_ledger_live_total() - before, ls_device_gradient_bytes(&device, shape),
+                     "shape %d", i);
+        ls_gradient_kernel_destroy(&device, kernel);
+        cr_expect_eq(ls_ledger_live_total(), before);
+    }
+}
+
+/* Of a call with some of the leaves, only their rows are written; with none, or none that is seen,
+ * sums are 0. */
+Test(gradient_calls, only_rows_of_its_leaves)
+{
+    const struct ls_device device = cpu_device();
+    struct meeting m = causal_meeting(2, 1100, 8, LS_F32);
+    struct ls_gradient_kernel *kernel;
+    struct ls_kernel_result result = {0};
+
+    meeting_open(&m);
+    cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+    struct ls_gradient_call call = meeting_call(&m);
+    call.q_leaves = (struct ls_leaf_list){m.q_leaf + 1, 1};
+    call.k_leaves = (struct ls_leaf_list){m.k_leaf + 2, 1}; /* after these queries */
+    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    cr_expect_eq(result.tiles, 0);
+    for (int64_t i = 0; i < 2 * 1100 * 8; i++) {
+        const int64_t leaf = i / 8 % 1100 / LS_LEAF;
+        float mark;
+
+        memset(&mark, 0x5a, sizeof mark);
+        cr_assert_eq(m.dq[i], leaf == 1 ? 0 : mark, "dq %ld", (long)i);
+        cr_assert_eq(m.dk[i], leaf == 2 ? 0 : mark, "dk %ld", (long)i);
+        cr_assert_eq(m.dv[i], leaf == 2 ? 0 : mark, "dv %ld", (long)i);
+    }
+    call.k_leaves.count = 0;
+    memset(m.dq, 0x5a, q_bytes(&m));
+    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    cr_expect_eq(m.dq[LS_LEAF * 8], 0);
+    call.k_leaves.count = 1;
+    call.q_leaves.count = 0;
+    memset(m.dk, 0x5a, k_bytes(&m));
+    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    cr_expect_eq(m.dk[2 * LS_LEAF * 8], 0);
+    ls_gradient_kernel_destroy(&device, kernel);
+    meeting_close(&m);
+}
+
+/* As many as have a pair that is seen. */
+Test(gradient_calls, tiles_are_counted)
+{
+    struct meeting m = causal_meeting(2, 5 * LS_LEAF, 4, LS_F32);
+
+    meeting_open(&m);
+    meeting_run(&m);
+    cr_expect_eq(m.result.tiles, 2 * 15, "%ld", (long)m.result.tiles);
+    meeting_close(&m);
+    m.mask.left = LS_LEAF;
+    meeting_open(&m);
+    meeting_run(&m);
+    cr_expect_eq(m.result.tiles, 2 * (5 + 4), "%ld", (long)m.result.tiles);
+    meeting_close(&m);
+}
+
+static void beat(void *context)
+{
+    ++*(int64_t *)context;
+}
+
+/* A tile of this size takes longer than a millisecond on any of today's cores. */
+static void messages_move(void)
+{
+    const struct ls_device device = cpu_device();
+    struct meeting m = causal_meeting(1, 600, 256, LS_F32);
+    struct ls_gradient_kernel *kernel;
+    struct ls_kernel_result result = {0};
+    int64_t beats = 0;
+
+    meeting_open(&m);
+    cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+    struct ls_gradient_call call = meeting_call(&m);
+    call.progress = (struct ls_progress){beat, &beats};
+    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    cr_expect_geq(beats, 3 * result.tiles, "%ld in %ld tiles", (long)beats, (long)result.tiles);
+    ls_gradient_kernel_destroy(&device, kernel);
+    meeting_close(&m);
+}
+
+TestSuite(gradient_calls, .timeout = 120);
+TEST_EACH_ISA(gradient_calls, threads_do_not_matter)
+TEST_EACH_ISA(gradient_calls, messages_move)

@@ -1,0 +1,107 @@
+/* The gradient kernel against double: types, head dimensions, lengths, masks, scores, shares of
+ * leaves, on each instruction set. */
+#include "gradient_harness.h"
+
+static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16};
+
+static void run_case(struct meeting m)
+{
+    meeting_open(&m);
+    meeting_run(&m);
+    expect_exact(&m);
+    meeting_close(&m);
+}
+
+static void shapes_are_exact(void)
+{
+    static const int64_t dims[] = {1, 3, 16, 17, 64, 80, 128, 256};
+    static const struct {
+        int64_t s_q, s_k;
+    } lengths[] = {{1, 1}, {30, 300}, {257, 155}, {270, 31}, {16, 16}};
+
+    for (int i = 0; i < LENGTH(dims) * LENGTH(types); i++) {
+        struct meeting m = {.shape = {.b = 1 + i % 2,
+                                      .h = i % 4 == 0 ? 2 : 1,
+                                      .h_kv = 1,
+                                      .s_q = lengths[i % LENGTH(lengths)].s_q,
+                                      .s_k = lengths[i % LENGTH(lengths)].s_k,
+                                      .d = dims[i / 3],
+                                      .type = types[i % 3]},
+                            .threads = 1 + i % 2,
+                            .bhsd = i / 2 % 2};
+
+        m.mask = i % 5 < 3 ? ls_mask_causal(m.shape.s_q, m.shape.s_k)
+                           : ls_mask_full(m.shape.s_q, m.shape.s_k);
+        run_case(m);
+    }
+}
+
+static void masks_are_exact(void)
+{
+    static const int64_t documents[] = {0, 100, 101, 400, 400, 700};
+    const struct ls_mask masks[] = {
+        {.left = 40, .right = 0},
+        {.left = 300, .right = 5, .prefix = 7},
+        {.shift = -90, .left = INT64_MAX, .right = 0},
+        {.shift = 300, .left = 10, .right = 10, .prefix = 300},
+        {.left = INT64_MAX, .right = 0, .documents = documents, .document_count = 5},
+        {.left = INT64_MAX, .right = INT64_MAX, .documents = documents, .document_count = 5},
+        {.left = 0, .right = 0},
+    };
+
+    for (int i = 0; i < LENGTH(masks); i++)
+        run_case((struct meeting){
+            .shape = {1, 2, 1, 600, 700, 5, types[i % 3]}, .mask = masks[i], .threads = 2});
+}
+
+static void scores_are_exact(void)
+{
+    static const float slopes[] = {0.5F, 0.0F, 0.0625F, 1.0F};
+    const struct ls_scores scores[] = {
+        {.soft_cap = 2},
+        {.alibi = slopes},
+        {.dropout = 0.3F, .seed = 7},
+        {.soft_cap = 5, .alibi = slopes, .dropout = 0.1F, .seed = 9, .heads = 4, .first_head = 2},
+        {.scale = -0.3F},
+        {.scale = 2, .soft_cap = 0.5F},
+    };
+
+    for (int i = 0; i < LENGTH(scores) * LENGTH(types); i++) {
+        struct meeting m = {.shape = {2, 2, 1, 270, 260, 9, types[i % 3]}, .scores = scores[i / 3]};
+
+        m.mask = i % 2 ? ls_mask_causal(270, 260) : ls_mask_full(270, 260);
+        run_case(m);
+    }
+}
+
+/* A rank's leaves are not neighbours, and of some the others see nothing. */
+static void shares_are_exact(void)
+{
+    for (int i = 0; i < 8; i++)
+        run_case((struct meeting){.shape = {1, 1, 1, 1300, 1540, 3, types[i % 3]},
+                                  .mask = {.left = i % 4 == 0 ? 300 : INT64_MAX, .right = 0},
+                                  .q_share = {2, i % 2},
+                                  .k_share = {1 + i % 3, i / 2 % (1 + i % 3)},
+                                  .threads = 1 + i % 3});
+}
+
+/* dq is complete before the keys end, or a chunk is left out. */
+static void chunks_are_exact(void)
+{
+    const struct ls_mask masks[] = {
+        {.shift = 2800, .left = INT64_MAX, .right = 0},
+        {.shift = 2900, .left = 200, .right = 100, .prefix = 300},
+        {.left = INT64_MAX, .right = INT64_MAX},
+    };
+
+    for (int i = 0; i < LENGTH(masks); i++)
+        run_case((struct meeting){
+            .shape = {1, 2, 2, 20, 3900, 4, LS_F32}, .mask = masks[i], .threads = 1 + i % 2});
+}
+
+TestSuite(gradient_kernel, .timeout = 120);
+TEST_EACH_ISA(gradient_kernel, shapes_are_exact)
+TEST_EACH_ISA(gradient_kernel, masks_are_exact)
+TEST_EACH_ISA(gradient_kernel, scores_are_exact)
+TEST_EACH_ISA(gradient_kernel, shares_are_exact)
+TEST_EACH_ISA(gradient_kernel, chunks_are_exact)

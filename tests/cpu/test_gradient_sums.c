@@ -1,0 +1,157 @@
+/* delta, sums of partial gradients, and the order in which they are added. */
+#include "cpu/sum_forest.h"
+#include "gradient_harness.h"
+
+Test(gradient_sums, delta)
+{
+    enum { B = 2, S = 5, H = 3, D = 40 };
+    const struct ls_device device = cpu_device();
+    struct ls_tensor t[3],
+        dlse = ls_tensor_view(room(B * H * S * 4), LS_F32, 3, (const int64_t[]){B, H, S});
+    float delta[B * H * S];
+
+    for (int type = LS_F32; type <= LS_F16; type++) {
+        for (int i = 0; i < 3; i++) {
+            t[i] = tensor_over(NULL, (ls_dtype)type, B, S, H, D, i == 1);
+            t[i].data = room(tensor_bytes(&t[i]));
+            fill_normal(&t[i], (uint32_t)i, i == 2 ? 1e-3F : 1);
+        }
+        fill_normal(&dlse, 9, 1);
+        for (int with = 0; with < 4; with++) {
+            ls_device_delta(&device, delta, &t[0], &t[1], with & 1 ? &t[2] : NULL,
+                            with & 2 ? &dlse : NULL, 1 + with);
+            for (int i = 0; i < B * H * S; i++) {
+                const int64_t b = i / (H * S), h = i / S % H, s = i % S;
+                double exact = with & 2 ? -(double)((float *)dlse.data)[i] : 0;
+
+                for (int64_t e = 0; e < D; e++)
+                    exact +=
+                        load_at(&t[0], b, s, h, e) *
+                        (load_at(&t[1], b, s, h, e) + (with & 1 ? load_at(&t[2], b, s, h, e) : 0));
+                cr_expect_float_eq(delta[i], exact, 1e-6 * (1 + fabs(exact)), "%d %d %d", type,
+                                   with, i);
+            }
+        }
+        for (int i = 0; i < 3; i++) free(t[i].data);
+    }
+    free(dlse.data);
+}
+
+Test(gradient_sums, add)
+{
+    enum { N = 9001 };
+    const struct ls_device device = cpu_device();
+    static float into[N + 1], from[N];
+
+    for (int i = 0; i < N; i++) {
+        into[i] = (float)i;
+        from[i] = 0.5F;
+    }
+    ls_device_add(&device, into, from, N, 3);
+    for (int i = 0; i < N; i++) cr_assert_eq(into[i], (float)i + 0.5F);
+    cr_expect_eq(into[N], 0);
+}
+
+/* Numbers for which each order of adding gives another sum. */
+static float summand(int64_t head, int64_t row, int64_t e)
+{
+    float x;
+
+    ls_random_normal(&x, 3, 0, (uint64_t)((head * 100 + row) * 300 + e), 1);
+    return ldexpf(x, (int)(head * 7 % 13));
+}
+
+static float tree_sum(int64_t first, int64_t count, int64_t row, int64_t e)
+{
+    int64_t half = 1;
+
+    if (count == 1) return summand(first, row, e);
+    while (2 * half < count) half *= 2;
+    return tree_sum(first, half, row, e) + tree_sum(first + half, count - half, row, e);
+}
+
+Test(gradient_sums, heads_of_a_group_are_added_by_the_tree)
+{
+    enum { B = 2, HEADS = 2, S = 3, D = 5 };
+    const struct ls_device device = cpu_device();
+
+    for (int64_t group = 1; group <= 9; group++) {
+        float *sums = room((size_t)(B * HEADS * group * S * D) * sizeof *sums);
+        struct ls_tensor out =
+            tensor_over(room(B * S * HEADS * D * 4), LS_F32, B, S, HEADS, D, group % 2);
+
+        for (int64_t i = 0; i < B * HEADS * group * S * D; i++)
+            sums[i] = summand(i / (S * D), i / D % S, i % D);
+        ls_device_round_sums(&device, &out, sums, group, 2);
+        for (int64_t pair = 0; pair < B * HEADS; pair++)
+            for (int64_t i = 0; i < S * D; i++)
+                cr_assert_eq((float)load_at(&out, pair / HEADS, i / D, pair % HEADS, i % D),
+                             tree_sum(pair * group, group, i / D, i % D));
+        free(out.data);
+        free(sums);
+    }
+}
+
+Test(gradient_sums, zeroes_are_positive)
+{
+    const struct ls_device device = cpu_device();
+    float sums[2] = {-0.0F, -0.0F}, got = 1;
+    struct ls_tensor out = tensor_over(&got, LS_F32, 1, 1, 1, 1, false);
+
+    ls_device_round_sums(&device, &out, sums, 2, 1);
+    cr_expect_eq(signbit(got), 0);
+    ls_device_round_sums(&device, &out, sums, 1, 1);
+    cr_expect_eq(signbit(got), 0);
+}
+
+enum { PLACES = 37 };
+
+/* The sum of places [first, first + 2^height) that are present; *any: whether one is. */
+static float node_sum(bool *any, const bool *present, int64_t first, int height)
+{
+    bool left_any, right_any;
+
+    if (height == 0) {
+        *any = first < PLACES && present[first];
+        return *any ? summand(first, 0, 0) : 0;
+    }
+    const int64_t half = (int64_t)1 << (height - 1);
+    const float left = node_sum(&left_any, present, first, height - 1);
+    const float right = node_sum(&right_any, present, first + half, height - 1);
+
+    *any = left_any || right_any;
+    return !left_any ? right : !right_any ? left : left + right;
+}
+
+/* Wherever places are left out, sums are those of the tree over places, and no more of them wait
+ * than was foretold. */
+Test(gradient_sums, forest_is_the_tree_over_places)
+{
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        struct sum_forest by_next = {0}, by_push = {0};
+        float next[SUM_DEPTH], push[SUM_DEPTH];
+        bool present[PLACES] = {false}, any = false;
+
+        for (int i = 0; i < SUM_DEPTH; i++) {
+            by_next.node[i] = (struct sums){next + i, 1};
+            by_push.node[i] = (struct sums){push + i, 1};
+        }
+        sum_forest_start(&by_next, 1, 1);
+        sum_forest_start(&by_push, 1, 1);
+        for (int64_t place = 0; place < PLACES; place++) {
+            present[place] = ls_random_below(seed, 0, (uint64_t)place, 8) >= seed % 8;
+            if (!present[place]) continue;
+            float x = summand(place, 0, 0);
+
+            *sum_forest_next(&by_next, place).at = x;
+            sum_forest_push(&by_next, place);
+            sum_forest_push_from(&by_push, (struct sums){&x, 1}, place);
+            cr_assert_leq(by_push.top, sum_forest_depth(place + 1), "seed %d", (int)seed);
+            cr_assert_leq(by_next.top, sum_forest_depth(place + 1), "seed %d", (int)seed);
+        }
+        const float exact = node_sum(&any, present, 0, 6);
+        if (!any) continue;
+        cr_expect_eq(*sum_forest_fold(&by_next).at, exact, "seed %d", (int)seed);
+        cr_expect_eq(*sum_forest_fold(&by_push).at, exact, "seed %d", (int)seed);
+    }
+}
