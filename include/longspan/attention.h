@@ -61,6 +61,8 @@ struct ls_attention_options {
      * with backward. */
     bool has_rows;
     int64_t q_rows, k_rows;
+
+    int node_size; /* so many ranks after each other count as a node; 0: those that share one */
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \

@@ -11,8 +11,8 @@
 
 /* In the order in which `auto` prefers equals: less memory first. */
 static const struct ls_method *const methods[] = {
-    &ls_method_local,     &ls_method_ring,      &ls_method_ulysses,
-    &ls_method_allreduce, &ls_method_allgather,
+    &ls_method_local,   &ls_method_ring,      &ls_method_ring2,
+    &ls_method_ulysses, &ls_method_allreduce, &ls_method_allgather,
 };
 
 #define METHODS ((int)(sizeof methods / sizeof *methods))
@@ -121,6 +121,8 @@ static ls_status check_options(const struct ls_attention_shape *s,
                        (long)o->q_rows, (long)o->k_rows, (long)s->s_q, (long)s->s_k);
     if (o->has_rows && o->backward)
         return ls_fail(LS_EFIT, "backward takes the parts of the plan's layouts, no own rows");
+    if (o->node_size < 0)
+        return ls_fail(LS_EVALUE, "node size is %d, must not be negative", o->node_size);
     return LS_OK;
 }
 
@@ -137,6 +139,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .p = p,
         .strict = options->strict,
         .own_rows = options->has_rows,
+        .node_size = options->node_size ? options->node_size : p == 1,
     };
     LS_TRY(ls_options_mask(&problem.mask, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));

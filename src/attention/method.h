@@ -14,6 +14,7 @@ struct ls_problem {
     int threads;
     bool strict;
     bool own_rows; /* callers hold pieces of their own, not the layouts' parts */
+    int node_size; /* so many ranks after each other share a node; 0: that is not so */
     struct ls_layout q_layout, k_layout; /* of the same kind */
     struct ls_device device;
 };

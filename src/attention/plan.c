@@ -126,6 +126,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"documents", (double)p->mask.document_count, true},
         {"mode (strict or fast)", p->strict, false},
         {"layout", (double)p->q_layout.kind, false},
+        {"ranks of a node", (double)p->node_size, true},
         {"method", method_number(method), false},
         {"rows (own ones or the layout's)", p->own_rows, false},
     };
@@ -184,11 +185,13 @@ static ls_status keep_documents(struct ls_attention_plan *plan)
 
 static ls_status choose_method(struct ls_attention_plan *plan,
                                const struct ls_attention_shape *shape,
-                               const struct ls_attention_options *given, int p)
+                               const struct ls_attention_options *given, const struct ls_comm *comm)
 {
+    const int p = ls_comm_size(comm);
     struct ls_attention_options options;
 
     LS_TRY(read_options(&options, given));
+    if (options.node_size == 0) options.node_size = ls_comm_node_run(comm);
     if (options.method) {
         LS_TRY(ls_method_find(&plan->method, options.method));
         plan->why = "asked for";
@@ -250,7 +253,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
                                    const struct ls_attention_options *options)
 {
     struct ls_attention_plan *plan = calloc(1, sizeof *plan);
-    ls_status status = plan ? choose_method(plan, shape, options, ls_comm_size(comm))
+    ls_status status = plan ? choose_method(plan, shape, options, comm)
                             : ls_fail(LS_ENOMEM, "attention plan: out of memory");
 
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);

@@ -43,8 +43,11 @@ void ls_leaves_gather(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t *f
 
 /* For rows of the table: a method that can do everything; the layout for methods to which it makes
  * no difference, contiguous; the layout for methods whose ranks all work at once on their own rows
- * (causal work per position grows along the sequence: zigzag gives every rank the same of it); a
- * cost that holds what does not depend on the method, and what does if each rank's queries stay
+ * (causal work per position grows along the sequence: zigzag gives every rank the same of it); the
+ * layout for methods that bring a few queries at a time to all ranks (causal: with stripes these
+ * see about as many keys of every rank, so no rank waits for another; zigzag would give all ranks
+ * the same only over all queries, but strict, of stripes every leaf would be a result of its own);
+ * a cost that holds what does not depend on the method, and what does if each rank's queries stay
  * with it. */
 const char *ls_method_fits_all(const struct ls_problem *problem);
 ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem);
@@ -66,7 +69,7 @@ struct ls_tensor ls_plan_key_view(const struct ls_problem *problem, void *data, 
 /* Copies tensors with any strides of the first three dimensions; same shape and type. */
 void ls_tensor_copy(struct ls_tensor *to, const struct ls_tensor *from);
 
-extern const struct ls_method ls_method_local, ls_method_ring, ls_method_ulysses,
+extern const struct ls_method ls_method_local, ls_method_ring, ls_method_ring2, ls_method_ulysses,
     ls_method_allreduce, ls_method_allgather;
 
 #endif

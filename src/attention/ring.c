@@ -3,11 +3,13 @@
  * and the part of the next step arrives. A rank's own part is read, and sent, where the caller has
  * it, or from a copy if it is not in one piece there.
  * Source: Liu, Zaharia, Abbeel 2023, "Ring attention with blockwise transformers". */
+#include "attention/ring.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
 #include "attention/forest.h"
-#include "attention/plan.h"
+#include "attention/route.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
@@ -19,22 +21,17 @@ struct parts {
 };
 
 struct ring {
+    struct ls_route route;
     struct parts parts;
     struct ls_forest forest;
     struct ls_row_states *state; /* [forest.slots] of results that wait for others */
-    void *state_memory, *travel_memory;
-    char *travel[2]; /* K, then V of one part: step t's is travel[t % 2] */
+    void *state_memory;
+    void *travel; /* [ls_route_buffers][travel_bytes] K, then V of one part */
 };
 
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
 {
     return ls_plan_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
-}
-
-/* Whose keys are at a rank at a step. */
-static int owner_at(const struct ls_problem *problem, int rank, int step)
-{
-    return (rank - step % problem->p + problem->p) % problem->p;
 }
 
 static void free_parts(struct parts *parts)
@@ -58,10 +55,10 @@ static ls_status list_parts(struct parts *out, const struct ls_layout *keys)
 }
 
 static ls_status make_forest(struct ls_forest *out, struct parts *parts,
-                             const struct ls_problem *problem, int rank)
+                             const struct ls_problem *problem, const struct ls_route *route)
 {
     for (int step = 0; step < problem->p; step++)
-        parts->at[step] = parts->of[owner_at(problem, rank, step)];
+        parts->at[step] = parts->of[ls_route_owner(route, step)];
     return ls_forest_init(out, parts->at, problem->p, problem->strict);
 }
 
@@ -73,7 +70,7 @@ static size_t state_bytes(const struct ls_problem *problem, int rank, int slots)
 }
 
 /* Of the rank that needs most. Without memory to find out, a plan cannot be made either. */
-static size_t most_state_bytes(const struct ls_problem *problem)
+static size_t most_state_bytes(const struct ls_problem *problem, int node)
 {
     struct parts parts = {0};
 
@@ -85,9 +82,10 @@ static size_t most_state_bytes(const struct ls_problem *problem)
     size_t most = 0;
 
     for (int r = 0; r < problem->p && status == LS_OK; r++) {
+        const struct ls_route route = ls_route_of(problem->p, node, r);
         struct ls_forest forest;
 
-        status = make_forest(&forest, &parts, problem, r);
+        status = make_forest(&forest, &parts, problem, &route);
         const size_t bytes = state_bytes(problem, r, forest.slots);
         if (bytes > most) most = bytes;
         ls_forest_fini(&forest);
@@ -102,27 +100,29 @@ static size_t travel_bytes(const struct ls_problem *problem)
     return ls_key_value_bytes(&problem->shape, ls_layout_most_rows(&problem->k_layout));
 }
 
-static size_t all_travel_bytes(const struct ls_problem *problem)
+static size_t all_travel_bytes(const struct ls_problem *problem, const struct ls_route *route)
 {
-    return problem->p > 1 ? 2 * travel_bytes(problem) : 0;
+    return (size_t)ls_route_buffers(route) * travel_bytes(problem);
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+void ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int node)
 {
+    const struct ls_route route = ls_route_of(problem->p, node, 0);
+
     *out = ls_method_work(problem);
     out->bytes_sent =
         (int64_t)ls_key_value_bytes(&problem->shape, problem->shape.s_k) * (problem->p - 1);
     out->messages = 2 * (int64_t)problem->p * (problem->p - 1);
-    out->workspace_bytes =
-        ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) + most_state_bytes(problem);
-    out->comm_bytes = all_travel_bytes(problem);
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) +
+                           most_state_bytes(problem, node);
+    out->comm_bytes = all_travel_bytes(problem, &route);
 }
 
-static void destroy(struct ls_attention_plan *plan)
+void ls_ring_destroy(struct ls_attention_plan *plan)
 {
     struct ring *own = plan->own;
 
-    ls_free(own->travel_memory);
+    ls_free(own->travel);
     ls_free(own->state_memory);
     free(own->state);
     ls_forest_fini(&own->forest);
@@ -150,19 +150,18 @@ static ls_status create_states(struct ring *own, const struct ls_attention_plan 
     return LS_OK;
 }
 
-static ls_status create(struct ls_attention_plan *plan)
+ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
 {
     const struct ls_problem *problem = &plan->problem;
     struct ring *own = calloc(1, sizeof *own);
 
     if (!own) return ls_fail(LS_ENOMEM, "ring attention: out of memory");
     plan->own = own;
+    own->route = ls_route_of(problem->p, node, plan->rank);
     LS_TRY(list_parts(&own->parts, &problem->k_layout));
-    LS_TRY(make_forest(&own->forest, &own->parts, problem, plan->rank));
+    LS_TRY(make_forest(&own->forest, &own->parts, problem, &own->route));
     LS_TRY(create_states(own, plan));
-    LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM, all_travel_bytes(problem)));
-    own->travel[0] = own->travel_memory;
-    own->travel[1] = own->travel[0] + all_travel_bytes(problem) / 2;
+    LS_TRY(ls_alloc(&own->travel, LS_TAG_COMM, all_travel_bytes(problem, &own->route)));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }
 
@@ -180,9 +179,10 @@ struct key_part {
 static struct key_part travelling_part(const struct ls_attention_plan *plan, int step)
 {
     const struct ring *own = plan->own;
-    const int owner = owner_at(&plan->problem, plan->rank, step);
+    const int owner = ls_route_owner(&own->route, step);
     const int64_t rows = ls_layout_part_rows(&plan->problem.k_layout, owner);
-    char *k = own->travel[step % 2], *v = k + part_bytes(&plan->problem, owner) / 2;
+    const size_t at = (size_t)ls_route_buffer(&own->route, step) * travel_bytes(&plan->problem);
+    char *k = (char *)own->travel + at, *v = k + part_bytes(&plan->problem, owner) / 2;
 
     return (struct key_part){.k = ls_plan_key_view(&plan->problem, k, rows),
                              .v = ls_plan_key_view(&plan->problem, v, rows)};
@@ -210,33 +210,57 @@ static struct key_part own_part(const struct ls_attention_plan *plan,
     return part;
 }
 
-/* Messages of one step, and the communicator that moves them. */
+#define HOP_MESSAGES 4
+
+/* Messages under way, and the communicator that moves them. */
 struct exchange {
     struct ls_comm *comm;
-    struct ls_request request[4];
+    struct ls_request request[2 * HOP_MESSAGES]; /* of the inner ring, then of the outer one */
 };
 
 static void move_messages(void *context)
 {
     struct exchange *exchange = context;
 
-    ls_comm_progress(NULL, exchange->comm, exchange->request, 4); /* wait reports what fails */
+    /* wait reports what fails */
+    ls_comm_progress(NULL, exchange->comm, exchange->request, 2 * HOP_MESSAGES);
 }
 
-/* The part `now` of this step goes on, the part `next` of the next step comes in. */
-static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *plan,
-                               const struct key_part *now, const struct key_part *next, int step)
+/* The part `now` of this step goes on, another comes in. */
+static ls_status post_hop(struct ls_request *request, struct ls_attention_plan *plan,
+                          const struct key_part *now, const struct ls_hop *hop, int step)
 {
-    const int p = plan->problem.p, from = (plan->rank - 1 + p) % p, to = (plan->rank + 1) % p;
-    const size_t come =
-        part_bytes(&plan->problem, owner_at(&plan->problem, plan->rank, step + 1)) / 2;
-    const size_t go = part_bytes(&plan->problem, owner_at(&plan->problem, plan->rank, step)) / 2;
-    struct ls_request *request = out->request;
+    const struct ring *own = plan->own;
+    const struct key_part next = travelling_part(plan, hop->next);
+    const size_t come = part_bytes(&plan->problem, ls_route_owner(&own->route, hop->next)) / 2;
+    const size_t go = part_bytes(&plan->problem, ls_route_owner(&own->route, step)) / 2;
 
-    LS_TRY(ls_comm_receive(&request[0], plan->comm, next->k.data, come, from, 2 * step));
-    LS_TRY(ls_comm_receive(&request[1], plan->comm, next->v.data, come, from, 2 * step + 1));
-    LS_TRY(ls_comm_send(&request[2], plan->comm, now->k.data, go, to, 2 * step));
-    return ls_comm_send(&request[3], plan->comm, now->v.data, go, to, 2 * step + 1);
+    LS_TRY(ls_comm_receive(&request[0], plan->comm, next.k.data, come, hop->from, 2 * step));
+    LS_TRY(ls_comm_receive(&request[1], plan->comm, next.v.data, come, hop->from, 2 * step + 1));
+    LS_TRY(ls_comm_send(&request[2], plan->comm, now->k.data, go, hop->to, 2 * step));
+    return ls_comm_send(&request[3], plan->comm, now->v.data, go, hop->to, 2 * step + 1);
+}
+
+static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *plan,
+                               const struct key_part *now, int step)
+{
+    const struct ring *own = plan->own;
+    struct ls_hop hop;
+
+    if (ls_route_inner_hop(&hop, &own->route, step))
+        LS_TRY(post_hop(out->request, plan, now, &hop, step));
+    if (ls_route_outer_hop(&hop, &own->route, step))
+        LS_TRY(post_hop(out->request + HOP_MESSAGES, plan, now, &hop, step));
+    return LS_OK;
+}
+
+/* For what has to be here, or gone, when this step ends. */
+static ls_status wait_for_exchange(struct exchange *exchange, const struct ls_route *route,
+                                   int step)
+{
+    const int rings = ls_route_ends_outer(route, step) ? 2 : 1;
+
+    return ls_comm_wait(exchange->comm, exchange->request, rings * HOP_MESSAGES);
 }
 
 /* More than a tree over all the leaves that a problem may have is high. */
@@ -321,24 +345,33 @@ static ls_status attend_part(int64_t *done, struct ls_attention_plan *plan,
 }
 
 /* A rank whose kernel fails still passes on what the others wait for. */
-static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
+    const struct ring *own = plan->own;
     struct exchange exchange = {.comm = plan->comm};
-    struct key_part now = own_part(plan, call);
     ls_status status = LS_OK;
     int64_t done = 0;
 
     for (int step = 0; step < plan->problem.p; step++) {
+        const struct key_part now = step == 0 ? own_part(plan, call) : travelling_part(plan, step);
         const bool last = step == plan->problem.p - 1;
-        const struct key_part next = last ? now : travelling_part(plan, step + 1);
 
-        if (!last) LS_TRY(post_exchange(&exchange, plan, &now, &next, step));
+        LS_TRY(post_exchange(&exchange, plan, &now, step));
         if (status == LS_OK)
             status = attend_part(&done, plan, call, &now, last ? NULL : &exchange, step);
-        if (!last) LS_TRY(ls_comm_wait(plan->comm, exchange.request, 4));
-        now = next;
+        if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
     }
     return status;
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    ls_ring_cost(out, problem, 1);
+}
+
+static ls_status create(struct ls_attention_plan *plan)
+{
+    return ls_ring_create(plan, 1);
 }
 
 const struct ls_method ls_method_ring = {
@@ -348,6 +381,6 @@ const struct ls_method ls_method_ring = {
     .layout = ls_method_even_layout,
     .cost = cost,
     .create = create,
-    .destroy = destroy,
-    .forward = forward,
+    .destroy = ls_ring_destroy,
+    .forward = ls_ring_forward,
 };

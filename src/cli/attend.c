@@ -76,10 +76,11 @@ static ls_status read_options(bool *done, struct cli_attend_options *o,
 
 static ls_status choose_method(struct cli_attend_run *run)
 {
-    const struct ls_attention_options *o = &run->options.shared.attention;
+    struct ls_attention_options *o = &run->options.shared.attention;
     const int p = run->world->size;
     const char *why; /* the plan will say it */
 
+    if (o->node_size == 0) o->node_size = ls_comm_node_run(run->world->comm);
     if (o->method)
         LS_TRY(ls_method_find(&run->method, o->method));
     else

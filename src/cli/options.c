@@ -29,6 +29,7 @@ enum {
     KEY_STRICT,
     KEY_SCALE,
     KEY_LAYOUT,
+    KEY_NODE_SIZE,
 };
 
 static const struct {
@@ -70,6 +71,10 @@ static const struct {
      {"layout", KEY_LAYOUT, "NAME", 0,
       "Which positions a rank holds: contiguous, zigzag or striped; default auto, the best for "
       "method and mask",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_LAYOUT,
+     {"node-size", KEY_NODE_SIZE, "N", 0,
+      "Ranks of a node, N after each other, for methods that care; default those that share one",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_THREADS,
      {"threads", KEY_THREADS, "N", 0, "Threads of each rank; default what OpenMP would use",
@@ -143,6 +148,15 @@ static ls_status set_layout(struct ls_attention_options *o, const char *value)
     return LS_OK;
 }
 
+static ls_status set_node_size(struct ls_attention_options *o, const char *value)
+{
+    int64_t ranks;
+
+    LS_TRY(cli_value_integer(&ranks, "--node-size", value, 1, CLI_MOST_RANKS));
+    o->node_size = (int)ranks;
+    return LS_OK;
+}
+
 static ls_status set_shared(struct cli_options *o, int key, const char *value)
 {
     switch (key) {
@@ -185,6 +199,8 @@ static ls_status set_shared(struct cli_options *o, int key, const char *value)
         return LS_OK;
     case KEY_SCALE:
         return set_scale(&o->attention, value);
+    case KEY_NODE_SIZE:
+        return set_node_size(&o->attention, value);
     default:
         return set_layout(&o->attention, value);
     }

@@ -7,6 +7,8 @@
 
 #include "cli/inputs.h"
 
+#define CLI_MOST_RANKS 65536
+
 /* What several subcommands share; each takes some of it. */
 struct cli_options {
     const char *json; /* NULL: none; "-": standard output */

@@ -6,9 +6,8 @@
 #include "cli/rates.h"
 #include "cli/report.h"
 #include "cli/values.h"
+#include "comm/comm.h"
 #include "tensor/dtype.h"
-
-#define MOST_RANKS 65536
 
 struct plan_options {
     struct cli_options shared;
@@ -26,7 +25,7 @@ static ls_status set_option(void *options, int key, const char *value)
         o->measure = true;
         return LS_OK;
     }
-    return cli_value_integer(&o->ranks, "--ranks", value, 1, MOST_RANKS);
+    return cli_value_integer(&o->ranks, "--ranks", value, 1, CLI_MOST_RANKS);
 }
 
 static const struct cli_syntax plan_syntax = {
@@ -215,6 +214,8 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
     if (done) return LS_OK;
     const int p = o.ranks ? (int)o.ranks : world->size;
 
+    if (o.shared.attention.node_size == 0 && p == world->size)
+        o.shared.attention.node_size = ls_comm_node_run(world->comm);
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.shared.input, false), fini);
     LS_TRY_GOTO(status, report_plan(&report, world, &o, &inputs.shape, p), fini);

@@ -66,6 +66,11 @@ int ls_comm_node_size(const struct ls_comm *comm)
     return comm->ops->node_size(comm->self);
 }
 
+int ls_comm_node_run(const struct ls_comm *comm)
+{
+    return comm->ops->node_run(comm->self);
+}
+
 /* ---- the trace: only the first thread communicates */
 
 static const struct ls_trace_kind send_kind = {"send", "message", {"bytes", "to", "tag"}};

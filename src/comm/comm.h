@@ -37,6 +37,7 @@ struct ls_comm_ops {
     ls_status (*all_to_all)(void *out, void *self, const void *in, size_t bytes);
     /* ranks that share this rank's memory, this one included */
     int (*node_size)(void *self);
+    int (*node_run)(void *self);
 };
 
 /* For backends: wraps their state; the front owns it from here on, also if this fails. Collective.
@@ -86,6 +87,10 @@ ls_status ls_comm_all_to_all(void *out, struct ls_comm *comm, const void *in, si
 ls_status ls_comm_agree(struct ls_comm *comm, ls_status status);
 
 int ls_comm_node_size(const struct ls_comm *comm);
+
+/* n, the same on every rank, if each node has n of the ranks and they follow each other: the first
+ * n, the next n and so on; else 0. */
+int ls_comm_node_run(const struct ls_comm *comm);
 
 /* Bytes that this rank sent in messages and in bulk, and seconds it spent in ls_comm_wait and in
  * bulk communication, since the last reset. */

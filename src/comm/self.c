@@ -186,7 +186,7 @@ static ls_status reduce_scatter(float *out, void *self, const float *in, int64_t
     return gather(out, self, in, (size_t)n * sizeof(float));
 }
 
-static int node_size(void *self)
+static int alone(void *self)
 {
     (void)self;
     return 1;
@@ -207,7 +207,8 @@ static const struct ls_comm_ops self_ops = {
     .all_reduce = all_reduce,
     .reduce_scatter = reduce_scatter,
     .all_to_all = gather,
-    .node_size = node_size,
+    .node_size = alone,
+    .node_run = alone,
 };
 
 ls_status ls_comm_create_self(struct ls_comm **out)

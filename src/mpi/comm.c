@@ -23,7 +23,7 @@
 struct mpi_group {
     MPI_Comm comm;
     int rank, size;
-    int node_size;
+    int node_size, node_run;
     double *fold;  /* [size, FOLD_WIDTH] */
     float *slices; /* [size, slice_width] */
     int slice_width;
@@ -154,6 +154,7 @@ static ls_status duplicate(void **out, void *self)
 
     LS_TRY(group_create(&copy, group->comm));
     copy->node_size = group->node_size;
+    copy->node_run = group->node_run;
     *out = copy;
     return LS_OK;
 }
@@ -415,6 +416,13 @@ static int node_size(void *self)
     return group->node_size;
 }
 
+static int node_run(void *self)
+{
+    const struct mpi_group *group = self;
+
+    return group->node_run;
+}
+
 static const struct ls_comm_ops mpi_ops = {
     .name = "mpi",
     .duplicate = duplicate,
@@ -431,6 +439,7 @@ static const struct ls_comm_ops mpi_ops = {
     .reduce_scatter = reduce_scatter,
     .all_to_all = all_to_all,
     .node_size = node_size,
+    .node_run = node_run,
 };
 
 /* What can be said before the ranks talk to each other. */
@@ -460,15 +469,41 @@ static ls_status check_thread_level(void)
     return LS_OK;
 }
 
-static ls_status find_node_size(struct mpi_group *group)
+/* Whether the ranks of this node follow each other and begin where one of these nodes can. */
+static ls_status is_run(int *out, MPI_Comm node, int rank)
+{
+    int size, ends[2] = {rank, -rank};
+
+    MPI_Comm_size(node, &size);
+    LS_TRY(checked(MPI_Allreduce(MPI_IN_PLACE, ends, 2, MPI_INT, MPI_MIN, node),
+                   "comparing the ranks of this node"));
+    const int first = ends[0], last = -ends[1];
+    *out = last - first == size - 1 && first % size == 0;
+    return LS_OK;
+}
+
+static ls_status find_node_run(struct mpi_group *group, MPI_Comm node)
+{
+    int run = 0;
+
+    LS_TRY(is_run(&run, node, group->rank));
+    int least[3] = {run, group->node_size, -group->node_size};
+    LS_TRY(checked(MPI_Allreduce(MPI_IN_PLACE, least, 3, MPI_INT, MPI_MIN, group->comm),
+                   "comparing nodes"));
+    group->node_run = least[0] && least[1] == -least[2] ? group->node_size : 0;
+    return LS_OK;
+}
+
+static ls_status find_node(struct mpi_group *group)
 {
     MPI_Comm node;
 
     LS_TRY(checked(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
                    "looking for the ranks of this node"));
     MPI_Comm_size(node, &group->node_size);
+    const ls_status status = find_node_run(group, node);
     MPI_Comm_free(&node);
-    return LS_OK;
+    return status;
 }
 
 ls_status ls_comm_create_mpi(struct ls_comm **out, MPI_Comm comm)
@@ -481,7 +516,7 @@ ls_status ls_comm_create_mpi(struct ls_comm **out, MPI_Comm comm)
     LS_TRY(group_create(&group, comm));
     LS_TRY(ls_comm_create(&created, &mpi_ops, group, group->rank, group->size));
     LS_TRY_GOTO(status, ls_comm_agree(created, check_thread_level()), destroy);
-    LS_TRY_GOTO(status, ls_comm_agree(created, find_node_size(group)), destroy);
+    LS_TRY_GOTO(status, ls_comm_agree(created, find_node(group)), destroy);
     *out = created;
     return LS_OK;
 destroy:

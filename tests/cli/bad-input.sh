@@ -235,6 +235,7 @@ bad_option()
 
 bad_option "unknown option" "--caussal.*--causal" --caussal
 bad_option "unknown method" "rinq.*ring" --method rinq
+bad_option "no node" "node-size.*1 to" --node-size 0
 bad_option "unknown layout" "zigzug.*zigzag" --layout zigzug
 bad_option "unknown type" "bf61.*bf16" --dtype bf61
 bad_option "option without its value" "--method" --method

@@ -32,6 +32,7 @@ Test(comm_self, is_one_rank_of_one)
     cr_expect_eq(ls_comm_rank(comm), 0);
     cr_expect_eq(ls_comm_size(comm), 1);
     cr_expect_eq(ls_comm_node_size(comm), 1);
+    cr_expect_eq(ls_comm_node_run(comm), 1);
 }
 
 Test(comm_self, messages_arrive_in_either_order_of_posting)

@@ -26,13 +26,23 @@ struct job {
     struct ls_tensor part[3], o, lse; /* of this rank */
 };
 
+/* The smallest part of p ranks that a node can be and several fill. */
+static inline int smallest_node(int p)
+{
+    int n = 2;
+
+    while (n < p && p % n != 0) n++;
+    return p > 1 ? n : 1;
+}
+
 /* Asks for method i of the table; false, and leaves the choice as it was, if that cannot do the job
- * on p ranks. */
+ * on p ranks. All ranks share a node here, so tests choose its size. */
 static inline bool job_take_method(struct job *job, int i, int p)
 {
     const struct ls_method *method = ls_method_at(i);
     struct ls_problem problem;
 
+    if (job->options.node_size == 0) job->options.node_size = smallest_node(p);
     if (ls_problem_init(&problem, &job->shape, &job->options, p, method) != LS_OK ||
         method->fits(&problem))
         return false;

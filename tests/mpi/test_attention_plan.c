@@ -277,7 +277,12 @@ static const struct wish {
     {"type", {1, 4, 2, 600, 600, 16, LS_F16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"method", {1, 4, 2, 600, 600, 16, LS_BF16}, "allgather", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"layout", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_STRIPED, false, 0.25f},
-    {"mask", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, true, 0.25f},
+    {"keys behind a query",
+     {1, 4, 2, 600, 600, 16, LS_BF16},
+     "ring",
+     LS_LAYOUT_ZIGZAG,
+     true,
+     0.25f},
     {"scale", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25000003f},
 };
 

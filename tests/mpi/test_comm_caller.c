@@ -33,6 +33,7 @@ Test(comm_caller, lends_a_communicator_that_stays_its_own, .init = mpi_up, .fini
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
     MPI_Comm_size(node, &node_size);
     MPI_CHECK(ls_comm_node_size(world) == node_size, "%d", ls_comm_node_size(world));
+    MPI_CHECK(node_size < size || ls_comm_node_run(world) == size, "%d", ls_comm_node_run(world));
     MPI_Comm_free(&node);
     MPI_Comm_free(&half);
 }
