@@ -30,15 +30,6 @@ struct allreduce {
     struct ls_leaf q_leaf[]; /* of this rank, by their row among its rows of a step */
 };
 
-/* Causal: a step's queries see about as many keys of every rank, so no rank waits for another;
- * zigzag would give all ranks the same only over all steps. Strict: of stripes every leaf would be
- * a result of its own. */
-static ls_layout_kind layout(const struct ls_problem *problem)
-{
-    if (problem->mask.right != 0 || problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
-    return problem->strict ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_STRIPED;
-}
-
 /* ---- making */
 
 static void destroy(struct ls_attention_plan *plan)
@@ -323,27 +314,14 @@ static ls_status attend_step(struct ls_attention_plan *plan, const struct ls_att
     return LS_OK;
 }
 
-static ls_status attend_alone(struct ls_attention_plan *plan, const struct ls_attention_call *call)
-{
-    const struct allreduce *own = plan->own;
-    const struct ls_leaf_list keys = {.leaf = own->subtrees.leaf,
-                                      .count = ls_layout_leaves(&plan->problem.k_layout)};
-
-    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
-                                                        .lse = call->lse,
-                                                        .q = call->q,
-                                                        .k = call->k,
-                                                        .v = call->v,
-                                                        .k_leaves = keys});
-}
-
 /* A rank whose kernel fails still exchanges what the others wait for. */
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     const int64_t n = ls_visit_steps(&plan->problem.q_layout);
     ls_status status = LS_OK;
 
-    if (plan->problem.p == 1) return attend_alone(plan, call);
+    if (plan->problem.p == 1)
+        return ls_subtrees_attend_alone(&((struct allreduce *)plan->own)->subtrees, plan, call);
     if (n > 0) LS_TRY(post_queries(plan, call->q, 0));
     LS_TRY(wait_for_messages(plan));
     for (int64_t step = 0; step < n; step++) {
@@ -362,7 +340,7 @@ const struct ls_method ls_method_allreduce = {
     .name = "allreduce",
     .summary = "K and V stay, queries visit, results are combined; memory O(s/p)",
     .fits = ls_method_fits_all,
-    .layout = layout,
+    .layout = ls_method_visit_layout,
     .cost = ls_allreduce_cost,
     .create = create,
     .destroy = destroy,

@@ -17,6 +17,7 @@ struct growth {
     struct node *waiting; /* [count] */
     int64_t count, leaves, room;
     bool *taken; /* [slots] */
+    bool open;
 };
 
 static int64_t end_of(int level, int64_t index, int64_t leaves)
@@ -54,9 +55,9 @@ static void rise(struct node *node, int64_t leaves)
     }
 }
 
-static bool is_whole(const struct node *node, int64_t leaves)
+static bool is_whole(const struct growth *g, const struct node *node)
 {
-    return node->index == 0 && (int64_t)1 << node->level >= leaves;
+    return !g->open && node->index == 0 && (int64_t)1 << node->level >= g->leaves;
 }
 
 static ls_status add_step(struct growth *g, struct ls_forest_step step)
@@ -134,12 +135,17 @@ static ls_status arrive(struct growth *g, struct node node, int part, int64_t fi
         step.join = node.index % 2 == 0 ? LS_NODE_BEFORE : LS_NODE_AFTER;
         step.slot = other.slot;
         go_up(g, &node, other.slot);
-    } else if (!is_whole(&node, g->leaves)) {
+    } else if (!is_whole(g, &node)) {
         step.slot = node.slot = take_slot(g);
     }
-    step.whole = is_whole(&node, g->leaves);
+    step.whole = is_whole(g, &node);
     LS_TRY(add_step(g, step));
     return step.whole ? LS_OK : settle(g, node, part);
+}
+
+static int64_t count_of(const struct node *node, int64_t leaves)
+{
+    return end_of(node->level, node->index, leaves) - (node->index << node->level);
 }
 
 static ls_status grow(struct growth *g, const struct ls_leaf_list *part, int p)
@@ -147,8 +153,7 @@ static ls_status grow(struct growth *g, const struct ls_leaf_list *part, int p)
     for (int i = 0; i < p; i++) {
         for (int64_t first = 0; first < part[i].count;) {
             const struct node node = largest_node(&part[i], first, g->leaves);
-            const int64_t count =
-                end_of(node.level, node.index, g->leaves) - part[i].leaf[first].number;
+            const int64_t count = count_of(&node, g->leaves);
 
             LS_TRY(arrive(g, node, i, first, count));
             first += count;
@@ -176,35 +181,81 @@ static ls_status chain(struct growth *g, const struct ls_leaf_list *part, int p)
     for (int i = 0; i < p; i++)
         LS_TRY(add_step(g, (struct ls_forest_step){.part = i,
                                                    .count = part[i].count,
-                                                   .slot = p == 1 ? -1 : 0,
+                                                   .slot = g->open || p > 1 ? 0 : -1,
                                                    .join = i == 0 ? LS_NODE_ALONE : LS_NODE_AFTER,
-                                                   .whole = i == p - 1}));
-    g->forest->slots = p > 1;
+                                                   .whole = !g->open && i == p - 1}));
+    g->forest->slots = g->open || p > 1;
+    if (g->open) g->waiting[g->count++] = (struct node){.slot = 0};
     return LS_OK;
 }
 
-ls_status ls_forest_init(struct ls_forest *out, const struct ls_leaf_list *part, int p, bool strict)
+static int by_place(const void *a, const void *b)
 {
-    struct growth g = {.forest = out};
+    const struct node *x = a, *y = b;
+    const int64_t left = x->index << x->level, right = y->index << y->level;
+
+    return (left > right) - (left < right);
+}
+
+static ls_status keep(struct growth *g)
+{
+    struct ls_forest *forest = g->forest;
+
+    forest->kept = calloc((size_t)g->count + 1, sizeof *forest->kept);
+    if (!forest->kept) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    qsort(g->waiting, (size_t)g->count, sizeof *g->waiting, by_place);
+    for (int64_t i = 0; i < g->count; i++) forest->kept[i] = g->waiting[i].slot;
+    forest->kept_count = (int)g->count;
+    return LS_OK;
+}
+
+static ls_status make(struct growth g, const struct ls_leaf_list *part, int p, bool strict)
+{
     ls_status status = LS_OK;
 
-    *out = (struct ls_forest){0};
-    for (int i = 0; i < p; i++) g.leaves += part[i].count;
+    *g.forest = (struct ls_forest){0};
     g.waiting = malloc((size_t)(g.leaves + 1) * sizeof *g.waiting);
     g.taken = calloc((size_t)g.leaves + 1, sizeof *g.taken);
     if (!g.waiting || !g.taken)
         status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
     else
         status = strict ? grow(&g, part, p) : chain(&g, part, p);
-    if (status == LS_OK) status = finish(&g, p);
+    if (status == LS_OK) status = g.open ? keep(&g) : finish(&g, p);
     free(g.waiting);
     free(g.taken);
-    if (status != LS_OK) ls_forest_fini(out);
+    if (status != LS_OK) ls_forest_fini(g.forest);
     return status;
+}
+
+ls_status ls_forest_init(struct ls_forest *out, const struct ls_leaf_list *part, int p, bool strict)
+{
+    int64_t leaves = 0;
+
+    for (int i = 0; i < p; i++) leaves += part[i].count;
+    return make((struct growth){.forest = out, .leaves = leaves}, part, p, strict);
+}
+
+ls_status ls_forest_init_open(struct ls_forest *out, const struct ls_leaf_list *part, int p,
+                              bool strict, int64_t leaves)
+{
+    return make((struct growth){.forest = out, .leaves = leaves, .open = true}, part, p, strict);
 }
 
 void ls_forest_fini(struct ls_forest *forest)
 {
     free(forest->step);
+    free(forest->kept);
     *forest = (struct ls_forest){0};
+}
+
+int64_t ls_forest_nodes(const struct ls_leaf_list *list, int64_t leaves)
+{
+    int64_t nodes = 0;
+
+    for (int64_t first = 0; first < list->count; nodes++) {
+        const struct node node = largest_node(list, first, leaves);
+
+        first += count_of(&node, leaves);
+    }
+    return nodes;
 }

@@ -29,12 +29,23 @@ struct ls_forest {
     struct ls_forest_step *step;
     int64_t steps;
     int slots; /* states that can wait at once */
+    int *kept; /* [kept_count] slots of what an open forest leaves, by leaf number */
+    int kept_count;
 };
 
 /* Parts [p] of the keys come in the order of the array, which holds all leaves of the sequence. The
  * last step is whole. The caller calls fini. Errors: LS_ENOMEM. */
 ls_status ls_forest_init(struct ls_forest *out, const struct ls_leaf_list *part, int p,
                          bool strict);
+
+/* Open: parts of which more will be made, elsewhere. They need not hold all leaves of the sequence,
+ * every step that is no LS_NODE_MERGE brings a result, none is whole, and what there is in the end
+ * stays in its slots: in strict mode the largest nodes of all parts together. */
+ls_status ls_forest_init_open(struct ls_forest *out, const struct ls_leaf_list *part, int p,
+                              bool strict, int64_t leaves);
 void ls_forest_fini(struct ls_forest *forest);
+
+/* Into how many nodes a list is cut, of a sequence of so many leaves. */
+int64_t ls_forest_nodes(const struct ls_leaf_list *list, int64_t leaves);
 
 #endif

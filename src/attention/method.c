@@ -11,8 +11,8 @@
 
 /* In the order in which `auto` prefers equals: less memory first. */
 static const struct ls_method *const methods[] = {
-    &ls_method_local,   &ls_method_ring,      &ls_method_ring2,
-    &ls_method_ulysses, &ls_method_allreduce, &ls_method_allgather,
+    &ls_method_local,     &ls_method_ring, &ls_method_ring2,     &ls_method_ulysses,
+    &ls_method_allreduce, &ls_method_tree, &ls_method_allgather,
 };
 
 #define METHODS ((int)(sizeof methods / sizeof *methods))
@@ -57,6 +57,12 @@ ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem)
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
 {
     return problem->mask.right == 0 && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+}
+
+ls_layout_kind ls_method_visit_layout(const struct ls_problem *problem)
+{
+    if (problem->mask.right != 0 || problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
+    return problem->strict ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_STRIPED;
 }
 
 struct ls_cost ls_method_work(const struct ls_problem *problem)

@@ -52,6 +52,7 @@ void ls_leaves_gather(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t *f
 const char *ls_method_fits_all(const struct ls_problem *problem);
 ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem);
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem);
+ls_layout_kind ls_method_visit_layout(const struct ls_problem *problem);
 struct ls_cost ls_method_work(const struct ls_problem *problem);
 
 /* The method's cost and that of bringing callers' rows to it and back. */
@@ -70,6 +71,6 @@ struct ls_tensor ls_plan_key_view(const struct ls_problem *problem, void *data, 
 void ls_tensor_copy(struct ls_tensor *to, const struct ls_tensor *from);
 
 extern const struct ls_method ls_method_local, ls_method_ring, ls_method_ring2, ls_method_ulysses,
-    ls_method_allreduce, ls_method_allgather;
+    ls_method_allreduce, ls_method_tree, ls_method_allgather;
 
 #endif

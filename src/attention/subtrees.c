@@ -7,25 +7,21 @@
 
 /* ---- which results there are */
 
-static bool is_result(const struct ls_forest_step *step, bool strict)
-{
-    return step->join != LS_NODE_MERGE && (step->count > 0 || !strict);
-}
-
 /* The forest's steps go from rank to rank. */
 static ls_status list_results(struct ls_subtrees *out, const struct ls_leaf_list *part,
                               const struct ls_problem *problem)
 {
     int64_t count = 0;
 
-    LS_TRY(ls_forest_init(&out->forest, part, problem->p, problem->strict));
-    out->keys = calloc((size_t)out->forest.steps, sizeof *out->keys);
+    LS_TRY(ls_forest_init_open(&out->forest, part, problem->p, problem->strict,
+                               ls_layout_leaves(&problem->k_layout)));
+    out->keys = calloc((size_t)out->forest.steps + 1, sizeof *out->keys);
     out->slot = calloc((size_t)out->forest.slots + 1, sizeof *out->slot);
     if (!out->keys || !out->slot) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
     for (int64_t i = 0; i < out->forest.steps; i++) {
         const struct ls_forest_step *step = &out->forest.step[i];
 
-        if (!is_result(step, problem->strict)) continue;
+        if (step->join == LS_NODE_MERGE) continue;
         out->keys[count++] = (struct ls_leaf_list){.leaf = part[step->part].leaf + step->first,
                                                    .count = step->count};
         out->first[step->part + 1]++;
@@ -110,14 +106,11 @@ static void merge(const struct ls_attention_plan *plan, struct ls_row_states int
 }
 
 /* What a step that brings a result makes of it. */
-static struct ls_row_states join(const struct ls_subtrees *subtrees,
-                                 const struct ls_attention_plan *plan,
-                                 const struct ls_forest_step *step, struct ls_row_states result,
-                                 int64_t rows)
+static struct ls_row_states join(struct ls_row_states kept, const struct ls_attention_plan *plan,
+                                 ls_node_join how, struct ls_row_states result, int64_t rows)
 {
-    if (step->join == LS_NODE_ALONE) return result;
-    const struct ls_row_states kept = subtrees->slot[step->slot];
-    if (step->join == LS_NODE_AFTER) {
+    if (how == LS_NODE_ALONE) return result;
+    if (how == LS_NODE_AFTER) {
         merge(plan, kept, result, rows);
         return kept;
     }
@@ -125,30 +118,24 @@ static struct ls_row_states join(const struct ls_subtrees *subtrees,
     return result;
 }
 
-/* The states of all keys, in the memory of one of the results; without keys there are none. */
-static struct ls_row_states merge_all(const struct ls_subtrees *subtrees,
-                                      const struct ls_attention_plan *plan, float *states,
-                                      int64_t rows)
+float *ls_results_merge(struct ls_row_states *slot, const struct ls_attention_plan *plan,
+                        const struct ls_forest *forest, int part, float *states, int64_t rows)
 {
     const struct ls_attention_shape *s = &plan->problem.shape;
-    struct ls_row_states whole = {0};
 
-    for (int64_t i = 0; i < subtrees->forest.steps; i++) {
-        const struct ls_forest_step *step = &subtrees->forest.step[i];
+    for (int64_t i = 0; i < forest->steps; i++) {
+        const struct ls_forest_step *step = &forest->step[i];
 
+        if (step->part != part) continue;
         if (step->join == LS_NODE_MERGE) {
-            merge(plan, subtrees->slot[step->slot], subtrees->slot[step->from], rows);
-            continue;
-        }
-        if (step->count > 0) {
-            whole = join(subtrees, plan, step, ls_states_in(states, s, rows), rows);
+            merge(plan, slot[step->slot], slot[step->from], rows);
+        } else {
+            slot[step->slot] =
+                join(slot[step->slot], plan, step->join, ls_states_in(states, s, rows), rows);
             states += ls_state_count(s, rows);
-        } else if (step->slot >= 0) {
-            whole = subtrees->slot[step->slot];
         }
-        if (step->slot >= 0) subtrees->slot[step->slot] = whole;
     }
-    return whole;
+    return states;
 }
 
 /* A block of rows of a tensor whose dimension `axis` they are. */
@@ -163,21 +150,44 @@ static struct ls_tensor block_of(const struct ls_tensor *t, int axis,
 }
 
 /* A kernel call without keys, so that the last rounding is the kernel's. */
-ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
-                             const struct ls_attention_call *call, float *states,
-                             const struct ls_row_block *rows)
+ls_status ls_states_finish(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                           const struct ls_forest *forest, const struct ls_row_states *slot,
+                           const struct ls_row_block *rows)
 {
     const struct ls_tensor q = block_of(call->q, 1, rows);
     struct ls_tensor o = block_of(call->o, 1, rows), lse = block_of(call->lse, 2, rows);
-    const struct ls_row_states whole = merge_all(subtrees, plan, states, rows->count);
-    const struct ls_found found = {.states = &whole};
+    const struct ls_found found = {.states = forest->kept_count ? &slot[forest->kept[0]] : NULL};
 
     return ls_plan_attend(plan, (struct ls_kernel_call){.o = &o,
                                                         .lse = &lse,
                                                         .found = &found,
-                                                        .found_count = whole.m != NULL,
+                                                        .found_count = forest->kept_count,
                                                         .q = &q,
                                                         .k = call->k,
                                                         .v = call->v,
                                                         .q_leaves = rows->leaves});
+}
+
+ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                             const struct ls_attention_call *call, float *states,
+                             const struct ls_row_block *rows)
+{
+    for (int r = 0; r < plan->problem.p; r++)
+        states = ls_results_merge(subtrees->slot, plan, &subtrees->forest, r, states, rows->count);
+    return ls_states_finish(plan, call, &subtrees->forest, subtrees->slot, rows);
+}
+
+ls_status ls_subtrees_attend_alone(const struct ls_subtrees *subtrees,
+                                   struct ls_attention_plan *plan,
+                                   const struct ls_attention_call *call)
+{
+    const struct ls_leaf_list keys = {.leaf = subtrees->leaf,
+                                      .count = ls_layout_leaves(&plan->problem.k_layout)};
+
+    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                        .lse = call->lse,
+                                                        .q = call->q,
+                                                        .k = call->k,
+                                                        .v = call->v,
+                                                        .k_leaves = keys});
 }

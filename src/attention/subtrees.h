@@ -11,7 +11,7 @@
 
 /* Results are numbered rank by rank. */
 struct ls_subtrees {
-    struct ls_forest forest;    /* its parts are the ranks, in their order */
+    struct ls_forest forest;    /* open; its parts are the ranks, in their order */
     struct ls_leaf_list *keys;  /* [first[p]] of each result; rows are those of its rank's part */
     int64_t *first;             /* [p + 1] rank r computes results [first[r], first[r + 1]) */
     struct ls_row_states *slot; /* [forest.slots] while they are merged */
@@ -40,10 +40,26 @@ struct ls_row_block {
     struct ls_leaf_list leaves;
 };
 
+/* The results that a part brings, [ls_state_count] each, are merged with what is in the slots of an
+ * open forest. Slots refer to their memory from now on. Returns the end of them. */
+float *ls_results_merge(struct ls_row_states *slot, const struct ls_attention_plan *plan,
+                        const struct ls_forest *forest, int part, float *states, int64_t rows);
+
+/* Writes o and lse of a block of rows from what an open forest of all keys has left. Errors:
+ * LS_EINTERNAL. */
+ls_status ls_states_finish(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                           const struct ls_forest *forest, const struct ls_row_states *slot,
+                           const struct ls_row_block *rows);
+
 /* Strict mode: merges the states of a block of rows [first[p]][ls_state_count], which are used up,
  * and writes its o and lse. Errors: LS_EINTERNAL. */
 ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
                              const struct ls_attention_call *call, float *states,
                              const struct ls_row_block *rows);
+
+/* Forward on one rank. Errors: LS_EINTERNAL. */
+ls_status ls_subtrees_attend_alone(const struct ls_subtrees *subtrees,
+                                   struct ls_attention_plan *plan,
+                                   const struct ls_attention_call *call);
 
 #endif

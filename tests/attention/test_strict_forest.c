@@ -76,6 +76,77 @@ static void play_all(const struct ls_forest *forest, const struct ls_leaf_list *
     cr_assert(last.first == 0 && last.end == leaves);
 }
 
+/* The leaves of some ranks that follow each other, by number. */
+static struct ls_leaf_list leaves_of(struct ls_leaf *leaf, const struct ls_layout *layout,
+                                     int first, int ranks)
+{
+    struct ls_leaf_list list = {.leaf = leaf};
+
+    for (int i = 0; i < ranks; i++)
+        ls_leaves_append(leaf, &list.count, layout, (first + i) % layout->p, 0);
+    ls_leaves_sort(leaf, list.count);
+    return list;
+}
+
+/* What an open forest leaves is the leaves of its parts, in order, in as few nodes as can be, and
+ * the nodes that such a part is cut into elsewhere. */
+static void check_kept(const struct ls_forest *forest, const struct ls_leaf_list *part, int parts,
+                       const struct ls_leaf_list *all, int64_t leaves)
+{
+    struct span slot[MOST_SLOTS] = {0};
+    int64_t at = 0;
+
+    for (int64_t i = 0; i < forest->steps; i++) {
+        const struct ls_forest_step *step = &forest->step[i];
+
+        cr_assert(!step->whole && step->slot >= 0 && step->slot < forest->slots);
+        cr_assert(step->part < parts);
+        slot[step->slot] = play(step, slot, part, leaves);
+    }
+    cr_expect_eq(forest->kept_count, ls_forest_nodes(all, leaves));
+    for (int i = 0; i < forest->kept_count; i++) {
+        const struct span kept = slot[forest->kept[i]];
+
+        for (int64_t leaf = kept.first; leaf < kept.end; leaf++, at++)
+            cr_assert(at < all->count && all->leaf[at].number == leaf);
+    }
+    cr_expect_eq(at, all->count);
+}
+
+static void check_open(const struct ls_layout *layout, int first, int ranks)
+{
+    const int64_t leaves = ls_layout_leaves(layout);
+    struct ls_leaf *leaf = malloc((size_t)(2 * leaves + 1) * sizeof *leaf);
+    const int half = ranks / 2;
+    const struct ls_leaf_list part[] = {
+        leaves_of(leaf, layout, first, ranks - half),
+        leaves_of(leaf + leaves, layout, first + ranks - half, half)};
+    struct ls_leaf *both = malloc((size_t)(leaves + 1) * sizeof *leaf);
+    const struct ls_leaf_list all = leaves_of(both, layout, first, ranks);
+    struct ls_forest forest;
+
+    cr_assert_eq(ls_forest_init_open(&forest, part, 2, true, leaves), LS_OK);
+    check_kept(&forest, part, 2, &all, leaves);
+    ls_forest_fini(&forest);
+    free(both);
+    free(leaf);
+}
+
+Test(strict_forest, open_leaves_the_largest_nodes)
+{
+    static const int64_t lengths[] = {0, 1, 257, 3001, 8192, 20000};
+
+    for (int p = 1; p <= 7; p++)
+        for (int i = 0; i < 6 * 3; i++)
+            for (int first = 0; first < p; first++)
+                for (int ranks = 1; ranks <= p; ranks++)
+                    check_open(
+                        &(struct ls_layout){.kind = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + i % 3),
+                                            .s = lengths[i / 3],
+                                            .p = p},
+                        first, ranks);
+}
+
 /* The forest of one rank of a ring. */
 static int ring_forest(struct ls_forest *out, const struct ls_layout *layout, int rank, bool check)
 {

@@ -35,7 +35,7 @@ has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$fai
 {
     on_ranks 2 plan attend $few --measure --json -
     cp "$work/stdout" "$work/plan"
-    for method in ring ring2 ulysses allreduce allgather; do
+    for method in ring ring2 ulysses allreduce tree allgather; do
         on_ranks 2 attend $few --method "$method" --json -
         holds "$method sends what was planned" \
             test "$(number bytes_sent)" -eq "$(planned "$method" bytes_sent)"
@@ -44,6 +44,6 @@ has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$fai
 }
 cp "$work/plan" "$work/stdout"
 holds "messages have a rate" stdout_has '"message_bytes_per_second": *[1-9]'
-holds "few queries visit" stdout_has '"auto": *"allreduce"'
+holds "few queries visit" stdout_has '"auto": *"tree"'
 
 exit "$failed"
