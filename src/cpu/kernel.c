@@ -35,7 +35,8 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     const int64_t chunks = (kernel->shape.k_leaves + CHUNK_LEAVES - 1) / CHUNK_LEAVES;
 
     w->raw = carve(cursor, LS_LEAF * row);
-    w->patched = carve(cursor, kernel->packed_bytes);
+    w->patched = carve(cursor, CHUNK_LEAVES * kernel->packed_bytes);
+    w->row = carve(cursor, LS_LEAF * sizeof *w->row);
     w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
     w->spare = carve_states(cursor, kernel->d_pad);
     w->q = carve(cursor, TILE_ROWS * row);
@@ -69,6 +70,16 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kern
     kernel->wave = fit < 1 ? 1 : fit < pairs(shape) ? fit : pairs(shape);
 }
 
+static void place_agenda(struct agenda *agenda, struct cursor *cursor,
+                         const struct ls_kernel_shape *shape)
+{
+    const size_t queries = (size_t)((shape->global.s_q + LS_LEAF - 1) / LS_LEAF);
+
+    agenda->sees = carve(cursor, queries * sizeof *agenda->sees);
+    agenda->order = carve(cursor, queries * sizeof *agenda->order);
+    agenda->keys = carve(cursor, (size_t)shape->k_leaves * sizeof *agenda->keys);
+}
+
 /* Lays out the kernel's memory; scratch [threads] receives the workers' parts. Returns the
  * bytes; base NULL: only counts them. */
 static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, char *base)
@@ -79,6 +90,7 @@ static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, c
     kernel->packed.k = carve(&cursor, leaves * kernel->packed_bytes);
     kernel->packed.v = carve(&cursor, leaves * kernel->packed_bytes);
     kernel->packed.clean = carve(&cursor, leaves);
+    place_agenda(&kernel->agenda, &cursor, &kernel->shape);
     kernel->split = carve(&cursor, (size_t)kernel->split_states * sizeof *kernel->split);
     for (int64_t i = 0; i < kernel->split_states; i++) {
         const struct ls_row_states states = carve_states(&cursor, kernel->d_pad);

@@ -8,11 +8,26 @@
 #include "cpu/leaf.h"
 #include "cpu/strip.h"
 
+/* Places in a call's list of keys whose leaves some row of a leaf of queries sees: [0, prefix) and
+ * [from, to); prefix <= from <= to. */
+struct seen_leaves {
+    int64_t prefix, from, to;
+};
+
+/* agenda.c: what a call has to do. */
+struct agenda {
+    struct seen_leaves *sees; /* [leaves of queries] */
+    int64_t *order;           /* places of leaves of queries, those that see the most first */
+    int64_t *keys;            /* places of leaves of keys that somebody sees */
+    int64_t key_count;
+};
+
 /* A tile: rows [first, first + rows) of those that the group's heads have in one query leaf,
  * head after head, each `pitch` rows behind the one before. */
 struct tile {
     int64_t pair; /* batch x h_kv + kv head */
     const struct ls_leaf *leaf;
+    struct seen_leaves sees;
     int pitch;
     int first, rows;
 };
@@ -23,8 +38,9 @@ struct worker {
     char *q; /* [TILE_ROWS][d_pad], packed rows of a tile */
     struct forest forest;
     char *raw;                    /* [LS_LEAF][d_pad], a leaf on its way into packed form */
-    char *patched;                /* one packed leaf of V (tile.c) */
-    int16_t *visible;             /* [CHUNK_LEAVES][TILE_ROWS] */
+    char *patched;                /* [CHUNK_LEAVES] packed leaves of V (tile.c) */
+    struct ls_visible *row;       /* [LS_LEAF], what each row of a leaf of queries sees */
+    struct ls_leaf_keys *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
     struct ls_row_states spare;   /* [TILE_ROWS] */
     struct progress_clock *clock; /* of the first thread, else NULL */
     struct ls_profile profile;
@@ -50,6 +66,7 @@ struct ls_attention_kernel {
     size_t packed_bytes;
     int64_t wave; /* pairs packed at once */
     struct packed packed;
+    struct agenda agenda;
     struct worker *worker;       /* [threads] */
     int64_t split_states;        /* partial tiles that can wait for each other */
     struct ls_row_states *split; /* [split_states] */
@@ -60,6 +77,28 @@ struct ls_attention_kernel {
 static inline int rows_of_a_head(const struct ls_attention_kernel *kernel, int leaf_rows)
 {
     return kernel->canonical ? LS_LEAF : leaf_rows;
+}
+
+static inline int64_t seen_count(struct seen_leaves sees)
+{
+    return sees.prefix + sees.to - sees.from;
+}
+
+/* Behind the last place. */
+static inline int64_t seen_end(struct seen_leaves sees)
+{
+    return sees.from < sees.to ? sees.to : sees.prefix;
+}
+
+static inline bool is_seen(struct seen_leaves sees, int64_t place)
+{
+    return place < sees.prefix || (place >= sees.from && place < sees.to);
+}
+
+/* This place if its leaf is seen, else the next one, if there is one. */
+static inline int64_t next_seen(struct seen_leaves sees, int64_t place)
+{
+    return place >= sees.prefix && place < sees.from ? sees.from : place;
 }
 
 /* Where a row of a tile stands. */
@@ -82,14 +121,18 @@ static inline struct tile_row tile_row(const struct ls_attention_kernel *kernel,
     };
 }
 
+/* agenda.c: fills in kernel->agenda. */
+void make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call);
+
 /* pack.c: leaf `index` of the call's keys for one pair of the wave that begins at wave_first. */
 ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
                     const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
                     int64_t index);
-/* V of one leaf of one kv head into w->raw; rows from `keep` on become zero. Tells whether the
- * others are below V_LIMIT, without NaN. */
+/* V of one leaf of one kv head into w->raw; rows but those of `keep` become zero. Tells whether
+ * these are below V_LIMIT, without NaN. */
 bool gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
-                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair, int keep);
+                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
+                   struct ls_leaf_keys keep);
 /* The rows of a tile into w->q. */
 void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                     const struct ls_tensor *q, const struct tile *tile);
@@ -99,9 +142,6 @@ void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
 ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel, struct worker *w,
                     const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
                     int64_t from, int64_t to);
-/* Leaves of the call's keys that some row of the query leaf sees: the first so many. */
-int64_t visible_leaves(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
-                       const struct ls_leaf *query_leaf);
 
 /* finish.c: merges a tile's result with each of call->found in turn, and writes it to call->states
  * or, divided and rounded, to o and lse. */

@@ -67,7 +67,7 @@ void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
 
 static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair,
-                        int keep)
+                        struct ls_leaf_keys keep)
 {
     const struct row_copy copy = row_copy(kernel, from);
     const int64_t h_kv = kernel->shape.global.h_kv;
@@ -75,16 +75,20 @@ static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker 
     const char *source = element(from, pair / h_kv, leaf->row, pair % h_kv);
     char *row = w->raw;
 
-    for (int r = 0; r < keep; r++, row += copy.padded_bytes)
-        copy_row(row, &copy, source + r * stride);
-    memset(row, 0, (size_t)(LS_LEAF - keep) * copy.padded_bytes);
+    for (int r = 0; r < LS_LEAF; r++, row += copy.padded_bytes) {
+        if (sees_key(keep, r))
+            copy_row(row, &copy, source + r * stride);
+        else
+            memset(row, 0, copy.padded_bytes);
+    }
 }
 
 bool gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
-                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair, int keep)
+                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
+                   struct ls_leaf_keys keep)
 {
     gather_leaf(kernel, w, v, leaf, pair, keep);
-    return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)keep * kernel->d_pad,
+    return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->d_pad,
                                V_LIMIT) < 0;
 }
 
@@ -93,7 +97,8 @@ ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
                     int64_t index)
 {
     const struct ls_leaf *leaf = &call->k_leaves.leaf[index];
-    const int rows = leaf_rows(leaf->number, kernel->shape.global.s_k);
+    const struct ls_leaf_keys rows = {
+        .to = (int16_t)leaf_rows(leaf->number, kernel->shape.global.s_k)};
     const int64_t slot = (pair - wave_first) * call->k_leaves.count + index;
     const struct packed *packed = &kernel->packed;
 

@@ -18,6 +18,11 @@ struct operand {
     const char *ahead;
 };
 
+/* Keys [first, end) of a leaf. */
+struct key_span {
+    int first, end;
+};
+
 /* Operand rows are d_pad elements of `type`, zero beyond d. */
 struct products {
     const char *name;
@@ -44,19 +49,19 @@ struct products {
     void (*begin)(void);
     void (*end)(void);
 
-    /* scores [rows][score_stride] = q k^T and acc [rows][d_pad] = p v. Only the first `keys` keys
-     * matter: other scores may stay as they are, and p is zero there. Both may write rows up to
-     * `strip`, from q and p rows that hold anything. */
+    /* scores [rows][score_stride] = q k^T and acc [rows][d_pad] = p v. Only `keys` matter: other
+     * scores may stay as they are, and p is zero there. Both may write rows up to `strip`, from q
+     * and p rows that hold anything. */
     ls_status (*scores)(float *out, void *worker, const void *q, struct operand k, int rows,
-                        int keys);
+                        struct key_span keys);
     ls_status (*output)(float *acc, void *worker, const void *p, struct operand v, int rows,
-                        int keys);
+                        struct key_span keys);
 
-    /* Scores and softmax as one, where that is faster, else NULL: p, m and l of softmax->rows, of
-     * the first `keys` keys. softmax->s is room for scores. m need not be the maximum, but p stays
-     * below P_LIMIT and l above 1/2, or 0 where a row sees nothing. */
+    /* Scores and softmax as one, where that is faster, else NULL: p, m and l of softmax->rows; p of
+     * `keys` alone, which are all that a row sees. softmax->s is room for scores. m need not be the
+     * maximum, but p stays below P_LIMIT and l above 1/2, or 0 where a row sees nothing. */
     ls_status (*probabilities)(const struct softmax_rows *softmax, void *worker, const void *q,
-                               struct operand k, int keys);
+                               struct operand k, struct key_span keys);
 };
 
 /* Probabilities whose sum is below P_LIMIT and values below V_LIMIT cannot overflow in the sums of

@@ -11,9 +11,10 @@
 #include "cpu/amx_tiles.h"
 #include "cpu/softmax_avx512.h"
 
-#define STRIP 32                    /* two tiles of rows */
-#define DEPTH 32                    /* what one tile product sums over */
-#define COLUMNS 32                  /* two tiles of columns */
+#define STRIP 32   /* two tiles of rows */
+#define DEPTH 32   /* what one tile product sums over */
+#define COLUMNS 32 /* two tiles of columns */
+#define BLOCKS (LS_LEAF / COLUMNS)
 #define SCORE_STRIDE (LS_LEAF + 16) /* off the power of two, whose rows share cache sets */
 #define PAIR_BYTES (2 * TILE_BYTES) /* right operand of one step: two tiles */
 #define P_STRIDE (LS_LEAF + 32)
@@ -143,24 +144,27 @@ TARGET_AMX static inline void multiply(float *out, ptrdiff_t out_stride, const c
 }
 
 TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, struct operand k,
-                                   int rows, int keys)
+                                   int rows, struct key_span keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = d_pad / DEPTH;
-    const char *right = k.packed;
+    const int block = keys.first / COLUMNS;
+    const char *right = (const char *)k.packed + block * depths * PAIR_BYTES;
 
-    for (int key = 0; key < keys; key += COLUMNS, right += depths * PAIR_BYTES)
+    for (int key = block * COLUMNS; key < keys.end; key += COLUMNS, right += depths * PAIR_BYTES)
         multiply(out + key, SCORE_STRIDE, q, d_pad * 2, right, depths, &k.ahead, rows > 16);
     return LS_OK;
 }
 
 TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, struct operand v,
-                                   int rows, int keys)
+                                   int rows, struct key_span keys)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = (keys + DEPTH - 1) / DEPTH;
-    const char *right = v.packed;
+    const int d_pad = ((struct plain_worker *)worker)->d_pad, step = keys.first / DEPTH;
+    const int depths = (keys.end + DEPTH - 1) / DEPTH - step;
+    const char *left = (const char *)p + step * 2 * DEPTH;
+    const char *right = (const char *)v.packed + step * PAIR_BYTES;
 
     for (int column = 0; column < d_pad; column += COLUMNS, right += LS_LEAF / DEPTH * PAIR_BYTES)
-        multiply(acc + column, d_pad, p, P_STRIDE * 2, right, depths, &v.ahead, rows > 16);
+        multiply(acc + column, d_pad, left, P_STRIDE * 2, right, depths, &v.ahead, rows > 16);
     return LS_OK;
 }
 
@@ -169,6 +173,8 @@ struct softmax_strip {
     float block[2][STRIP * COLUMNS]; /* scores of 32 keys: one being written, one being read */
     float sum[STRIP][16];            /* lanes */
     float m[STRIP], origin[STRIP];   /* 0 for a row that sees nothing */
+    uint32_t starts[BLOCKS];         /* rows, as bits, whose first key is in the block */
+    struct ls_leaf_keys common;      /* keys that each row sees */
     const struct softmax_rows *rows;
 } __attribute__((aligned(64)));
 
@@ -249,46 +255,92 @@ score_block(float *out, const char *q, const char *k, int depths, const char **a
     TILE_STORE(3, out + 16 * COLUMNS + 16, COLUMNS * 4);
 }
 
-static inline int keys_seen(const struct softmax_rows *rows, int row)
+static int smaller(int a, int b)
 {
-    return rows->visible ? rows->visible[row] : LS_LEAF;
+    return a < b ? a : b;
 }
 
-/* Exponents are counted from the largest score of a row's first 32 keys. */
-TARGET_AMX static void start_rows(struct softmax_strip *strip)
+static int larger(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Nothing has been seen yet; which block starts which rows, and what all of them see. */
+TARGET_AMX static __attribute__((noinline)) void open_strip(struct softmax_strip *strip,
+                                                            const struct softmax_rows *rows)
+{
+    struct ls_leaf_keys *common = &strip->common;
+
+    strip->rows = rows;
+    *common = (struct ls_leaf_keys){.prefix = LS_LEAF, .to = LS_LEAF};
+    memset(strip->starts, 0, sizeof strip->starts);
+    if (!rows->visible) strip->starts[0] = UINT32_MAX;
+    for (int row = 0; row < rows->rows && rows->visible; row++) {
+        const struct ls_leaf_keys seen = keys_of_row(rows, row);
+        const int first = seen.prefix > 0 ? 0 : seen.from;
+
+        if (!sees_none(seen)) strip->starts[first / COLUMNS] |= UINT32_C(1) << row;
+        common->prefix = (int16_t)smaller(common->prefix, seen.prefix);
+        common->from = (int16_t)larger(common->from, seen.from);
+        common->to = (int16_t)smaller(common->to, seen.to);
+    }
+    for (int first = 0; first < STRIP; first += GROUP) {
+        _mm512_store_ps(strip->m + first, _mm512_set1_ps(-INFINITY));
+        _mm512_store_ps(strip->origin + first, _mm512_setzero_ps());
+    }
+    for (int row = 0; row < STRIP; row++) _mm512_store_ps(strip->sum[row], _mm512_setzero_ps());
+}
+
+static inline bool all_see(const struct softmax_strip *strip, int block)
+{
+    const struct ls_leaf_keys *common = &strip->common;
+    const int first = block * COLUMNS, end = first + COLUMNS;
+
+    return end <= common->prefix || (first >= common->from && end <= common->to);
+}
+
+/* Exponents are counted from the largest score of a row's first 32 keys: those of the first block
+ * in which it sees one. */
+TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip *strip, int block)
 {
     const struct softmax_rows *rows = strip->rows;
+    const bool whole = all_see(strip, block);
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
 
     for (int first = 0; first < rows->rows; first += GROUP) {
+        const __mmask16 starts = (__mmask16)(strip->starts[block] >> first);
         __m512 top[GROUP];
 
+        if (!starts) continue;
         for (int i = 0; i < GROUP; i++) {
-            const int row = first + i, seen = row < rows->rows ? keys_seen(rows, row) : 0;
-            const float *s = strip->block[0] + row * COLUMNS;
+            const float *s = strip->block[block % 2] + (first + i) * COLUMNS;
+            __m512 x[] = {_mm512_load_ps(s), _mm512_load_ps(s + 16)};
 
-            top[i] = _mm512_max_ps(
-                _mm512_mask_mov_ps(nothing, seen_mask(0, seen), _mm512_load_ps(s)),
-                _mm512_mask_mov_ps(nothing, seen_mask(1, seen), _mm512_load_ps(s + 16)));
-            _mm512_store_ps(strip->sum[row], _mm512_setzero_ps());
+            if (!whole && first + i < rows->rows) {
+                const __mmask32 seen = seen_pair(block, keys_of_row(rows, first + i));
+                x[0] = _mm512_mask_mov_ps(nothing, (__mmask16)seen, x[0]);
+                x[1] = _mm512_mask_mov_ps(nothing, (__mmask16)(seen >> 16), x[1]);
+            }
+            top[i] = _mm512_max_ps(x[0], x[1]);
         }
         const __m512 highest = maximum_of_rows(top);
-        const __mmask16 some = _mm512_cmp_ps_mask(highest, nothing, _CMP_NEQ_UQ);
-        const __m512 m = _mm512_mask_mul_ps(highest, some, highest, _mm512_set1_ps(rows->scale));
-        _mm512_store_ps(strip->m + first, m);
-        _mm512_store_ps(strip->origin + first, _mm512_maskz_mov_ps(some, m));
+        const __mmask16 some = starts & _mm512_cmp_ps_mask(highest, nothing, _CMP_NEQ_UQ);
+        const __m512 m = _mm512_mul_ps(highest, _mm512_set1_ps(rows->scale));
+        _mm512_mask_store_ps(strip->m + first, some, m);
+        _mm512_mask_store_ps(strip->origin + first, some, m);
     }
 }
 
 /* Rows for which these keys were no measure, or whose scores are not finite: once more, and apart,
  * so that a row's bits do not depend on its neighbours. */
 TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *worker,
-                                        const void *q, struct operand k, int keys)
+                                        const void *q, struct operand k, struct key_span keys)
 {
     bool scored = false;
 
     for (int r = 0; r < rows->rows; r++) {
-        if ((rows->m[r] > -INFINITY && rows->l[r] < P_LIMIT) || keys_seen(rows, r) == 0) continue;
+        if ((rows->m[r] > -INFINITY && rows->l[r] < P_LIMIT) || sees_none(keys_of_row(rows, r)))
+            continue;
         if (!scored) LS_TRY(scores((float *)rows->s, worker, q, k, rows->rows, keys));
         scored = true;
         struct softmax_rows one = *rows;
@@ -303,42 +355,49 @@ TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *w
     return LS_OK;
 }
 
+/* All rows, each with the keys of the block that it sees. Apart, so that masks take no registers of
+ * the blocks that all rows see. */
+TARGET_AMX static __attribute__((noinline)) void take_masked(struct softmax_strip *strip, int block)
+{
+    struct pending pending = pending_block(strip, block);
+
+    while (pending.row < strip->rows->rows) {
+        const __mmask32 seen = seen_pair(block, keys_of_row(strip->rows, pending.row));
+        exponentials(&pending, (const __mmask16[]){(__mmask16)seen, (__mmask16)(seen >> 16)});
+    }
+}
+
 /* 32 keys at a time: while tiles multiply one block, the exponentials of the one before are taken.
  * They are not on their way if a row does not see the whole block. */
 TARGET_AMX static void interleave(struct softmax_strip *strip, const char *q, struct operand k,
-                                  int depths, int keys)
+                                  int depths, struct key_span keys)
 {
     const struct softmax_rows *rows = strip->rows;
-    const char *right = k.packed;
+    int block = keys.first / COLUMNS;
+    const char *right = (const char *)k.packed + block * depths * PAIR_BYTES;
     struct pending pending = {0};
-    int least = LS_LEAF;
 
-    for (int r = 0; r < rows->rows; r++)
-        if (keys_seen(rows, r) < least) least = keys_seen(rows, r);
-    for (int block = 0; block * COLUMNS < keys; block++, right += depths * PAIR_BYTES) {
+    for (; block * COLUMNS < keys.end; block++, right += depths * PAIR_BYTES) {
         if (rows->rows > 16)
             score_block(strip->block[block % 2], q, right, depths, &k.ahead, &pending, true);
         else
             score_block(strip->block[block % 2], q, right, depths, &k.ahead, &pending, false);
-        if (block == 0) start_rows(strip);
+        if (strip->starts[block]) start_rows(strip, block);
         pending = pending_block(strip, block);
-        if (least >= (block + 1) * COLUMNS) continue;
-        while (pending.row < rows->rows) {
-            const int seen = keys_seen(rows, pending.row) - block * COLUMNS;
-            exponentials(&pending, (const __mmask16[]){seen_mask(0, seen), seen_mask(1, seen)});
-        }
+        if (all_see(strip, block)) continue;
+        take_masked(strip, block);
         pending.row = pending.end;
     }
     take(&pending, STRIP);
 }
 
 TARGET_AMX static ls_status probabilities(const struct softmax_rows *rows, void *worker,
-                                          const void *q, struct operand k, int keys)
+                                          const void *q, struct operand k, struct key_span keys)
 {
     const int depths = ((struct plain_worker *)worker)->d_pad / DEPTH;
     struct softmax_strip strip;
 
-    strip.rows = rows;
+    open_strip(&strip, rows);
     WITH_FTZ(interleave(&strip, q, k, depths, keys));
     for (int first = 0; first < rows->rows; first += GROUP) {
         const int left = rows->rows - first;

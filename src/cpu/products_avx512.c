@@ -119,12 +119,13 @@ TARGET_AVX512 static void multiply_panel(float *out, int out_stride, const float
 /* A score is a sum of up to 256 products: taken in parts of 64, it stays within the contract also
  * where it is the whole of lse (one key). */
 static ls_status scores(float *out, void *worker, const void *q, struct operand k, int rows,
-                        int keys)
+                        struct key_span keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    const float *panel = k.packed;
+    const int first = keys.first / PANEL * PANEL;
+    const float *panel = (const float *)k.packed + first * d_pad;
 
-    for (int key = 0; key < keys; key += PANEL, panel += d_pad * PANEL) {
+    for (int key = first; key < keys.end; key += PANEL, panel += d_pad * PANEL) {
         for (int part = 0; part < d_pad; part += SCORE_PART) {
             const int depth = d_pad - part < SCORE_PART ? d_pad - part : SCORE_PART;
 
@@ -136,13 +137,14 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
 }
 
 static ls_status output(float *acc, void *worker, const void *p, struct operand v, int rows,
-                        int keys)
+                        struct key_span keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    const float *panel = v.packed;
+    const float *panel = (const float *)v.packed + keys.first * PANEL;
 
     for (int column = 0; column < d_pad; column += PANEL, panel += LS_LEAF * PANEL)
-        multiply_panel(acc + column, d_pad, p, LS_LEAF, panel, &v.ahead, keys, false, rows);
+        multiply_panel(acc + column, d_pad, (const float *)p + keys.first, LS_LEAF, panel, &v.ahead,
+                       keys.end - keys.first, false, rows);
     return LS_OK;
 }
 

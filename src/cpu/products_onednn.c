@@ -160,7 +160,7 @@ static const struct strip_products *of_height(const struct onednn_worker *w, int
 }
 
 static ls_status scores(float *out, void *worker, const void *q, struct operand k, int rows,
-                        int keys)
+                        struct key_span keys)
 {
     const struct onednn_worker *w = worker;
     struct gemm *const *products = of_height(w, rows)->scores;
@@ -177,7 +177,7 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
 }
 
 static ls_status output(float *acc, void *worker, const void *p, struct operand v, int rows,
-                        int keys)
+                        struct key_span keys)
 {
     struct onednn_worker *w = worker;
 

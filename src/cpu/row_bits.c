@@ -71,6 +71,8 @@ static void draw_leaf(const struct trial *t, uint32_t stream)
              t->w->d_pad);
 }
 
+static const struct key_span whole = {.end = LS_LEAF};
+
 /* Where the row is tried: its place, the rows of the strip. */
 static const int places[][2] = {{0, 1},   {1, 2},   {2, 3},   {3, 5},  {7, 8},  {8, 9},   {4, 15},
                                 {15, 16}, {16, 17}, {30, 31}, {0, 64}, {7, 64}, {31, 64}, {63, 64}};
@@ -89,7 +91,7 @@ static ls_status try_scores(bool *same, const struct trial *t, int i, int at, in
 
     memset(t->q, 0, (size_t)products->strip * t->row_bytes);
     draw(t->q + (size_t)at * t->row_bytes, products->type, 0, t->w->d_pad);
-    LS_TRY(products->scores(t->scores, t->w->own, t->q, leaf, rows, LS_LEAF));
+    LS_TRY(products->scores(t->scores, t->w->own, t->q, leaf, rows, whole));
     *same &= is_same(t->first, t->scores + at * products->score_stride, LS_LEAF, i);
     return LS_OK;
 }
@@ -101,7 +103,7 @@ static ls_status try_output(bool *same, const struct trial *t, int i, int at, in
 
     memset(t->p, 0, (size_t)products->strip * t->p_bytes);
     draw(t->p + (size_t)at * t->p_bytes, products->type, 1, LS_LEAF);
-    LS_TRY(products->output(t->acc, t->w->own, t->p, leaf, rows, LS_LEAF));
+    LS_TRY(products->output(t->acc, t->w->own, t->p, leaf, rows, whole));
     *same &= is_same(t->first, t->acc + at * t->w->d_pad, t->w->d_pad, i);
     return LS_OK;
 }

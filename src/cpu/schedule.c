@@ -13,8 +13,9 @@ struct job {
     struct ls_attention_kernel *kernel;
     const struct ls_kernel_call *call;
     int64_t wave_first, wave_pairs;
-    int64_t span;  /* leaves of keys of an item */
-    int64_t spans; /* items that share a tile, 1 unless tiles are few */
+    int64_t span;       /* leaves of keys of an item */
+    int64_t spans;      /* items that share a tile, 1 unless tiles are few */
+    int64_t span_first; /* place where the first one begins, a multiple of span */
     _Atomic int64_t next_pack, next_item, next_fold;
     _Atomic int busy;   /* threads that still have tiles */
     _Atomic int failed; /* an ls_status */
@@ -35,24 +36,16 @@ static void record_failure(struct job *job, ls_status status)
         snprintf(job->message, sizeof job->message, "%s", ls_message());
 }
 
-/* Leaves of keys that the last, and so some, query leaf sees. */
-static int64_t needed_leaves(const struct job *job)
-{
-    const struct ls_leaf_list *queries = &job->call->q_leaves;
-
-    if (queries->count == 0) return 0;
-    return visible_leaves(job->kernel, job->call, &queries->leaf[queries->count - 1]);
-}
-
 static void pack_phase(struct job *job, struct worker *w)
 {
-    const int64_t leaves = needed_leaves(job), n = job->wave_pairs * leaves;
+    const struct agenda *agenda = &job->kernel->agenda;
+    const int64_t leaves = agenda->key_count, n = job->wave_pairs * leaves;
     const double since = ls_now();
     int64_t i, packed = 0;
 
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->failed) {
         const ls_status status = pack_leaf(job->kernel, w, job->call, job->wave_first,
-                                           job->wave_first + i / leaves, i % leaves);
+                                           job->wave_first + i / leaves, agenda->keys[i % leaves]);
         if (status != LS_OK) record_failure(job, status);
         packed++;
         progress_tick(w->clock);
@@ -83,14 +76,15 @@ static int rows_in_tile(int pitch, int rows)
     return pitch == LS_LEAF ? rows : TILE_ROWS;
 }
 
-/* Tile number i of the wave: pair by pair, whose keys so stay near, the last query leaves (the
- * longest ones, if causal) first; false if that number is not taken because its leaf is short. */
+/* Tile number i of the wave: pair by pair, whose keys so stay near, the longest ones first; false
+ * if that number is not taken because its leaf is short. */
 static bool find_tile(struct tile *out, const struct job *job, int64_t i)
 {
     const struct ls_attention_kernel *kernel = job->kernel;
     const struct ls_leaf_list *leaves = &job->call->q_leaves;
     const int64_t tiles = tiles_per_leaf(job), per_pair = leaves->count * tiles;
-    const struct ls_leaf *leaf = &leaves->leaf[leaves->count - 1 - i % per_pair / tiles];
+    const int64_t place = kernel->agenda.order[i % per_pair / tiles];
+    const struct ls_leaf *leaf = &leaves->leaf[place];
     const int rows = leaf_rows(leaf->number, kernel->shape.global.s_q);
     const int pitch = rows_of_a_head(kernel, rows);
     const int64_t first = i % tiles * TILE_ROWS;
@@ -100,6 +94,7 @@ static bool find_tile(struct tile *out, const struct job *job, int64_t i)
     *out = (struct tile){
         .pair = job->wave_first + i / per_pair,
         .leaf = leaf,
+        .sees = kernel->agenda.sees[place],
         .pitch = pitch,
         .first = (int)first,
         .rows = folded < rows_in_tile(pitch, rows) ? (int)folded : rows_in_tile(pitch, rows),
@@ -111,16 +106,33 @@ static bool find_tile(struct tile *out, const struct job *job, int64_t i)
  * threads have work; the results are merged as the tree says, so the bits do not depend on it. */
 static void choose_spans(struct job *job)
 {
-    const int64_t threads = job->kernel->shape.threads, leaves = job->call->k_leaves.count;
-    const int64_t tiles = tile_count(job);
+    const struct agenda *agenda = &job->kernel->agenda;
+    const int64_t threads = job->kernel->shape.threads, tiles = tile_count(job);
 
-    job->span = leaves;
+    job->span = job->call->k_leaves.count;
     job->spans = 1;
-    if (tiles == 0 || leaves == 0 || tiles >= 2 * threads || threads == 1) return;
+    job->span_first = 0;
+    if (tiles == 0 || agenda->key_count == 0 || tiles >= 2 * threads || threads == 1) return;
+    const int64_t begin = agenda->keys[0], end = agenda->keys[agenda->key_count - 1] + 1;
+
     job->span = CHUNK_LEAVES;
-    while (tiles * ((leaves + job->span - 1) / job->span) > job->kernel->split_states)
-        job->span *= 2;
-    job->spans = (leaves + job->span - 1) / job->span;
+    do {
+        job->span_first = begin / job->span * job->span;
+        job->spans = (end - job->span_first + job->span - 1) / job->span;
+    } while (tiles * job->spans > job->kernel->split_states && (job->span *= 2));
+}
+
+static int64_t span_begin(const struct job *job, int64_t i)
+{
+    return job->span_first + i * job->span;
+}
+
+/* Whether the tile sees a leaf of span i. */
+static bool sees_span(const struct job *job, const struct tile *tile, int64_t i)
+{
+    const int64_t from = next_seen(tile->sees, span_begin(job, i));
+
+    return from < span_begin(job, i + 1) && from < seen_end(tile->sees);
 }
 
 /* A tile that sees none of the keys leaves earlier results as they are. */
@@ -129,7 +141,7 @@ static bool changes_nothing(const struct job *job, const struct tile *tile)
     const struct ls_kernel_call *call = job->call;
 
     return !call->o && call->found_count == 1 && call->found[0].states == call->states &&
-           visible_leaves(job->kernel, call, tile->leaf) == 0;
+           seen_count(tile->sees) == 0;
 }
 
 static void keep_split(struct ls_row_states to, struct ls_row_states from, int rows, int d_pad)
@@ -149,16 +161,17 @@ static void add_event(struct worker *w, ls_event event, double since, const stru
 static ls_status run_item(struct job *job, struct worker *w, int64_t item)
 {
     struct ls_attention_kernel *kernel = job->kernel;
-    const int64_t number = item / job->spans, from = item % job->spans * job->span;
+    const int64_t number = item / job->spans, span = item % job->spans;
     const int64_t tiles_before = w->tiles;
     struct ls_row_states result;
     struct tile tile;
 
     if (!find_tile(&tile, job, number) || changes_nothing(job, &tile)) return LS_OK;
+    if (job->spans > 1 && !sees_span(job, &tile, span)) return LS_OK;
     double since = ls_now();
     gather_queries(kernel, w, job->call->q, &tile);
-    LS_TRY(
-        fold_tile(&result, kernel, w, job->call, &tile, job->wave_first, from, from + job->span));
+    LS_TRY(fold_tile(&result, kernel, w, job->call, &tile, job->wave_first, span_begin(job, span),
+                     span_begin(job, span + 1)));
     add_event(w, LS_EVENT_TILE, since, &tile, w->tiles - tiles_before);
     since = ls_now();
     if (job->spans == 1) {
@@ -207,9 +220,13 @@ static void fold_phase(struct job *job, struct worker *w)
         if (!find_tile(&tile, job, number) || changes_nothing(job, &tile)) continue;
         const double since = ls_now();
         forest_start(&forest, tile.rows);
+        forest_skip(&forest, job->span_first / job->span);
         for (int64_t i = 0; i < job->spans; i++) {
             forest.node[forest.top] = kernel->split[number * job->spans + i];
-            forest_push(&forest);
+            if (sees_span(job, &tile, i))
+                forest_push(&forest);
+            else
+                forest_skip(&forest, 1);
         }
         finish_tile(kernel, w, job->call, &tile, forest_fold(&forest));
         add_event(w, LS_EVENT_MERGE, since, &tile, job->spans);
@@ -258,6 +275,7 @@ ls_status cpu_attend(struct ls_kernel_result *result, struct ls_attention_kernel
     struct progress_clock clock = {.progress = call->progress, .due = ls_now()};
     fenv_t callers;
 
+    make_agenda(kernel, call);
 #pragma omp parallel private(callers) num_threads(kernel->shape.threads)
     {
         struct worker *w = &kernel->worker[omp_get_thread_num()];

@@ -17,11 +17,32 @@ struct softmax_rows {
     int p_stride; /* elements */
     float *m, *l; /* [rows] */
     const float *s;
-    int s_stride;           /* floats */
-    const int16_t *visible; /* row r sees keys [0, visible[r]); NULL: all */
+    int s_stride;                       /* floats */
+    const struct ls_leaf_keys *visible; /* [rows] keys that a row sees; NULL: all */
     int rows;
     float scale; /* >= 0, log2(e) folded in */
 };
+
+/* Keys of the leaf that row r sees. */
+static inline struct ls_leaf_keys keys_of_row(const struct softmax_rows *a, int r)
+{
+    return a->visible ? a->visible[r] : (struct ls_leaf_keys){.to = LS_LEAF};
+}
+
+static inline bool sees_key(struct ls_leaf_keys keys, int j)
+{
+    return j < keys.prefix || (j >= keys.from && j < keys.to);
+}
+
+static inline bool sees_all(struct ls_leaf_keys keys)
+{
+    return keys.prefix == LS_LEAF || (keys.from <= keys.prefix && keys.to == LS_LEAF);
+}
+
+static inline bool sees_none(struct ls_leaf_keys keys)
+{
+    return keys.prefix == 0 && keys.from >= keys.to;
+}
 
 struct simd {
     void (*softmax_f32)(const struct softmax_rows *rows);

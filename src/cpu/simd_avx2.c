@@ -29,18 +29,22 @@ TARGET_AVX2 static inline __m256 exp2_256(__m256 x, const float *coefficient, in
 }
 
 /* All-ones lanes: keys [8 j, 8 j + 8) that the row sees. */
-TARGET_AVX2 static inline __m256 seen_mask(int j, int visible)
+TARGET_AVX2 static inline __m256 seen_mask(int j, struct ls_leaf_keys seen)
 {
     const __m256i key =
         _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * j));
+    const __m256i before = _mm256_cmpgt_epi32(_mm256_set1_epi32(seen.from), key);
+    const __m256i run =
+        _mm256_andnot_si256(before, _mm256_cmpgt_epi32(_mm256_set1_epi32(seen.to), key));
 
-    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(visible), key));
+    return _mm256_castsi256_ps(
+        _mm256_or_si256(run, _mm256_cmpgt_epi32(_mm256_set1_epi32(seen.prefix), key)));
 }
 
-TARGET_AVX2 static inline __m256 load_scores(const float *s, int j, int visible)
+TARGET_AVX2 static inline __m256 load_scores(const float *s, int j, struct ls_leaf_keys seen)
 {
     return _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), _mm256_loadu_ps(s + 8 * j),
-                            seen_mask(j, visible));
+                            seen_mask(j, seen));
 }
 
 TARGET_AVX2 static inline __m128 fold(__m256 x, __m128 (*how)(__m128, __m128))
@@ -61,8 +65,8 @@ TARGET_AVX2 static __m128 sum(__m128 a, __m128 b)
     return _mm_add_ps(a, b);
 }
 
-TARGET_AVX2 static void softmax_row(float *p, float *m, float *l, const float *s, int seen,
-                                    float scale)
+TARGET_AVX2 static void softmax_row(float *p, float *m, float *l, const float *s,
+                                    struct ls_leaf_keys seen, float scale)
 {
     static const float coefficient[] = EXP2_DEGREE_5;
     const __m256 factor = _mm256_set1_ps(scale);
@@ -87,7 +91,7 @@ TARGET_AVX2 static void softmax_f32(const struct softmax_rows *a)
 {
     for (int r = 0; r < a->rows; r++)
         softmax_row((float *)a->p + r * a->p_stride, a->m + r, a->l + r, a->s + r * a->s_stride,
-                    a->visible ? a->visible[r] : LS_LEAF, a->scale);
+                    keys_of_row(a, r), a->scale);
 }
 
 TARGET_AVX2 static inline void merge_row(float *into, const float *from, float keep, float add,

@@ -9,25 +9,25 @@
 #include "cpu/softmax_avx512.h"
 
 /* Keys that the row does not see become -inf. */
-TARGET_AVX512 static inline __m512 load_scores(const float *s, int j, int visible)
+TARGET_AVX512 static inline __m512 load_scores(const float *s, int j, struct ls_leaf_keys seen)
 {
-    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), seen_mask(j, visible), s + 16 * j);
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), seen_mask(j, seen), s + 16 * j);
 }
 
-TARGET_AVX512 static inline __m512 row_maximum(const float *s, int visible)
+TARGET_AVX512 static inline __m512 row_maximum(const float *s, struct ls_leaf_keys seen)
 {
     __m512 top[4];
 
-    if (visible == LS_LEAF) {
+    if (sees_all(seen)) {
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++) top[j] = _mm512_loadu_ps(s + 16 * j);
 #pragma GCC unroll 16
         for (int j = 4; j < VECTORS; j++)
             top[j % 4] = _mm512_max_ps(top[j % 4], _mm512_loadu_ps(s + 16 * j));
     } else {
-        for (int j = 0; j < 4; j++) top[j] = load_scores(s, j, visible);
+        for (int j = 0; j < 4; j++) top[j] = load_scores(s, j, seen);
         for (int j = 4; j < VECTORS; j++)
-            top[j % 4] = _mm512_max_ps(top[j % 4], load_scores(s, j, visible));
+            top[j % 4] = _mm512_max_ps(top[j % 4], load_scores(s, j, seen));
     }
     return _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
 }
@@ -41,8 +41,7 @@ TARGET_AVX512 static inline void group_maxima(float origin[GROUP], const struct 
     __m512 top[GROUP];
 
     for (int r = 0; r < GROUP; r++)
-        top[r] = r < rows ? row_maximum(a->s + (first + r) * a->s_stride,
-                                        a->visible ? a->visible[first + r] : LS_LEAF)
+        top[r] = r < rows ? row_maximum(a->s + (first + r) * a->s_stride, keys_of_row(a, first + r))
                           : nothing;
     const __m512 highest = maximum_of_rows(top);
     const __mmask16 seen = _mm512_cmp_ps_mask(highest, nothing, _CMP_NEQ_UQ);
@@ -66,22 +65,21 @@ TARGET_AVX512 static inline void store_sums(const struct softmax_rows *a, __m512
 }
 
 /* s becomes p in registers; returns the lanes' sums. */
-TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *s, int visible,
-                                                float scale, float origin, const float *coefficient,
-                                                int degree)
+TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *s,
+                                                struct ls_leaf_keys seen, float scale, float origin,
+                                                const float *coefficient, int degree)
 {
     const __m512 factor = _mm512_set1_ps(scale), from = _mm512_set1_ps(origin);
     __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
 
-    if (visible == LS_LEAF) {
+    if (sees_all(seen)) {
 #pragma GCC unroll 16
         for (int j = 0; j < VECTORS; j++)
             x[j] = _mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * j), factor, from);
     } else { /* -inf stays -inf, also if the factor is 0 */
 #pragma GCC unroll 16
         for (int j = 0; j < VECTORS; j++)
-            x[j] = _mm512_mask_fmsub_ps(load_scores(s, j, visible), seen_mask(j, visible), factor,
-                                        from);
+            x[j] = _mm512_mask_fmsub_ps(load_scores(s, j, seen), seen_mask(j, seen), factor, from);
     }
 #pragma GCC unroll 16
     for (int j = 0; j < VECTORS; j++) {
@@ -105,9 +103,8 @@ TARGET_AVX512 static void softmax_rows_f32(const struct softmax_rows *a)
             float *p = (float *)a->p + (first + r) * a->p_stride;
             __m512 x[VECTORS];
 
-            sum[r] = exponentials(x, a->s + (first + r) * a->s_stride,
-                                  a->visible ? a->visible[first + r] : LS_LEAF, a->scale, origin[r],
-                                  coefficient, 5);
+            sum[r] = exponentials(x, a->s + (first + r) * a->s_stride, keys_of_row(a, first + r),
+                                  a->scale, origin[r], coefficient, 5);
 #pragma GCC unroll 16
             for (int j = 0; j < VECTORS; j++) _mm512_storeu_ps(p + 16 * j, x[j]);
         }
@@ -134,9 +131,8 @@ TARGET_AVX512BF16 static void softmax_rows_bf16(const struct softmax_rows *a)
             uint16_t *p = (uint16_t *)a->p + (first + r) * a->p_stride;
             __m512 x[VECTORS];
 
-            sum[r] = exponentials(x, a->s + (first + r) * a->s_stride,
-                                  a->visible ? a->visible[first + r] : LS_LEAF, a->scale, origin[r],
-                                  coefficient, 4);
+            sum[r] = exponentials(x, a->s + (first + r) * a->s_stride, keys_of_row(a, first + r),
+                                  a->scale, origin[r], coefficient, 4);
 #pragma GCC unroll 8
             for (int j = 0; j < VECTORS; j += 2)
                 _mm512_storeu_si512(p + 16 * j, (__m512i)_mm512_cvtne2ps_pbh(x[j + 1], x[j]));

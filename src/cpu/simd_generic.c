@@ -20,28 +20,28 @@ static float exp2_polynomial(float x, const float *coefficient, int degree)
     return value * power;
 }
 
-static float row_maximum(const float *s, int visible)
+static float row_maximum(const float *s, struct ls_leaf_keys seen)
 {
     float top = -INFINITY;
 
-    for (int j = 0; j < visible; j++)
-        if (s[j] > top) top = s[j];
+    for (int j = 0; j < LS_LEAF; j++)
+        if (sees_key(seen, j) && s[j] > top) top = s[j];
     return top;
 }
 
-static void softmax_row(float *p, float *m, float *l, const float *s, int seen, float scale)
+static void softmax_row(float *p, float *m, float *l, const float *s, struct ls_leaf_keys seen,
+                        float scale)
 {
     static const float coefficient[] = EXP2_DEGREE_5;
     const float top = row_maximum(s, seen), highest = scale * top;
     const float origin = top == -INFINITY ? 0.0f : highest;
     float sum = 0.0f;
 
-    for (int j = 0; j < seen; j++) {
+    for (int j = 0; j < LS_LEAF; j++) {
         /* equal factors give equal products: the difference is never above zero */
-        p[j] = exp2_polynomial(scale * s[j] - origin, coefficient, 5);
+        p[j] = sees_key(seen, j) ? exp2_polynomial(scale * s[j] - origin, coefficient, 5) : 0.0f;
         sum += p[j];
     }
-    memset(p + seen, 0, (size_t)(LS_LEAF - seen) * sizeof *p);
     *m = isnan(sum) ? sum : top == -INFINITY ? top : highest; /* NaN does not count for top */
     *l = sum;
 }
@@ -50,7 +50,7 @@ static void softmax_f32(const struct softmax_rows *a)
 {
     for (int r = 0; r < a->rows; r++)
         softmax_row((float *)a->p + r * a->p_stride, a->m + r, a->l + r, a->s + r * a->s_stride,
-                    a->visible ? a->visible[r] : LS_LEAF, a->scale);
+                    keys_of_row(a, r), a->scale);
 }
 
 static void merge_row(float *into, const float *from, float keep, float add, int d)

@@ -6,7 +6,7 @@
 #include <immintrin.h>
 
 #include "cpu/exp2.h"
-#include "longspan/layout.h"
+#include "tensor/mask.h"
 
 #define VECTORS (LS_LEAF / 16)
 #define GROUP 16 /* rows */
@@ -58,12 +58,24 @@ TARGET_AVX512 static inline __m512 exp2_512(__m512 x, const float *coefficient, 
 REDUCE_ROWS(maximum_of_rows, _mm512_max_ps)
 REDUCE_ROWS(sum_of_rows, _mm512_add_ps)
 
-/* Of keys [16 j, 16 j + 16), those that a row sees which sees [0, visible). */
-TARGET_AVX512 static inline __mmask16 seen_mask(int j, int visible)
+/* Keys [32 i, 32 i + 32) that the row sees. */
+TARGET_AVX512 static inline __mmask32 seen_pair(int i, struct ls_leaf_keys seen)
 {
-    const int seen = visible - 16 * j;
+    static const int16_t lane[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                     11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                     22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    const __m512i key =
+        _mm512_add_epi16(_mm512_loadu_si512(lane), _mm512_set1_epi16((int16_t)(32 * i)));
+    const __mmask32 behind = _mm512_cmpge_epi16_mask(key, _mm512_set1_epi16(seen.from));
+    const __mmask32 run = _mm512_mask_cmplt_epi16_mask(behind, key, _mm512_set1_epi16(seen.to));
 
-    return seen >= 16 ? 0xffff : seen <= 0 ? 0 : (__mmask16)((1u << seen) - 1);
+    return run | _mm512_cmplt_epi16_mask(key, _mm512_set1_epi16(seen.prefix));
+}
+
+/* Keys [16 j, 16 j + 16) that the row sees. */
+TARGET_AVX512 static inline __mmask16 seen_mask(int j, struct ls_leaf_keys seen)
+{
+    return (__mmask16)(seen_pair(j / 2, seen) >> 16 * (j % 2));
 }
 
 #endif

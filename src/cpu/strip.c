@@ -1,6 +1,5 @@
 #include "cpu/strip.h"
 
-#include <math.h>
 #include <string.h>
 
 static size_t round_up(size_t bytes)
@@ -60,15 +59,21 @@ void strip_worker_fini(struct strip_worker *w)
     if (w->own) w->products->destroy(w->own);
 }
 
-/* Keys up to the last one that any of the rows sees. */
-static int most_visible(const int16_t *visible, int rows)
+/* From the first key that any of the rows sees to the last one. */
+static struct key_span seen_keys(const struct ls_leaf_keys *visible, int rows)
 {
-    int most = 0;
+    struct key_span keys = {.first = LS_LEAF};
 
-    if (!visible) return LS_LEAF;
-    for (int r = 0; r < rows; r++)
-        if (visible[r] > most) most = visible[r];
-    return most;
+    if (!visible) return (struct key_span){.end = LS_LEAF};
+    for (int r = 0; r < rows; r++) {
+        const struct ls_leaf_keys seen = visible[r];
+        const int first = seen.prefix > 0 ? 0 : seen.from < seen.to ? seen.from : LS_LEAF;
+        const int end = seen.from < seen.to ? seen.to : seen.prefix;
+
+        keys.first = first < keys.first ? first : keys.first;
+        keys.end = end > keys.end ? end : keys.end;
+    }
+    return keys;
 }
 
 /* The operand as the strip that begins at row `first` sees it. */
@@ -79,13 +84,18 @@ static struct operand strip_operand(struct operand leaf, const struct products *
     return leaf;
 }
 
-/* The partial result of one strip and one leaf, from nothing. */
+/* Rows [first, first + rows)'s share of a leaf's visibility. */
+static const struct ls_leaf_keys *strip_visible(const struct chunk *chunk, int leaf, int first)
+{
+    return chunk->visible[leaf] ? chunk->visible[leaf] + first : NULL;
+}
+
+/* The partial result of one strip and those keys of one leaf, from nothing. */
 static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
-                             const struct chunk *chunk, int leaf, int first, int rows)
+                             const struct chunk *chunk, int leaf, struct key_span keys, int first,
+                             int rows)
 {
     const struct products *products = w->products;
-    const int16_t *visible = chunk->visible[leaf] ? chunk->visible[leaf] + first : NULL;
-    const int keys = most_visible(visible, rows);
     const int product_rows = w->full ? products->strip : rows;
     const size_t row = (size_t)w->d_pad * (size_t)ls_dtype_size(products->type);
     const char *q = (const char *)chunk->q + (size_t)first * row;
@@ -97,17 +107,10 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                                    .l = out.l,
                                    .s = w->scores,
                                    .s_stride = products->score_stride,
-                                   .visible = visible,
+                                   .visible = strip_visible(chunk, leaf, first),
                                    .rows = rows,
                                    .scale = chunk->scale};
 
-    if (keys == 0) {
-        for (int r = 0; r < rows; r++) {
-            out.m[r] = -INFINITY;
-            out.l[r] = 0;
-        }
-        return LS_OK;
-    }
     if (products->probabilities && chunk->clean[leaf]) {
         LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
     } else {
@@ -131,7 +134,15 @@ static ls_status attend_strip(struct ls_row_states out, struct strip_worker *w,
         .m = out.m + first, .l = out.l + first, .acc = out.acc + (size_t)(first * w->d_pad)};
     forest_start(&w->forest, rows);
     for (int leaf = 0; leaf < chunk->leaves; leaf++) {
-        LS_TRY(attend_leaf(forest_next(&w->forest), w, chunk, leaf, first, rows));
+        const struct key_span keys = chunk->seen[leaf]
+                                         ? seen_keys(strip_visible(chunk, leaf, first), rows)
+                                         : (struct key_span){0};
+
+        if (keys.first >= keys.end) {
+            forest_skip(&w->forest, 1);
+            continue;
+        }
+        LS_TRY(attend_leaf(forest_next(&w->forest), w, chunk, leaf, keys, first, rows));
         forest_push(&w->forest);
         progress_tick(chunk->clock);
     }

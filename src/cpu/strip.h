@@ -15,9 +15,10 @@ struct chunk {
     int rows;
     int leaves;
     struct operand k[CHUNK_LEAVES], v[CHUNK_LEAVES];
-    bool clean[CHUNK_LEAVES];             /* v is below V_LIMIT, without NaN */
-    const int16_t *visible[CHUNK_LEAVES]; /* [rows] keys that a row sees; NULL: all */
-    float scale;                          /* >= 0, log2(e) folded in */
+    bool seen[CHUNK_LEAVES];                          /* by some row; others are left out */
+    bool clean[CHUNK_LEAVES];                         /* v is below V_LIMIT, without NaN */
+    const struct ls_leaf_keys *visible[CHUNK_LEAVES]; /* [rows] keys that a row sees; NULL: all */
+    float scale;                                      /* >= 0, log2(e) folded in */
     struct progress_clock *clock;
 };
 

@@ -4,109 +4,150 @@
 
 #include "cpu/kernel.h"
 
-/* Keys [0, n) of the whole sequence are visible at this query position. */
-static int64_t visible_keys(const struct ls_attention_kernel *kernel, int64_t position)
+/* A tile on its way through the keys. */
+struct fold {
+    struct ls_attention_kernel *kernel;
+    struct worker *w;
+    const struct ls_kernel_call *call;
+    const struct tile *tile;
+    int64_t slot;             /* of the call's first leaf among those that are packed */
+    int64_t begin, end;       /* places of the first chunk, and behind the last leaf */
+    struct ls_visible common; /* keys that each row of the leaf sees */
+    bool listed;              /* w->row is of this leaf of queries */
+};
+
+/* The first chunk at this place, which begins one, or behind it that has a leaf that is seen. */
+static int64_t next_chunk(struct seen_leaves sees, int64_t place)
 {
-    return ls_mask_row(&kernel->shape.mask, position).to;
+    return next_seen(sees, place) / CHUNK_LEAVES * CHUNK_LEAVES;
 }
 
-int64_t visible_leaves(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
-                       const struct ls_leaf *query_leaf)
+static struct fold open_fold(struct ls_attention_kernel *kernel, struct worker *w,
+                             const struct ls_kernel_call *call, const struct tile *tile,
+                             int64_t wave_first, int64_t from, int64_t to)
 {
-    const int rows = leaf_rows(query_leaf->number, kernel->shape.global.s_q);
-    const int64_t keys = visible_keys(kernel, query_leaf->number * LS_LEAF + rows - 1);
-    int64_t n = call->k_leaves.count;
+    const int64_t end = seen_end(tile->sees);
+    const int rows = leaf_rows(tile->leaf->number, kernel->shape.global.s_q);
 
-    while (n > 0 && call->k_leaves.leaf[n - 1].number * LS_LEAF >= keys) n--;
-    return n;
+    return (struct fold){
+        .kernel = kernel,
+        .w = w,
+        .call = call,
+        .tile = tile,
+        .slot = (tile->pair - wave_first) * call->k_leaves.count,
+        .begin = next_chunk(tile->sees, from),
+        .end = to < end ? to : end,
+        .common = ls_mask_common(&kernel->shape.mask, tile->leaf->number * LS_LEAF, rows),
+    };
 }
 
-/* Keys of one leaf that each row sees; NULL if every row sees all 256. */
-static const int16_t *row_visibility(const struct ls_attention_kernel *kernel, int16_t *out,
-                                     const struct tile *tile, const struct ls_leaf *leaf)
+/* Keys of leaf j of a chunk that each row sees; NULL if every row sees all 256. */
+static const struct ls_leaf_keys *row_visibility(struct fold *fold, int j, int64_t leaf)
 {
-    const int64_t start = leaf->number * LS_LEAF;
+    const struct tile *tile = fold->tile;
+    struct ls_leaf_keys *out = fold->w->visible + j * TILE_ROWS;
+    const int rows = leaf_rows(tile->leaf->number, fold->kernel->shape.global.s_q);
 
-    if (visible_keys(kernel, tile->leaf->number * LS_LEAF) - start >= LS_LEAF) return NULL;
-    for (int r = 0; r < tile->rows; r++) {
-        const int64_t n = visible_keys(kernel, tile_row(kernel, tile, r).position) - start;
-        out[r] = (int16_t)(n < 0 ? 0 : n < LS_LEAF ? n : LS_LEAF);
+    if (ls_visible_count(fold->common, leaf * LS_LEAF, LS_LEAF) == LS_LEAF) return NULL;
+    if (!fold->listed)
+        ls_mask_list(fold->w->row, &fold->kernel->shape.mask, tile->leaf->number * LS_LEAF, rows);
+    fold->listed = true;
+    for (int r = 0, row = tile->first % tile->pitch; r < tile->rows; r++) {
+        out[r] = ls_visible_in_leaf(fold->w->row[row], leaf);
+        if (++row == tile->pitch) row = 0;
     }
     return out;
 }
 
-static struct operand packed_leaf(const char *leaves, size_t bytes, size_t at, size_t later)
+static struct operand packed_leaf(const char *leaves, size_t bytes, int64_t at, int64_t later)
 {
-    return (struct operand){.packed = leaves + at * bytes, .ahead = leaves + later * bytes};
+    return (struct operand){.packed = leaves + (size_t)at * bytes,
+                            .ahead = leaves + (size_t)later * bytes};
 }
 
-/* A chunk, after which comes the next one or, of another tile, the first; and whether one of its
- * leaves may have a NaN or infinity in V that some row must not see: a masked key's probability is
- * 0, and 0 x inf is not. */
-static bool make_chunk(struct chunk *out, const struct ls_attention_kernel *kernel,
-                       const struct worker *w, const struct ls_kernel_call *call,
-                       const struct tile *tile, int64_t slot, int64_t first, int64_t end)
+/* A chunk, after which comes the next one or, of another tile, one near the first; and whether one
+ * of its leaves may have a NaN or infinity in V that some row must not see: a masked key's
+ * probability is 0, and 0 x inf is not. */
+static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
 {
-    const int64_t left = end - first;
-    const int leaves = left < CHUNK_LEAVES ? (int)left : CHUNK_LEAVES;
+    const struct ls_attention_kernel *kernel = fold->kernel;
+    const struct packed *packed = &kernel->packed;
+    const int64_t left = fold->end - first;
     bool poisoned = false;
 
-    *out = (struct chunk){.q = w->q,
-                          .rows = tile->rows,
-                          .leaves = leaves,
+    *out = (struct chunk){.q = fold->w->q,
+                          .rows = fold->tile->rows,
+                          .leaves = left < CHUNK_LEAVES ? (int)left : CHUNK_LEAVES,
                           .scale = kernel->scale_log2,
-                          .clock = w->clock};
-    for (int j = 0; j < leaves; j++) {
-        const size_t at = (size_t)(slot + first + j);
-        const size_t later = j + CHUNK_LEAVES < left ? at + CHUNK_LEAVES : (size_t)(slot + j);
+                          .clock = fold->w->clock};
+    for (int j = 0; j < out->leaves; j++) {
+        const int64_t at = fold->slot + first + j;
+        const int64_t later =
+            j + CHUNK_LEAVES < left ? at + CHUNK_LEAVES : fold->slot + fold->begin + j;
 
-        out->k[j] = packed_leaf(kernel->packed.k, kernel->packed_bytes, at, later);
-        out->v[j] = packed_leaf(kernel->packed.v, kernel->packed_bytes, at, later);
-        out->visible[j] = row_visibility(kernel, w->visible + j * TILE_ROWS, tile,
-                                         &call->k_leaves.leaf[first + j]);
-        out->clean[j] = kernel->packed.clean[at];
+        out->seen[j] = is_seen(fold->tile->sees, first + j);
+        if (!out->seen[j]) continue;
+        out->k[j] = packed_leaf(packed->k, kernel->packed_bytes, at, later);
+        out->v[j] = packed_leaf(packed->v, kernel->packed_bytes, at, later);
+        out->visible[j] = row_visibility(fold, j, fold->call->k_leaves.leaf[first + j].number);
+        out->clean[j] = packed->clean[at];
         poisoned |= out->visible[j] && !out->clean[j];
     }
     return poisoned;
 }
 
-/* Row r, its last leaf packed again without the keys that it does not see: alone, or, where rows
- * have places, behind the rows of its strip. The kernel reads a strip of queries from there on;
- * what lies behind the last row is this worker's as well. */
-static ls_status attend_row(struct ls_row_states out, const struct ls_attention_kernel *kernel,
-                            struct worker *w, const struct ls_kernel_call *call,
-                            const struct tile *tile, const struct chunk *chunk, int64_t first,
-                            int r)
+/* V of leaf j of the chunk at `first`, packed again without the keys that a row does not see. */
+static ls_status patch_values(struct chunk *one, const struct fold *fold, int64_t first, int j,
+                              struct ls_leaf_keys seen)
 {
-    const size_t row_bytes = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
+    const struct ls_attention_kernel *kernel = fold->kernel;
+    struct worker *w = fold->w;
+    char *patched = w->patched + (size_t)j * kernel->packed_bytes;
+
+    one->clean[j] = gather_values(kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j],
+                                  fold->tile->pair, seen);
+    one->v[j] = (struct operand){.packed = patched};
+    return kernel->products->pack_v(patched, w->strip.own, w->raw);
+}
+
+/* Row r, without what it does not see in leaves that are not clean: alone, or, where rows have
+ * places, behind the rows of its strip. The kernel reads a strip of queries from there on; what
+ * lies behind the last row is this worker's as well. */
+static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
+                            const struct chunk *chunk, int64_t first, int r)
+{
+    const struct ls_attention_kernel *kernel = fold->kernel;
+    const size_t d = (size_t)kernel->d_pad, size = (size_t)ls_dtype_size(kernel->products->type);
     const int start = kernel->canonical ? r - r % kernel->products->strip : r;
+    struct worker *w = fold->w;
     struct chunk one = *chunk;
 
     one.rows = r - start + 1;
-    one.q = (const char *)chunk->q + (size_t)start * row_bytes;
-    one.leaves = 0;
+    one.q = (const char *)chunk->q + (size_t)start * d * size;
     for (int j = 0; j < chunk->leaves; j++) {
-        const int seen = chunk->visible[j] ? chunk->visible[j][r] : LS_LEAF;
+        if (!chunk->seen[j] || !chunk->visible[j]) continue;
+        const struct ls_leaf_keys seen = chunk->visible[j][r];
 
-        if (seen == 0) break;
-        one.leaves++;
-        one.visible[j] = seen == LS_LEAF ? NULL : chunk->visible[j] + start;
-        if (seen == LS_LEAF) continue;
-        one.clean[j] =
-            gather_values(kernel, w, call->v, &call->k_leaves.leaf[first + j], tile->pair, seen);
-        LS_TRY(kernel->products->pack_v(w->patched, w->strip.own, w->raw));
-        one.v[j] = (struct operand){.packed = w->patched};
-    }
-    if (one.leaves == 0) {
-        out.m[r] = -INFINITY;
-        return LS_OK;
+        one.seen[j] = !sees_none(seen);
+        one.visible[j] = chunk->visible[j] + start;
+        if (one.seen[j] && !sees_all(seen) && !chunk->clean[j])
+            LS_TRY(patch_values(&one, fold, first, j, seen));
     }
     LS_TRY(strip_attend(w->spare, &w->strip, &one));
     out.m[r] = w->spare.m[r - start];
     out.l[r] = w->spare.l[r - start];
-    memcpy(out.acc + (size_t)r * (size_t)kernel->d_pad,
-           w->spare.acc + (size_t)(r - start) * (size_t)kernel->d_pad,
-           (size_t)kernel->d_pad * sizeof *out.acc);
+    memcpy(out.acc + (size_t)r * d, w->spare.acc + (size_t)(r - start) * d, d * sizeof *out.acc);
+    return LS_OK;
+}
+
+static ls_status fold_chunk(struct ls_row_states out, struct fold *fold, int64_t first)
+{
+    struct chunk chunk;
+    const bool poisoned = make_chunk(&chunk, fold, first);
+
+    for (int j = 0; j < chunk.leaves; j++) fold->w->tiles += chunk.seen[j];
+    if (!poisoned) return strip_attend(out, &fold->w->strip, &chunk);
+    for (int r = 0; r < fold->tile->rows; r++) LS_TRY(attend_row(out, fold, &chunk, first, r));
     return LS_OK;
 }
 
@@ -114,26 +155,16 @@ ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kerne
                     const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
                     int64_t from, int64_t to)
 {
-    const int64_t visible = visible_leaves(kernel, call, tile->leaf);
-    const int64_t end = to < visible ? to : visible;
-    const int64_t slot = (tile->pair - wave_first) * call->k_leaves.count;
+    struct fold fold = open_fold(kernel, w, call, tile, wave_first, from, to);
+    struct forest *forest = &w->forest;
 
-    forest_start(&w->forest, tile->rows);
-    for (int64_t first = from; first < end; first += CHUNK_LEAVES) {
-        const struct ls_row_states node = forest_next(&w->forest);
-        struct chunk chunk;
-
-        if (make_chunk(&chunk, kernel, w, call, tile, slot, first, end)) {
-            for (int r = 0; r < tile->rows; r++)
-                LS_TRY(attend_row(node, kernel, w, call, tile, &chunk, first, r));
-        } else {
-            LS_TRY(strip_attend(node, &w->strip, &chunk));
-        }
-        w->tiles += chunk.leaves;
-        forest_push(&w->forest);
+    forest_start(forest, tile->rows);
+    for (int64_t first = fold.begin; first < fold.end;
+         first = next_chunk(tile->sees, first + CHUNK_LEAVES)) {
+        forest_skip(forest, (first - from) / CHUNK_LEAVES - forest->pushed);
+        LS_TRY(fold_chunk(forest_next(forest), &fold, first));
+        forest_push(forest);
     }
-    *out = forest_fold(&w->forest);
-    if (from >= end)
-        for (int r = 0; r < tile->rows; r++) out->m[r] = -INFINITY;
+    *out = forest_fold(forest);
     return LS_OK;
 }

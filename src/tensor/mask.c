@@ -47,10 +47,10 @@ static struct ls_visible document_at(const struct ls_mask *mask, int64_t positio
                                .to = mask->documents[document + 1]};
 }
 
-struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i)
+/* What the query at this place sees of its document, and of the prefix. */
+static struct ls_visible visible_at(const struct ls_mask *mask, int64_t at,
+                                    struct ls_visible document)
 {
-    const int64_t at = i + mask->shift;
-    const struct ls_visible document = document_at(mask, at);
     const int64_t from = mask->left == INT64_MAX ? 0 : at - mask->left;
     const int64_t to = mask->right == INT64_MAX ? mask->s_k : at + mask->right + 1;
     struct ls_visible visible = {
@@ -64,6 +64,26 @@ struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i)
     return visible;
 }
 
+struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i)
+{
+    const int64_t at = i + mask->shift;
+
+    return visible_at(mask, at, document_at(mask, at));
+}
+
+void ls_mask_list(struct ls_visible *out, const struct ls_mask *mask, int64_t first, int64_t rows)
+{
+    struct ls_visible document = {0};
+
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t at = first + i + mask->shift;
+
+        if (i == 0 || (mask->documents && (at <= 0 || at >= document.to)))
+            document = document_at(mask, at);
+        out[i] = visible_at(mask, at, document);
+    }
+}
+
 struct ls_visible ls_mask_rows(const struct ls_mask *mask, int64_t first, int64_t rows)
 {
     const struct ls_visible begin = ls_mask_row(mask, first);
@@ -72,7 +92,17 @@ struct ls_visible ls_mask_rows(const struct ls_mask *mask, int64_t first, int64_
     return (struct ls_visible){.prefix = mask->prefix, .from = begin.from, .to = end.to};
 }
 
-static int64_t common(int64_t a_from, int64_t a_to, int64_t b_from, int64_t b_to)
+struct ls_visible ls_mask_common(const struct ls_mask *mask, int64_t first, int64_t rows)
+{
+    const struct ls_visible begin = ls_mask_row(mask, first);
+    const struct ls_visible end = ls_mask_row(mask, first + rows - 1);
+
+    /* from and to never fall, so that what both ends see, all rows between them see */
+    return (struct ls_visible){
+        .prefix = mask->prefix, .from = end.from, .to = begin.to < end.from ? end.from : begin.to};
+}
+
+static int64_t overlap(int64_t a_from, int64_t a_to, int64_t b_from, int64_t b_to)
 {
     const int64_t from = a_from > b_from ? a_from : b_from, to = a_to < b_to ? a_to : b_to;
 
@@ -81,27 +111,12 @@ static int64_t common(int64_t a_from, int64_t a_to, int64_t b_from, int64_t b_to
 
 int64_t ls_visible_count(struct ls_visible visible, int64_t first, int64_t keys)
 {
-    return common(0, visible.prefix, first, first + keys) +
-           common(visible.from, visible.to, first, first + keys);
+    return overlap(0, visible.prefix, first, first + keys) +
+           overlap(visible.from, visible.to, first, first + keys);
 }
 
 bool ls_mask_is_full(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
                      int64_t keys)
 {
-    const struct ls_visible begin = ls_mask_row(mask, first);
-    const struct ls_visible end = ls_mask_row(mask, first + rows - 1);
-    /* from and to never fall, so that what both ends see, all rows between them see */
-    const struct ls_visible all = {
-        .prefix = mask->prefix, .from = end.from, .to = begin.to < end.from ? end.from : begin.to};
-
-    return ls_visible_count(all, key, keys) == keys;
-}
-
-struct ls_leaf_keys ls_visible_in_leaf(struct ls_visible visible, int64_t leaf)
-{
-    const int64_t start = leaf * LS_LEAF;
-
-    return (struct ls_leaf_keys){.prefix = (int16_t)clamp(visible.prefix - start, 0, LS_LEAF),
-                                 .from = (int16_t)clamp(visible.from - start, 0, LS_LEAF),
-                                 .to = (int16_t)clamp(visible.to - start, 0, LS_LEAF)};
+    return ls_visible_count(ls_mask_common(mask, first, rows), key, keys) == keys;
 }

@@ -34,11 +34,17 @@ struct ls_mask ls_mask_causal(int64_t s_q, int64_t s_k);
  * prefix alone. */
 struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i);
 
+/* out [rows] = what each of queries [first, first + rows) sees. */
+void ls_mask_list(struct ls_visible *out, const struct ls_mask *mask, int64_t first, int64_t rows);
+
 /* Keys that one of queries [first, first + rows) sees; rows >= 1. */
 struct ls_visible ls_mask_rows(const struct ls_mask *mask, int64_t first, int64_t rows);
 
 /* How many of keys [first, first + keys) these are, and whether it is any. */
 int64_t ls_visible_count(struct ls_visible visible, int64_t first, int64_t keys);
+
+/* Keys that each of queries [first, first + rows) sees; rows >= 1. */
+struct ls_visible ls_mask_common(const struct ls_mask *mask, int64_t first, int64_t rows);
 
 /* Whether each of queries [first, first + rows) sees each of keys [key, key + keys). */
 bool ls_mask_is_full(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
@@ -49,6 +55,18 @@ struct ls_leaf_keys {
     int16_t prefix, from, to;
 };
 
-struct ls_leaf_keys ls_visible_in_leaf(struct ls_visible visible, int64_t leaf);
+static inline int16_t ls_place_in_leaf(int64_t key, int64_t leaf)
+{
+    const int64_t place = key - leaf * LS_LEAF;
+
+    return (int16_t)(place < 0 ? 0 : place > LS_LEAF ? LS_LEAF : place);
+}
+
+static inline struct ls_leaf_keys ls_visible_in_leaf(struct ls_visible visible, int64_t leaf)
+{
+    return (struct ls_leaf_keys){.prefix = ls_place_in_leaf(visible.prefix, leaf),
+                                 .from = ls_place_in_leaf(visible.from, leaf),
+                                 .to = ls_place_in_leaf(visible.to, leaf)};
+}
 
 #endif

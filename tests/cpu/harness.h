@@ -51,6 +51,7 @@ struct problem {
     struct ls_attention_options options; /* threads 0: 1 */
     bool bhsd;                           /* heads before positions in memory */
     struct ls_tensor q, k, v, o, lse;    /* on the heap */
+    struct ls_attention_report report;   /* of the last run; its strings are gone */
 };
 
 /* [b, s, h, d], or a view of [b, h, s, d]. */
@@ -145,10 +146,25 @@ static inline void problem_close(struct problem *p)
     for (int i = 0; i < LENGTH(all); i++) free(all[i]);
 }
 
+/* What a query sees and how it is weighed, beyond causal; after `name`. */
+static inline void append_mask_name(char *name, size_t length, const struct ls_attention_options *o)
+{
+    name += strlen(name);
+    if (o->has_window)
+        name +=
+            snprintf(name, length, ", window %ld %ld", (long)o->window_left, (long)o->window_right);
+    if (o->prefix) name += snprintf(name, length, ", prefix %ld", (long)o->prefix);
+    if (o->documents) name += snprintf(name, length, ", documents %ld", (long)o->document_count);
+    if (o->has_query_offset) name += snprintf(name, length, ", offset %ld", (long)o->query_offset);
+    snprintf(name, length, "%s%s%s%s%s", o->align_start ? ", align start" : "",
+             o->soft_cap > 0 ? ", soft cap" : "", o->alibi ? ", alibi" : "",
+             o->sinks ? ", sinks" : "", o->dropout > 0 ? ", dropout" : "");
+}
+
 /* The problem in words, for messages. Static. */
 static inline const char *problem_name(const struct problem *p)
 {
-    static char name[200];
+    static char name[600];
     const struct ls_attention_shape *s = &p->shape;
 
     snprintf(name, sizeof name,
@@ -157,6 +173,7 @@ static inline const char *problem_name(const struct problem *p)
              (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
              p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
              p->options.has_scale ? "" : "default ", (double)p->options.scale, p->options.threads);
+    append_mask_name(name, 100, &p->options);
     return name;
 }
 
@@ -173,6 +190,7 @@ static inline void problem_run(struct problem *p)
                  ls_message());
     cr_assert_eq(ls_attention_forward(&p->o, &p->lse, plan, &p->q, &p->k, &p->v), LS_OK, "%s: %s",
                  problem_name(p), ls_message());
+    ls_attention_plan_describe(&p->report, plan);
     ls_attention_plan_destroy(plan);
     ls_comm_destroy(comm);
 }

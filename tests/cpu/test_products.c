@@ -92,7 +92,7 @@ static void bench_close(void)
     for (int i = 0; i < LENGTH(all); i++) free(all[i]);
 }
 
-static void multiply_scores(const void *q, int rows, int keys)
+static void multiply_scores(const void *q, int rows, struct key_span keys)
 {
     const struct operand packed = {.packed = bench.packed};
 
@@ -101,7 +101,7 @@ static void multiply_scores(const void *q, int rows, int keys)
     if (bench.products->end) bench.products->end();
 }
 
-static void multiply_output(int rows, int keys)
+static void multiply_output(int rows, struct key_span keys)
 {
     const struct operand packed = {.packed = bench.packed};
 
@@ -117,12 +117,12 @@ static void pack(ls_status (*how)(void *packed, void *worker, const void *raw))
     cr_assert_eq(how(bench.packed, bench.worker, bench.raw), LS_OK);
 }
 
-static void check_scores(int rows, int keys)
+static void check_scores(int rows, struct key_span keys)
 {
     memset(bench.s, MARK, bench.s_bytes);
     multiply_scores(bench.q, rows, keys);
     for (int r = 0; r < rows; r++) {
-        for (int j = 0; j<keys; j += keys> 40 ? 7 : 1) {
+        for (int j = keys.first; j<keys.end; j += keys.end - keys.first> 40 ? 7 : 1) {
             double exact = 0, size = 0;
 
             for (int e = 0; e < bench.d; e++) {
@@ -133,8 +133,9 @@ static void check_scores(int rows, int keys)
             }
             const double got = bench.s[r * bench.products->score_stride + j];
             cr_assert_leq(fabs(got - exact), 1e-6 * size,
-                          "%s d %d rows %d keys %d: [%d][%d] = %g, not %g", bench.products->name,
-                          bench.d, rows, keys, r, j, got, exact);
+                          "%s d %d rows %d keys %d to %d: [%d][%d] = %g, not %g",
+                          bench.products->name, bench.d, rows, keys.first, keys.end, r, j, got,
+                          exact);
         }
     }
 }
@@ -144,20 +145,21 @@ static char *p_row(int r)
     return (char *)bench.s + (size_t)(r * bench.products->p_stride) * element_size();
 }
 
-/* Probabilities of `keys` keys, exact zeros behind; rows beyond hold anything finite. */
-static void draw_probabilities(int rows, int keys)
+/* Probabilities of `keys`, exact zeros elsewhere; rows beyond hold anything finite. */
+static void draw_probabilities(int rows, struct key_span keys)
 {
     float row[LS_LEAF];
 
     memset(bench.s, MARK, bench.s_bytes);
     for (int r = 0; r < rows; r++) {
         ls_random_normal(row, 22, (uint32_t)r, 0, LS_LEAF);
-        for (int j = 0; j < LS_LEAF; j++) row[j] = j < keys ? fabsf(row[j]) : 0;
+        for (int j = 0; j < LS_LEAF; j++)
+            row[j] = j >= keys.first && j < keys.end ? fabsf(row[j]) : 0;
         ls_dtype_convert(p_row(r), bench.products->type, row, LS_F32, LS_LEAF);
     }
 }
 
-static void check_output(int rows, int keys)
+static void check_output(int rows, struct key_span keys)
 {
     draw_probabilities(rows, keys);
     memset(bench.acc, MARK, bench.acc_bytes);
@@ -166,7 +168,7 @@ static void check_output(int rows, int keys)
         for (int e = 0; e<bench.d_pad; e += bench.d> 40 ? 5 : 1) {
             double exact = 0, size = 0;
 
-            for (int j = 0; j < keys; j++) {
+            for (int j = keys.first; j < keys.end; j++) {
                 const double term =
                     value_at(p_row(r), j) * value_at(bench.raw, j * bench.d_pad + e);
                 exact += term;
@@ -174,13 +176,17 @@ static void check_output(int rows, int keys)
             }
             const double got = bench.acc[r * bench.d_pad + e];
             cr_assert_leq(fabs(got - exact), 1e-6 * size,
-                          "%s d %d rows %d keys %d: [%d][%d] = %g, not %g", bench.products->name,
-                          bench.d, rows, keys, r, e, got, exact);
+                          "%s d %d rows %d keys %d to %d: [%d][%d] = %g, not %g",
+                          bench.products->name, bench.d, rows, keys.first, keys.end, r, e, got,
+                          exact);
         }
     }
 }
 
-static const int keys_tried[] = {256, 1, 255, 31, 32, 33, 16, 17, 129};
+static const struct key_span whole = {0, LS_LEAF};
+static const struct key_span keys_tried[] = {{0, 256},   {0, 1},   {0, 255}, {0, 31},    {0, 32},
+                                             {0, 33},    {0, 16},  {0, 17},  {0, 129},   {1, 256},
+                                             {255, 256}, {31, 33}, {32, 64}, {100, 101}, {64, 200}};
 
 static void equals_double(const struct products *products, ls_isa isa)
 {
@@ -212,10 +218,10 @@ static void check_place(int from, int to, int rows)
     char *other = allocate((size_t)bench.products->strip * row);
     float want[LS_LEAF];
 
-    multiply_scores(bench.q, bench.products->strip, LS_LEAF);
+    multiply_scores(bench.q, bench.products->strip, whole);
     memcpy(want, bench.s + (size_t)from * stride, sizeof want);
     memcpy(other + (size_t)to * row, bench.q + (size_t)from * row, row);
-    multiply_scores(other, rows, LS_LEAF);
+    multiply_scores(other, rows, whole);
     cr_expect_eq(memcmp(want, bench.s + (size_t)to * stride, sizeof want), 0,
                  "%s d %d: scores of row %d differ as row %d of %d", bench.products->name, bench.d,
                  from, to, rows);
@@ -228,13 +234,13 @@ static void check_place_of_output(int from, int to, int rows)
     float want[LS_MAX_HEAD_DIM];
     char p[LS_LEAF * sizeof(float)];
 
-    draw_probabilities(bench.products->strip, LS_LEAF);
+    draw_probabilities(bench.products->strip, whole);
     memcpy(p, p_row(from), LS_LEAF * element_size());
-    multiply_output(bench.products->strip, LS_LEAF);
+    multiply_output(bench.products->strip, whole);
     memcpy(want, bench.acc + (size_t)from * row, row * sizeof(float));
-    draw_probabilities(rows, 99);
+    draw_probabilities(rows, (struct key_span){0, 99});
     memcpy(p_row(to), p, LS_LEAF * element_size());
-    multiply_output(rows, LS_LEAF);
+    multiply_output(rows, whole);
     cr_expect_eq(memcmp(want, bench.acc + (size_t)to * row, row * sizeof(float)), 0,
                  "%s d %d: output of row %d differs as row %d of %d", bench.products->name, bench.d,
                  from, to, rows);
@@ -287,7 +293,8 @@ static void softmax_close(struct softmax_rows *softmax)
     free(softmax->l);
 }
 
-static void take_probabilities(const struct softmax_rows *softmax, const void *q, int keys)
+static void take_probabilities(const struct softmax_rows *softmax, const void *q,
+                               struct key_span keys)
 {
     const struct operand k = {.packed = bench.packed};
 
@@ -302,27 +309,53 @@ static double probability(const struct softmax_rows *softmax, int r, int j)
 }
 
 /* p and l are those of 2^(scale s - m), whatever m is; large exponents are less exact. */
-static void check_probabilities(const struct softmax_rows *softmax, int r, int keys)
+static void check_probabilities(const struct softmax_rows *softmax, int r, struct key_span keys)
 {
-    const int seen = softmax->visible ? softmax->visible[r] : LS_LEAF;
+    const struct ls_leaf_keys seen = keys_of_row(softmax, r);
     double sum = 0;
 
-    for (int j = 0; j < keys; j++) {
+    for (int j = keys.first; j < keys.end; j++) {
         double s = 0;
 
-        for (int e = 0; e < bench.d && j < seen; e++)
+        for (int e = 0; e < bench.d && sees_key(seen, j); e++)
             s += value_at(bench.q, r * bench.d_pad + e) * value_at(bench.raw, j * bench.d_pad + e);
-        const double exact = j < seen ? exp2(softmax->scale * s - softmax->m[r]) : 0;
+        const double exact = sees_key(seen, j) ? exp2(softmax->scale * s - softmax->m[r]) : 0;
         cr_assert_leq(fabs(probability(softmax, r, j) - exact), exact / 250 + 0x1p-126,
                       "d %d row %d key %d", bench.d, r, j);
         sum += exact;
     }
-    if (seen == 0)
+    if (sees_none(seen))
         cr_assert(softmax->l[r] == 0 && softmax->m[r] == -INFINITY);
     else
-        cr_assert_leq(fabs(softmax->l[r] - sum), (2e-5 + 2e-7 * fabs(softmax->m[r])) * sum,
+        cr_assert_leq(fabs(softmax->l[r] - sum), (2e-5 + 4e-7 * fabs(softmax->m[r])) * sum,
                       "d %d row %d of %d: %g, not %g", bench.d, r, softmax->rows, softmax->l[r],
                       sum);
+}
+
+/* One of the ways in which a row sees some keys of a leaf: causal, a window's beginning, a window,
+ * a prefix and a window. */
+static struct ls_leaf_keys some_keys(int way, int at, int width)
+{
+    struct ls_leaf_keys keys = {.to = (int16_t)at};
+
+    if (way == 1) keys = (struct ls_leaf_keys){.from = (int16_t)at, .to = LS_LEAF};
+    if (way >= 2) keys.from = (int16_t)(at > width ? at - width : 0);
+    if (way == 3) keys.prefix = (int16_t)(keys.from / 2);
+    return keys;
+}
+
+/* From the first key that one of the rows sees to the last; {256, 0} if there is none. */
+static struct key_span span_of(const struct ls_leaf_keys *visible, int rows)
+{
+    struct key_span span = {.first = LS_LEAF};
+
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < LS_LEAF; j++)
+            if (sees_key(visible[r], j)) {
+                if (j < span.first) span.first = j;
+                if (j >= span.end) span.end = j + 1;
+            }
+    return span;
 }
 
 /* Full strips and short ones, all keys seen or some, rows whose first keys are no measure. */
@@ -334,18 +367,20 @@ static void probabilities_equal_double(const struct products *products, ls_isa i
     if (!products->probabilities) return;
     for (int c = 0; c < LENGTH(dims) * LENGTH(counts); c++) {
         const int rows = counts[c % LENGTH(counts)], from = c * 53 % (LS_LEAF - rows);
-        int16_t visible[32];
+        struct ls_leaf_keys visible[32];
 
         bench_open(products, isa, dims[c / LENGTH(counts)]);
         draw_rows(bench.q, products->strip, 0);
         ls_dtype_store(products->type, bench.q, 1000); /* row 0, nearly always out of range */
         pack(products->pack_k);
-        for (int r = 0; r < rows; r++) visible[r] = (int16_t)(c % 4 == 0 && r < 3 ? 0 : from + r);
+        for (int r = 0; r < rows; r++) visible[r] = some_keys((c + c / 6) % 4, from + r, rows);
+        for (int r = 0; r < rows && r < 3 && c % 4 == 0; r++)
+            visible[r] = (struct ls_leaf_keys){0, r * 128, r * 128};
         struct softmax_rows softmax = softmax_open(rows);
         softmax.visible = c % 3 == 0 ? NULL : visible;
-        const int keys = softmax.visible ? visible[rows - 1] : LS_LEAF;
-        if (keys > 0) take_probabilities(&softmax, bench.q, keys);
-        for (int r = 0; r < rows && keys > 0; r++) check_probabilities(&softmax, r, keys);
+        const struct key_span keys = softmax.visible ? span_of(visible, rows) : whole;
+        if (keys.end > 0) take_probabilities(&softmax, bench.q, keys);
+        for (int r = 0; r < rows && keys.end > 0; r++) check_probabilities(&softmax, r, keys);
         softmax_close(&softmax);
         bench_close();
     }
@@ -370,8 +405,8 @@ static void probabilities_keep_bits(const struct products *products, ls_isa isa)
             for (int e = 0; e < bench.d_pad; e++)
                 ls_dtype_store(products->type, other + ((size_t)r * row) + 2 * e, 500);
         memcpy(other + (size_t)to * row, bench.q + (size_t)from * row, row);
-        take_probabilities(&all, bench.q, LS_LEAF);
-        take_probabilities(&some, other, LS_LEAF);
+        take_probabilities(&all, bench.q, whole);
+        take_probabilities(&some, other, whole);
         cr_expect(all.m[from] == some.m[to] && all.l[from] == some.l[to]);
         for (int j = 0; j < LS_LEAF; j++)
             cr_assert_eq(probability(&all, from, j), probability(&some, to, j),

@@ -10,7 +10,7 @@ static const struct products *honest;
 
 /* Errs by a bit in the last place in every row but the first of a strip. */
 static ls_status misplaced_scores(float *out, void *worker, const void *q, struct operand k,
-                                  int rows, int keys)
+                                  int rows, struct key_span keys)
 {
     LS_TRY(honest->scores(out, worker, q, k, rows, keys));
     for (int r = 1; r < rows; r++)
@@ -21,7 +21,7 @@ static ls_status misplaced_scores(float *out, void *worker, const void *q, struc
 
 /* The same in strips of more than 20 rows. */
 static ls_status misplaced_output(float *acc, void *worker, const void *p, struct operand v,
-                                  int rows, int keys)
+                                  int rows, struct key_span keys)
 {
     LS_TRY(honest->output(acc, worker, p, v, rows, keys));
     for (int i = 0; rows > 20 && i < rows * 16; i++) acc[i] = nextafterf(acc[i], INFINITY);
