@@ -72,7 +72,13 @@ struct ls_attention_options {
 
 struct ls_attention_plan;
 
-/* What a plan is and what its last execution did. Strings are static, but for the plan's own
+/* What an execution did on this rank; the fields are those of struct ls_attention_report. */
+struct ls_attention_work {
+    int64_t tiles_computed, bytes_sent;
+    double exposed_comm_seconds, pack_seconds, tile_seconds, merge_seconds, finish_seconds;
+};
+
+/* What a plan is and what its last execution forward did, and backward. Strings are static, but for the plan's own
  * fingerprint. */
 struct ls_attention_report {
     const char *method;
@@ -90,6 +96,7 @@ struct ls_attention_report {
     /* where this rank's threads spent their time, summed over them: bringing operands into the
      * kernels' order, tiles, merging partial results across threads, finishing */
     double pack_seconds, tile_seconds, merge_seconds, finish_seconds;
+    struct ls_attention_work backward; /* the last one */
 };
 
 /* Makes everything an execution needs: workspaces, kernels, buffers, an own duplicate of comm.
@@ -122,8 +129,8 @@ LS_API ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse
                                       const struct ls_tensor *k, const struct ls_tensor *v);
 
 /* The same, and o_lo: what rounding took from o, in o's type and shape, so that o + o_lo has twice
- * the digits. Backward wants it where gradients are to keep the contract for large logits or values
- * that have a mean. */
+ * the digits; NULL: not wanted. Backward wants it where gradients are to keep the contract for large
+ * logits or values that have a mean. Needs a plan made with options.backward (LS_EVALUE). */
 LS_API ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o_lo,
                                                struct ls_tensor *lse,
                                                struct ls_attention_plan *plan,

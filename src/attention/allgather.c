@@ -4,7 +4,9 @@
  */
 #include <stdlib.h>
 
+#include "attention/part_gradients.h"
 #include "attention/plan.h"
+#include "attention/route.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
@@ -12,6 +14,7 @@ struct allgather {
     void *memory;       /* K, then V: [b, s_k, h_kv, d], rank after rank within a batch */
     int64_t *first_row; /* [p + 1] where a rank's part begins */
     struct ls_leaf_list keys;
+    struct ls_part_gradients *gradients;
     struct ls_request *request; /* [requests] */
     struct ls_leaf leaf[];      /* storage of keys */
 };
@@ -34,12 +37,17 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
     out->bytes_sent = (int64_t)out->comm_bytes * (problem->p - 1);
     out->messages = messages_each_way(problem) * problem->p;
     out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    if (!problem->backward) return;
+    out->backward_bytes_sent = out->bytes_sent;
+    out->backward_messages = out->messages;
+    ls_part_gradients_cost(out, problem, 1);
 }
 
 static void destroy(struct ls_attention_plan *plan)
 {
     struct allgather *own = plan->own;
 
+    ls_part_gradients_destroy(own->gradients);
     ls_free(own->memory);
     free(own->request);
     free(own->first_row);
@@ -61,6 +69,7 @@ static ls_status create(struct ls_attention_plan *plan)
         return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
     ls_leaves_gather(&own->keys, own->leaf, own->first_row, keys);
     LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, ls_key_value_bytes(&problem->shape, keys->s)));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, 1));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }
 
@@ -101,14 +110,20 @@ static ls_status post_batch(int *requests, struct ls_attention_plan *plan,
     return LS_OK;
 }
 
-static ls_status gather(struct ls_attention_plan *plan, struct ls_tensor all[2],
-                        const struct ls_tensor *part[2])
+/* all: K and V of all ranks. */
+static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
+                        const struct ls_tensor *k, const struct ls_tensor *v)
 {
     struct allgather *own = plan->own;
+    const struct ls_problem *problem = &plan->problem;
+    const int64_t s_k = problem->shape.s_k;
+    const struct ls_tensor *part[] = {k, v};
+    char *memory = own->memory;
     int requests = 0;
 
-    for (int i = 0; i < 2; i++) {
-        for (int64_t batch = 0; batch < plan->problem.shape.b; batch++) {
+    for (int i = 0; i < 2; i++, memory += ls_key_value_bytes(&problem->shape, s_k) / 2) {
+        all[i] = ls_plan_key_view(problem, memory, s_k);
+        for (int64_t batch = 0; batch < problem->shape.b; batch++) {
             struct ls_tensor to = rows_of(&all[i], own, batch, plan->rank), from = *part[i];
 
             from.data = (char *)from.data + batch * from.stride[0] * ls_dtype_size(from.type);
@@ -122,20 +137,49 @@ static ls_status gather(struct ls_attention_plan *plan, struct ls_tensor all[2],
 
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
-    struct allgather *own = plan->own;
-    const struct ls_problem *problem = &plan->problem;
-    const int64_t s_k = problem->shape.s_k;
-    char *values = (char *)own->memory + ls_key_value_bytes(&problem->shape, s_k) / 2;
-    struct ls_tensor all[2] = {ls_plan_key_view(problem, own->memory, s_k),
-                               ls_plan_key_view(problem, values, s_k)};
+    const struct allgather *own = plan->own;
+    struct ls_tensor all[2];
 
-    LS_TRY(gather(plan, all, (const struct ls_tensor *[]){call->k, call->v}));
+    LS_TRY(gather(all, plan, call->k, call->v));
     return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                        .o_lo = call->o_lo,
                                                         .lse = call->lse,
                                                         .q = call->q,
                                                         .k = &all[0],
                                                         .v = &all[1],
                                                         .k_leaves = own->keys});
+}
+
+/* rank's part of the gathered tensor, all batches. */
+static struct ls_tensor part_of(const struct ls_tensor *all, const struct allgather *own, int rank)
+{
+    struct ls_tensor part = rows_of(all, own, 0, rank);
+
+    part.dim[0] = all->dim[0];
+    return part;
+}
+
+/* Part by part in the order of a ring, so that the gradients of one are on their way while those of
+ * the next are computed. A rank whose kernel fails still passes on what the others wait for. */
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    const struct allgather *own = plan->own;
+    const struct ls_route route = ls_route_of(plan->problem.p, 1, plan->rank);
+    struct ls_tensor all[2];
+    ls_status status = LS_OK;
+
+    LS_TRY(gather(all, plan, call->k, call->v));
+    ls_part_gradients_begin(own->gradients, call);
+    for (int step = 0; step < plan->problem.p; step++) {
+        const int owner = ls_route_owner(&route, step);
+        const struct ls_tensor k = part_of(&all[0], own, owner), v = part_of(&all[1], own, owner);
+
+        if (status == LS_OK)
+            status = ls_part_gradients_meet(own->gradients, step, &k, &v, (struct ls_progress){0});
+        LS_TRY(ls_part_gradients_pass(own->gradients, step));
+    }
+    LS_TRY(ls_part_gradients_end(own->gradients));
+    return status;
 }
 
 const struct ls_method ls_method_allgather = {
@@ -147,4 +191,5 @@ const struct ls_method ls_method_allgather = {
     .create = create,
     .destroy = destroy,
     .forward = forward,
+    .backward = backward,
 };

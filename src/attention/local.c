@@ -1,9 +1,11 @@
 /* One rank has everything. */
 #include <stdlib.h>
 
+#include "attention/part_gradients.h"
 #include "attention/plan.h"
 
 struct local {
+    struct ls_part_gradients *gradients;
     struct ls_leaf_list keys;
     struct ls_leaf leaf[]; /* storage of keys */
 };
@@ -22,11 +24,15 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     *out = ls_method_work(problem);
     out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    ls_part_gradients_cost(out, problem, 1);
 }
 
 static void destroy(struct ls_attention_plan *plan)
 {
-    free(plan->own);
+    struct local *own = plan->own;
+
+    ls_part_gradients_destroy(own->gradients);
+    free(own);
 }
 
 static ls_status create(struct ls_attention_plan *plan)
@@ -38,6 +44,7 @@ static ls_status create(struct ls_attention_plan *plan)
     plan->own = own;
     ls_leaves_append(own->leaf, &own->keys.count, keys, 0, 0);
     own->keys.leaf = own->leaf;
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, 1));
     return ls_attention_kernel_create(&plan->kernel, &plan->problem.device,
                                       kernel_shape(&plan->problem));
 }
@@ -47,11 +54,24 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     const struct local *own = plan->own;
 
     return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                        .o_lo = call->o_lo,
                                                         .lse = call->lse,
                                                         .q = call->q,
                                                         .k = call->k,
                                                         .v = call->v,
                                                         .k_leaves = own->keys});
+}
+
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    struct ls_part_gradients *gradients = ((struct local *)plan->own)->gradients;
+
+    ls_part_gradients_begin(gradients, call);
+    const ls_status status =
+        ls_part_gradients_meet(gradients, 0, call->k, call->v, (struct ls_progress){0});
+    LS_TRY(ls_part_gradients_pass(gradients, 0));
+    LS_TRY(ls_part_gradients_end(gradients));
+    return status;
 }
 
 const struct ls_method ls_method_local = {
@@ -63,4 +83,5 @@ const struct ls_method ls_method_local = {
     .create = create,
     .destroy = destroy,
     .forward = forward,
+    .backward = backward,
 };

@@ -42,6 +42,12 @@ ls_status ls_method_find(const struct ls_method **out, const char *name)
                    near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
+const char *ls_method_misfit(const struct ls_method *method, const struct ls_problem *problem)
+{
+    if (problem->backward && !method->backward) return "it has no backward";
+    return method->fits(problem);
+}
+
 const char *ls_method_fits_all(const struct ls_problem *problem)
 {
     (void)problem;
@@ -146,6 +152,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .strict = options->strict,
         .own_rows = options->has_rows,
         .node_size = options->node_size ? options->node_size : p == 1,
+        .backward = options->backward,
     };
     LS_TRY(ls_options_mask(&problem.mask, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));
@@ -170,7 +177,7 @@ static ls_status nothing_fits(const struct ls_attention_shape *shape,
         struct ls_problem problem;
 
         LS_TRY(ls_problem_init(&problem, shape, options, p, methods[i]));
-        const char *reason = methods[i]->fits(&problem);
+        const char *reason = ls_method_misfit(methods[i], &problem);
         if (reason && used < sizeof reasons)
             used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s",
                                      used ? "; " : "", methods[i]->name, reason);
@@ -194,7 +201,7 @@ ls_status ls_method_choose(const struct ls_method **out, const char **why,
         struct ls_problem problem;
 
         LS_TRY(ls_problem_init(&problem, shape, options, p, methods[i]));
-        if (methods[i]->fits(&problem)) continue;
+        if (ls_method_misfit(methods[i], &problem)) continue;
         methods[i]->cost(&cost[fitting], &problem);
         most_even = fmin(most_even, cost[fitting].flops_most);
         fit[fitting++] = methods[i];

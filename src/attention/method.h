@@ -15,6 +15,7 @@ struct ls_problem {
     bool strict;
     bool own_rows; /* callers hold pieces of their own, not the layouts' parts */
     int node_size; /* so many ranks after each other share a node; 0: that is not so */
+    bool backward; /* the plan is for backward as well */
     struct ls_layout q_layout, k_layout; /* of the same kind */
     struct ls_device device;
 };
@@ -32,6 +33,11 @@ struct ls_cost {
     /* largest of the ranks: callers' own rows in the layouts' parts, and on their way */
     size_t activation_bytes;
     int64_t tiles; /* all ranks; more if a strict kernel keeps rows in place */
+
+    /* of a plan that is for backward as well, whose workspace and buffers are counted above */
+    size_t gradient_bytes;       /* largest of the ranks */
+    int64_t backward_bytes_sent; /* all ranks */
+    int64_t backward_messages;   /* all ranks */
 };
 
 struct ls_attention_plan;
@@ -39,14 +45,15 @@ struct ls_attention_plan;
 /* The tensors of one execution, checked. */
 struct ls_attention_call {
     struct ls_tensor *o, *lse;
+    struct ls_tensor *o_lo; /* NULL: not wanted */
     const struct ls_tensor *q, *k, *v;
 };
 
-/* The tensors of one execution backward, checked; delta is made by the plan. */
+/* The tensors of one execution backward, checked. */
 struct ls_backward_call {
-    const struct ls_attention_gradients *out;
-    const struct ls_attention_saved *saved;
-    const float *delta; /* [b, h, s_q_loc] */
+    struct ls_tensor *dq, *dk, *dv;
+    const struct ls_tensor *q, *k, *v, *d_o;
+    const float *lse, *delta; /* [b, h, s_q_loc] */
 };
 
 struct ls_method {
@@ -61,8 +68,12 @@ struct ls_method {
     ls_status (*create)(struct ls_attention_plan *plan);
     void (*destroy)(struct ls_attention_plan *plan);
     ls_status (*forward)(struct ls_attention_plan *plan, const struct ls_attention_call *call);
+    /* NULL: it does forward alone */
     ls_status (*backward)(struct ls_attention_plan *plan, const struct ls_backward_call *call);
 };
+
+/* NULL if the method can do the problem, else the reason why not. */
+const char *ls_method_misfit(const struct ls_method *method, const struct ls_problem *problem);
 
 int ls_method_count(void);
 const struct ls_method *ls_method_at(int i);

@@ -125,6 +125,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"prefix", (double)p->mask.prefix, true},
         {"documents", (double)p->mask.document_count, true},
         {"mode (strict or fast)", p->strict, false},
+        {"gradients (backward or forward alone)", p->backward, false},
         {"layout", (double)p->q_layout.kind, false},
         {"ranks of a node", (double)p->node_size, true},
         {"method", method_number(method), false},
@@ -203,7 +204,7 @@ static ls_status choose_method(struct ls_attention_plan *plan,
     plan->q_rows = options.q_rows;
     plan->k_rows = options.k_rows;
 
-    const char *reason = plan->method->fits(&plan->problem);
+    const char *reason = ls_method_misfit(plan->method, &plan->problem);
     if (reason) return ls_fail(LS_EFIT, "method %s cannot do this: %s", plan->method->name, reason);
     return LS_OK;
 }
@@ -265,6 +266,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
     plan->rank = ls_comm_rank(comm);
     LS_TRY_GOTO(status, take_rows(plan), destroy);
     status = list_queries(plan);
+    if (status == LS_OK) status = ls_gradients_create(plan);
     if (status == LS_OK) status = plan->method->create(plan);
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
     if (plan->problem.strict) LS_TRY_GOTO(status, compare_places(plan), destroy);
@@ -281,6 +283,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     if (plan->own) plan->method->destroy(plan);
     ls_attention_kernel_destroy(&plan->problem.device, plan->kernel);
     ls_redistribution_destroy(plan->redistribution);
+    ls_gradients_destroy(plan);
     free(plan->q_leaf);
     free(plan->documents);
     ls_comm_destroy(plan->comm);
@@ -297,82 +300,25 @@ struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *pl
     return plan->problem.k_layout;
 }
 
-static ls_status check_tensor(const struct ls_tensor *t, const char *name, ls_dtype type, int ndim,
-                              const int64_t *dim)
+/* What an execution did, as callers see it. */
+static struct ls_attention_work work_of(const struct ls_execution *e)
 {
-    if (t->type != type)
-        return ls_fail(LS_ETYPE, "%s is %s, the plan is for %s", name, ls_dtype_name(t->type),
-                       ls_dtype_name(type));
-    if (t->ndim != ndim)
-        return ls_fail(LS_ESHAPE, "%s has %d dimensions, must have %d", name, t->ndim, ndim);
-    for (int i = 0; i < ndim; i++)
-        if (t->dim[i] != dim[i])
-            return ls_fail(LS_ESHAPE, "%s: dimension %d is %ld, must be %ld on this rank", name, i,
-                           (long)t->dim[i], (long)dim[i]);
-    if (t->dim[ndim - 1] > 1 && t->stride[ndim - 1] != 1)
-        return ls_fail(LS_ESHAPE, "%s: the last dimension has stride %ld, must be contiguous", name,
-                       (long)t->stride[ndim - 1]);
-    return LS_OK;
-}
-
-static ls_status check_call(const struct ls_attention_plan *plan,
-                            const struct ls_attention_call *call)
-{
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t q_dim[] = {s->b, plan->q_rows, s->h, s->d};
-    const int64_t k_dim[] = {s->b, plan->k_rows, s->h_kv, s->d};
-    const int64_t lse_dim[] = {s->b, s->h, plan->q_rows};
-
-    LS_TRY(check_tensor(call->q, "q", s->type, 4, q_dim));
-    LS_TRY(check_tensor(call->k, "k", s->type, 4, k_dim));
-    LS_TRY(check_tensor(call->v, "v", s->type, 4, k_dim));
-    LS_TRY(check_tensor(call->o, "o", s->type, 4, q_dim));
-    return check_tensor(call->lse, "lse", LS_F32, 3, lse_dim);
-}
-
-/* A rank whose method fails still sends what the others wait for. */
-static ls_status forward_own_rows(struct ls_attention_plan *plan,
-                                  const struct ls_attention_call *call)
-{
-    struct ls_redistribution *r = plan->redistribution;
-    const struct ls_tensor *const in[LS_TRAVELLERS] = {
-        [LS_Q] = call->q, [LS_K] = call->k, [LS_V] = call->v};
-    const struct ls_tensor *const out[LS_TRAVELLERS] = {[LS_LSE] = call->lse, [LS_O] = call->o};
-    struct ls_tensor part[LS_TRAVELLERS];
-
-    for (int which = 0; which < LS_TRAVELLERS; which++)
-        ls_redistribution_part(&part[which], r, which, in[which] ? in[which] : out[which]);
-    LS_TRY(ls_redistribute_to_parts(r, in));
-    const ls_status status =
-        plan->method->forward(plan, &(struct ls_attention_call){.o = &part[LS_O],
-                                                                .lse = &part[LS_LSE],
-                                                                .q = &part[LS_Q],
-                                                                .k = &part[LS_K],
-                                                                .v = &part[LS_V]});
-    if (status == LS_ECOMM) return status;
-    LS_TRY(ls_redistribute_to_pieces(out, r));
-    return status;
-}
-
-ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
-                               struct ls_attention_plan *plan, const struct ls_tensor *q,
-                               const struct ls_tensor *k, const struct ls_tensor *v)
-{
-    const struct ls_attention_call call = {.o = o, .lse = lse, .q = q, .k = k, .v = v};
-
-    LS_TRY(ls_comm_agree(plan->comm, check_call(plan, &call)));
-    memset(&plan->result, 0, sizeof plan->result);
-    ls_comm_reset_counters(plan->comm);
-    const ls_status status =
-        plan->redistribution ? forward_own_rows(plan, &call) : plan->method->forward(plan, &call);
-    if (status == LS_ECOMM) return status; /* nobody can be asked any more */
-    return ls_comm_agree(plan->comm, status);
+    return (struct ls_attention_work){
+        .tiles_computed = e->result.tiles,
+        .bytes_sent = e->bytes_sent,
+        .exposed_comm_seconds = e->exposed_seconds,
+        .pack_seconds = e->result.profile.seconds[LS_EVENT_PACK],
+        .tile_seconds = e->result.profile.seconds[LS_EVENT_TILE],
+        .merge_seconds = e->result.profile.seconds[LS_EVENT_MERGE],
+        .finish_seconds = e->result.profile.seconds[LS_EVENT_FINISH],
+    };
 }
 
 void ls_attention_plan_describe(struct ls_attention_report *out,
                                 const struct ls_attention_plan *plan)
 {
     const struct ls_problem *p = &plan->problem;
+    const struct ls_attention_work forward = work_of(&plan->forward);
 
     *out = (struct ls_attention_report){
         .method = plan->method->name,
@@ -385,12 +331,13 @@ void ls_attention_plan_describe(struct ls_attention_report *out,
         .threads = p->threads,
         .tile_q = LS_LEAF,
         .tile_k = LS_LEAF,
-        .tiles_computed = plan->result.tiles,
-        .bytes_sent = ls_comm_bytes_sent(plan->comm),
-        .exposed_comm_seconds = ls_comm_exposed_seconds(plan->comm),
-        .pack_seconds = plan->result.profile.seconds[LS_EVENT_PACK],
-        .tile_seconds = plan->result.profile.seconds[LS_EVENT_TILE],
-        .merge_seconds = plan->result.profile.seconds[LS_EVENT_MERGE],
-        .finish_seconds = plan->result.profile.seconds[LS_EVENT_FINISH],
+        .tiles_computed = forward.tiles_computed,
+        .bytes_sent = forward.bytes_sent,
+        .exposed_comm_seconds = forward.exposed_comm_seconds,
+        .pack_seconds = forward.pack_seconds,
+        .tile_seconds = forward.tile_seconds,
+        .merge_seconds = forward.merge_seconds,
+        .finish_seconds = forward.finish_seconds,
+        .backward = work_of(&plan->backward),
     };
 }

@@ -3,9 +3,17 @@
 #define LS_ATTENTION_PLAN_H
 
 #include "attention/fingerprint.h"
+#include "attention/gradient.h"
 #include "attention/method.h"
 #include "attention/redistribute.h"
 #include "comm/comm.h"
+
+/* What an execution did on this rank. */
+struct ls_execution {
+    struct ls_kernel_result result;
+    int64_t bytes_sent;
+    double exposed_seconds;
+};
 
 struct ls_attention_plan {
     const struct ls_method *method;
@@ -20,8 +28,10 @@ struct ls_attention_plan {
     int64_t q_rows, k_rows;                   /* of the tensors that this rank's caller has */
     struct ls_redistribution *redistribution; /* NULL: these are the parts */
     struct ls_attention_kernel *kernel;
-    struct ls_kernel_result result; /* of the last execution */
-    void *own;                      /* the method's */
+    struct ls_gradients gradients;
+    struct ls_kernel_result result;        /* of the execution that goes on */
+    struct ls_execution forward, backward; /* the last ones */
+    void *own;                             /* the method's */
 };
 
 /* The leaves of rank's part of a layout, whose first row is first_row of a tensor; adds them to
@@ -57,6 +67,26 @@ struct ls_cost ls_method_work(const struct ls_problem *problem);
 
 /* The method's cost and that of bringing callers' rows to it and back. */
 void ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan);
+
+/* Dimensions of the tensors that this rank's caller has: of q, o and their gradients, of k and v,
+ * of lse. */
+struct ls_part_dims {
+    int64_t q[4], k[4], lse[3];
+};
+
+struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan);
+
+/* Whether a tensor is what the plan wants. Errors: LS_ETYPE, LS_ESHAPE, with its name. */
+ls_status ls_tensor_check(const struct ls_tensor *t, const char *name, ls_dtype type, int ndim,
+                          const int64_t *dim);
+
+/* Collective. Whether all ranks ask for a tensor or none does. Errors: LS_EVALUE, LS_ECOMM. */
+ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked);
+
+/* Around an execution. Collective: end gives every rank the same status, and is told of this
+ * rank's. */
+void ls_plan_begin(struct ls_attention_plan *plan);
+ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status);
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);

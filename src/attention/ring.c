@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "attention/forest.h"
+#include "attention/part_gradients.h"
 #include "attention/route.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
@@ -25,6 +26,7 @@ struct ring {
     struct parts parts;
     struct ls_forest forest;
     struct ls_row_states *state; /* [forest.slots] of results that wait for others */
+    struct ls_part_gradients *gradients;
     void *state_memory;
     void *travel; /* [ls_route_buffers][travel_bytes] K, then V of one part */
 };
@@ -116,12 +118,17 @@ void ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int nod
     out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) +
                            most_state_bytes(problem, node);
     out->comm_bytes = all_travel_bytes(problem, &route);
+    if (!problem->backward) return;
+    out->backward_bytes_sent = out->bytes_sent;
+    out->backward_messages = out->messages;
+    ls_part_gradients_cost(out, problem, node);
 }
 
 void ls_ring_destroy(struct ls_attention_plan *plan)
 {
     struct ring *own = plan->own;
 
+    ls_part_gradients_destroy(own->gradients);
     ls_free(own->travel);
     ls_free(own->state_memory);
     free(own->state);
@@ -161,6 +168,7 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     LS_TRY(list_parts(&own->parts, &problem->k_layout));
     LS_TRY(make_forest(&own->forest, &own->parts, problem, &own->route));
     LS_TRY(create_states(own, plan));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, node));
     LS_TRY(ls_alloc(&own->travel, LS_TAG_COMM, all_travel_bytes(problem, &own->route)));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }
@@ -198,15 +206,14 @@ static bool is_contiguous(const struct ls_tensor *t)
 }
 
 /* This rank's own part, in one piece if it is to be sent. */
-static struct key_part own_part(const struct ls_attention_plan *plan,
-                                const struct ls_attention_call *call)
+static struct key_part own_part(const struct ls_attention_plan *plan, const struct ls_tensor *k,
+                                const struct ls_tensor *v)
 {
-    const struct key_part given = {.k = *call->k, .v = *call->v};
-
-    if (plan->problem.p == 1 || (is_contiguous(call->k) && is_contiguous(call->v))) return given;
+    if (plan->problem.p == 1 || (is_contiguous(k) && is_contiguous(v)))
+        return (struct key_part){.k = *k, .v = *v};
     struct key_part part = travelling_part(plan, 0);
-    ls_tensor_copy(&part.k, call->k);
-    ls_tensor_copy(&part.v, call->v);
+    ls_tensor_copy(&part.k, k);
+    ls_tensor_copy(&part.v, v);
     return part;
 }
 
@@ -314,6 +321,7 @@ static ls_status take_arrival(struct ls_attention_plan *plan, const struct ls_at
 
     return ls_plan_attend(plan, (struct ls_kernel_call){
                                     .o = arrival->whole ? call->o : NULL,
+                                    .o_lo = arrival->whole ? call->o_lo : NULL,
                                     .lse = arrival->whole ? call->lse : NULL,
                                     .states = arrival->whole ? NULL : &own->state[arrival->slot],
                                     .found = arrival->found,
@@ -353,7 +361,8 @@ ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attent
     int64_t done = 0;
 
     for (int step = 0; step < plan->problem.p; step++) {
-        const struct key_part now = step == 0 ? own_part(plan, call) : travelling_part(plan, step);
+        const struct key_part now =
+            step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
         const bool last = step == plan->problem.p - 1;
 
         LS_TRY(post_exchange(&exchange, plan, &now, step));
@@ -361,6 +370,31 @@ ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attent
             status = attend_part(&done, plan, call, &now, last ? NULL : &exchange, step);
         if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
     }
+    return status;
+}
+
+/* The same round; what a step gives goes to the owner of its keys. */
+ls_status ls_ring_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    const struct ring *own = plan->own;
+    struct exchange exchange = {.comm = plan->comm};
+    const struct ls_progress progress = {move_messages, &exchange};
+    ls_status status = LS_OK;
+
+    ls_part_gradients_begin(own->gradients, call);
+    for (int step = 0; step < plan->problem.p; step++) {
+        const struct key_part now =
+            step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
+        const bool last = step == plan->problem.p - 1;
+
+        LS_TRY(post_exchange(&exchange, plan, &now, step));
+        if (status == LS_OK)
+            status = ls_part_gradients_meet(own->gradients, step, &now.k, &now.v,
+                                            last ? (struct ls_progress){0} : progress);
+        LS_TRY(ls_part_gradients_pass(own->gradients, step));
+        if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
+    }
+    LS_TRY(ls_part_gradients_end(own->gradients));
     return status;
 }
 
@@ -383,4 +417,5 @@ const struct ls_method ls_method_ring = {
     .create = create,
     .destroy = ls_ring_destroy,
     .forward = ls_ring_forward,
+    .backward = ls_ring_backward,
 };

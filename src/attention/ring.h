@@ -9,5 +9,6 @@ void ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int nod
 ls_status ls_ring_create(struct ls_attention_plan *plan, int node);
 void ls_ring_destroy(struct ls_attention_plan *plan);
 ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call);
+ls_status ls_ring_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call);
 
 #endif

@@ -39,4 +39,5 @@ const struct ls_method ls_method_ring2 = {
     .create = create,
     .destroy = ls_ring_destroy,
     .forward = ls_ring_forward,
+    .backward = ls_ring_backward,
 };

@@ -18,6 +18,13 @@ int ls_route_owner(const struct ls_route *route, int step)
     return run * n + behind(route->place % n, step % n, n);
 }
 
+int ls_route_holder(const struct ls_route *route, int step)
+{
+    const int n = route->node, runs = route->places / n;
+
+    return (route->place / n + step / n) % runs * n + (route->place % n + step % n) % n;
+}
+
 bool ls_route_inner_hop(struct ls_hop *out, const struct ls_route *route, int step)
 {
     const int n = route->node, at = route->place % n, first = route->place - at;

@@ -18,6 +18,9 @@ struct ls_route ls_route_of(int places, int node, int place);
 /* Whose part is at this place at a step, of which there are as many as places. */
 int ls_route_owner(const struct ls_route *route, int step);
 
+/* Who has the part of this place at a step. */
+int ls_route_holder(const struct ls_route *route, int step);
+
 /* A message of a step: the part that is here goes on, another comes for a later step. */
 struct ls_hop {
     int from, to; /* places */

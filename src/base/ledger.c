@@ -24,6 +24,7 @@ const char *ls_tag_name(ls_tag tag)
     static const char *const names[LS_TAG_COUNT] = {
         [LS_TAG_ACTIVATION] = "activation",
         [LS_TAG_WORKSPACE] = "workspace",
+        [LS_TAG_GRADIENT] = "gradient",
         [LS_TAG_COMM] = "comm",
     };
 

@@ -9,6 +9,7 @@
 typedef enum {
     LS_TAG_ACTIVATION, /* q, k, v, o and their like */
     LS_TAG_WORKSPACE,  /* packed operands, partial states, scratch */
+    LS_TAG_GRADIENT,   /* sums of gradients, also on their way between ranks */
     LS_TAG_COMM,       /* buffers that travel between ranks */
     LS_TAG_COUNT
 } ls_tag;

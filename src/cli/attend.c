@@ -86,7 +86,7 @@ static ls_status choose_method(struct cli_attend_run *run)
     else
         LS_TRY(ls_method_choose(&run->method, &why, &run->inputs.shape, o, p));
     LS_TRY(ls_problem_init(&run->problem, &run->inputs.shape, o, p, run->method));
-    const char *reason = run->method->fits(&run->problem);
+    const char *reason = ls_method_misfit(run->method, &run->problem);
 
     if (reason) return ls_fail(LS_EFIT, "method %s: %s", run->method->name, reason);
     return LS_OK;

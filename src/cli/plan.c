@@ -76,7 +76,7 @@ static ls_status plan_row(struct row *row, const struct ls_method *method,
 {
     row->method = method;
     LS_TRY(ls_problem_init(&row->problem, shape, options, p, method));
-    row->reason = method->fits(&row->problem);
+    row->reason = ls_method_misfit(method, &row->problem);
     if (row->reason) return LS_OK;
     method->cost(&row->cost, &row->problem);
     row->tensor_bytes = most_tensor_bytes(&row->problem);

@@ -40,10 +40,21 @@ static void copy_state(struct ls_row_states to, size_t i, size_t to_stride,
     memcpy(to.acc + i * to_stride, from->acc + j * from_stride, d * sizeof *to.acc);
 }
 
-static void finish_row(const struct simd *simd, struct ls_tensor *o, struct ls_tensor *lse,
+/* What rounding takes from a row of o; acc [d] is used up. */
+static void write_residual(void *o_lo, const void *o, ls_dtype type, float *acc, int64_t d)
+{
+    float rounded[LS_MAX_HEAD_DIM];
+
+    ls_dtype_convert(rounded, LS_F32, o, type, d);
+    for (int64_t j = 0; j < d; j++) acc[j] -= rounded[j];
+    ls_dtype_convert(o_lo, type, acc, LS_F32, d);
+}
+
+static void finish_row(const struct simd *simd, const struct ls_kernel_call *call,
                        struct ls_row_states state, size_t r, size_t stride,
                        const struct tile_row *at)
 {
+    struct ls_tensor *const o = call->o, *const lse = call->lse;
     const int64_t d = o->dim[3];
     float *acc = state.acc + r * stride;
     float *lse_at = (float *)lse->data + at->batch * lse->stride[0] + at->head * lse->stride[1] +
@@ -56,7 +67,10 @@ static void finish_row(const struct simd *simd, struct ls_tensor *o, struct ls_t
         simd->scale(acc, 1.0f / state.l[r], (int)d);
         *lse_at = (float)((double)state.m[r] * LN2 + logarithm(state.l[r]));
     }
-    ls_dtype_convert(element(o, at->batch, at->row, at->head), o->type, acc, LS_F32, d);
+    void *out = element(o, at->batch, at->row, at->head);
+    ls_dtype_convert(out, o->type, acc, LS_F32, d);
+    if (call->o_lo)
+        write_residual(element(call->o_lo, at->batch, at->row, at->head), out, o->type, acc, d);
 }
 
 /* The tile's rows of what was found, and the result so far, in one of the two. */
@@ -89,7 +103,7 @@ void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
         const struct tile_row at = tile_row(kernel, tile, r);
 
         if (call->o) {
-            finish_row(kernel->simd, call->o, call->lse, result, (size_t)r, d_pad, &at);
+            finish_row(kernel->simd, call, result, (size_t)r, d_pad, &at);
             continue;
         }
         const size_t i = state_index(kernel, call, &at);

@@ -58,6 +58,7 @@ struct ls_found {
  * are those before the end. */
 struct ls_kernel_call {
     struct ls_tensor *o, *lse;    /* finished here; NULL: stay in states */
+    struct ls_tensor *o_lo;       /* what rounding took from o; NULL: not wanted */
     struct ls_row_states *states; /* written, if o and lse are not given */
     const struct ls_found *found; /* merged with the result of these keys, one after the other */
     int found_count;

@@ -44,7 +44,7 @@ static inline bool job_take_method(struct job *job, int i, int p)
 
     if (job->options.node_size == 0) job->options.node_size = smallest_node(p);
     if (ls_problem_init(&problem, &job->shape, &job->options, p, method) != LS_OK ||
-        method->fits(&problem))
+        ls_method_misfit(method, &problem))
         return false;
     job->options.method = method->name;
     return true;
@@ -206,10 +206,10 @@ static inline void job_destroy(struct job *job)
 
 /* ---- execution */
 
-static inline void take_part(struct job *job, int which)
+/* part = this rank's rows of a tensor like q (which: 0), k or v. */
+static inline void take_part(struct ls_tensor *part, const struct job *job, int which,
+                             const struct ls_tensor *whole)
 {
-    const struct ls_tensor *part = &job->part[which], *whole = &job->whole[which];
-
     for (int64_t b = 0; b < part->dim[0]; b++)
         for (int64_t row = 0; row < part->dim[1]; row++)
             for (int64_t head = 0; head < part->dim[2]; head++)
@@ -220,7 +220,7 @@ static inline void take_part(struct job *job, int which)
 /* This rank's rows of the whole input, and results that are no results yet: all bits set. */
 static inline void job_load(struct job *job)
 {
-    for (int i = 0; i < 3; i++) take_part(job, i);
+    for (int i = 0; i < 3; i++) take_part(&job->part[i], job, i, &job->whole[i]);
     if (job->o.dim[1] == 0) return;
     memset(job->o.data, 0xff,
            (size_t)(job->o.dim[0] * job->o.stride[0]) * (size_t)ls_dtype_size(job->o.type));

@@ -1,0 +1,121 @@
+/* An execution forward, and what every execution begins and ends with. */
+#include <string.h>
+
+#include "attention/plan.h"
+
+ls_status ls_tensor_check(const struct ls_tensor *t, const char *name, ls_dtype type, int ndim,
+                          const int64_t *dim)
+{
+    if (t->type != type)
+        return ls_fail(LS_ETYPE, "%s is %s, the plan is for %s", name, ls_dtype_name(t->type),
+                       ls_dtype_name(type));
+    if (t->ndim != ndim)
+        return ls_fail(LS_ESHAPE, "%s has %d dimensions, must have %d", name, t->ndim, ndim);
+    for (int i = 0; i < ndim; i++)
+        if (t->dim[i] != dim[i])
+            return ls_fail(LS_ESHAPE, "%s: dimension %d is %ld, must be %ld on this rank", name, i,
+                           (long)t->dim[i], (long)dim[i]);
+    if (t->dim[ndim - 1] > 1 && t->stride[ndim - 1] != 1)
+        return ls_fail(LS_ESHAPE, "%s: the last dimension has stride %ld, must be contiguous", name,
+                       (long)t->stride[ndim - 1]);
+    return LS_OK;
+}
+
+struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t q_rows = plan->q_rows, k_rows = plan->k_rows;
+
+    return (struct ls_part_dims){.q = {s->b, q_rows, s->h, s->d},
+                                 .k = {s->b, k_rows, s->h_kv, s->d},
+                                 .lse = {s->b, s->h, q_rows}};
+}
+
+static ls_status check_call(const struct ls_attention_plan *plan,
+                            const struct ls_attention_call *call)
+{
+    const ls_dtype type = plan->problem.shape.type;
+    const struct ls_part_dims dims = ls_plan_part_dims(plan);
+
+    if (call->o_lo && !plan->problem.backward)
+        return ls_fail(LS_EVALUE, "o_lo is for backward, the plan was made without "
+                                  "options.backward");
+    LS_TRY(ls_tensor_check(call->q, "q", type, 4, dims.q));
+    LS_TRY(ls_tensor_check(call->k, "k", type, 4, dims.k));
+    LS_TRY(ls_tensor_check(call->v, "v", type, 4, dims.k));
+    LS_TRY(ls_tensor_check(call->o, "o", type, 4, dims.q));
+    if (call->o_lo) LS_TRY(ls_tensor_check(call->o_lo, "o_lo", type, 4, dims.q));
+    return ls_tensor_check(call->lse, "lse", LS_F32, 3, dims.lse);
+}
+
+void ls_plan_begin(struct ls_attention_plan *plan)
+{
+    memset(&plan->result, 0, sizeof plan->result);
+    ls_comm_reset_counters(plan->comm);
+}
+
+ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status)
+{
+    *out = (struct ls_execution){.result = plan->result,
+                                 .bytes_sent = ls_comm_bytes_sent(plan->comm),
+                                 .exposed_seconds = ls_comm_exposed_seconds(plan->comm)};
+    if (status == LS_ECOMM) return status; /* nobody can be asked any more */
+    return ls_comm_agree(plan->comm, status);
+}
+
+ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked)
+{
+    double least = asked, most = asked;
+
+    LS_TRY(ls_comm_reduce(&least, plan->comm, 1, LS_REDUCE_MIN));
+    LS_TRY(ls_comm_reduce(&most, plan->comm, 1, LS_REDUCE_MAX));
+    if (least == most) return LS_OK;
+    return ls_fail(LS_EVALUE, "%s is asked for on some ranks and not on others", name);
+}
+
+/* A rank whose method fails still sends what the others wait for. */
+static ls_status forward_own_rows(struct ls_attention_plan *plan,
+                                  const struct ls_attention_call *call)
+{
+    struct ls_redistribution *r = plan->redistribution;
+    const struct ls_tensor *const in[LS_TRAVELLERS] = {
+        [LS_Q] = call->q, [LS_K] = call->k, [LS_V] = call->v};
+    const struct ls_tensor *const out[LS_TRAVELLERS] = {[LS_LSE] = call->lse, [LS_O] = call->o};
+    struct ls_tensor part[LS_TRAVELLERS];
+
+    for (int which = 0; which < LS_TRAVELLERS; which++)
+        ls_redistribution_part(&part[which], r, which, in[which] ? in[which] : out[which]);
+    LS_TRY(ls_redistribute_to_parts(r, in));
+    const ls_status status =
+        plan->method->forward(plan, &(struct ls_attention_call){.o = &part[LS_O],
+                                                                .lse = &part[LS_LSE],
+                                                                .q = &part[LS_Q],
+                                                                .k = &part[LS_K],
+                                                                .v = &part[LS_V]});
+    if (status == LS_ECOMM) return status;
+    LS_TRY(ls_redistribute_to_pieces(out, r));
+    return status;
+}
+
+ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o_lo,
+                                        struct ls_tensor *lse, struct ls_attention_plan *plan,
+                                        const struct ls_tensor *q, const struct ls_tensor *k,
+                                        const struct ls_tensor *v)
+{
+    const struct ls_attention_call call = {
+        .o = o, .o_lo = o_lo, .lse = lse, .q = q, .k = k, .v = v};
+
+    LS_TRY(ls_comm_agree(plan->comm, check_call(plan, &call)));
+    if (plan->problem.backward) LS_TRY(ls_plan_ask_alike(plan, "o_lo", o_lo != NULL));
+    ls_plan_begin(plan);
+    const ls_status status =
+        plan->redistribution ? forward_own_rows(plan, &call) : plan->method->forward(plan, &call);
+    return ls_plan_end(&plan->forward, plan, status);
+}
+
+ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
+                               struct ls_attention_plan *plan, const struct ls_tensor *q,
+                               const struct ls_tensor *k, const struct ls_tensor *v)
+{
+    return ls_attention_forward_residual(o, NULL, lse, plan, q, k, v);
+}

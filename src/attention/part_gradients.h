@@ -1,0 +1,40 @@
+/* Backward where queries stay and the keys come to them part by part. The gradients of a rank's
+ * queries are summed where they are. Those of a part of the keys, over this rank's queries, go back
+ * to the owner of the keys as soon as the part is done, while the next one is computed: no sum
+ * travels on from rank to rank, and the owner adds what comes from all (total.h).
+ * Strict mode: for each of the largest nodes of the tree over query leaves that a rank holds
+ * entirely one sum, of every query head, so that the owner can add by the tree and then the heads.
+ * Fast mode: one sum, the heads of a group added already. */
+#ifndef LS_ATTENTION_PART_GRADIENTS_H
+#define LS_ATTENTION_PART_GRADIENTS_H
+
+#include "attention/plan.h"
+
+struct ls_part_gradients;
+
+/* Adds what it sends, its memory and the kernel's; nothing if the plan is for forward alone. node:
+ * parts come in the order of a route (route.h), also where they do not travel. */
+void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem, int node);
+
+/* Makes the plan's gradient kernel as well; *out stays NULL if the plan is for forward alone. The
+ * caller destroys it; destroy accepts NULL. Errors: LS_ENOMEM, LS_EINTERNAL. */
+ls_status ls_part_gradients_create(struct ls_part_gradients **out, struct ls_attention_plan *plan,
+                                   int node);
+void ls_part_gradients_destroy(struct ls_part_gradients *parts);
+
+/* One execution: begin; meet and pass for each step; end. */
+void ls_part_gradients_begin(struct ls_part_gradients *parts, const struct ls_backward_call *call);
+
+/* This rank's queries meet the keys of a step. progress: what else is to be moved along. */
+ls_status ls_part_gradients_meet(struct ls_part_gradients *parts, int step,
+                                 const struct ls_tensor *k, const struct ls_tensor *v,
+                                 struct ls_progress progress);
+
+/* What a step gave goes to the owner of the keys. Every rank comes by after each step, also if
+ * meet failed. Errors: LS_ECOMM. */
+ls_status ls_part_gradients_pass(struct ls_part_gradients *parts, int step);
+
+/* Waits for the last step's and writes dq, dk and dv. Errors: LS_ECOMM. */
+ls_status ls_part_gradients_end(struct ls_part_gradients *parts);
+
+#endif

@@ -1,0 +1,141 @@
+#include "attention/total.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool brings_sum(const struct ls_forest_step *step)
+{
+    return step->join != LS_NODE_MERGE && step->count > 0;
+}
+
+/* Fast mode: one of each part that is not empty. */
+static void list_parts(struct ls_total *out, const struct ls_leaf_list *part, int p)
+{
+    int64_t count = 0;
+
+    for (int i = 0; i < p; i++) {
+        if (part[i].count > 0) out->node[count++] = part[i];
+        out->first[i + 1] = count;
+    }
+    out->slots = p > 1;
+}
+
+/* The forest's steps go from part to part. A sum is kept in a slot even if it is the only one. */
+static ls_status list_nodes(struct ls_total *out, const struct ls_leaf_list *part, int p)
+{
+    int64_t count = 0;
+
+    LS_TRY(ls_forest_init(&out->forest, part, p, true));
+    for (int64_t i = 0; i < out->forest.steps; i++) {
+        const struct ls_forest_step *step = &out->forest.step[i];
+
+        if (!brings_sum(step)) continue;
+        out->node[count++] = (struct ls_leaf_list){.leaf = part[step->part].leaf + step->first,
+                                                   .count = step->count};
+        out->first[step->part + 1]++;
+    }
+    for (int i = 0; i < p; i++) out->first[i + 1] += out->first[i];
+    out->slots = p > 1 && out->forest.slots == 0 ? 1 : out->forest.slots;
+    return LS_OK;
+}
+
+ls_status ls_total_init(struct ls_total *out, const struct ls_layout *layout, const int *order,
+                        bool strict)
+{
+    const size_t p = (size_t)layout->p, leaves = (size_t)ls_layout_leaves(layout);
+    struct ls_leaf_list *of = calloc(2 * p, sizeof *of), *part = of + p;
+    ls_status status = LS_OK;
+
+    *out = (struct ls_total){
+        .first = calloc(p + 1, sizeof *out->first),
+        .node = calloc(leaves + 1, sizeof *out->node),
+        .leaf = calloc(leaves + 1, sizeof *out->leaf),
+    };
+    if (!of || !out->first || !out->node || !out->leaf) {
+        status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    } else {
+        ls_leaves_by_rank(of, out->leaf, layout);
+        for (size_t i = 0; i < p; i++) part[i] = of[order[i]];
+        if (strict)
+            status = list_nodes(out, part, layout->p);
+        else
+            list_parts(out, part, layout->p);
+    }
+    free(of);
+    return status;
+}
+
+void ls_total_fini(struct ls_total *total)
+{
+    ls_forest_fini(&total->forest);
+    free(total->leaf);
+    free(total->node);
+    free(total->first);
+}
+
+int64_t ls_total_sums(const struct ls_total *total, int i)
+{
+    return total->first[i + 1] - total->first[i];
+}
+
+int64_t ls_total_most_sums(const struct ls_total *total, int p)
+{
+    int64_t most = 0;
+
+    for (int i = 1; i < p; i++)
+        if (ls_total_sums(total, i) > most) most = ls_total_sums(total, i);
+    return most;
+}
+
+void ls_total_begin(struct ls_total *total, float *memory, int64_t floats)
+{
+    total->slot = memory;
+    total->floats = floats;
+    total->added = total->step = 0;
+    total->whole = NULL;
+}
+
+static float *slot_at(const struct ls_total *total, int64_t slot)
+{
+    return total->slot + slot * total->floats;
+}
+
+static void put(struct ls_total *total, const struct ls_problem *problem, int64_t slot, bool first,
+                const float *sum)
+{
+    if (first)
+        memcpy(slot_at(total, slot), sum, (size_t)total->floats * sizeof *sum);
+    else
+        ls_device_add(&problem->device, slot_at(total, slot), sum, total->floats, problem->threads);
+}
+
+/* Strict mode: the next sum, and everything that is complete with it. */
+static void climb(struct ls_total *total, const struct ls_problem *problem, const float *sum)
+{
+    const struct ls_forest *forest = &total->forest;
+    const struct ls_forest_step *step = &forest->step[total->step++];
+
+    put(total, problem, step->slot < 0 ? 0 : step->slot, step->join == LS_NODE_ALONE, sum);
+    while (total->step < forest->steps && !brings_sum(&forest->step[total->step])) {
+        const struct ls_forest_step *next = &forest->step[total->step++];
+
+        if (next->join == LS_NODE_MERGE)
+            put(total, problem, next->slot, false, slot_at(total, next->from));
+        step = next;
+    }
+    if (total->step == forest->steps)
+        total->whole = slot_at(total, step->slot < 0 ? 0 : step->slot);
+}
+
+void ls_total_add(struct ls_total *total, const struct ls_problem *problem, const float *sum)
+{
+    total->added++;
+    if (total->slots == 0) {
+        total->whole = sum;
+    } else if (problem->strict) {
+        climb(total, problem, sum);
+    } else {
+        put(total, problem, 0, total->added == 1, sum);
+        total->whole = total->slot;
+    }
+}

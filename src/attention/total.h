@@ -1,0 +1,40 @@
+/* A total of f32 sums to which the parts of a sequence add, one part after the other. Fast mode: a
+ * part brings one sum, and they are added as they come. Strict mode: it brings one for each of the
+ * largest nodes of the tree over leaf numbers that it holds entirely, and they are added by that
+ * tree (forest.h), in whatever order parts come. */
+#ifndef LS_ATTENTION_TOTAL_H
+#define LS_ATTENTION_TOTAL_H
+
+#include "attention/forest.h"
+#include "attention/plan.h"
+
+struct ls_total {
+    int64_t *first;            /* [p + 1] part i brings sums [first[i], first[i + 1]) */
+    struct ls_leaf_list *node; /* the leaves of each sum, by the rows of its part */
+    int64_t slots;             /* sums that wait for others at once */
+
+    struct ls_forest forest; /* strict mode */
+    struct ls_leaf *leaf;    /* storage of node */
+    float *slot;             /* [slots][floats] */
+    int64_t floats;          /* of a sum */
+    int64_t added, step;     /* sums, and steps of the forest, so far */
+    const float *whole;      /* NULL until the last sum was added, or if there is none */
+};
+
+/* Rank order[i] holds the i-th part that comes. fini accepts what init left when it failed.
+ * Errors: LS_ENOMEM. */
+ls_status ls_total_init(struct ls_total *out, const struct ls_layout *layout, const int *order,
+                        bool strict);
+void ls_total_fini(struct ls_total *total);
+
+/* Sums that part i brings, and the most that one of the parts behind the first brings. */
+int64_t ls_total_sums(const struct ls_total *total, int i);
+int64_t ls_total_most_sums(const struct ls_total *total, int p);
+
+/* Starts an execution; the memory [slots][floats] is borrowed until its end. */
+void ls_total_begin(struct ls_total *total, float *memory, int64_t floats);
+
+/* The next sum [floats]. It may be overwritten afterwards, unless there is but one part. */
+void ls_total_add(struct ls_total *total, const struct ls_problem *problem, const float *sum);
+
+#endif

@@ -1,0 +1,349 @@
+/* A job and its gradients. Every rank draws the whole of d_o and dlse by seed, and the exact
+ * gradients are made in double from the whole input, each rank some of the heads. */
+#ifndef TESTS_MPI_GRADIENTS_H
+#define TESTS_MPI_GRADIENTS_H
+
+#include "attention.h"
+
+#include <math.h>
+
+enum { DQ, DK, DV, GRADIENTS };
+
+struct descent {
+    struct job job;
+    bool residual;                        /* forward gives o_lo, backward takes it */
+    struct ls_tensor whole_d_o;           /* [b, s_q, h, d] */
+    struct ls_tensor whole_dlse;          /* [b, h, s_q]; no data: there is none */
+    double *exact[GRADIENTS];             /* [b, s, heads, d] */
+    double *exact_dsinks;                 /* [h] */
+    struct ls_tensor d_o, dlse, o_lo;     /* of this rank */
+    struct ls_tensor gradient[GRADIENTS]; /* of this rank */
+    float dsinks[64];                     /* [h] */
+};
+
+/* ---- the exact gradients */
+
+struct exact_head {
+    double *q, *d_o, *k, *v, *dlse; /* widened */
+    double *p, *dq, *dk, *dv;
+};
+
+static inline double *doubles(int64_t n)
+{
+    return calloc((size_t)n + 1, sizeof(double));
+}
+
+static inline struct exact_head exact_head_create(const struct ls_attention_shape *s)
+{
+    return (struct exact_head){.q = doubles(s->s_q * s->d),
+                               .d_o = doubles(s->s_q * s->d),
+                               .k = doubles(s->s_k * s->d),
+                               .v = doubles(s->s_k * s->d),
+                               .p = doubles(s->s_k),
+                               .dq = doubles(s->s_q * s->d),
+                               .dk = doubles(s->s_k * s->d),
+                               .dv = doubles(s->s_k * s->d)};
+}
+
+static inline void exact_head_destroy(struct exact_head *e)
+{
+    double *all[] = {e->q, e->d_o, e->k, e->v, e->p, e->dq, e->dk, e->dv};
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+static inline double dot(const double *a, const double *b, int64_t d)
+{
+    double sum = 0;
+
+    for (int64_t e = 0; e < d; e++) sum += a[e] * b[e];
+    return sum;
+}
+
+/* e->p = the probabilities of a row; returns its lse. */
+static inline double exact_row(struct exact_head *e, const struct ls_problem *problem, int64_t i,
+                               double sink)
+{
+    const int64_t d = problem->shape.d, s_k = problem->shape.s_k;
+    const struct ls_visible visible = ls_mask_row(&problem->mask, i);
+    double top = sink, sum = 0;
+
+    for (int64_t j = 0; j < s_k; j++) {
+        const bool seen = j < visible.prefix || (j >= visible.from && j < visible.to);
+
+        e->p[j] =
+            seen ? (double)problem->scores.scale * dot(e->q + i * d, e->k + j * d, d) : -INFINITY;
+        top = fmax(top, e->p[j]);
+    }
+    if (top == -INFINITY) {
+        memset(e->p, 0, (size_t)s_k * sizeof *e->p);
+        return -INFINITY;
+    }
+    for (int64_t j = 0; j < s_k; j++) sum += exp(e->p[j] - top);
+    sum += exp(sink - top);
+    for (int64_t j = 0; j < s_k; j++) e->p[j] = exp(e->p[j] - top) / sum;
+    return top + log(sum);
+}
+
+static inline void add_scaled(double *into, double factor, const double *from, int64_t d)
+{
+    for (int64_t e = 0; e < d; e++) into[e] += factor * from[e];
+}
+
+/* Adds a row's share; returns that of the sink. */
+static inline double exact_row_backward(struct exact_head *e, const struct ls_problem *problem,
+                                        int64_t i, double lse, double dlse, double sink)
+{
+    const int64_t d = problem->shape.d, s_k = problem->shape.s_k;
+    const double *d_o = e->d_o + i * d;
+    double delta = -dlse;
+
+    for (int64_t j = 0; j < s_k; j++)
+        if (e->p[j] != 0) delta += e->p[j] * dot(d_o, e->v + j * d, d);
+    for (int64_t j = 0; j < s_k; j++) {
+        if (e->p[j] == 0) continue;
+        const double ds =
+            (double)problem->scores.scale * e->p[j] * (dot(d_o, e->v + j * d, d) - delta);
+
+        add_scaled(e->dv + j * d, e->p[j], d_o, d);
+        add_scaled(e->dk + j * d, ds, e->q + i * d, d);
+        add_scaled(e->dq + i * d, ds, e->k + j * d, d);
+    }
+    return sink == -INFINITY ? 0 : -exp(sink - lse) * delta;
+}
+
+/* into [b, s, heads, d] += one head's [s, d]. */
+static inline void add_head(double *into, const double *head, const struct ls_tensor *like,
+                            int64_t b, int64_t h)
+{
+    for (int64_t i = 0; i < like->dim[1]; i++)
+        add_scaled(into + ((b * like->dim[1] + i) * like->dim[2] + h) * like->dim[3], 1,
+                   head + i * like->dim[3], like->dim[3]);
+}
+
+static inline void exact_of_head(struct descent *g, const struct ls_problem *problem, int64_t b,
+                                 int64_t h)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const double sink = problem->scores.sinks ? problem->scores.sinks[h] : -INFINITY;
+    const int64_t kv = h / (s->h / s->h_kv);
+    struct exact_head e = exact_head_create(s);
+
+    widen_head(e.q, &g->job.whole[0], b, h);
+    widen_head(e.k, &g->job.whole[1], b, kv);
+    widen_head(e.v, &g->job.whole[2], b, kv);
+    widen_head(e.d_o, &g->whole_d_o, b, h);
+    for (int64_t i = 0; i < s->s_q; i++) {
+        const double lse = exact_row(&e, problem, i, sink);
+        const double dlse = g->whole_dlse.data ? lse_of(&g->whole_dlse, b, h)[i] : 0;
+
+        g->exact_dsinks[h] += exact_row_backward(&e, problem, i, lse, dlse, sink);
+    }
+    add_head(g->exact[DQ], e.dq, &g->job.whole[0], b, h);
+    add_head(g->exact[DK], e.dk, &g->job.whole[1], b, kv);
+    add_head(g->exact[DV], e.dv, &g->job.whole[2], b, kv);
+    exact_head_destroy(&e);
+}
+
+static inline int64_t elements(const struct ls_tensor *t)
+{
+    return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+}
+
+/* Collective. The exact gradients of the whole problem. */
+static inline void descent_solve(struct descent *g)
+{
+    const struct ls_attention_shape *s = &g->job.shape;
+    struct ls_problem problem;
+
+    cr_assert_eq(ls_problem_init(&problem, s, &g->job.options, size, NULL), LS_OK);
+    for (int64_t i = 0; i < s->b * s->h; i++)
+        if (i % size == rank) exact_of_head(g, &problem, i / s->h, i % s->h);
+    for (int i = 0; i < GRADIENTS; i++)
+        MPI_Allreduce(MPI_IN_PLACE, g->exact[i], (int)elements(&g->job.whole[i]), MPI_DOUBLE,
+                      MPI_SUM, MPI_COMM_WORLD);
+    MPI_Allreduce(MPI_IN_PLACE, g->exact_dsinks, (int)s->h, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+}
+
+/* The same for a job that is for backward as well. */
+static inline bool descent_take_method(struct descent *g, int i)
+{
+    g->job.options.backward = true;
+    return job_take_method(&g->job, i, size);
+}
+
+/* ---- the whole input */
+
+static inline void descent_create_whole(struct descent *g, uint64_t seed)
+{
+    const struct ls_attention_shape *s = &g->job.shape;
+    const int64_t n = s->b * s->s_q * s->h * s->d;
+    float *values = malloc((size_t)n * sizeof *values + 1);
+
+    job_create_whole(&g->job, seed);
+    tensor_create(&g->whole_d_o, s->type, (const int64_t[]){s->b, s->s_q, s->h, s->d}, false);
+    ls_random_normal(values, seed, 3, 0, n);
+    ls_dtype_convert(g->whole_d_o.data, s->type, values, LS_F32, n);
+    free(values);
+    for (int i = 0; i < GRADIENTS; i++) g->exact[i] = doubles(elements(&g->job.whole[i]));
+    g->exact_dsinks = doubles(s->h);
+}
+
+static inline void descent_draw_dlse(struct descent *g, uint64_t seed)
+{
+    const struct ls_attention_shape *s = &g->job.shape;
+
+    lse_create(&g->whole_dlse, s->b, s->h, s->s_q, false);
+    ls_random_normal(g->whole_dlse.data, seed, 4, 0, s->b * s->h * s->s_q);
+}
+
+static inline void descent_destroy_whole(struct descent *g)
+{
+    for (int i = 0; i < GRADIENTS; i++) free(g->exact[i]);
+    free(g->exact_dsinks);
+    free(g->whole_dlse.data);
+    free(g->whole_d_o.data);
+    job_destroy_whole(&g->job);
+}
+
+/* ---- the plan and this rank's parts */
+
+/* Collective. */
+static inline void descent_create_plan(struct descent *g, struct ls_comm *comm)
+{
+    const struct ls_attention_shape *s = &g->job.shape;
+    const int64_t *dim[GRADIENTS];
+
+    g->job.options.backward = true;
+    job_create_plan(&g->job, comm);
+    for (int i = 0; i < GRADIENTS; i++) {
+        dim[i] = g->job.part[i].dim;
+        tensor_create(&g->gradient[i], s->type, dim[i], g->job.strided);
+    }
+    tensor_create(&g->d_o, s->type, dim[0], g->job.strided);
+    tensor_create(&g->o_lo, s->type, dim[0], g->job.strided);
+    if (g->whole_dlse.data) lse_create(&g->dlse, s->b, s->h, g->job.part[0].dim[1], g->job.strided);
+}
+
+static inline void descent_destroy_plan(struct descent *g)
+{
+    for (int i = 0; i < GRADIENTS; i++) free(g->gradient[i].data);
+    free(g->d_o.data);
+    free(g->o_lo.data);
+    if (g->whole_dlse.data) free(g->dlse.data);
+    job_destroy_plan(&g->job);
+}
+
+static inline void fill_with_ones(struct ls_tensor *t)
+{
+    if (elements(t) > 0)
+        memset(t->data, 0xff, (size_t)(t->dim[0] * t->stride[0]) * (size_t)ls_dtype_size(t->type));
+}
+
+/* This rank's rows of the input, and gradients that are none yet. */
+static inline void descent_load(struct descent *g)
+{
+    job_load(&g->job);
+    take_part(&g->d_o, &g->job, 0, &g->whole_d_o);
+    for (int i = 0; i < GRADIENTS; i++) fill_with_ones(&g->gradient[i]);
+    if (!g->whole_dlse.data) return;
+    for (int64_t b = 0; b < g->dlse.dim[0]; b++)
+        for (int64_t h = 0; h < g->dlse.dim[1]; h++)
+            for (int64_t i = 0; i < g->dlse.dim[2]; i++)
+                lse_of(&g->dlse, b, h)[i] =
+                    lse_of(&g->whole_dlse, b, h)[job_position(&g->job, 0, i)];
+}
+
+static inline ls_status descent_forward(struct descent *g)
+{
+    return ls_attention_forward_residual(&g->job.o, g->residual ? &g->o_lo : NULL, &g->job.lse,
+                                         g->job.plan, &g->job.part[0], &g->job.part[1],
+                                         &g->job.part[2]);
+}
+
+static inline ls_status descent_backward(struct descent *g)
+{
+    const int64_t h = g->job.shape.h;
+    struct ls_tensor dsinks = ls_tensor_view(g->dsinks, LS_F32, 1, &h);
+
+    return ls_attention_backward(
+        &(struct ls_attention_gradients){.dq = &g->gradient[DQ],
+                                         .dk = &g->gradient[DK],
+                                         .dv = &g->gradient[DV],
+                                         .dsinks = g->job.options.sinks ? &dsinks : NULL},
+        g->job.plan,
+        &(struct ls_attention_saved){.q = &g->job.part[0],
+                                     .k = &g->job.part[1],
+                                     .v = &g->job.part[2],
+                                     .o = &g->job.o,
+                                     .lse = &g->job.lse,
+                                     .d_o = &g->d_o,
+                                     .o_lo = g->residual ? &g->o_lo : NULL,
+                                     .dlse = g->whole_dlse.data ? &g->dlse : NULL});
+}
+
+/* Collective. */
+static inline void descent_run(struct descent *g)
+{
+    descent_load(g);
+    MPI_CHECK_OK(descent_forward(g));
+    MPI_CHECK_OK(descent_backward(g));
+}
+
+/* ---- the verdict */
+
+static const char *const gradient_names[GRADIENTS] = {"dq", "dk", "dv"};
+
+/* Squares of the error and of the exact gradient, of this rank's rows. */
+static inline void add_squares(double sums[2], const struct descent *g, int which)
+{
+    const struct ls_tensor *t = &g->gradient[which];
+    const int64_t d = t->dim[3], s = g->job.whole[which].dim[1];
+    double row[LS_MAX_HEAD_DIM];
+
+    for (int64_t b = 0; b < t->dim[0]; b++) {
+        for (int64_t i = 0; i < t->dim[1]; i++) {
+            const int64_t at = job_position(&g->job, which, i);
+
+            for (int64_t h = 0; h < t->dim[2]; h++) {
+                const double *exact = g->exact[which] + ((b * s + at) * t->dim[2] + h) * d;
+
+                ls_dtype_convert(row, LS_F64, row_of(t, b, i, h), t->type, d);
+                for (int64_t e = 0; e < d; e++) {
+                    sums[0] += (row[e] - exact[e]) * (row[e] - exact[e]);
+                    sums[1] += exact[e] * exact[e];
+                }
+            }
+        }
+    }
+}
+
+/* Collective. The relative error of one gradient over all ranks; absolute where it is 0. */
+static inline double descent_error(const struct descent *g, int which)
+{
+    double sums[2] = {0, 0};
+
+    add_squares(sums, g, which);
+    MPI_CHECK_OK(ls_comm_reduce(sums, g->job.comm, 2, LS_REDUCE_SUM));
+    return sqrt(sums[1] > 0 ? sums[0] / sums[1] : sums[0]);
+}
+
+static inline double gradient_limit(ls_dtype type)
+{
+    return type == LS_F32 ? 4e-6 : type == LS_BF16 ? 4e-3 : 8e-4;
+}
+
+/* Collective. The gradients keep the contract; `what` names the case. */
+static inline void descent_check(const struct descent *g, const char *what)
+{
+    const double limit = gradient_limit(g->job.shape.type);
+
+    for (int i = 0; i < GRADIENTS; i++) {
+        const double error = descent_error(g, i);
+
+        MPI_CHECK(error <= limit, "%s: %s: %s: rel %.3g (limit %.3g)", what, job_text(&g->job),
+                  gradient_names[i], error, limit);
+    }
+}
+
+#endif

@@ -1,0 +1,103 @@
+/* Strict mode: the gradients have the bits of one rank on any number of ranks. Every rank also
+ * computes the whole alone, with two threads, and compares its rows. */
+#include "gradients.h"
+
+#include "base/cpu.h"
+
+#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
+
+/* With tails and without, groups, more ranks than leaves, no queries, no keys. */
+static const struct ls_attention_shape shapes[] = {
+    {.b = 1, .h = 2, .h_kv = 1, .s_q = 1030, .s_k = 1500, .d = 20},
+    {.b = 2, .h = 3, .h_kv = 3, .s_q = 600, .s_k = 260, .d = 16},
+    {.b = 1, .h = 6, .h_kv = 2, .s_q = 900, .s_k = 900, .d = 9},
+    {.b = 1, .h = 5, .h_kv = 1, .s_q = 30, .s_k = 1800, .d = 8},
+    {.b = 1, .h = 1, .h_kv = 1, .s_q = 5, .s_k = 0, .d = 16},
+    {.b = 1, .h = 1, .h_kv = 1, .s_q = 0, .s_k = 700, .d = 16},
+};
+
+static const float sinks[] = {0.5f, -1, 0, 2, 1, -0.25f};
+
+static void run_alone(struct descent *g, struct ls_comm *self)
+{
+    g->job.options.method = "local";
+    g->job.options.layout = LS_LAYOUT_CONTIGUOUS;
+    g->job.options.threads = 2;
+    descent_create_plan(g, self);
+    descent_run(g);
+}
+
+/* Whether this rank's part of a gradient has the bits of one rank's. */
+static bool same_gradient(const struct descent *g, const struct descent *alone, int which)
+{
+    const struct ls_tensor *t = &g->gradient[which];
+
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        for (int64_t i = 0; i < t->dim[1]; i++)
+            for (int64_t h = 0; h < t->dim[2]; h++)
+                if (memcmp(row_of(t, b, i, h),
+                           row_of(&alone->gradient[which], b, job_position(&g->job, which, i), h),
+                           row_bytes(t)) != 0)
+                    return false;
+    return true;
+}
+
+/* Every method and layout against one rank. */
+static void check_problem(const struct ls_attention_shape *shape, ls_dtype type, bool causal)
+{
+    struct descent alone = {.job = {.shape = *shape, .options = LS_ATTENTION_OPTIONS}};
+    struct ls_comm *self;
+
+    alone.job.shape.type = type;
+    alone.job.options.strict = true;
+    alone.job.options.causal = causal;
+    alone.job.options.sinks = sinks;
+    alone.residual = causal;
+    MPI_CHECK_OK(ls_comm_create_self(&self));
+    descent_create_whole(&alone, 31);
+    run_alone(&alone, self);
+    for (int i = 0; i < ls_method_count() * 3; i++) {
+        struct descent g = alone;
+
+        g.job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + i % 3);
+        g.job.options.threads = 1 + i % 2;
+        if (!descent_take_method(&g, i / 3)) continue;
+        descent_create_plan(&g, world);
+        descent_run(&g);
+        for (int which = 0; which < GRADIENTS; which++)
+            MPI_CHECK(same_gradient(&g, &alone, which), "%s: %s", job_text(&g.job),
+                      gradient_names[which]);
+        MPI_CHECK(memcmp(g.dsinks, alone.dsinks, (size_t)shape->h * sizeof *sinks) == 0,
+                  "%s: dsinks", job_text(&g.job));
+        descent_destroy_plan(&g);
+    }
+    descent_destroy_plan(&alone);
+    descent_destroy_whole(&alone);
+    ls_comm_destroy(self);
+}
+
+static void any_ranks_have_the_bits_of_one(const char *isa_name)
+{
+    static const ls_dtype types[] = {LS_BF16, LS_F32, LS_F16};
+    ls_isa isa;
+
+    if (ls_isa_choose(&isa, isa_name, ls_cpu_isa_best()) != LS_OK)
+        MPI_SKIP("this CPU has no %s", isa_name);
+    setenv("LONGSPAN_ISA", isa_name, 1);
+    for (int i = 0; i < LENGTH(shapes); i++)
+        check_problem(&shapes[i], types[i % LENGTH(types)], i % 2);
+}
+
+MPI_SUITE(strict_backward);
+
+#define TEST_ISA(isa)                                                                              \
+    Test(strict_backward, isa)                                                                     \
+    {                                                                                              \
+        any_ranks_have_the_bits_of_one(#isa);                                                      \
+    }
+
+TEST_ISA(generic)
+TEST_ISA(avx2)
+TEST_ISA(avx512)
+TEST_ISA(avx512bf16)
+TEST_ISA(amx)
