@@ -16,7 +16,7 @@ static void *allocate(ls_tag tag, size_t bytes)
 
 Test(ledger, blocks_are_aligned_writable_and_counted_as_asked_for)
 {
-    static const size_t sizes[] = {0, 1, 63, 64, 65, 4096, 1000003};
+    static const size_t sizes[] = {0, 1, 63, 64, 65, 4096, 1000003, (2 << 21) + 1};
 
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         unsigned char *const memory = allocate(LS_TAG_COMM, sizes[i]);
