@@ -1,5 +1,5 @@
 /* Products in f32 by AVX-512. Against oneDNN: no set-up per call, keys that nobody sees are left
- * out, and blocks of 12 rows by 32 columns keep both multipliers busy. */
+ * out, and blocks of 13 rows by 32 columns keep both multipliers busy. */
 #include "cpu/products.h"
 
 #if defined(__x86_64__)
@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STRIP 64
-#define BLOCK_ROWS 12
-#define HALF_BLOCK 8
+#define STRIP 64 /* four blocks of 13 rows and one of 12 */
+#define BLOCK_ROWS 13
+#define LAST_BLOCK 12
 #define PANEL 32 /* columns: two vectors */
 #define SCORE_PART 64
+#define SCORE_STRIDE (LS_LEAF + 16) /* off the power of two, whose rows share cache sets */
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 
 static size_t packed_bytes(int d_pad)
@@ -60,20 +61,20 @@ multiply_block(float *out, int out_stride, const float *left, int left_stride, c
 {
     __m512 sum[BLOCK_ROWS][2];
 
-#pragma GCC unroll 12
+#pragma GCC unroll 13
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
 #pragma GCC unroll 2
     for (int i = 0; i < depth; i++, panel += PANEL) {
         const __m512 b0 = _mm512_loadu_ps(panel), b1 = _mm512_loadu_ps(panel + 16);
 
-#pragma GCC unroll 12
+#pragma GCC unroll 13
         for (int r = 0; r < rows; r++) {
             const __m512 a = _mm512_set1_ps(left[r * left_stride + i]);
             sum[r][0] = _mm512_fmadd_ps(a, b0, sum[r][0]);
             sum[r][1] = _mm512_fmadd_ps(a, b1, sum[r][1]);
         }
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 13
     for (int r = 0; r < rows; r++) {
         float *to = out + r * out_stride;
 
@@ -100,14 +101,14 @@ TARGET_AVX512 static void multiply_panel(float *out, int out_stride, const float
 {
     int r = 0;
 
-    for (; r + BLOCK_ROWS <= rows && rows - r != 2 * HALF_BLOCK; r += BLOCK_ROWS) {
+    for (; r + BLOCK_ROWS <= rows; r += BLOCK_ROWS) {
         bring_nearer(ahead, depth);
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
                        depth, add, BLOCK_ROWS);
     }
-    for (; r + HALF_BLOCK <= rows; r += HALF_BLOCK)
+    for (; r + LAST_BLOCK <= rows; r += LAST_BLOCK)
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, add, HALF_BLOCK);
+                       depth, add, LAST_BLOCK);
     for (; r + 4 <= rows; r += 4)
         multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
                        depth, add, 4);
@@ -129,8 +130,8 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
         for (int part = 0; part < d_pad; part += SCORE_PART) {
             const int depth = d_pad - part < SCORE_PART ? d_pad - part : SCORE_PART;
 
-            multiply_panel(out + key, LS_LEAF, (const float *)q + part, d_pad, panel + part * PANEL,
-                           &k.ahead, depth, part > 0, rows);
+            multiply_panel(out + key, SCORE_STRIDE, (const float *)q + part, d_pad,
+                           panel + part * PANEL, &k.ahead, depth, part > 0, rows);
         }
     }
     return LS_OK;
@@ -143,8 +144,8 @@ static ls_status output(float *acc, void *worker, const void *p, struct operand 
     const float *panel = (const float *)v.packed + keys.first * PANEL;
 
     for (int column = 0; column < d_pad; column += PANEL, panel += LS_LEAF * PANEL)
-        multiply_panel(acc + column, d_pad, (const float *)p + keys.first, LS_LEAF, panel, &v.ahead,
-                       keys.end - keys.first, false, rows);
+        multiply_panel(acc + column, d_pad, (const float *)p + keys.first, SCORE_STRIDE, panel,
+                       &v.ahead, keys.end - keys.first, false, rows);
     return LS_OK;
 }
 
@@ -159,8 +160,8 @@ const struct products products_avx512 = {
     .type = LS_F32,
     .d_multiple = PANEL,
     .strip = STRIP,
-    .score_stride = LS_LEAF,
-    .p_stride = LS_LEAF,
+    .score_stride = SCORE_STRIDE,
+    .p_stride = SCORE_STRIDE,
     .fits = fits,
     .packed_bytes = packed_bytes,
     .scratch_bytes = no_scratch,
