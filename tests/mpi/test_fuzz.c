@@ -8,6 +8,8 @@
 #include "attention.h"
 
 #include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
 
 /* As long as it takes; run_mpi.sh has its own limit. */
 TestSuite(fuzz, .init = mpi_up, .fini = mpi_down, .timeout = 86400);
@@ -27,6 +29,8 @@ static int64_t roll(struct dice *dice, int64_t sides)
     return (int64_t)ls_random_below(dice->seed, dice->number, dice->rolls++, (uint64_t)sides);
 }
 
+enum { MOST_DOCUMENTS = 6, MOST_HEADS = 12 };
+
 struct fuzz_case {
     int number, ranks;
     ls_isa isa;
@@ -34,6 +38,8 @@ struct fuzz_case {
     struct ls_attention_shape shape;
     struct ls_attention_options options;
     uint64_t seed; /* of the input */
+    int64_t documents[MOST_DOCUMENTS + 1];
+    float slopes[MOST_HEADS], sinks[MOST_HEADS];
 };
 
 /* Few, about a leaf, several leaves. */
@@ -99,7 +105,7 @@ static void draw_shape(struct fuzz_case *c, struct dice *dice)
 }
 
 /* One that fits what else was drawn, or none: the plan chooses. */
-static const char *draw_method(const struct fuzz_case *c, struct dice *dice)
+static void draw_method(struct fuzz_case *c, struct dice *dice)
 {
     struct job job = {.shape = c->shape, .options = c->options};
     int number;
@@ -107,7 +113,73 @@ static const char *draw_method(const struct fuzz_case *c, struct dice *dice)
     do {
         number = (int)roll(dice, ls_method_count() + 1) - 1;
     } while (number >= 0 && !job_take_method(&job, number, c->ranks));
-    return job.options.method;
+    c->options = job.options;
+}
+
+/* Nothing, some rows or all that there are. */
+static int64_t draw_reach(struct dice *dice, int64_t s)
+{
+    static const int64_t few[] = {0, 1, 100, LS_LEAF, 3 * LS_LEAF - 1};
+    const int64_t i = roll(dice, COUNT(few) + 2);
+
+    if (i == COUNT(few)) return LS_NO_LIMIT;
+    return i < COUNT(few) ? few[i] : roll(dice, s + 1);
+}
+
+static void draw_documents(struct fuzz_case *c, struct dice *dice)
+{
+    const int64_t s = c->shape.s_k;
+    const int count = 1 + (int)roll(dice, MOST_DOCUMENTS);
+
+    for (int i = 1; i < count; i++) {
+        const int64_t before = c->documents[i - 1];
+        c->documents[i] = before + roll(dice, s - before + 1) / (count - i);
+    }
+    c->documents[count] = s;
+    c->options.documents = c->documents;
+    c->options.document_count = count;
+}
+
+/* What a query sees: usually one or two of these. */
+static void draw_mask(struct fuzz_case *c, struct dice *dice)
+{
+    struct ls_attention_options *o = &c->options;
+    const struct ls_attention_shape *s = &c->shape;
+
+    o->causal = roll(dice, 2) == 0;
+    if (roll(dice, 4) == 0) {
+        o->has_window = true;
+        o->window_left = draw_reach(dice, s->s_k);
+        o->window_right = draw_reach(dice, s->s_k);
+    }
+    if (roll(dice, 6) == 0) {
+        o->align_start = true;
+    } else if (roll(dice, 6) == 0) {
+        o->has_query_offset = true;
+        o->query_offset = roll(dice, s->s_q + s->s_k + 1) - s->s_q;
+    }
+    if (roll(dice, 5) == 0) o->prefix = roll(dice, s->s_k + 1);
+    if (roll(dice, 4) == 0) draw_documents(c, dice);
+}
+
+/* What lies between a product and a probability: mostly nothing. */
+static void draw_scores(struct fuzz_case *c, struct dice *dice)
+{
+    const int64_t h = c->shape.h;
+
+    if (roll(dice, 8) == 0) c->options.soft_cap = (float)(1 + roll(dice, 40)) / 2;
+    if (roll(dice, 8) == 0) {
+        for (int64_t i = 0; i < h; i++) c->slopes[i] = exp2f(-8.0f * (float)(i + 1) / (float)h);
+        c->options.alibi = c->slopes;
+    }
+    if (roll(dice, 8) == 0) {
+        for (int64_t i = 0; i < h; i++) c->sinks[i] = (float)roll(dice, 81) / 8 - 5;
+        c->options.sinks = c->sinks;
+    }
+    if (roll(dice, 8) == 0) {
+        c->options.dropout = (float)(1 + roll(dice, 7)) / 8;
+        c->options.dropout_seed = (uint64_t)roll(dice, INT64_C(1) << 40);
+    }
 }
 
 static void draw_options(struct fuzz_case *c, struct dice *dice)
@@ -116,48 +188,98 @@ static void draw_options(struct fuzz_case *c, struct dice *dice)
 
     c->options.size = sizeof(c->options);
     c->options.layout = (ls_layout_kind)roll(dice, LS_LAYOUT_STRIPED + 1);
-    c->options.causal = roll(dice, 2) == 0;
+    draw_mask(c, dice);
+    draw_scores(c, dice);
     c->options.strict = roll(dice, 2) == 0;
     c->options.threads = 1 + (int)roll(dice, 3);
     c->options.has_scale = roll(dice, 3) == 0;
     if (c->options.has_scale) c->options.scale = scales[roll(dice, COUNT(scales))];
-    c->options.method = draw_method(c, dice);
+    draw_method(c, dice);
 }
 
 /* ranks: the numbers that the tests are run on. */
-static struct fuzz_case draw_case(uint64_t seed, int number, const int *ranks, int count)
+static void draw_case(struct fuzz_case *c, uint64_t seed, int number, const int *ranks, int count)
 {
     struct dice dice = {.seed = seed, .number = (uint32_t)number};
-    struct fuzz_case c = {.number = number};
 
-    c.ranks = ranks[roll(&dice, count)];
-    c.isa = (ls_isa)roll(&dice, ls_cpu_isa_best() + 1);
-    draw_shape(&c, &dice);
-    draw_options(&c, &dice);
-    c.seed = (uint64_t)roll(&dice, INT64_C(1) << 31);
-    return c;
+    *c = (struct fuzz_case){.number = number};
+    c->ranks = ranks[roll(&dice, count)];
+    c->isa = (ls_isa)roll(&dice, ls_cpu_isa_best() + 1);
+    draw_shape(c, &dice);
+    draw_options(c, &dice);
+    c->seed = (uint64_t)roll(&dice, INT64_C(1) << 31);
 }
 
 /* ---- a case */
 
+struct line {
+    char text[1024];
+    size_t used;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct line *line, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    line->used += (size_t)vsnprintf(line->text + line->used, sizeof line->text - line->used, format,
+                                    arguments);
+    va_end(arguments);
+    cr_assert_lt(line->used, sizeof line->text);
+}
+
+static void add_reach(struct line *line, char before, int64_t reach)
+{
+    if (reach == LS_NO_LIMIT)
+        add(line, "%cinf", before);
+    else
+        add(line, "%c%" PRId64, before, reach);
+}
+
+static void add_mask(struct line *line, const struct ls_attention_options *o)
+{
+    if (o->causal) add(line, " --causal");
+    if (o->align_start) add(line, " --align start");
+    if (o->has_query_offset) add(line, " --query-offset=%" PRId64, o->query_offset);
+    if (o->prefix) add(line, " --prefix %" PRId64, o->prefix);
+    if (o->has_window) {
+        add(line, " --window");
+        add_reach(line, ' ', o->window_left);
+        add_reach(line, ',', o->window_right);
+    }
+    for (int64_t i = 0; o->documents && i <= o->document_count; i++)
+        add(line, "%s%" PRId64, i == 0 ? " --documents " : ",", o->documents[i]);
+}
+
+static void add_scores(struct line *line, const struct ls_attention_options *o, int64_t h)
+{
+    if (o->has_scale) add(line, " --scale=%g", (double)o->scale);
+    if (o->soft_cap != 0) add(line, " --soft-cap %g", (double)o->soft_cap);
+    if (o->alibi) add(line, " --alibi");
+    for (int64_t i = 0; o->sinks && i < h; i++)
+        add(line, "%s%g", i == 0 ? " --sinks=" : ",", (double)o->sinks[i]);
+    if (o->dropout != 0) add(line, " --dropout %g,%" PRIu64, (double)o->dropout, o->dropout_seed);
+}
+
 /* The command that computes the same. */
-static void write_command(char *out, size_t length, const struct fuzz_case *c)
+static void write_command(struct line *out, const struct fuzz_case *c)
 {
     const struct ls_attention_shape *s = &c->shape;
     const struct ls_attention_options *o = &c->options;
-    char method[32] = "", layout[32] = "", scale[32] = "";
 
-    if (o->method) snprintf(method, sizeof(method), " --method %s", o->method);
-    if (o->layout != LS_LAYOUT_AUTO)
-        snprintf(layout, sizeof(layout), " --layout %s", ls_layout_name(o->layout));
-    if (o->has_scale) snprintf(scale, sizeof(scale), " --scale=%g", (double)o->scale);
-    snprintf(out, length,
-             "LONGSPAN_ISA=%s mpirun -n %d longspan attend --random %" PRId64 ",%" PRId64
-             ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRIu64
-             " --dtype %s%s%s%s%s%s --threads %d --verify=%" PRId64,
-             ls_isa_name(c->isa), c->ranks, s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d, c->seed,
-             ls_dtype_name(s->type), o->causal ? " --causal" : "", o->strict ? " --strict" : "",
-             scale, method, layout, o->threads, s->s_q);
+    out->used = 0;
+    add(out,
+        "LONGSPAN_ISA=%s mpirun -n %d longspan attend --random %" PRId64 ",%" PRId64 ",%" PRId64
+        ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRIu64
+        " --dtype %s --threads %d --verify=%" PRId64,
+        ls_isa_name(c->isa), c->ranks, s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d, c->seed,
+        ls_dtype_name(s->type), o->threads, s->s_q);
+    add_mask(out, o);
+    add_scores(out, o, s->h);
+    if (o->strict) add(out, " --strict");
+    if (o->method) add(out, " --method %s", o->method);
+    if (o->layout != LS_LAYOUT_AUTO) add(out, " --layout %s", ls_layout_name(o->layout));
+    if (o->node_size) add(out, " --node-size %d", o->node_size);
 }
 
 static bool has_large_part(const struct job *job)
@@ -173,15 +295,15 @@ static bool has_large_part(const struct job *job)
 static void run_case(const struct fuzz_case *c)
 {
     struct job job = {.shape = c->shape, .options = c->options};
-    char command[320];
+    struct line command;
 
-    write_command(command, sizeof(command), c);
-    if (rank == 0) fprintf(stderr, "case %d: %s\n", c->number, command);
+    write_command(&command, c);
+    if (rank == 0) fprintf(stderr, "case %d: %s\n", c->number, command.text);
     job.sample = (int)(pairs(&c->shape) * (double)c->shape.d / 2e8); /* about a second */
     job_create(&job, world, c->seed);
-    MPI_CHECK(!c->large || has_large_part(&job), "%s", command);
+    MPI_CHECK(!c->large || has_large_part(&job), "%s", command.text);
     job_run(&job);
-    job_check(&job, command);
+    job_check(&job, command.text);
     job_destroy(&job);
 }
 
@@ -222,8 +344,9 @@ static void fuzz(ls_isa isa)
     if (isa > ls_cpu_isa_best()) MPI_SKIP("this CPU has no %s", ls_isa_name(isa));
     setenv("LONGSPAN_ISA", ls_isa_name(isa), 1);
     for (int i = 0; i < cases; i++) {
-        const struct fuzz_case c = draw_case(seed, i, ranks, count);
+        struct fuzz_case c;
 
+        draw_case(&c, seed, i, ranks, count);
         if (c.ranks == size && c.isa == isa) run_case(&c);
     }
 }
