@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "attention/options.h"
@@ -62,13 +63,19 @@ ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem)
 
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
 {
-    return problem->mask.right == 0 && problem->p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+    const struct ls_mask *mask = &problem->mask;
+    const bool one_sided = (mask->left == INT64_MAX) != (mask->right == INT64_MAX);
+
+    if (problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
+    if (mask->documents) return LS_LAYOUT_BALANCED;
+    return one_sided ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
 }
 
 ls_layout_kind ls_method_visit_layout(const struct ls_problem *problem)
 {
-    if (problem->mask.right != 0 || problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
-    return problem->strict ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_STRIPED;
+    const ls_layout_kind even = ls_method_even_layout(problem);
+
+    return even == LS_LAYOUT_CONTIGUOUS || problem->strict ? even : LS_LAYOUT_STRIPED;
 }
 
 struct ls_cost ls_method_work(const struct ls_problem *problem)
@@ -77,11 +84,10 @@ struct ls_cost ls_method_work(const struct ls_problem *problem)
     const double per_pair = 4.0 * (double)s->d * (double)(s->b * s->h);
 
     return (struct ls_cost){
-        .flops = per_pair * ls_visible_pairs(s->s_q, s->s_k, problem->mask.right == 0),
-        .flops_most = per_pair * ls_most_pairs_of_queries(&problem->q_layout, s->s_k,
-                                                          problem->mask.right == 0),
+        .flops = per_pair * ls_visible_pairs(&problem->mask),
+        .flops_most = per_pair * ls_most_pairs_of_queries(&problem->q_layout, &problem->mask),
         .call_rows = ls_layout_most_rows(&problem->q_layout),
-        .tiles = ls_attention_tiles(s, problem->mask.right == 0),
+        .tiles = ls_attention_tiles(s, &problem->mask),
     };
 }
 
@@ -122,7 +128,7 @@ static ls_status check_options(const struct ls_attention_shape *s,
     if (s->type != LS_F32 && s->type != LS_BF16 && s->type != LS_F16)
         return ls_fail(LS_ETYPE, "attention of type %s: must be f32, bf16 or f16",
                        ls_dtype_name(s->type));
-    if ((unsigned)o->layout > LS_LAYOUT_STRIPED)
+    if ((unsigned)o->layout > LS_LAYOUT_BALANCED)
         return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
     if (o->threads < 0)
         return ls_fail(LS_EVALUE, "threads is %d, must not be negative", o->threads);
@@ -136,6 +142,30 @@ static ls_status check_options(const struct ls_attention_shape *s,
     if (o->node_size < 0)
         return ls_fail(LS_EVALUE, "node size is %d, must not be negative", o->node_size);
     return LS_OK;
+}
+
+/* Leaves of queries by the tiles that they are, which leaves of keys follow where they are the same
+ * positions; else keys are dealt evenly. */
+static ls_status deal(struct ls_problem *problem)
+{
+    const struct ls_mask *mask = &problem->mask;
+    const int64_t q_leaves = ls_layout_leaves(&problem->q_layout);
+    const int64_t k_leaves = ls_layout_leaves(&problem->k_layout);
+    const bool alike = mask->s_q == mask->s_k && mask->shift == 0;
+    int64_t *work = malloc((size_t)(q_leaves + k_leaves + 1) * sizeof *work);
+    ls_status status;
+
+    if (!work) return ls_fail(LS_ENOMEM, "balanced layout: out of memory");
+    ls_leaf_work(work, mask);
+    for (int64_t i = 0; i < k_leaves; i++) work[q_leaves + i] = 1;
+    status = ls_dealing_create(&problem->dealing[0], work, q_leaves, problem->p);
+    if (status == LS_OK && !alike)
+        status = ls_dealing_create(&problem->dealing[1], work + q_leaves, k_leaves, problem->p);
+    problem->q_layout.dealing = problem->dealing[0];
+    problem->k_layout.dealing = problem->dealing[alike ? 0 : 1];
+    free(work);
+    if (status != LS_OK) ls_problem_fini(problem);
+    return status;
 }
 
 ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
@@ -163,8 +193,14 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
     if (kind == LS_LAYOUT_AUTO) kind = method ? method->layout(&problem) : LS_LAYOUT_CONTIGUOUS;
     problem.q_layout = (struct ls_layout){.kind = kind, .s = shape->s_q, .p = p};
     problem.k_layout = (struct ls_layout){.kind = kind, .s = shape->s_k, .p = p};
+    if (kind == LS_LAYOUT_BALANCED) LS_TRY(deal(&problem));
     *out = problem;
     return LS_OK;
+}
+
+void ls_problem_fini(struct ls_problem *problem)
+{
+    for (int i = 0; i < 2; i++) ls_dealing_destroy(problem->dealing[i]);
 }
 
 static ls_status nothing_fits(const struct ls_attention_shape *shape,
@@ -181,6 +217,7 @@ static ls_status nothing_fits(const struct ls_attention_shape *shape,
         if (reason && used < sizeof reasons)
             used += (size_t)snprintf(reasons + used, sizeof reasons - used, "%s%s: %s",
                                      used ? "; " : "", methods[i]->name, reason);
+        ls_problem_fini(&problem);
     }
     return ls_fail(LS_EFIT, "no method fits: %s", reasons);
 }
@@ -201,10 +238,12 @@ ls_status ls_method_choose(const struct ls_method **out, const char **why,
         struct ls_problem problem;
 
         LS_TRY(ls_problem_init(&problem, shape, options, p, methods[i]));
-        if (ls_method_misfit(methods[i], &problem)) continue;
-        methods[i]->cost(&cost[fitting], &problem);
-        most_even = fmin(most_even, cost[fitting].flops_most);
-        fit[fitting++] = methods[i];
+        if (!ls_method_misfit(methods[i], &problem)) {
+            methods[i]->cost(&cost[fitting], &problem);
+            most_even = fmin(most_even, cost[fitting].flops_most);
+            fit[fitting++] = methods[i];
+        }
+        ls_problem_fini(&problem);
     }
     if (fitting == 0) return nothing_fits(shape, options, p);
     for (int i = 0; i < fitting; i++) {

@@ -4,6 +4,7 @@
 
 #include "device/device.h"
 #include "longspan/attention.h"
+#include "tensor/dealing.h"
 
 /* What is to be computed and on how many ranks; no data. */
 struct ls_problem {
@@ -17,6 +18,7 @@ struct ls_problem {
     int node_size; /* so many ranks after each other share a node; 0: that is not so */
     bool backward; /* the plan is for backward as well */
     struct ls_layout q_layout, k_layout; /* of the same kind */
+    struct ls_dealing *dealing[2];       /* of balanced layouts; the second for keys of their own */
     struct ls_device device;
 };
 
@@ -82,10 +84,15 @@ const struct ls_method *ls_method_at(int i);
 ls_status ls_method_find(const struct ls_method **out, const char *name);
 
 /* Checks a shape and fills in the defaults (scale, layout, threads). method NULL: layout stays as
- * asked for, contiguous if the choice was left open. Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE. */
+ * asked for, contiguous if the choice was left open. The problem refers to options->documents,
+ * alibi and sinks; its layouts live until ls_problem_fini.
+ * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM; nothing is to be freed then. */
 ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options, int p,
                           const struct ls_method *method);
+
+/* Accepts one of zeros. */
+void ls_problem_fini(struct ls_problem *problem);
 
 /* `auto`: of the methods that fit, those that share the work evenly, about as well as can be; of
  * these the one that sends the fewest bytes; the first of equals.

@@ -101,11 +101,23 @@ static int method_number(const struct ls_method *method)
     return i;
 }
 
+/* A number that tells arrays apart, exact as a double; 0 for none. Source: FNV-1a. */
+static double digest(const void *array, size_t bytes)
+{
+    const unsigned char *byte = array;
+    uint64_t hash = 0xcbf29ce484222325;
+
+    if (!array) return 0;
+    for (size_t i = 0; i < bytes; i++) hash = (hash ^ byte[i]) * 0x100000001b3;
+    return (double)(hash >> 12);
+}
+
 /* Every rank must have asked for the same. */
 static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
                                const struct ls_method *method)
 {
     const struct ls_attention_shape *s = &p->shape;
+    const size_t documents = (size_t)(p->mask.document_count + 1) * sizeof *p->mask.documents;
     const struct {
         const char *name;
         double value;
@@ -118,10 +130,16 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"key length", (double)s->s_k, true},
         {"head dim", (double)s->d, true},
         {"scale", p->scores.scale, true},
+        {"soft cap", p->scores.soft_cap, true},
+        {"ALiBi slopes", digest(p->scores.alibi, (size_t)s->h * sizeof(float)), false},
+        {"sinks (some or none)", p->scores.sinks != NULL, false},
+        {"dropout", p->scores.dropout, true},
+        {"seed of dropout", digest(&p->scores.seed, sizeof p->scores.seed), false},
+        {"lengths of documents", digest(p->mask.documents, documents), false},
         {"type", (double)s->type, false},
         {"place of the first query among the keys", (double)p->mask.shift, true},
-        {"keys before a query that it sees", (double)p->mask.left, true},
-        {"keys behind a query that it sees", (double)p->mask.right, true},
+        {"keys before a query that it sees", (double)p->mask.left, false},
+        {"keys behind a query that it sees", (double)p->mask.right, false},
         {"prefix", (double)p->mask.prefix, true},
         {"documents", (double)p->mask.document_count, true},
         {"mode (strict or fast)", p->strict, false},
@@ -285,6 +303,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     ls_redistribution_destroy(plan->redistribution);
     ls_gradients_destroy(plan);
     free(plan->q_leaf);
+    ls_problem_fini(&plan->problem);
     free(plan->documents);
     ls_comm_destroy(plan->comm);
     free(plan);

@@ -112,7 +112,7 @@ static void add_rank(struct ls_cost *cost, const struct ls_problem *problem, int
     cost->workspace_bytes =
         larger(cost->workspace_bytes,
                ls_device_kernel_bytes(&problem->device, kernel_shape(problem, &share)));
-    if (shape.h > 0) cost->tiles += ls_attention_tiles(&shape, problem->mask.right == 0);
+    if (shape.h > 0) cost->tiles += ls_attention_tiles(&shape, &problem->mask);
 }
 
 static void cost(struct ls_cost *out, const struct ls_problem *problem)

@@ -260,6 +260,7 @@ static ls_status attend(struct cli_attend_run *run)
 static void attend_fini(struct cli_attend_run *run)
 {
     ls_attention_plan_destroy(run->plan);
+    ls_problem_fini(&run->problem);
     ls_free(run->lse.data);
     ls_free(run->o.data);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);

@@ -69,8 +69,8 @@ static const struct {
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_LAYOUT,
      {"layout", KEY_LAYOUT, "NAME", 0,
-      "Which positions a rank holds: contiguous, zigzag or striped; default auto, the best for "
-      "method and mask",
+      "Which positions a rank holds: contiguous, zigzag, striped or balanced (by the work under "
+      "the mask); default auto, the best for method and mask",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_LAYOUT,
      {"node-size", KEY_NODE_SIZE, "N", 0,
@@ -138,12 +138,12 @@ static ls_status set_scale(struct ls_attention_options *o, const char *value)
 
 static ls_status set_layout(struct ls_attention_options *o, const char *value)
 {
-    const char *names[LS_LAYOUT_STRIPED + 1];
+    const char *names[LS_LAYOUT_BALANCED + 1];
     int i;
 
-    for (i = LS_LAYOUT_AUTO; i <= LS_LAYOUT_STRIPED; i++)
+    for (i = LS_LAYOUT_AUTO; i <= LS_LAYOUT_BALANCED; i++)
         names[i] = ls_layout_name((ls_layout_kind)i);
-    LS_TRY(cli_value_name(&i, "--layout", value, names, LS_LAYOUT_STRIPED + 1));
+    LS_TRY(cli_value_name(&i, "--layout", value, names, LS_LAYOUT_BALANCED + 1));
     o->layout = (ls_layout_kind)i;
     return LS_OK;
 }

@@ -192,6 +192,7 @@ static ls_status report_plan(const struct cli_report *report, const struct cli_w
         if (o->measure) LS_TRY(predict_time(&row, world, sends ? &rates : NULL));
         report_row(report, &row, o->measure, row.method == chosen);
         json_array_append_new(list, row_json(&row, o->measure));
+        ls_problem_fini(&row.problem);
     }
     if (sends) report_rates(report, &rates);
     cli_report_line(report, "auto", "%s%s%s", chosen ? chosen->name : "", chosen ? ": " : "", why);

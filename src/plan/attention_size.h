@@ -1,17 +1,22 @@
-/* How much work and memory an attention is, from its shape alone. */
+/* How much work and memory an attention is, from its shape and mask alone. */
 #ifndef LS_PLAN_ATTENTION_SIZE_H
 #define LS_PLAN_ATTENTION_SIZE_H
 
 #include <stddef.h>
 
 #include "longspan/attention.h"
+#include "tensor/mask.h"
 
 /* Pairs (query, key) of one head that see each other. */
-double ls_visible_pairs(int64_t s_q, int64_t s_k, bool causal);
+double ls_visible_pairs(const struct ls_mask *mask);
+
+/* work [leaves of queries]: how many leaves of keys one of a leaf's queries sees, each of which is
+ * a tile for 256 rows. */
+void ls_leaf_work(int64_t *work, const struct ls_mask *mask);
 
 /* Tiles with a visible pair, over all ranks: per kv head, each query leaf's rows of all the
  * group's heads in tiles of 256, against every leaf of keys that the query leaf sees. */
-int64_t ls_attention_tiles(const struct ls_attention_shape *shape, bool causal);
+int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_mask *mask);
 
 /* Bytes of `rows` rows of K and V together, in the storage type. */
 size_t ls_key_value_bytes(const struct ls_attention_shape *shape, int64_t rows);
@@ -21,8 +26,8 @@ size_t ls_row_state_bytes(const struct ls_attention_shape *shape, int64_t rows);
 
 /* Pairs of one head that are the share of the rank with the largest share, where each rank takes
  * its own queries, or its own keys. */
-double ls_most_pairs_of_queries(const struct ls_layout *queries, int64_t s_k, bool causal);
-double ls_most_pairs_of_keys(const struct ls_layout *keys, int64_t s_q, bool causal);
+double ls_most_pairs_of_queries(const struct ls_layout *queries, const struct ls_mask *mask);
+double ls_most_pairs_of_keys(const struct ls_layout *keys, const struct ls_mask *mask);
 
 /* The most rows, and leaves, that a rank holds. */
 int64_t ls_layout_most_rows(const struct ls_layout *layout);

@@ -40,14 +40,15 @@ static inline int smallest_node(int p)
 static inline bool job_take_method(struct job *job, int i, int p)
 {
     const struct ls_method *method = ls_method_at(i);
-    struct ls_problem problem;
+    struct ls_problem problem = {.p = p};
 
     if (job->options.node_size == 0) job->options.node_size = smallest_node(p);
-    if (ls_problem_init(&problem, &job->shape, &job->options, p, method) != LS_OK ||
-        ls_method_misfit(method, &problem))
-        return false;
-    job->options.method = method->name;
-    return true;
+    const bool fits = ls_problem_init(&problem, &job->shape, &job->options, p, method) == LS_OK &&
+                      !ls_method_misfit(method, &problem);
+
+    ls_problem_fini(&problem);
+    if (fits) job->options.method = method->name;
+    return fits;
 }
 
 /* ---- tensors of a test; an empty one has no memory at all */

@@ -163,6 +163,7 @@ static inline void descent_solve(struct descent *g)
         MPI_Allreduce(MPI_IN_PLACE, g->exact[i], (int)elements(&g->job.whole[i]), MPI_DOUBLE,
                       MPI_SUM, MPI_COMM_WORLD);
     MPI_Allreduce(MPI_IN_PLACE, g->exact_dsinks, (int)s->h, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+    ls_problem_fini(&problem);
 }
 
 /* The same for a job that is for backward as well. */

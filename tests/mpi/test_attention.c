@@ -6,7 +6,8 @@
 
 MPI_SUITE(attention);
 
-static const ls_layout_kind layouts[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED};
+static const ls_layout_kind layouts[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED,
+                                         LS_LAYOUT_BALANCED};
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 

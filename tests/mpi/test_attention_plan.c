@@ -39,7 +39,7 @@ static bool splits_groups(const struct job *job)
 
 static void check_work(const struct job *job, const struct ls_cost *cost)
 {
-    const int64_t tiles_of_shape = ls_attention_tiles(&job->shape, job->options.causal);
+    const int64_t tiles_of_shape = ls_attention_tiles(&job->shape, &job->plan->problem.mask);
     struct ls_attention_report report;
 
     ls_attention_plan_describe(&report, job->plan);
@@ -89,7 +89,7 @@ Test(attention_plan, costs_what_it_predicts)
         struct job job = {.shape = shapes[i], .options = LS_ATTENTION_OPTIONS};
 
         job_create_whole(&job, i);
-        for (int k = 0; k < 2 * 2 * 3; k++) {
+        for (int k = 0; k < 2 * 2 * 4; k++) {
             job.options.causal = k % 2 == 1;
             job.options.strict = k / 2 % 2 == 1;
             job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + k / 4);
@@ -277,14 +277,19 @@ static const struct wish {
     {"type", {1, 4, 2, 600, 600, 16, LS_F16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"method", {1, 4, 2, 600, 600, 16, LS_BF16}, "allgather", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"layout", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_STRIPED, false, 0.25f},
-    {"keys behind a query",
-     {1, 4, 2, 600, 600, 16, LS_BF16},
-     "ring",
-     LS_LAYOUT_ZIGZAG,
-     true,
-     0.25f},
     {"scale", {1, 4, 2, 600, 600, 16, LS_BF16}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25000003f},
 };
+
+static void check_disagreement(const char *about, const struct ls_attention_shape *shape,
+                               const struct ls_attention_options *options)
+{
+    struct ls_attention_plan *plan = NULL;
+    char says[64];
+
+    snprintf(says, sizeof(says), "ranks disagree about the %s", about);
+    check_failure(ls_attention_plan_create(&plan, world, shape, options), LS_ESHAPE, says, about);
+    MPI_CHECK(plan == NULL, "%s: a plan came out of it", about);
+}
 
 Test(attention_plan, ranks_that_disagree_are_told_about_what)
 {
@@ -293,19 +298,57 @@ Test(attention_plan, ranks_that_disagree_are_told_about_what)
         for (int where = 0; where < size; where += size - 1) {
             const struct wish *wish = &wishes[rank == where ? i : 0];
             struct ls_attention_options options = LS_ATTENTION_OPTIONS;
-            struct ls_attention_plan *plan = NULL;
-            char says[64];
 
             options.method = wish->method;
             options.layout = wish->layout;
             options.causal = wish->causal;
             options.has_scale = true;
             options.scale = wish->scale;
-            snprintf(says, sizeof(says), "ranks disagree about the %s", wishes[i].about);
-            check_failure(ls_attention_plan_create(&plan, world, &wish->shape, &options), LS_ESHAPE,
-                          says, wishes[i].about);
-            MPI_CHECK(plan == NULL, "%s: a plan came out of it", wishes[i].about);
+            check_disagreement(wishes[i].about, &wish->shape, &options);
         }
+    }
+}
+
+/* Of masks and scores in the same way. */
+static const struct taste {
+    const char *about;
+    bool causal;
+    int64_t documents[3], prefix;
+    float slopes[2], soft_cap, dropout;
+    uint64_t seed;
+    bool sinks;
+} tastes[] = {
+    {"", false, {0, 10, 600}, 0, {0.5f, 0.25f}, 0, 0.5f, 0, false},
+    {"keys behind a query", true, {0, 10, 600}, 0, {0.5f, 0.25f}, 0, 0.5f, 0, false},
+    {"lengths of documents", false, {0, 11, 600}, 0, {0.5f, 0.25f}, 0, 0.5f, 0, false},
+    {"prefix", false, {0, 10, 600}, 1, {0.5f, 0.25f}, 0, 0.5f, 0, false},
+    {"ALiBi slopes", false, {0, 10, 600}, 0, {0.5f, 0.125f}, 0, 0.5f, 0, false},
+    {"soft cap", false, {0, 10, 600}, 0, {0.5f, 0.25f}, 30, 0.5f, 0, false},
+    {"dropout", false, {0, 10, 600}, 0, {0.5f, 0.25f}, 0, 0.25f, 0, false},
+    {"seed of dropout", false, {0, 10, 600}, 0, {0.5f, 0.25f}, 0, 0.5f, UINT64_MAX, false},
+    {"sinks", false, {0, 10, 600}, 0, {0.5f, 0.25f}, 0, 0.5f, 0, true},
+};
+
+Test(attention_plan, ranks_that_disagree_about_masks_and_scores_are_told)
+{
+    const struct ls_attention_shape shape = {1, 2, 2, 600, 600, 16, LS_BF16};
+
+    if (size == 1) MPI_SKIP("one rank cannot disagree");
+    for (size_t i = 1; i < COUNT(tastes); i++) {
+        const struct taste *taste = &tastes[rank == size - 1 ? i : 0];
+        struct ls_attention_options options = LS_ATTENTION_OPTIONS;
+
+        options.method = "ring";
+        options.causal = taste->causal;
+        options.documents = taste->documents;
+        options.document_count = 2;
+        options.prefix = taste->prefix;
+        options.alibi = taste->slopes;
+        options.soft_cap = taste->soft_cap;
+        options.dropout = taste->dropout;
+        options.dropout_seed = taste->seed;
+        options.sinks = taste->sinks ? taste->slopes : NULL;
+        check_disagreement(tastes[i].about, &shape, &options);
     }
 }
 

@@ -187,7 +187,7 @@ static void draw_options(struct fuzz_case *c, struct dice *dice)
     static const float scales[] = {0.0f, 0.03125f, 1.0f, -0.25f, 4.0f};
 
     c->options.size = sizeof(c->options);
-    c->options.layout = (ls_layout_kind)roll(dice, LS_LAYOUT_STRIPED + 1);
+    c->options.layout = (ls_layout_kind)roll(dice, LS_LAYOUT_BALANCED + 1);
     draw_mask(c, dice);
     draw_scores(c, dice);
     c->options.strict = roll(dice, 2) == 0;

@@ -73,7 +73,7 @@ static void check_bits(const struct job *alone, int number)
             .shape = alone->shape, .options = alone->options, .strided = (number + m) % 2 == 1};
 
         memcpy(job.whole, alone->whole, sizeof job.whole);
-        job.options.layout = (ls_layout_kind)((number + m) % (LS_LAYOUT_STRIPED + 1));
+        job.options.layout = (ls_layout_kind)((number + m) % (LS_LAYOUT_BALANCED + 1));
         job.options.threads = 1;
         if (!job_take_method(&job, m, size)) continue;
         take_rows(&job, (cut)(number % CUTS), (cut)((number + number / CUTS + m) % CUTS));
@@ -176,7 +176,7 @@ Test(redistribute, costs_what_it_predicts)
 
         job_create_whole(&job, 1);
         for (int k = 0; k < CUTS * ls_method_count(); k++) {
-            job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + (i + k) % 3);
+            job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + (i + k) % 4);
             job.options.threads = 1;
             if (!job_take_method(&job, k / CUTS, size)) continue;
             take_rows(&job, (cut)(k % CUTS), (cut)((k + i) % CUTS));

@@ -70,7 +70,7 @@ Test(tree, strict_bits_are_those_of_one_rank)
         alone.options.strict = true;
         job_create(&alone, self, 6);
         job_run(&alone);
-        for (int kind = LS_LAYOUT_AUTO; kind <= LS_LAYOUT_STRIPED; kind++)
+        for (int kind = LS_LAYOUT_AUTO; kind <= LS_LAYOUT_BALANCED; kind++)
             check_strict(&alone, (ls_layout_kind)kind);
         job_destroy(&alone);
     }

@@ -1,56 +1,100 @@
-/* Work and memory from the shape alone, against loops that count. */
+/* Work and memory from shape and mask alone, against loops that count. */
 #include <criterion/criterion.h>
 
+#include "base/random.h"
 #include "plan/attention_size.h"
-#include "tensor/mask.h"
+#include "tensor/dealing.h"
+#include "tensor/layout.h"
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
-static int64_t visible_keys(int64_t i, int64_t s_q, int64_t s_k, bool causal)
-{
-    const struct ls_mask mask = causal ? ls_mask_causal(s_q, s_k) : ls_mask_full(s_q, s_k);
+/* ---- masks of every kind */
 
-    return ls_visible_count(ls_mask_row(&mask, i), 0, s_k);
+enum { MASKS = 12, MAX_DOCUMENTS = 40 };
+
+static int64_t draw(uint64_t seed, uint32_t stream, int64_t below)
+{
+    return (int64_t)ls_random_below(seed, stream, 0, (uint64_t)below);
+}
+
+/* Full, causal, windows on one side or both, with and without prefix, offset or documents, some of
+ * which are empty. documents: room for MAX_DOCUMENTS + 1. */
+static struct ls_mask draw_mask(int64_t *documents, int number, int64_t s_q, int64_t s_k,
+                                uint64_t seed)
+{
+    struct ls_mask mask = number % 2 ? ls_mask_causal(s_q, s_k) : ls_mask_full(s_q, s_k);
+    const int64_t reach = s_q + s_k + 1;
+
+    if (number % 6 >= 2) mask.left = draw(seed, 0, number % 3 ? 1 + reach / 4 : reach);
+    if (number % 6 == 4) mask.right = draw(seed, 1, 1 + reach / 3);
+    if (number % 6 >= 4) mask.prefix = draw(seed, 2, s_k + 1);
+    if (number % 6 == 3 || number % 6 == 4) mask.shift = draw(seed, 3, reach) - s_q;
+    if (number < 6) return mask;
+    mask.documents = documents;
+    mask.document_count = 1 + draw(seed, 4, MAX_DOCUMENTS);
+    documents[0] = 0;
+    for (int64_t i = 1; i < mask.document_count; i++)
+        documents[i] =
+            documents[i - 1] + draw(seed, 5 + (uint32_t)i, 1 + (s_k - documents[i - 1]) / 3);
+    documents[mask.document_count] = s_k;
+    return mask;
+}
+
+static bool sees(const struct ls_mask *mask, int64_t i, int64_t j)
+{
+    return ls_visible_count(ls_mask_row(mask, i), j, 1) > 0;
+}
+
+static double count_pairs(const struct ls_mask *mask)
+{
+    double pairs = 0;
+
+    for (int64_t i = 0; i < mask->s_q; i++)
+        pairs += (double)ls_visible_count(ls_mask_row(mask, i), 0, mask->s_k);
+    return pairs;
 }
 
 Test(attention_size, visible_pairs_are_counted)
 {
+    int64_t documents[MAX_DOCUMENTS + 1];
+
     for (int64_t s_q = 0; s_q <= 24; s_q++) {
         for (int64_t s_k = 0; s_k <= 24; s_k++) {
-            for (int causal = 0; causal < 2; causal++) {
-                int64_t pairs = 0;
+            for (int number = 0; number < 3 * MASKS; number++) {
+                const struct ls_mask mask =
+                    draw_mask(documents, number % MASKS, s_q, s_k, (uint64_t)number);
 
-                for (int64_t i = 0; i < s_q; i++) pairs += visible_keys(i, s_q, s_k, causal);
-                cr_expect_eq(ls_visible_pairs(s_q, s_k, causal), (double)pairs, "%ld x %ld %s",
-                             (long)s_q, (long)s_k, causal ? "causal" : "full");
+                cr_expect_eq(ls_visible_pairs(&mask), count_pairs(&mask),
+                             "%ld x %ld, mask %d: %g, not %g", (long)s_q, (long)s_k, number,
+                             ls_visible_pairs(&mask), count_pairs(&mask));
             }
         }
     }
 }
 
 /* Leaves of keys that rows [begin, end) see. */
-static int64_t leaves_seen(const struct ls_attention_shape *s, int64_t begin, int64_t end,
-                           bool causal)
+static int64_t leaves_seen(const struct ls_mask *mask, int64_t begin, int64_t end)
 {
     int64_t seen = 0;
 
-    for (int64_t start = 0; start < s->s_k; start += LS_LEAF) {
+    for (int64_t start = 0; start < mask->s_k; start += LS_LEAF) {
+        const int64_t left = mask->s_k - start, keys = left < LS_LEAF ? left : LS_LEAF;
         bool visible = false;
 
         for (int64_t i = begin; i < end; i++)
-            visible |= start < visible_keys(i, s->s_q, s->s_k, causal);
+            visible |= ls_visible_count(ls_mask_row(mask, i), start, keys) > 0;
         seen += visible;
     }
     return seen;
 }
 
-static int64_t count_tiles(const struct ls_attention_shape *s, bool causal)
+static int64_t count_tiles(const struct ls_attention_shape *s, const struct ls_mask *mask)
 {
     int64_t tiles = 0;
 
     for (int64_t begin = 0; begin < s->s_q; begin += LS_LEAF) {
         const int64_t end = begin + LS_LEAF < s->s_q ? begin + LS_LEAF : s->s_q;
-        const int64_t seen = leaves_seen(s, begin, end, causal);
+        const int64_t seen = leaves_seen(mask, begin, end);
 
         for (int64_t row = 0; row < s->h / s->h_kv * (end - begin); row += LS_LEAF) tiles += seen;
     }
@@ -59,26 +103,45 @@ static int64_t count_tiles(const struct ls_attention_shape *s, bool causal)
 
 Test(attention_size, tiles_are_counted)
 {
-    static const int64_t lengths[] = {0,   1,   100, 255, 256, 257, 400, 511,
-                                      512, 513, 600, 767, 768, 769, 1100};
+    static const int64_t lengths[] = {0, 1, 100, 255, 256, 257, 511, 513, 600, 768, 1100};
     static const struct {
         int64_t b, h, h_kv;
     } heads[] = {{1, 1, 1}, {2, 6, 2}, {1, 5, 1}};
+    int64_t documents[MAX_DOCUMENTS + 1];
 
-    for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * LENGTH(heads) * 2; i++) {
-        const int pair = i / (2 * LENGTH(heads)), head = i / 2 % LENGTH(heads);
-        const bool causal = i % 2;
+    for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 2 * MASKS; i++) {
+        const int pair = i / (2 * MASKS), number = i % MASKS, head = i % LENGTH(heads);
         const struct ls_attention_shape s = {.b = heads[head].b,
                                              .h = heads[head].h,
                                              .h_kv = heads[head].h_kv,
                                              .s_q = lengths[pair / LENGTH(lengths)],
                                              .s_k = lengths[pair % LENGTH(lengths)],
                                              .d = 64};
+        const struct ls_mask mask = draw_mask(documents, number, s.s_q, s.s_k, (uint64_t)i);
 
-        cr_expect_eq(ls_attention_tiles(&s, causal), count_tiles(&s, causal),
-                     "h %ld/%ld s %ld x %ld %s: %ld, not %ld", (long)s.h, (long)s.h_kv, (long)s.s_q,
-                     (long)s.s_k, causal ? "causal" : "full", (long)ls_attention_tiles(&s, causal),
-                     (long)count_tiles(&s, causal));
+        cr_expect_eq(ls_attention_tiles(&s, &mask), count_tiles(&s, &mask),
+                     "h %ld/%ld s %ld x %ld mask %d: %ld, not %ld", (long)s.h, (long)s.h_kv,
+                     (long)s.s_q, (long)s.s_k, number, (long)ls_attention_tiles(&s, &mask),
+                     (long)count_tiles(&s, &mask));
+    }
+}
+
+Test(attention_size, work_of_a_leaf_is_the_leaves_that_it_sees)
+{
+    int64_t documents[MAX_DOCUMENTS + 1], work[6];
+
+    for (int number = 0; number < 4 * MASKS; number++) {
+        const int64_t s_q = 1400 - number, s_k = number % 8 ? 1300 + number : 100;
+        const struct ls_mask mask =
+            draw_mask(documents, number % MASKS, s_q, s_k, (uint64_t)number);
+
+        ls_leaf_work(work, &mask);
+        for (int64_t leaf = 0; leaf < 6; leaf++) {
+            const int64_t end = (leaf + 1) * LS_LEAF < s_q ? (leaf + 1) * LS_LEAF : s_q;
+
+            cr_expect_eq(work[leaf], leaves_seen(&mask, leaf * LS_LEAF, end), "mask %d leaf %ld",
+                         number, (long)leaf);
+        }
     }
 }
 
@@ -87,16 +150,21 @@ Test(attention_size, huge_sizes_are_exact, .timeout = 5)
 {
     const int64_t s = INT64_C(1) << 36, leaves = s / LS_LEAF;
     const struct ls_attention_shape shape = {1, 8, 2, s, s, 128, LS_BF16};
+    const struct ls_mask full = ls_mask_full(s, s), causal = ls_mask_causal(s, s);
+    struct ls_mask window = causal;
 
-    cr_expect_eq(ls_attention_tiles(&shape, false), 8 * leaves * leaves);
-    cr_expect_eq(ls_attention_tiles(&shape, true), 8 * (leaves * (leaves + 1) / 2));
-    cr_expect_eq(ls_visible_pairs(s, s, false), 0x1p72);
-    cr_expect_float_eq(ls_visible_pairs(s, s, true) / 0x1p71, 1, 1e-9);
+    window.left = 1023;
+    cr_expect_eq(ls_attention_tiles(&shape, &full), 8 * leaves * leaves);
+    cr_expect_eq(ls_attention_tiles(&shape, &causal), 8 * (leaves * (leaves + 1) / 2));
+    cr_expect_eq(ls_attention_tiles(&shape, &window), 8 * (5 * leaves - 4 - 3 - 2 - 1));
+    cr_expect_eq(ls_visible_pairs(&full), 0x1p72);
+    cr_expect_float_eq(ls_visible_pairs(&causal) / 0x1p71, 1, 1e-9);
+    cr_expect_eq(ls_visible_pairs(&window), 0x1p46 - 1024 * 1023 / 2);
     for (int kind = LS_LAYOUT_CONTIGUOUS; kind <= LS_LAYOUT_STRIPED; kind++) {
         const struct ls_layout layout = {.kind = (ls_layout_kind)kind, .s = s, .p = 3};
 
-        cr_expect_float_eq(ls_most_pairs_of_keys(&layout, s, false) / 0x1p72, 1 / 3.0, 1e-6);
-        cr_expect_float_eq(ls_most_pairs_of_queries(&layout, s, true) / 0x1p71,
+        cr_expect_float_eq(ls_most_pairs_of_keys(&layout, &full) / 0x1p72, 1 / 3.0, 1e-6);
+        cr_expect_float_eq(ls_most_pairs_of_queries(&layout, &causal) / 0x1p71,
                            kind == LS_LAYOUT_CONTIGUOUS ? 5 / 9.0 : 1 / 3.0, 1e-6);
     }
     cr_expect_eq(ls_key_value_bytes(&shape, s), (size_t)2 * 2 * 128 * 2 << 36);
@@ -113,7 +181,7 @@ Test(attention_size, bytes_of_small_shapes)
 }
 
 /* Pairs of the rank with most, where it takes its own queries or its own keys. */
-static double count_most_pairs(const struct ls_layout *layout, int64_t other, bool causal,
+static double count_most_pairs(const struct ls_layout *layout, const struct ls_mask *mask,
                                bool keys)
 {
     double most = 0;
@@ -124,9 +192,8 @@ static double count_most_pairs(const struct ls_layout *layout, int64_t other, bo
         for (int64_t row = 0; row < ls_layout_part_rows(layout, r); row++) {
             const int64_t at = ls_layout_position(layout, r, row);
 
-            if (!keys) pairs += (double)visible_keys(at, layout->s, other, causal);
-            for (int64_t i = 0; keys && i < other; i++)
-                pairs += at < visible_keys(i, other, layout->s, causal);
+            if (!keys) pairs += (double)ls_visible_count(ls_mask_row(mask, at), 0, mask->s_k);
+            for (int64_t i = 0; keys && i < mask->s_q; i++) pairs += sees(mask, i, at);
         }
         if (pairs > most) most = pairs;
     }
@@ -135,20 +202,64 @@ static double count_most_pairs(const struct ls_layout *layout, int64_t other, bo
 
 Test(attention_size, the_largest_share_of_pairs_is_found)
 {
-    static const int64_t lengths[] = {0, 1, 40, 257, 1100, 2600};
+    static const int64_t lengths[] = {0, 1, 40, 257, 1100, 1700};
+    static const int64_t work[] = {5, 1, 1, 3, 0, 2, 9};
+    int64_t documents[MAX_DOCUMENTS + 1];
 
-    for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 3 * 2 * 2; i++) {
-        const bool causal = i % 2, keys = i / 2 % 2;
-        const struct ls_layout layout = {.kind = LS_LAYOUT_CONTIGUOUS + i / 4 % 3,
-                                         .s = lengths[i / 12 % LENGTH(lengths)],
-                                         .p = 1 + i % 5};
-        const int64_t other = lengths[i / 12 / LENGTH(lengths)];
-        const double exact = count_most_pairs(&layout, other, causal, keys);
-        const double found = keys ? ls_most_pairs_of_keys(&layout, other, causal)
-                                  : ls_most_pairs_of_queries(&layout, other, causal);
+    for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 4 * MASKS; i++) {
+        const bool keys = i / MASKS % 2;
+        const int64_t s = lengths[i / (4 * MASKS) % LENGTH(lengths)];
+        const int64_t other = lengths[i / (4 * MASKS) / LENGTH(lengths)];
+        const struct ls_mask mask =
+            draw_mask(documents, i % MASKS, keys ? other : s, keys ? s : other, (uint64_t)i);
+        struct ls_layout layout = {
+            .kind = LS_LAYOUT_CONTIGUOUS + (i / MASKS + i) % 4, .s = s, .p = 1 + i % 5};
+        struct ls_dealing *dealing;
 
-        cr_expect_eq(found, exact, "%s of %ld%s, %ld, p %d: %g, %g", keys ? "keys" : "queries",
-                     (long)layout.s, causal ? " causal" : "", (long)other, layout.p, found, exact);
+        cr_assert_eq(ls_dealing_create(&dealing, work, ls_layout_leaves(&layout), layout.p), LS_OK);
+        layout.dealing = dealing;
+        const double exact = count_most_pairs(&layout, &mask, keys);
+        const double found =
+            keys ? ls_most_pairs_of_keys(&layout, &mask) : ls_most_pairs_of_queries(&layout, &mask);
+
+        cr_expect_eq(found, exact, "%s, %s of %ld, %ld, mask %d, p %d: %g, not %g",
+                     ls_layout_name(layout.kind), keys ? "keys" : "queries", (long)s, (long)other,
+                     i % MASKS, layout.p, found, exact);
+        ls_dealing_destroy(dealing);
+    }
+}
+
+/* Packed documents of random length over 8 ranks: tiles of the busiest over the mean. */
+Test(attention_size, balanced_documents_are_even)
+{
+    enum { S = 65536, P = 8 };
+    static int64_t documents[S + 1], work[S / LS_LEAF];
+
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        struct ls_mask mask = seed % 2 ? ls_mask_causal(S, S) : ls_mask_full(S, S);
+        int64_t most = 0, all = 0, n = 0;
+        struct ls_dealing *dealing;
+
+        while (documents[n] < S) {
+            const int64_t end = documents[n] + 1 + draw(seed, (uint32_t)n, 8192);
+
+            documents[++n] = end < S ? end : S;
+        }
+        mask.documents = documents;
+        mask.document_count = n;
+        ls_leaf_work(work, &mask);
+        cr_assert_eq(ls_dealing_create(&dealing, work, S / LS_LEAF, P), LS_OK);
+        for (int r = 0; r < P; r++) {
+            int64_t tiles = 0;
+
+            for (int64_t i = dealing->first[r]; i < dealing->first[r + 1]; i++)
+                tiles += work[dealing->leaf[i]];
+            all += tiles;
+            if (tiles > most) most = tiles;
+        }
+        cr_expect_leq((double)most, 1.05 * (double)all / P, "seed %d: %ld tiles of %ld", (int)seed,
+                      (long)most, (long)all);
+        ls_dealing_destroy(dealing);
     }
 }
 
