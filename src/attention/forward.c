@@ -80,18 +80,21 @@ static ls_status forward_own_rows(struct ls_attention_plan *plan,
     struct ls_redistribution *r = plan->redistribution;
     const struct ls_tensor *const in[LS_TRAVELLERS] = {
         [LS_Q] = call->q, [LS_K] = call->k, [LS_V] = call->v};
-    const struct ls_tensor *const out[LS_TRAVELLERS] = {[LS_LSE] = call->lse, [LS_O] = call->o};
+    const struct ls_tensor *const out[LS_TRAVELLERS] = {
+        [LS_LSE] = call->lse, [LS_O] = call->o, [LS_O_LO] = call->o_lo};
     struct ls_tensor part[LS_TRAVELLERS];
 
     for (int which = 0; which < LS_TRAVELLERS; which++)
-        ls_redistribution_part(&part[which], r, which, in[which] ? in[which] : out[which]);
+        if (in[which] || out[which])
+            ls_redistribution_part(&part[which], r, which, in[which] ? in[which] : out[which]);
     LS_TRY(ls_redistribute_to_parts(r, in));
-    const ls_status status =
-        plan->method->forward(plan, &(struct ls_attention_call){.o = &part[LS_O],
-                                                                .lse = &part[LS_LSE],
-                                                                .q = &part[LS_Q],
-                                                                .k = &part[LS_K],
-                                                                .v = &part[LS_V]});
+    const ls_status status = plan->method->forward(
+        plan, &(struct ls_attention_call){.o = &part[LS_O],
+                                          .o_lo = call->o_lo ? &part[LS_O_LO] : NULL,
+                                          .lse = &part[LS_LSE],
+                                          .q = &part[LS_Q],
+                                          .k = &part[LS_K],
+                                          .v = &part[LS_V]});
     if (status == LS_ECOMM) return status;
     LS_TRY(ls_redistribute_to_pieces(out, r));
     return status;

@@ -40,6 +40,8 @@ struct ls_cost {
     size_t gradient_bytes;       /* largest of the ranks */
     int64_t backward_bytes_sent; /* all ranks */
     int64_t backward_messages;   /* all ranks */
+    /* what forward_residual sends besides, all ranks */
+    int64_t residual_bytes_sent, residual_messages;
 };
 
 struct ls_attention_plan;

@@ -11,6 +11,7 @@ struct ls_redistribution {
     const struct ls_problem *problem;
     int64_t *q_first, *k_first;           /* storage of the pieces */
     struct ls_tensor part[LS_TRAVELLERS]; /* this rank's; without data where its piece serves */
+    struct ls_tensor delta;               /* [b, h, s] of this rank's piece, if that is no part */
     void *packed;                         /* rows of its pieces that are of other ranks' parts */
     struct ls_tensor *views;              /* [2][LS_TRAVELLERS][p], see part_rows, packed_rows */
     struct ls_request *request;           /* [2 LS_TRAVELLERS p] of one all-to-all */
@@ -66,8 +67,9 @@ static int64_t heads_of(const struct ls_problem *problem, enum ls_traveller whic
 static size_t row_bytes(const struct ls_problem *problem, enum ls_traveller which)
 {
     const struct ls_attention_shape *s = &problem->shape;
-    const size_t d_bytes =
-        which == LS_LSE ? sizeof(float) : (size_t)s->d * (size_t)ls_dtype_size(s->type);
+    const size_t d_bytes = ls_traveller_is_number(which)
+                               ? sizeof(float)
+                               : (size_t)s->d * (size_t)ls_dtype_size(s->type);
 
     return (size_t)s->b * (size_t)heads_of(problem, which) * d_bytes;
 }
@@ -75,8 +77,17 @@ static size_t row_bytes(const struct ls_problem *problem, enum ls_traveller whic
 /* Bytes of one rank. */
 struct volume {
     size_t parts;       /* of its parts where they are not its pieces */
+    size_t delta;       /* of its piece of the queries, likewise */
     size_t forth, back; /* packed: of its pieces to other ranks' parts, and their results */
+    size_t residual;    /* the same of o_lo */
+    size_t backward_forth, backward_back;
 };
+
+/* Whether a plan ever moves it. */
+static bool is_used(const struct ls_problem *problem, enum ls_traveller which)
+{
+    return problem->backward || ls_travels_forward(which) || ls_returns_forward(which, false);
+}
 
 static struct volume volume_of(const struct ls_problem *problem, const struct ls_pieces *pieces,
                                int rank)
@@ -84,22 +95,32 @@ static struct volume volume_of(const struct ls_problem *problem, const struct ls
     struct volume v = {0};
 
     for (int which = 0; which < LS_TRAVELLERS; which++) {
+        if (!is_used(problem, which)) continue;
         const struct cuts cuts = cuts_of(problem, pieces, which);
         const size_t row = row_bytes(problem, which);
         const size_t away = row * (size_t)rows_away(&cuts, rank);
 
-        if (which == LS_LSE || which == LS_O)
-            v.back += away;
-        else
-            v.forth += away;
         if (!is_part(&cuts, rank)) v.parts += row * (size_t)ls_layout_part_rows(cuts.layout, rank);
+        if (which == LS_DELTA && !is_part(&cuts, rank))
+            v.delta = row * (size_t)(cuts.first[rank + 1] - cuts.first[rank]);
+        if (ls_travels_forward(which)) v.forth += away;
+        if (ls_returns_forward(which, false)) v.back += away;
+        if (which == LS_O_LO) v.residual += away;
+        if (problem->backward && ls_travels_backward(which)) v.backward_forth += away;
+        if (problem->backward && ls_returns_backward(which)) v.backward_back += away;
     }
     return v;
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 static size_t packed_bytes(const struct volume *v)
 {
-    return v->forth > v->back ? v->forth : v->back;
+    return larger(larger(v->forth, v->back + v->residual),
+                  larger(v->backward_forth, v->backward_back));
 }
 
 /* Pairs of ranks one of which has rows of the other's part. */
@@ -113,19 +134,33 @@ static int64_t count_messages(const struct cuts *cuts)
     return count;
 }
 
+static void add_messages(struct ls_cost *cost, const struct ls_problem *problem,
+                         const struct cuts *cuts, enum ls_traveller which)
+{
+    const int64_t count = count_messages(cuts);
+
+    if (ls_travels_forward(which) || ls_returns_forward(which, false)) cost->messages += count;
+    if (which == LS_O_LO) cost->residual_messages += count;
+    if (problem->backward)
+        cost->backward_messages +=
+            count * (ls_travels_backward(which) + ls_returns_backward(which));
+}
+
 void ls_redistribution_cost(struct ls_cost *cost, const struct ls_problem *problem,
                             const struct ls_pieces *pieces)
 {
     for (int rank = 0; rank < problem->p; rank++) {
         const struct volume v = volume_of(problem, pieces, rank);
-        const size_t bytes = v.parts + packed_bytes(&v);
 
         cost->bytes_sent += (int64_t)(v.forth + v.back);
-        if (bytes > cost->activation_bytes) cost->activation_bytes = bytes;
+        cost->residual_bytes_sent += (int64_t)v.residual;
+        cost->backward_bytes_sent += (int64_t)(v.backward_forth + v.backward_back);
+        cost->activation_bytes =
+            larger(cost->activation_bytes, v.parts + v.delta + packed_bytes(&v));
     }
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         const struct cuts cuts = cuts_of(problem, pieces, which);
-        cost->messages += count_messages(&cuts);
+        if (is_used(problem, which)) add_messages(cost, problem, &cuts, which);
     }
 }
 
@@ -189,7 +224,7 @@ static ls_status create_part(struct ls_redistribution *r, enum ls_traveller whic
     const int64_t rows = ls_layout_part_rows(cuts.layout, rank);
     void *memory;
 
-    if (is_part(&cuts, rank)) return LS_OK;
+    if (!is_used(r->problem, which) || is_part(&cuts, rank)) return LS_OK;
     LS_TRY(ls_alloc(&memory, LS_TAG_ACTIVATION, row_bytes(r->problem, which) * (size_t)rows));
     char *end = memory;
     r->part[which] = ls_travel_carve(&end, r->problem, which, rows, heads_of(r->problem, which));
@@ -200,12 +235,24 @@ static ls_status create_part(struct ls_redistribution *r, enum ls_traveller whic
     return LS_OK;
 }
 
+static ls_status create_delta(struct ls_redistribution *r, size_t bytes)
+{
+    const struct ls_attention_shape *s = &r->problem->shape;
+    const int rank = ls_comm_rank(r->comm);
+    const int64_t dim[] = {s->b, s->h, r->q_first[rank + 1] - r->q_first[rank]};
+
+    r->delta = ls_tensor_view(NULL, LS_F32, 3, dim);
+    if (stays(r, LS_DELTA)) return LS_OK;
+    return ls_alloc(&r->delta.data, LS_TAG_ACTIVATION, bytes);
+}
+
 static ls_status create_buffers(struct ls_redistribution *r)
 {
     const struct ls_pieces pieces = ls_redistribution_pieces(r);
     const struct volume v = volume_of(r->problem, &pieces, ls_comm_rank(r->comm));
 
     for (int which = 0; which < LS_TRAVELLERS; which++) LS_TRY(create_part(r, which));
+    LS_TRY(create_delta(r, v.delta));
     return ls_alloc(&r->packed, LS_TAG_ACTIVATION, packed_bytes(&v));
 }
 
@@ -249,6 +296,7 @@ void ls_redistribution_destroy(struct ls_redistribution *r)
 {
     if (!r) return;
     for (int which = 0; which < LS_TRAVELLERS; which++) ls_free(r->part[which].data);
+    ls_free(r->delta.data);
     ls_free(r->packed);
     free(r->request);
     free(r->views);
@@ -265,7 +313,16 @@ void ls_redistribution_part(struct ls_tensor *part, const struct ls_redistributi
     if (stays(r, which))
         *part = *piece;
     else
-        *part = which == LS_LSE ? ls_travel_transposed(&r->part[which]) : r->part[which];
+        *part =
+            ls_traveller_is_number(which) ? ls_travel_transposed(&r->part[which]) : r->part[which];
+}
+
+struct ls_tensor ls_redistribution_delta(const struct ls_redistribution *r, float *part)
+{
+    struct ls_tensor delta = r->delta;
+
+    if (stays(r, LS_DELTA)) delta.data = part;
+    return delta;
 }
 
 /* Whether a traveller takes part in an exchange. */
@@ -304,7 +361,8 @@ static void copy_piece(const struct ls_redistribution *r, enum ls_traveller whic
 {
     const struct cuts cuts = own_cuts(r, which);
     const int rank = ls_comm_rank(r->comm);
-    const struct ls_tensor whole = which == LS_LSE ? ls_travel_transposed(piece) : *piece;
+    const struct ls_tensor whole =
+        ls_traveller_is_number(which) ? ls_travel_transposed(piece) : *piece;
 
     for (int owner = 0; owner < r->problem->p; owner++) {
         const struct run run = shared_rows(&cuts, rank, owner);

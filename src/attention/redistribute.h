@@ -15,7 +15,8 @@ struct ls_pieces {
     const int64_t *q_first, *k_first; /* [p + 1] */
 };
 
-/* Adds what bringing all tensors of an execution to the parts and back costs. */
+/* Adds what bringing all tensors of an execution to the parts and back costs, and of one backward
+ * if the problem is for it. */
 void ls_redistribution_cost(struct ls_cost *cost, const struct ls_problem *problem,
                             const struct ls_pieces *pieces);
 
@@ -38,6 +39,10 @@ struct ls_pieces ls_redistribution_pieces(const struct ls_redistribution *r);
  * [b, h, s]. The piece itself if it is the part, else borrowed. */
 void ls_redistribution_part(struct ls_tensor *part, const struct ls_redistribution *r,
                             enum ls_traveller which, const struct ls_tensor *piece);
+
+/* [b, h, s] where this rank makes delta of its own queries: in `part` if they are its part. In a
+ * plan for backward. */
+struct ls_tensor ls_redistribution_delta(const struct ls_redistribution *r, float *part);
 
 /* From pieces to parts, and back; piece[which] NULL: that one stays. Collective; allocates
  * nothing. Errors: LS_ECOMM. */

@@ -1,15 +1,41 @@
 #include "attention/travel.h"
 
+bool ls_travels_forward(enum ls_traveller which)
+{
+    return which == LS_Q || which == LS_K || which == LS_V;
+}
+
+bool ls_returns_forward(enum ls_traveller which, bool residual)
+{
+    return which == LS_LSE || which == LS_O || (which == LS_O_LO && residual);
+}
+
+bool ls_travels_backward(enum ls_traveller which)
+{
+    return which != LS_O_LO;
+}
+
+bool ls_returns_backward(enum ls_traveller which)
+{
+    return ls_travels_forward(which);
+}
+
 bool ls_traveller_is_keys(enum ls_traveller which)
 {
     return which == LS_K || which == LS_V;
 }
 
+bool ls_traveller_is_number(enum ls_traveller which)
+{
+    return which == LS_LSE || which == LS_DELTA;
+}
+
 struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,
                                  enum ls_traveller which, int64_t rows, int64_t heads)
 {
-    const int64_t b = problem->shape.b, d = which == LS_LSE ? 1 : problem->shape.d;
-    const struct ls_tensor view = {.type = which == LS_LSE ? LS_F32 : problem->shape.type,
+    const int64_t b = problem->shape.b, d = ls_traveller_is_number(which) ? 1 : problem->shape.d;
+    const struct ls_tensor view = {.type =
+                                       ls_traveller_is_number(which) ? LS_F32 : problem->shape.type,
                                    .ndim = 4,
                                    .dim = {b, rows, heads, d},
                                    .stride = {heads * d, b * heads * d, d, 1},

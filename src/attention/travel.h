@@ -5,12 +5,21 @@
 
 #include "attention/method.h"
 
-/* To the ranks that compute, and from them. K and V have kv heads, the others query heads; LSE is
- * seen as [b, s, h, 1] and stands before O to be aligned. */
-enum ls_traveller { LS_Q, LS_K, LS_V, LS_LSE, LS_O, LS_TRAVELLERS };
+/* To the ranks that compute, and from them. K and V have kv heads, the others query heads. LSE and
+ * DELTA are f32, seen as [b, s, h, 1], and stand before the others to be aligned.
+ *   forward   there: q, k, v                        back: lse, o and, if it is wanted, o_lo
+ *   backward  there: lse, delta, q, k, v, d_o as O   back: dq, dk, dv as Q, K, V */
+enum ls_traveller { LS_LSE, LS_DELTA, LS_Q, LS_K, LS_V, LS_O, LS_O_LO, LS_TRAVELLERS };
 
-/* Whether its rows are keys, not queries. */
+/* Whether a tensor travels there, and back. */
+bool ls_travels_forward(enum ls_traveller which);
+bool ls_returns_forward(enum ls_traveller which, bool residual);
+bool ls_travels_backward(enum ls_traveller which);
+bool ls_returns_backward(enum ls_traveller which);
+
+/* Whether its rows are keys, not queries; whether a row of a head is one f32. */
 bool ls_traveller_is_keys(enum ls_traveller which);
+bool ls_traveller_is_number(enum ls_traveller which);
 
 /* A view of the next free bytes: [rows][b][heads][d]. */
 struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,

@@ -22,8 +22,10 @@ Test(route, brings_every_part_to_every_place_once)
             cr_expect_eq(ls_route_owner(&route, 0), place, "the first part is one's own");
             for (int step = 0; step < places; step++) {
                 const int owner = ls_route_owner(&route, step);
+                const struct ls_route theirs = ls_route_of(places, node, owner);
 
                 cr_assert(owner >= 0 && owner < places);
+                cr_expect_eq(ls_route_holder(&theirs, step), place);
                 cr_expect_not(seen[owner], "%d places of %d: %d is at %d again", places, node,
                               owner, place);
                 seen[owner] = true;

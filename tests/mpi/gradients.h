@@ -173,6 +173,18 @@ static inline bool descent_take_method(struct descent *g, int i)
     return job_take_method(&g->job, i, size);
 }
 
+/* Rows of this rank's own: an even cut of the queries, of the keys one that grows. */
+static inline void job_take_even_rows(struct job *job)
+{
+    const int64_t q = job->shape.s_q, k = job->shape.s_k, n = (int64_t)size * (size + 1) / 2;
+
+    job->options.has_rows = true;
+    job->own_first[0] = q * rank / size;
+    job->own_first[1] = job->own_first[2] = k * (rank * (rank + 1) / 2) / n;
+    job->options.q_rows = q * (rank + 1) / size - job->own_first[0];
+    job->options.k_rows = k * ((rank + 1) * (rank + 2) / 2) / n - job->own_first[1];
+}
+
 /* ---- the whole input */
 
 static inline void descent_create_whole(struct descent *g, uint64_t seed)

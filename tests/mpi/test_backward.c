@@ -56,7 +56,7 @@ static void check_case(struct descent *exact, const char *name)
 
 static void check_shape(const struct ls_attention_shape *shape, ls_dtype type)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < LENGTH(masks); i++) {
         struct descent g = {.job = {.shape = *shape, .options = masks[i].options},
                             .residual = true};
 
@@ -87,13 +87,13 @@ static double over_ranks(double value, ls_reduction how)
     return value;
 }
 
-static const ls_tag tags[] = {LS_TAG_WORKSPACE, LS_TAG_COMM, LS_TAG_GRADIENT};
+static const ls_tag tags[] = {LS_TAG_WORKSPACE, LS_TAG_COMM, LS_TAG_GRADIENT, LS_TAG_ACTIVATION};
 
 static void check_memory(const struct descent *g, const struct ls_cost *cost,
                          const size_t before[LENGTH(tags)])
 {
     const size_t predicted[LENGTH(tags)] = {cost->workspace_bytes, cost->comm_bytes,
-                                            cost->gradient_bytes};
+                                            cost->gradient_bytes, cost->activation_bytes};
 
     for (int i = 0; i < LENGTH(tags); i++) {
         const double most =
@@ -112,7 +112,7 @@ static void check_cost(struct descent *g)
 
     for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(tags[i]);
     descent_create_plan(g, world);
-    g->job.plan->method->cost(&cost, &g->job.plan->problem);
+    ls_plan_cost(&cost, g->job.plan);
     check_memory(g, &cost, before);
     ls_ledger_reset_peaks();
     descent_run(g);
@@ -123,6 +123,7 @@ static void check_cost(struct descent *g)
     ls_attention_plan_describe(&report, g->job.plan);
     const double forward = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
     const double backward = over_ranks((double)report.backward.bytes_sent, LS_REDUCE_SUM);
+    if (g->residual) cost.bytes_sent += cost.residual_bytes_sent;
     MPI_CHECK(forward == (double)cost.bytes_sent, "%s: forward sent %.0f bytes, predicted %ld",
               job_text(&g->job), forward, (long)cost.bytes_sent);
     MPI_CHECK(backward == (double)cost.backward_bytes_sent,
@@ -150,8 +151,11 @@ Test(backward, costs_what_it_predicts)
 
         descent_create_whole(&g, (uint64_t)i);
         for (int k = 0; k < 2 * 3; k++) {
+            g.job.options.has_rows = false;
             g.job.options.strict = k % 2;
             g.job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + k / 2);
+            g.residual = k > 2;
+            if (k == 4) job_take_even_rows(&g.job);
             for (int m = 0; m < ls_method_count(); m++)
                 if (descent_take_method(&g, m)) check_cost(&g);
         }
