@@ -11,30 +11,59 @@ struct node {
     int slot;
 };
 
+/* Those of which the tree is made. */
+struct leaves {
+    const int64_t *number; /* [count], increasing; NULL: 0 to count - 1 */
+    int64_t count;
+};
+
 /* A forest in the making. */
 struct growth {
     struct ls_forest *forest;
     struct node *waiting; /* [count] */
-    int64_t count, leaves, room;
+    int64_t count, room;
+    struct leaves leaves;
     bool *taken; /* [slots] */
     bool open;
 };
 
-static int64_t end_of(int level, int64_t index, int64_t leaves)
+/* Leaves that there are at all with a number below this one. */
+static int64_t leaves_below(const struct leaves *leaves, int64_t number)
 {
-    const int64_t end = (index + 1) << level;
+    int64_t low = 0, high = leaves->count;
 
-    return end < leaves ? end : leaves;
+    if (!leaves->number) return number < leaves->count ? number : leaves->count;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+
+        if (leaves->number[middle] < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
-/* The largest node that begins at position `first` of a list and has all its leaves there. */
-static struct node largest_node(const struct ls_leaf_list *list, int64_t first, int64_t leaves)
+static int64_t leaves_of(const struct leaves *leaves, int level, int64_t index)
+{
+    return leaves_below(leaves, (index + 1) << level) - leaves_below(leaves, index << level);
+}
+
+static bool covers_all(const struct leaves *leaves, const struct node *node)
+{
+    return leaves_of(leaves, node->level, node->index) == leaves->count;
+}
+
+/* The largest node that begins at position `first` of a list, has all its leaves there, and of
+ * these none but the last ones missing: so many leaves one after the other. */
+static struct node largest_node(const struct ls_leaf_list *list, int64_t first,
+                                const struct leaves *leaves)
 {
     const int64_t number = list->leaf[first].number;
     struct node node = {.index = number};
 
-    while (number % ((int64_t)2 << node.level) == 0 && (int64_t)1 << node.level < leaves) {
-        const int64_t count = end_of(node.level + 1, node.index / 2, leaves) - number;
+    while (number % ((int64_t)2 << node.level) == 0 && !covers_all(leaves, &node)) {
+        const int64_t count = leaves_of(leaves, node.level + 1, node.index / 2);
 
         if (first + count > list->count ||
             list->leaf[first + count - 1].number != number + count - 1)
@@ -45,11 +74,10 @@ static struct node largest_node(const struct ls_leaf_list *list, int64_t first, 
     return node;
 }
 
-/* A node without a right-hand half is its parent. */
-static void rise(struct node *node, int64_t leaves)
+/* A node whose other half has no leaves is its parent. */
+static void rise(struct node *node, const struct leaves *leaves)
 {
-    while ((int64_t)1 << node->level < leaves && node->index % 2 == 0 &&
-           (node->index + 1) << node->level >= leaves) {
+    while (!covers_all(leaves, node) && leaves_of(leaves, node->level, node->index ^ 1) == 0) {
         node->level++;
         node->index /= 2;
     }
@@ -57,7 +85,7 @@ static void rise(struct node *node, int64_t leaves)
 
 static bool is_whole(const struct growth *g, const struct node *node)
 {
-    return !g->open && node->index == 0 && (int64_t)1 << node->level >= g->leaves;
+    return !g->open && covers_all(&g->leaves, node);
 }
 
 static ls_status add_step(struct growth *g, struct ls_forest_step step)
@@ -102,7 +130,7 @@ static int take_slot(struct growth *g)
 static void go_up(struct growth *g, struct node *node, int slot)
 {
     *node = (struct node){.level = node->level + 1, .index = node->index / 2, .slot = slot};
-    rise(node, g->leaves);
+    rise(node, &g->leaves);
 }
 
 /* Merges a node in a slot with whatever waits for it. */
@@ -129,7 +157,7 @@ static ls_status arrive(struct growth *g, struct node node, int part, int64_t fi
 {
     struct ls_forest_step step = {.part = part, .first = first, .count = count, .slot = -1};
 
-    rise(&node, g->leaves);
+    rise(&node, &g->leaves);
     const struct node other = take_sibling(g, &node);
     if (other.slot >= 0) {
         step.join = node.index % 2 == 0 ? LS_NODE_BEFORE : LS_NODE_AFTER;
@@ -143,17 +171,12 @@ static ls_status arrive(struct growth *g, struct node node, int part, int64_t fi
     return step.whole ? LS_OK : settle(g, node, part);
 }
 
-static int64_t count_of(const struct node *node, int64_t leaves)
-{
-    return end_of(node->level, node->index, leaves) - (node->index << node->level);
-}
-
 static ls_status grow(struct growth *g, const struct ls_leaf_list *part, int p)
 {
     for (int i = 0; i < p; i++) {
         for (int64_t first = 0; first < part[i].count;) {
-            const struct node node = largest_node(&part[i], first, g->leaves);
-            const int64_t count = count_of(&node, g->leaves);
+            const struct node node = largest_node(&part[i], first, &g->leaves);
+            const int64_t count = leaves_of(&g->leaves, node.level, node.index);
 
             LS_TRY(arrive(g, node, i, first, count));
             first += count;
@@ -214,8 +237,8 @@ static ls_status make(struct growth g, const struct ls_leaf_list *part, int p, b
     ls_status status = LS_OK;
 
     *g.forest = (struct ls_forest){0};
-    g.waiting = malloc((size_t)(g.leaves + 1) * sizeof *g.waiting);
-    g.taken = calloc((size_t)g.leaves + 1, sizeof *g.taken);
+    g.waiting = malloc((size_t)(g.leaves.count + 1) * sizeof *g.waiting);
+    g.taken = calloc((size_t)g.leaves.count + 1, sizeof *g.taken);
     if (!g.waiting || !g.taken)
         status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
     else
@@ -227,18 +250,34 @@ static ls_status make(struct growth g, const struct ls_leaf_list *part, int p, b
     return status;
 }
 
+static int ascending(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
 ls_status ls_forest_init(struct ls_forest *out, const struct ls_leaf_list *part, int p, bool strict)
 {
-    int64_t leaves = 0;
+    int64_t count = 0, *number;
 
-    for (int i = 0; i < p; i++) leaves += part[i].count;
-    return make((struct growth){.forest = out, .leaves = leaves}, part, p, strict);
+    for (int i = 0; i < p; i++) count += part[i].count;
+    number = malloc((size_t)(count + 1) * sizeof *number);
+    if (!number) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    for (int64_t i = 0, at = 0; i < p; at += part[i++].count)
+        for (int64_t j = 0; j < part[i].count; j++) number[at + j] = part[i].leaf[j].number;
+    qsort(number, (size_t)count, sizeof *number, ascending);
+    const ls_status status =
+        make((struct growth){.forest = out, .leaves = {number, count}}, part, p, strict);
+    free(number);
+    return status;
 }
 
 ls_status ls_forest_init_open(struct ls_forest *out, const struct ls_leaf_list *part, int p,
                               bool strict, int64_t leaves)
 {
-    return make((struct growth){.forest = out, .leaves = leaves, .open = true}, part, p, strict);
+    return make((struct growth){.forest = out, .leaves = {.count = leaves}, .open = true}, part, p,
+                strict);
 }
 
 void ls_forest_fini(struct ls_forest *forest)
@@ -250,12 +289,13 @@ void ls_forest_fini(struct ls_forest *forest)
 
 int64_t ls_forest_nodes(const struct ls_leaf_list *list, int64_t leaves)
 {
+    const struct leaves all = {.count = leaves};
     int64_t nodes = 0;
 
     for (int64_t first = 0; first < list->count; nodes++) {
-        const struct node node = largest_node(list, first, leaves);
+        const struct node node = largest_node(list, first, &all);
 
-        first += count_of(&node, leaves);
+        first += leaves_of(&all, node.level, node.index);
     }
     return nodes;
 }

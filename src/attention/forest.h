@@ -2,8 +2,10 @@
  * as they come. Strict mode: by the binary tree over leaf numbers, whichever rank holds which
  * leaves and in whatever order they come. A node (level, i) of the tree covers leaves [i 2^level,
  * (i+1) 2^level) as far as there are any; a part is cut into the largest nodes that it holds
- * entirely, and a node waits in a slot until its other half is there. What happens when is the same
- * in every execution, so it is a list, made with the plan. */
+ * entirely, and a node waits in a slot until its other half is there. Leaves that no part brings,
+ * since nobody sees them, are not there at all: where one half of a node has none, the other half
+ * is the node. What happens when is the same in every execution, so it is a list, made with the
+ * plan. */
 #ifndef LS_ATTENTION_FOREST_H
 #define LS_ATTENTION_FOREST_H
 
@@ -33,8 +35,8 @@ struct ls_forest {
     int kept_count;
 };
 
-/* Parts [p] of the keys come in the order of the array, which holds all leaves of the sequence. The
- * last step is whole. The caller calls fini. Errors: LS_ENOMEM. */
+/* Parts [p] of the keys come in the order of the array. What one step brings are leaves one after
+ * the other. The last step is whole. The caller calls fini. Errors: LS_ENOMEM. */
 ls_status ls_forest_init(struct ls_forest *out, const struct ls_leaf_list *part, int p,
                          bool strict);
 

@@ -5,10 +5,9 @@
  * Source: Liu, Zaharia, Abbeel 2023, "Ring attention with blockwise transformers". */
 #include "attention/ring.h"
 
-#include <assert.h>
 #include <stdlib.h>
 
-#include "attention/forest.h"
+#include "attention/fold.h"
 #include "attention/part_gradients.h"
 #include "attention/route.h"
 #include "base/ledger.h"
@@ -24,10 +23,8 @@ struct parts {
 struct ring {
     struct ls_route route;
     struct parts parts;
-    struct ls_forest forest;
-    struct ls_row_states *state; /* [forest.slots] of results that wait for others */
+    struct ls_fold fold;
     struct ls_part_gradients *gradients;
-    void *state_memory;
     void *travel; /* [ls_route_buffers][travel_bytes] K, then V of one part */
 };
 
@@ -56,41 +53,30 @@ static ls_status list_parts(struct parts *out, const struct ls_layout *keys)
     return LS_OK;
 }
 
-static ls_status make_forest(struct ls_forest *out, struct parts *parts,
-                             const struct ls_problem *problem, const struct ls_route *route)
+static void order_parts(struct parts *parts, const struct ls_route *route)
 {
-    for (int step = 0; step < problem->p; step++)
+    for (int step = 0; step < route->places; step++)
         parts->at[step] = parts->of[ls_route_owner(route, step)];
-    return ls_forest_init(out, parts->at, problem->p, problem->strict);
-}
-
-static size_t state_bytes(const struct ls_problem *problem, int rank, int slots)
-{
-    const int64_t rows = ls_layout_part_rows(&problem->q_layout, rank);
-
-    return (size_t)slots * ls_row_state_bytes(&problem->shape, rows);
 }
 
 /* Of the rank that needs most. Without memory to find out, a plan cannot be made either. */
 static size_t most_state_bytes(const struct ls_problem *problem, int node)
 {
     struct parts parts = {0};
+    size_t most = 0;
 
     if (!problem->strict)
         return problem->p > 1
                    ? ls_row_state_bytes(&problem->shape, ls_layout_most_rows(&problem->q_layout))
                    : 0;
     ls_status status = list_parts(&parts, &problem->k_layout);
-    size_t most = 0;
 
     for (int r = 0; r < problem->p && status == LS_OK; r++) {
         const struct ls_route route = ls_route_of(problem->p, node, r);
-        struct ls_forest forest;
 
-        status = make_forest(&forest, &parts, problem, &route);
-        const size_t bytes = state_bytes(problem, r, forest.slots);
+        order_parts(&parts, &route);
+        const size_t bytes = ls_fold_bytes(problem, r, parts.at, problem->p);
         if (bytes > most) most = bytes;
-        ls_forest_fini(&forest);
     }
     free_parts(&parts);
     return most;
@@ -130,31 +116,9 @@ void ls_ring_destroy(struct ls_attention_plan *plan)
 
     ls_part_gradients_destroy(own->gradients);
     ls_free(own->travel);
-    ls_free(own->state_memory);
-    free(own->state);
-    ls_forest_fini(&own->forest);
+    ls_fold_fini(&own->fold);
     free_parts(&own->parts);
     free(own);
-}
-
-static ls_status create_states(struct ring *own, const struct ls_attention_plan *plan)
-{
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
-    const int64_t all = s->b * s->h * rows;
-    const int slots = own->forest.slots;
-
-    own->state = calloc((size_t)slots + 1, sizeof *own->state);
-    if (!own->state) return ls_fail(LS_ENOMEM, "ring attention: out of memory");
-    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE,
-                    state_bytes(&plan->problem, plan->rank, slots)));
-    for (int i = 0; i < slots; i++) {
-        float *memory = (float *)own->state_memory + i * all * (s->d + 2);
-
-        own->state[i] = (struct ls_row_states){
-            .acc = memory, .m = memory + all * s->d, .l = memory + all * (s->d + 1)};
-    }
-    return LS_OK;
 }
 
 ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
@@ -166,8 +130,8 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     plan->own = own;
     own->route = ls_route_of(problem->p, node, plan->rank);
     LS_TRY(list_parts(&own->parts, &problem->k_layout));
-    LS_TRY(make_forest(&own->forest, &own->parts, problem, &own->route));
-    LS_TRY(create_states(own, plan));
+    order_parts(&own->parts, &own->route);
+    LS_TRY(ls_fold_init(&own->fold, plan, own->parts.at, problem->p));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, node));
     LS_TRY(ls_alloc(&own->travel, LS_TAG_COMM, all_travel_bytes(problem, &own->route)));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
@@ -270,96 +234,15 @@ static ls_status wait_for_exchange(struct exchange *exchange, const struct ls_ro
     return ls_comm_wait(exchange->comm, exchange->request, rings * HOP_MESSAGES);
 }
 
-/* More than a tree over all the leaves that a problem may have is high. */
-#define MOST_FOUND 64
-
-/* One call of the kernel: keys that arrived, and everything that their result is then merged with.
- */
-struct arrival {
-    const struct ls_forest_step *step;
-    struct ls_found found[MOST_FOUND];
-    int found_count, slot;
-    bool whole;
-};
-
-static void add_found(struct arrival *out, const struct ring *own, int slot, bool after)
-{
-    assert(out->found_count < MOST_FOUND);
-    out->found[out->found_count++] = (struct ls_found){&own->state[slot], after};
-}
-
-/* Forest steps from `at` on that are done by one call; returns the number of the next. */
-static int64_t read_arrival(struct arrival *out, const struct ring *own, int64_t at)
-{
-    const struct ls_forest *forest = &own->forest;
-    const struct ls_forest_step *step = &forest->step[at];
-
-    *out = (struct arrival){.step = step, .slot = step->slot, .whole = step->whole};
-    if (step->join != LS_NODE_ALONE) add_found(out, own, step->slot, step->join == LS_NODE_BEFORE);
-    for (at++; at < forest->steps && !out->whole; at++) {
-        const struct ls_forest_step *next = &forest->step[at];
-
-        if (next->join == LS_NODE_MERGE) {
-            const bool left = next->slot == out->slot;
-            add_found(out, own, left ? next->from : next->slot, left);
-            out->slot = next->slot;
-        } else if (next->whole && next->count == 0 && next->part == step->part) {
-            out->whole = true;
-        } else {
-            break;
-        }
-    }
-    return at;
-}
-
-static ls_status take_arrival(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                              const struct key_part *part, struct exchange *exchange,
-                              const struct arrival *arrival)
-{
-    struct ring *own = plan->own;
-    const struct ls_leaf_list leaves = own->parts.at[arrival->step->part];
-
-    return ls_plan_attend(plan, (struct ls_kernel_call){
-                                    .o = arrival->whole ? call->o : NULL,
-                                    .o_lo = arrival->whole ? call->o_lo : NULL,
-                                    .lse = arrival->whole ? call->lse : NULL,
-                                    .states = arrival->whole ? NULL : &own->state[arrival->slot],
-                                    .found = arrival->found,
-                                    .found_count = arrival->found_count,
-                                    .q = call->q,
-                                    .k = &part->k,
-                                    .v = &part->v,
-                                    .k_leaves = {.leaf = leaves.leaf + arrival->step->first,
-                                                 .count = arrival->step->count},
-                                    .progress = {exchange ? move_messages : NULL, exchange},
-                                });
-}
-
-/* Everything that can be done with the part of a step, from forest step *done on. exchange: what
- * goes on meanwhile, or NULL. */
-static ls_status attend_part(int64_t *done, struct ls_attention_plan *plan,
-                             const struct ls_attention_call *call, const struct key_part *part,
-                             struct exchange *exchange, int step)
-{
-    const struct ring *own = plan->own;
-
-    while (*done < own->forest.steps && own->forest.step[*done].part == step) {
-        struct arrival arrival;
-
-        *done = read_arrival(&arrival, own, *done);
-        LS_TRY(take_arrival(plan, call, part, exchange, &arrival));
-    }
-    return LS_OK;
-}
-
 /* A rank whose kernel fails still passes on what the others wait for. */
 ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
-    const struct ring *own = plan->own;
+    struct ring *own = plan->own;
     struct exchange exchange = {.comm = plan->comm};
+    const struct ls_progress progress = {move_messages, &exchange};
     ls_status status = LS_OK;
-    int64_t done = 0;
 
+    ls_fold_begin(&own->fold);
     for (int step = 0; step < plan->problem.p; step++) {
         const struct key_part now =
             step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
@@ -367,7 +250,8 @@ ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attent
 
         LS_TRY(post_exchange(&exchange, plan, &now, step));
         if (status == LS_OK)
-            status = attend_part(&done, plan, call, &now, last ? NULL : &exchange, step);
+            status = ls_fold_part(&own->fold, plan, call, step, &now.k, &now.v,
+                                  last ? (struct ls_progress){0} : progress);
         if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
     }
     return status;

@@ -6,6 +6,7 @@
 
 #include "attention/forest.h"
 #include "attention/plan.h"
+#include "base/random.h"
 
 #define MOST_SLOTS 1024
 
@@ -210,5 +211,76 @@ Test(strict_forest, few_results_wait)
             cr_expect_leq(slots, (kind ? most[i].zigzag : most[i].contiguous) + (layout.p > 2),
                           "p %d, %s: %d", layout.p, ls_layout_name(layout.kind), slots);
         }
+    }
+}
+
+/* ---- leaves that nobody brings */
+
+/* A result as a number that tells the tree it came from; 0: none. */
+static uint64_t both(uint64_t left, uint64_t right)
+{
+    if (!left || !right) return left + right;
+    return (left * 0x9e3779b97f4a7c15u ^ right) * 0xbf58476d1ce4e5b9u + 1;
+}
+
+/* The tree over places [first, end) of a list, as a kernel call merges its leaves. */
+static uint64_t tree_of(const struct ls_leaf *leaf, int64_t count, int64_t first, int64_t size)
+{
+    if (first >= count) return 0;
+    if (size == 1) return (uint64_t)leaf[first].number + 1;
+    return both(tree_of(leaf, count, first, size / 2),
+                tree_of(leaf, count, first + size / 2, size / 2));
+}
+
+/* The tree over numbers, of which some are not there. */
+static uint64_t tree_of_all(const bool *there, int64_t first, int64_t size)
+{
+    if (size == 1) return there[first] ? (uint64_t)first + 1 : 0;
+    return both(tree_of_all(there, first, size / 2),
+                tree_of_all(there, first + size / 2, size / 2));
+}
+
+static uint64_t result_of(const struct ls_forest *forest, const struct ls_leaf_list *part)
+{
+    uint64_t slot[MOST_SLOTS] = {0}, last = 0;
+
+    for (int64_t i = 0; i < forest->steps; i++) {
+        const struct ls_forest_step *step = &forest->step[i];
+        const uint64_t kept = step->slot < 0 ? 0 : slot[step->slot];
+        const uint64_t come =
+            step->join == LS_NODE_MERGE
+                ? slot[step->from]
+                : tree_of(part[step->part].leaf + step->first, step->count, 0, 64);
+
+        last = step->join == LS_NODE_ALONE    ? come
+               : step->join == LS_NODE_BEFORE ? both(come, kept)
+                                              : both(kept, come);
+        if (step->slot >= 0) slot[step->slot] = last;
+    }
+    return last;
+}
+
+/* Each of 64 leaves is in one of three parts or in none, in runs of random length. */
+Test(strict_forest, leaves_that_are_not_there_change_nothing)
+{
+    for (uint64_t seed = 0; seed < 3000; seed++) {
+        struct ls_leaf leaf[3][64];
+        struct ls_leaf_list part[3] = {{leaf[0], 0}, {leaf[1], 0}, {leaf[2], 0}};
+        bool there[64] = {false};
+        struct ls_forest forest;
+        uint64_t owner = 3;
+
+        for (int64_t i = 0; i < 64; i++) {
+            const uint64_t drawn = ls_random_below(seed, 0, (uint64_t)i, 4 + seed % 20);
+
+            if (drawn < 4) owner = drawn;
+            if (owner == 3) continue;
+            there[i] = true;
+            leaf[owner][part[owner].count++] = (struct ls_leaf){.number = i};
+        }
+        cr_assert_eq(ls_forest_init(&forest, part, 3, true), LS_OK);
+        cr_assert_eq(result_of(&forest, part), tree_of_all(there, 0, 64), "seed %lu",
+                     (unsigned long)seed);
+        ls_forest_fini(&forest);
     }
 }

@@ -1,0 +1,210 @@
+/* The keys that a rank's queries see, and no others, come to it. (test_attention.c and
+ * test_strict.c hold every method to the same properties, where it fits.) */
+#include "attention.h"
+
+#include "base/ledger.h"
+
+MPI_SUITE(halo);
+
+#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
+#define WINDOW(left, right)                                                                        \
+    .size = sizeof(struct ls_attention_options), .has_window = true, .window_left = (left),        \
+    .window_right = (right)
+
+static const int64_t documents[] = {0, 70, 70, 600, 2000, 2600, 3001};
+
+/* From a window within a leaf to one that reaches over several parts, queries before, among and
+ * behind the keys, and everything at once. */
+static const struct halo_case {
+    struct ls_attention_shape shape;
+    struct ls_attention_options options;
+} cases[] = {
+    {{1, 2, 1, 3001, 3001, 16, LS_BF16}, {WINDOW(100, 0)}},
+    {{1, 2, 1, 3001, 3001, 16, LS_F32}, {WINDOW(256, 255)}},
+    {{2, 4, 2, 3001, 3001, 8, LS_F32}, {WINDOW(1000, 1), .prefix = 300}},
+    {{1, 2, 2, 1800, 3001, 8, LS_F16}, {WINDOW(700, LS_NO_LIMIT), .causal = true}},
+    {{1, 1, 1, 3001, 1500, 8, LS_F32}, {WINDOW(0, 600)}},
+    {{1, 2, 1, 900, 3001, 8, LS_BF16},
+     {WINDOW(300, 0), .has_query_offset = true, .query_offset = 1100}},
+    {{1, 2, 1, 2500, 3001, 8, LS_F32}, {WINDOW(64, 0), .align_start = true}},
+    {{1, 2, 1, 3001, 3001, 8, LS_F32},
+     {.size = sizeof(struct ls_attention_options),
+      .documents = documents,
+      .document_count = LENGTH(documents) - 1}},
+    {{1, 4, 2, 3001, 3001, 8, LS_BF16},
+     {WINDOW(400, 0), .documents = documents, .document_count = LENGTH(documents) - 1,
+      .prefix = 10}},
+    {{1, 1, 1, 300, 0, 8, LS_F32}, {WINDOW(5, 5)}},
+};
+
+static struct job job_of(const struct halo_case *c, int layout)
+{
+    struct job job = {.shape = c->shape, .options = c->options, .sample = 16};
+
+    job.options.method = "halo";
+    job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + layout);
+    job.options.threads = 1;
+    job.strided = layout == 1;
+    return job;
+}
+
+/* Whether one of a rank's queries sees one of these keys, asked row by row. */
+static bool is_seen(const struct ls_problem *problem, int r, int64_t key, int64_t keys)
+{
+    for (int64_t i = 0; i < ls_layout_part_rows(&problem->q_layout, r); i++) {
+        const int64_t at = ls_layout_position(&problem->q_layout, r, i);
+
+        if (ls_visible_count(ls_mask_row(&problem->mask, at), key, keys) > 0) return true;
+    }
+    return false;
+}
+
+/* Rows that go to a rank from an owner of keys. */
+static int64_t rows_between(const struct ls_problem *problem, int r, int owner)
+{
+    const struct ls_layout *keys = &problem->k_layout;
+    int64_t rows = 0;
+
+    for (int64_t i = 0; i < ls_layout_part_leaves(keys, owner); i++) {
+        const int64_t leaf = ls_layout_part_leaf(keys, owner, i);
+        const int64_t n = ls_layout_leaf_rows(keys, leaf);
+
+        if (r != owner && is_seen(problem, r, leaf * LS_LEAF, n)) rows += n;
+    }
+    return rows;
+}
+
+static double over_ranks(double mine, ls_reduction how)
+{
+    MPI_CHECK_OK(ls_comm_reduce(&mine, world, 1, how));
+    return mine;
+}
+
+/* Sent bytes of this rank are those that others see of its keys; the plan predicts all. */
+static void check_bytes(const struct job *job)
+{
+    const struct ls_problem *problem = &job->plan->problem;
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t row = 2 * s->b * s->h_kv * s->d * ls_dtype_size(s->type);
+    struct ls_attention_report report;
+    struct ls_cost cost;
+    int64_t rows = 0;
+    int messages = 0;
+
+    ls_attention_plan_describe(&report, job->plan);
+    job->plan->method->cost(&cost, problem);
+    for (int r = 0; r < size; r++) {
+        const int64_t n = rows_between(problem, r, rank);
+
+        rows += n;
+        messages += n > 0;
+    }
+    MPI_CHECK(report.bytes_sent == rows * row, "%s: %ld bytes, %ld rows are seen", job_text(job),
+              (long)report.bytes_sent, (long)rows);
+    MPI_CHECK(over_ranks((double)(rows * row), LS_REDUCE_SUM) == (double)cost.bytes_sent &&
+                  over_ranks(messages, LS_REDUCE_SUM) == (double)cost.messages,
+              "%s: %ld bytes in %ld messages predicted", job_text(job), (long)cost.bytes_sent,
+              (long)cost.messages);
+}
+
+static void check_memory(const struct job *job, size_t workspace, size_t buffers)
+{
+    struct ls_cost cost;
+
+    job->plan->method->cost(&cost, &job->plan->problem);
+    MPI_CHECK(over_ranks((double)(ls_ledger_live(LS_TAG_WORKSPACE) - workspace), LS_REDUCE_MAX) ==
+                      (double)cost.workspace_bytes &&
+                  over_ranks((double)(ls_ledger_live(LS_TAG_COMM) - buffers), LS_REDUCE_MAX) ==
+                      (double)cost.comm_bytes,
+              "%s: memory", job_text(job));
+}
+
+/* Executed twice: the second time buffers are not empty. */
+static void check_case(const struct halo_case *c, int layout)
+{
+    const size_t workspace = ls_ledger_live(LS_TAG_WORKSPACE);
+    const size_t buffers = ls_ledger_live(LS_TAG_COMM);
+    struct job job = job_of(c, layout);
+
+    job_create(&job, world, 7);
+    check_memory(&job, workspace, buffers);
+    for (int turn = 0; turn < 2; turn++) {
+        job_run(&job);
+        job_check(&job, turn ? "again" : "what is seen");
+    }
+    check_bytes(&job);
+    job_destroy(&job);
+}
+
+Test(halo, brings_what_is_seen_and_keeps_the_contract)
+{
+    for (int i = 0; i < 3 * LENGTH(cases); i++)
+        check_case(&cases[i % LENGTH(cases)], i / LENGTH(cases));
+}
+
+/* Into each rank, per side, as many keys as the window reaches, in whole leaves. */
+Test(halo, a_window_brings_its_length)
+{
+    const struct halo_case c = {{1, 2, 2, 12288, 12288, 8, LS_BF16}, {WINDOW(1000, 300)}};
+    struct job job = job_of(&c, 0);
+    struct ls_attention_report report;
+
+    job_create(&job, world, 7);
+    job_run(&job);
+    ls_attention_plan_describe(&report, job.plan);
+    const struct ls_layout keys = job_layout(&job, 1);
+    const int64_t begin = ls_layout_position(&keys, rank, 0);
+    const int64_t behind = c.shape.s_k - begin - ls_layout_part_rows(&keys, rank);
+    const int64_t left = begin < 1024 ? begin : 1024, right = behind < 512 ? behind : 512;
+    const double bytes = (double)((left + right) * 2 * 8 * 2 * 2);
+
+    MPI_CHECK(over_ranks(bytes, LS_REDUCE_SUM) ==
+                  over_ranks((double)report.bytes_sent, LS_REDUCE_SUM),
+              "%s", job_text(&job));
+    job_destroy(&job);
+}
+
+Test(halo, strict_bits_are_those_of_one_rank)
+{
+    struct ls_comm *self;
+
+    MPI_CHECK_OK(ls_comm_create_self(&self));
+    for (int i = 0; i < LENGTH(cases); i++) {
+        struct job alone = job_of(&cases[i], 0);
+
+        alone.options.strict = true;
+        job_run_alone(&alone, self, 5);
+        for (int layout = 0; layout < 3; layout++) {
+            struct job job = job_of(&cases[i], layout);
+
+            memcpy(job.whole, alone.whole, sizeof job.whole);
+            job.options.strict = true;
+            job_create_plan(&job, world);
+            job_run(&job);
+            MPI_CHECK(same_bits(&job, &alone), "case %d: %s", i, job_text(&job));
+            job_destroy_plan(&job);
+        }
+        job_destroy(&alone);
+    }
+    ls_comm_destroy(self);
+}
+
+Test(halo, says_why_a_mask_does_not_fit)
+{
+    static const struct ls_attention_options unlimited[] = {
+        LS_ATTENTION_OPTIONS,
+        {.size = sizeof unlimited[0], .causal = true},
+        {WINDOW(100, LS_NO_LIMIT)},
+    };
+
+    for (int i = 0; i < LENGTH(unlimited); i++) {
+        const struct halo_case c = {{1, 1, 1, 300, 300, 8, LS_F32}, unlimited[i]};
+        struct job job = job_of(&c, 0);
+        struct ls_attention_plan *plan = NULL;
+
+        if (size == 1) MPI_SKIP("one rank has all keys");
+        MPI_CHECK(ls_attention_plan_create(&plan, world, &job.shape, &job.options) == LS_EFIT &&
+                      strstr(ls_message(), "no window on both sides"),
+                  "%s", ls_message());
+    }
+}
