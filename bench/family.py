@@ -1,0 +1,150 @@
+"""Sections of vs_pytorch.py: backward, masks, and what is split by them."""
+
+import random
+import struct
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+from bars import Row, best, problem
+
+
+def torch_backward(dtype, s, h, d, causal):
+    """A function that runs PyTorch's backward pass once, on one thread, and gives the seconds."""
+    import torch  # here: environment variables that it reads are set in main
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(True)
+    numbers = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[dtype]
+    q, k, v = (torch.randn(1, h, s, d).to(numbers).requires_grad_() for _ in range(3))
+    o = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    d_o = torch.randn(1, h, s, d).to(numbers)
+
+    def run():
+        start = perf_counter()
+        torch.autograd.grad(o, (q, k, v), d_o, retain_graph=True)
+        return perf_counter() - start
+
+    return run
+
+
+def backward(longspan):
+    """Backward against PyTorch's and the share of the matrix product's rate, s 4096, h 2.
+
+    The bars of bf16 are for machines without AMX."""
+    bars = {"bf16": (1.5, 1.4), "f32": (1.15, 1.15), "f16": (10, 10)}
+    shares = {64: 0.65, 128: 0.70}
+    cases = [(dtype, d, causal) for dtype in bars for d in (64, 128) for causal in (False, True)]
+    for dtype, d, causal in cases:
+        command = f"bench attend {problem(4096, 2, d, causal)} --dtype {dtype} --backward --repeat 3"
+        descend = torch_backward(dtype, 4096, 2, d, causal)
+        repeats = 1 if dtype == "f16" else 3
+        ours, theirs = [], []
+        for _ in range(longspan.rounds):
+            ours.append(longspan(command))
+            theirs += [descend() for _ in range(repeats)]
+        what = f"{dtype}, d {d}, {'causal' if causal else 'full'}"
+        seconds, gemm = best(ours, "backward_seconds"), best(ours, "gemm_gflops_per_thread")
+        rate = 10 * d * 2 * 4096 * (4097 / 2 if causal else 4096) / seconds / 1e9
+        hidden = dtype == "bf16" and longspan.amx
+        yield Row(f"{what}: over PyTorch", f"{1e3 * seconds:.1f} ms", f"{1e3 * min(theirs):.1f} ms",
+                  min(theirs) / seconds, None if hidden else bars[dtype][causal])
+        if dtype == "bf16":
+            yield Row(f"{what}: over oneDNN's GEMM", f"{rate:.0f} GF/s", f"{gemm:.0f} GF/s",
+                      rate / gemm, None if hidden or causal else shares[d])
+
+
+def both_seconds(results):
+    """Forward and backward of the fastest repeat."""
+    return min(result["seconds"] + result["backward_seconds"] for result in results)
+
+
+def ring_backward(longspan):
+    """Forward + backward, causal ring of 2 ranks over local with 2 threads; s 16384, h 4, d 64."""
+    command = f"bench attend {problem(16384, 4, 64, True)} --backward --repeat 2"
+    runs = {layout: [] for layout in ("zigzag", "striped", "contiguous")}
+    local = []
+    for _ in range(longspan.rounds):
+        local.append(longspan(command + " --method local", threads=2))
+        for layout, results in runs.items():
+            results.append(longspan(f"{command} --method ring --layout {layout}", ranks=2))
+    theirs = both_seconds(local)
+    for layout, results in runs.items():
+        ours = both_seconds(results)
+        yield Row(layout, f"{1e3 * ours:.0f} ms", f"{1e3 * theirs:.0f} ms", theirs / ours,
+                  None if layout == "contiguous" else 0.92)
+
+
+def strict_backward(longspan):
+    """Strict backward over fast; bf16, s 8192, h 4, d 64, one rank, one thread."""
+    for causal in (False, True):
+        command = f"bench attend {problem(8192, 4, 64, causal)} --backward --repeat 2"
+        pinned, fast = [], []
+        for _ in range(longspan.rounds):
+            pinned.append(longspan(command + " --strict"))
+            fast.append(longspan(command))
+        ours, theirs = best(pinned, "backward_seconds"), best(fast, "backward_seconds")
+        yield Row("causal" if causal else "full", f"{1e3 * ours:.0f} ms", f"{1e3 * theirs:.0f} ms",
+                  theirs / ours, 0.90)
+
+
+def window(longspan):
+    """A window of 1024 keys over full causal, beside what it leaves of the area; s 32768, d 64."""
+    s, left = 32768, 1023
+    command = f"bench attend {problem(s, 1, 64, True)} --repeat 3"
+    whole, cut = [], []
+    for _ in range(longspan.rounds):
+        whole.append(longspan(command))
+        cut.append(longspan(f"{command} --window {left},0"))
+    area = ((left + 1) * s - left * (left + 1) / 2) / (s * (s + 1) / 2)
+    ours, theirs = best(cut, "seconds"), best(whole, "seconds")
+    yield Row("time over area", f"{1e3 * ours:.1f} ms", f"{1e3 * theirs * area:.1f} ms",
+              ours / (theirs * area), 1.8, at_most=True)
+
+
+def write_documents(path, s, seed):
+    """Cumulative lengths of documents of 1 to 8192 positions, as .npy."""
+    draw, ends = random.Random(seed), [0]
+    while ends[-1] < s:
+        ends.append(min(s, ends[-1] + draw.randint(1, 8192)))
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({len(ends)},), }}"
+    header = header.ljust(117) + "\n"
+    data = struct.pack(f"<{len(ends)}q", *ends)
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+
+
+def documents(longspan):
+    """Tiles of the busiest rank over the mean, packed documents; causal, s 65536, 8 ranks."""
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in (1, 2, 3):
+            path = Path(folder) / f"{seed}.npy"
+            write_documents(path, 65536, seed)
+            command = f"attend {problem(65536, 1, 64, True)} --documents {path}"
+            run = longspan(f"{command} --method ring --layout balanced", ranks=8)
+            most, mean = run["tiles_most"], run["tiles_computed"] / 8
+            yield Row(f"seed {seed}", f"{most}", f"{mean:.1f}", most / mean, 1.05, at_most=True)
+
+
+def gradient_errors(longspan):
+    """Relative error of dq against the oracle, f32 storage, causal, d 64, and how it grows."""
+    def error(s, ranks):
+        command = f"attend {problem(s, 1, 64, True)} --dtype f32 --backward --verify=32"
+        verdict = longspan(command, ranks=ranks, threads=1 if ranks > 1 else 2)["verify"]
+        return {name: verdict[f"rel_{name}"] for name in ("dq", "dk", "dv")}
+
+    first, largest, eight = error(1024, 1), error(16384, 1), error(16384, 8)
+    for name, least in first.items():
+        yield Row(f"{name}: s 16384 over s 1024", f"{largest[name]:.2e}", f"{least:.2e}",
+                  largest[name] / least, 1.5, True)
+        yield Row(f"{name}: 8 ranks over 1, s 16384", f"{eight[name]:.2e}",
+                  f"{largest[name]:.2e}", eight[name] / largest[name], 1.2, True)
+
+
+SECTIONS = {
+    "backward": backward,
+    "ring-backward": ring_backward,
+    "strict-backward": strict_backward,
+    "window": window,
+    "documents": documents,
+    "gradient-errors": gradient_errors,
+}
