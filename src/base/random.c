@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* The last word of the counter, so that the kinds of numbers never share a block. */
-enum kind { KIND_NORMAL, KIND_BELOW, KIND_DROPOUT };
+#include "base/philox.h"
 
 void ls_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2])
 {
@@ -12,15 +11,15 @@ void ls_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]
     uint32_t k0 = key[0], k1 = key[1];
 
     for (int round = 0; round < 10; round++) {
-        const uint64_t product0 = UINT64_C(0xd2511f53) * c0;
-        const uint64_t product1 = UINT64_C(0xcd9e8d57) * c2;
+        const uint64_t product0 = LS_PHILOX_MULTIPLIER_0 * c0;
+        const uint64_t product1 = LS_PHILOX_MULTIPLIER_1 * c2;
 
         c0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0;
         c1 = (uint32_t)product1;
         c2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
         c3 = (uint32_t)product0;
-        k0 += 0x9e3779b9; /* golden ratio */
-        k1 += 0xbb67ae85; /* sqrt(3) - 1 */
+        k0 += LS_PHILOX_WEYL_0;
+        k1 += LS_PHILOX_WEYL_1;
     }
     out[0] = c0;
     out[1] = c1;
@@ -28,7 +27,8 @@ void ls_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]
     out[3] = c3;
 }
 
-static void draw(uint32_t words[4], uint64_t seed, uint32_t stream, enum kind kind, uint64_t block)
+static void draw(uint32_t words[4], uint64_t seed, uint32_t stream, enum ls_random_kind kind,
+                 uint64_t block)
 {
     const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), stream, kind};
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
@@ -82,7 +82,7 @@ static void normal_block(float out[4], uint64_t seed, uint32_t stream, uint64_t 
 {
     uint32_t words[4];
 
-    draw(words, seed, stream, KIND_NORMAL, block);
+    draw(words, seed, stream, LS_RANDOM_NORMAL, block);
     for (int i = 0; i < 4; i += 2) {
         const float radius = sqrtf(2 * minus_log(words[i]));
         float sine, cosine;
@@ -116,19 +116,24 @@ uint64_t ls_random_below(uint64_t seed, uint32_t stream, uint64_t index, uint64_
 {
     uint32_t words[4];
 
-    draw(words, seed, stream, KIND_BELOW, index);
+    draw(words, seed, stream, LS_RANDOM_BELOW, index);
     const uint64_t fraction = (uint64_t)words[1] << 32 | words[0];
 
     /* fraction / 2^64 of bound, rounded down: uniform to within bound / 2^64 */
     return (uint64_t)((unsigned __int128)fraction * bound >> 64);
 }
 
-void ls_random_dropout(uint32_t out[4], uint64_t seed, uint32_t head, uint64_t row, uint64_t block)
+void ls_random_dropout(uint32_t *out, uint64_t seed, uint32_t head, uint64_t row, uint64_t block,
+                       int n)
 {
-    /* rows and blocks have 46 and 42 bits */
-    const uint32_t high = (uint32_t)(row >> 32) << 12 | (uint32_t)(block >> 32) << 2;
-    const uint32_t counter[4] = {(uint32_t)block, (uint32_t)row, head, high | KIND_DROPOUT};
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
 
-    ls_philox(out, counter, key);
+    for (; n >= LS_PHILOX_WIDE; n -= LS_PHILOX_WIDE, block += LS_PHILOX_WIDE, out += LS_PHILOX_KEYS)
+        ls_philox_dropout(out, seed, head, row, block);
+    for (; n > 0; n--, block++, out += 4) {
+        uint32_t counter[4];
+
+        ls_dropout_counter(counter, head, row, block);
+        ls_philox(out, counter, key);
+    }
 }

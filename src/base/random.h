@@ -16,8 +16,9 @@ void ls_random_normal(float *out, uint64_t seed, uint32_t stream, uint64_t first
 /* Uniform integer in [0, bound) of (seed, stream, index); bound > 0. */
 uint64_t ls_random_below(uint64_t seed, uint32_t stream, uint64_t index, uint64_t bound);
 
-/* Four words for keys 4 block to 4 block + 3 of a row of a head, for dropout; `head` counts those
+/* Words for keys 4 block to 4 (block + n) - 1 of a row of a head, for dropout; `head` counts those
  * of all batches. */
-void ls_random_dropout(uint32_t out[4], uint64_t seed, uint32_t head, uint64_t row, uint64_t block);
+void ls_random_dropout(uint32_t *out, uint64_t seed, uint32_t head, uint64_t row, uint64_t block,
+                       int n);
 
 #endif

@@ -12,6 +12,15 @@
                        0x1.461954p-10f, 0x1.c72118p-13f}      /* 2e-9, 2^0 = 1: weights of merges */
 /* clang-format on */
 
+#define LOG2E 1.44269504088896341f
 #define EXP2_LOWEST (-126.0f)
+
+/* tanh x = x (sum of these x^2n) to 2e-8, where 1 - e^-2x would cancel */
+#define TANH_SERIES                                                                                \
+    {                                                                                              \
+        1.0f, -1 / 3.0f, 2 / 15.0f, -17 / 315.0f, 62 / 2835.0f, -1382 / 155925.0f                  \
+    }
+#define TANH_TERMS 6
+#define TANH_SERIES_END 0.35f
 
 #endif

@@ -50,7 +50,7 @@ static void write_residual(void *o_lo, const void *o, ls_dtype type, float *acc,
     ls_dtype_convert(o_lo, type, acc, LS_F32, d);
 }
 
-static void finish_row(const struct simd *simd, const struct ls_kernel_call *call,
+static void finish_row(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
                        struct ls_row_states state, size_t r, size_t stride,
                        const struct tile_row *at)
 {
@@ -64,7 +64,8 @@ static void finish_row(const struct simd *simd, const struct ls_kernel_call *cal
         memset(acc, 0, (size_t)d * sizeof *acc);
         *lse_at = -INFINITY;
     } else {
-        simd->scale(acc, 1.0f / state.l[r], (int)d);
+        const float kept = 1.0f - kernel->shape.scores.dropout;
+        kernel->simd->scale(acc, 1.0f / kept / state.l[r], (int)d);
         *lse_at = (float)((double)state.m[r] * LN2 + logarithm(state.l[r]));
     }
     void *out = element(o, at->batch, at->row, at->head);
@@ -73,14 +74,19 @@ static void finish_row(const struct simd *simd, const struct ls_kernel_call *cal
         write_residual(element(call->o_lo, at->batch, at->row, at->head), out, o->type, acc, d);
 }
 
+/* Room for a second state of each row. */
+static struct ls_row_states beside(const struct worker *w, struct ls_row_states result)
+{
+    return result.acc == w->spare.acc ? w->forest.node[0] : w->spare;
+}
+
 /* The tile's rows of what was found, and the result so far, in one of the two. */
 static struct ls_row_states merge_found(const struct ls_attention_kernel *kernel, struct worker *w,
                                         const struct ls_kernel_call *call, const struct tile *tile,
                                         struct ls_row_states result, const struct ls_found *found)
 {
     const size_t d = (size_t)kernel->shape.global.d, d_pad = (size_t)kernel->d_pad;
-    const bool in_spare = result.acc == w->spare.acc;
-    const struct ls_row_states other = in_spare ? w->forest.node[0] : w->spare;
+    const struct ls_row_states other = beside(w, result);
 
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);
@@ -91,6 +97,23 @@ static struct ls_row_states merge_found(const struct ls_attention_kernel *kernel
     return left;
 }
 
+/* One more logit of each row's head, without a value. */
+static void merge_sinks(const struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct tile *tile, struct ls_row_states result)
+{
+    const struct ls_scores *scores = &kernel->shape.scores;
+    const struct ls_row_states sink = beside(w, result);
+
+    for (int r = 0; r < tile->rows; r++) {
+        const int64_t head = scores->first_head + tile_row(kernel, tile, r).head;
+
+        sink.m[r] = (float)(scores->sinks[head] / LN2);
+        sink.l[r] = 1;
+    }
+    memset(sink.acc, 0, (size_t)tile->rows * (size_t)kernel->d_pad * sizeof *sink.acc);
+    kernel->simd->merge(result, sink, tile->rows, kernel->d_pad);
+}
+
 void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_kernel_call *call, const struct tile *tile,
                  struct ls_row_states result)
@@ -99,11 +122,12 @@ void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
 
     for (int i = 0; i < call->found_count; i++)
         result = merge_found(kernel, w, call, tile, result, &call->found[i]);
+    if (call->o && kernel->shape.scores.sinks) merge_sinks(kernel, w, tile, result);
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);
 
         if (call->o) {
-            finish_row(kernel->simd, call, result, (size_t)r, d_pad, &at);
+            finish_row(kernel, call, result, (size_t)r, d_pad, &at);
             continue;
         }
         const size_t i = state_index(kernel, call, &at);

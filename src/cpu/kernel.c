@@ -38,6 +38,7 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     w->patched = carve(cursor, CHUNK_LEAVES * kernel->packed_bytes);
     w->row = carve(cursor, LS_LEAF * sizeof *w->row);
     w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
+    w->score_row = carve(cursor, TILE_ROWS * sizeof *w->score_row);
     w->spare = carve_states(cursor, kernel->d_pad);
     w->q = carve(cursor, TILE_ROWS * row);
     w->forest.simd = kernel->simd;
@@ -51,13 +52,15 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
 static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kernel_shape *shape)
 {
     const int64_t d = shape->global.d;
+    const bool plain = ls_scores_are_plain(&shape->scores);
 
     *kernel = (struct ls_attention_kernel){
         .shape = *shape,
         .products = products_find(shape->isa, shape->global.type),
         .simd = simd_of(shape->isa),
         .group = shape->global.h / shape->global.h_kv,
-        .scale_log2 = (float)(fabs((double)shape->scores.scale) * LOG2E),
+        .softmax_scale = (float)(plain ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
+        .plain = plain,
         .negate = shape->scores.scale < 0,
         .split_states = (int64_t)SPLITS_PER_THREAD * shape->threads,
     };

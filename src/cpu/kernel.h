@@ -41,6 +41,7 @@ struct worker {
     char *patched;                /* [CHUNK_LEAVES] packed leaves of V (tile.c) */
     struct ls_visible *row;       /* [LS_LEAF], what each row of a leaf of queries sees */
     struct ls_leaf_keys *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
+    struct score_row *score_row;  /* [TILE_ROWS] */
     struct ls_row_states spare;   /* [TILE_ROWS] */
     struct progress_clock *clock; /* of the first thread, else NULL */
     struct ls_profile profile;
@@ -58,9 +59,10 @@ struct ls_attention_kernel {
     const struct products *products;
     const struct simd *simd;
     int d_pad;
-    int64_t group;    /* query heads per kv head */
-    float scale_log2; /* |scale| log2(e) */
-    bool negate;      /* scale < 0: queries change sign instead */
+    int64_t group;       /* query heads per kv head */
+    float softmax_scale; /* |scale| log2(e); where scores become logits first, log2(e) */
+    bool plain;          /* they do not, and no probability is dropped */
+    bool negate;         /* scale < 0: queries change sign instead */
     bool
         canonical; /* every row has a place of its own in tiles, and strips are full (row_bits.c) */
     size_t packed_bytes;
@@ -144,7 +146,7 @@ ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kerne
                     int64_t from, int64_t to);
 
 /* finish.c: merges a tile's result with each of call->found in turn, and writes it to call->states
- * or, divided and rounded, to o and lse. */
+ * or, with its head's sink, divided and rounded, to o and lse. */
 void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_kernel_call *call, const struct tile *tile,
                  struct ls_row_states result);

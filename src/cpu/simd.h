@@ -44,6 +44,19 @@ static inline bool sees_none(struct ls_leaf_keys keys)
     return keys.prefix == 0 && keys.from >= keys.to;
 }
 
+/* How products of one row become logits, in natural units: capped, if soft_cap is not 0, and less
+ * slope x the distance from the query's place, which is counted from the leaf's first key. */
+struct logit_row {
+    float scale, soft_cap, slope, place;
+};
+
+/* Of one row of a head: which of its keys dropout keeps (tensor/scores.h). */
+struct drop_row {
+    ls_dtype type; /* of the probabilities, f32 or bf16 */
+    uint64_t seed, position, block;
+    uint32_t head, bound; /* of all batches; words below the bound drop their key */
+};
+
 struct simd {
     void (*softmax_f32)(const struct softmax_rows *rows);
     void (*softmax_bf16)(const struct softmax_rows *rows); /* NULL where P is never bf16 */
@@ -54,6 +67,12 @@ struct simd {
 
     /* x [n] times factor */
     void (*scale)(float *x, float factor, int n);
+
+    /* s [LS_LEAF] */
+    void (*logits)(float *s, const struct logit_row *row);
+
+    /* p [LS_LEAF], of which keys [first, end) matter: those that are not kept become 0 */
+    void (*drop)(void *p, const struct drop_row *row, int first, int end);
 };
 
 extern const struct simd simd_generic, simd_avx2, simd_avx512, simd_avx512bf16;

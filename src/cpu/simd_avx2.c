@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpu/dropout.h"
 #include "cpu/exp2.h"
 
 #define TARGET_AVX2 __attribute__((target("avx2,fma")))
@@ -137,7 +138,44 @@ TARGET_AVX2 static void scale(float *x, float factor, int n)
     for (int i = 0; i < n; i++) x[i] *= factor;
 }
 
-const struct simd simd_avx2 = {softmax_f32, NULL, merge, scale};
+TARGET_AVX2 static inline __m256 tanh_256(__m256 x)
+{
+    static const float coefficient[] = EXP2_DEGREE_5, series[TANH_TERMS] = TANH_SERIES;
+    const __m256 one = _mm256_set1_ps(1), sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f));
+    const __m256 xx = _mm256_mul_ps(x, x), size = _mm256_xor_ps(x, sign);
+    const __m256 small = _mm256_cmp_ps(size, _mm256_set1_ps(TANH_SERIES_END), _CMP_LT_OQ);
+    const __m256 e = exp2_256(_mm256_mul_ps(size, _mm256_set1_ps(-2 * LOG2E)), coefficient, 5);
+    const __m256 far = _mm256_div_ps(_mm256_sub_ps(one, e), _mm256_add_ps(one, e));
+    __m256 near = _mm256_set1_ps(series[TANH_TERMS - 1]);
+
+    for (int i = TANH_TERMS - 2; i >= 0; i--)
+        near = _mm256_fmadd_ps(near, xx, _mm256_set1_ps(series[i]));
+    return _mm256_blendv_ps(_mm256_or_ps(far, sign), _mm256_mul_ps(near, x), small);
+}
+
+TARGET_AVX2 static void logits(float *s, const struct logit_row *row)
+{
+    const __m256 scale = _mm256_set1_ps(row->scale), cap = _mm256_set1_ps(row->soft_cap);
+    const __m256 slope = _mm256_set1_ps(row->slope), step = _mm256_set1_ps(8);
+    __m256 distance =
+        _mm256_sub_ps(_mm256_set1_ps(row->place), _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7));
+
+    for (int j = 0; j < LS_LEAF / 8; j++, distance = _mm256_sub_ps(distance, step)) {
+        const __m256 far = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), distance);
+        __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s + 8 * j), scale);
+
+        if (row->soft_cap != 0) x = _mm256_mul_ps(cap, tanh_256(_mm256_div_ps(x, cap)));
+        if (row->slope != 0) x = _mm256_sub_ps(x, _mm256_mul_ps(slope, far));
+        _mm256_storeu_ps(s + 8 * j, x);
+    }
+}
+
+TARGET_AVX2 static void drop(void *p, const struct drop_row *row, int first, int end)
+{
+    drop_keys(p, row, first, end);
+}
+
+const struct simd simd_avx2 = {softmax_f32, NULL, merge, scale, logits, drop};
 
 #else
 const struct simd simd_avx2 = {0};

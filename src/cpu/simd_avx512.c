@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpu/dropout.h"
 #include "cpu/softmax_avx512.h"
 
 /* Keys that the row does not see become -inf. */
@@ -222,8 +223,45 @@ TARGET_AVX512 static void scale(float *x, float factor, int n)
     }
 }
 
-const struct simd simd_avx512 = {softmax_f32, NULL, merge_rows, scale};
-const struct simd simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows, scale};
+TARGET_AVX512 static inline __m512 tanh_512(__m512 x)
+{
+    static const float coefficient[] = EXP2_DEGREE_5, series[TANH_TERMS] = TANH_SERIES;
+    const __m512 one = _mm512_set1_ps(1), xx = _mm512_mul_ps(x, x), size = _mm512_abs_ps(x);
+    const __mmask16 small = _mm512_cmp_ps_mask(size, _mm512_set1_ps(TANH_SERIES_END), _CMP_LT_OQ);
+    const __m512 e = exp2_512(_mm512_mul_ps(size, _mm512_set1_ps(-2 * LOG2E)), coefficient, 5);
+    const __m512 far = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
+    __m512 near = _mm512_set1_ps(series[TANH_TERMS - 1]);
+
+    for (int i = TANH_TERMS - 2; i >= 0; i--)
+        near = _mm512_fmadd_ps(near, xx, _mm512_set1_ps(series[i]));
+    const __m512 sign = _mm512_and_ps(x, _mm512_set1_ps(-0.0f));
+    return _mm512_mask_mul_ps(_mm512_or_ps(far, sign), small, near, x);
+}
+
+TARGET_AVX512 static void logits(float *s, const struct logit_row *row)
+{
+    const __m512 scale = _mm512_set1_ps(row->scale), cap = _mm512_set1_ps(row->soft_cap);
+    const __m512 slope = _mm512_set1_ps(row->slope), step = _mm512_set1_ps(16);
+    __m512 distance =
+        _mm512_sub_ps(_mm512_set1_ps(row->place),
+                      _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+
+    for (int j = 0; j < VECTORS; j++, distance = _mm512_sub_ps(distance, step)) {
+        __m512 x = _mm512_mul_ps(_mm512_loadu_ps(s + 16 * j), scale);
+
+        if (row->soft_cap != 0) x = _mm512_mul_ps(cap, tanh_512(_mm512_div_ps(x, cap)));
+        if (row->slope != 0) x = _mm512_sub_ps(x, _mm512_mul_ps(slope, _mm512_abs_ps(distance)));
+        _mm512_storeu_ps(s + 16 * j, x);
+    }
+}
+
+TARGET_AVX512 static void drop(void *p, const struct drop_row *row, int first, int end)
+{
+    drop_keys(p, row, first, end);
+}
+
+const struct simd simd_avx512 = {softmax_f32, NULL, merge_rows, scale, logits, drop};
+const struct simd simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows, scale, logits, drop};
 
 #else
 const struct simd simd_avx512 = {0}, simd_avx512bf16 = {0};

@@ -2,8 +2,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/exp2.h"
-#include "cpu/simd.h"
+#include "cpu/dropout.h"
+#include "cpu/tanh.h"
 
 static float exp2_polynomial(float x, const float *coefficient, int degree)
 {
@@ -84,4 +84,20 @@ static void scale(float *x, float factor, int n)
     for (int i = 0; i < n; i++) x[i] *= factor;
 }
 
-const struct simd simd_generic = {softmax_f32, NULL, merge, scale};
+static void logits(float *s, const struct logit_row *row)
+{
+    for (int j = 0; j < LS_LEAF; j++) {
+        float x = row->scale * s[j];
+
+        if (row->soft_cap != 0) x = row->soft_cap * hyperbolic_tangent(x / row->soft_cap);
+        if (row->slope != 0) x -= row->slope * fabsf(row->place - (float)j);
+        s[j] = x;
+    }
+}
+
+static void drop(void *p, const struct drop_row *row, int first, int end)
+{
+    drop_keys(p, row, first, end);
+}
+
+const struct simd simd_generic = {softmax_f32, NULL, merge, scale, logits, drop};

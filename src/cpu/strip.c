@@ -1,5 +1,6 @@
 #include "cpu/strip.h"
 
+#include <math.h>
 #include <string.h>
 
 static size_t round_up(size_t bytes)
@@ -90,6 +91,45 @@ static const struct ls_leaf_keys *strip_visible(const struct chunk *chunk, int l
     return chunk->visible[leaf] ? chunk->visible[leaf] + first : NULL;
 }
 
+static void make_logits(const struct strip_worker *w, const struct chunk *chunk, int leaf,
+                        int first, int rows)
+{
+    const struct ls_scores *scores = chunk->scores;
+
+    for (int r = 0; r < rows; r++) {
+        const struct score_row *row = &chunk->row[first + r];
+        const struct logit_row logit = {.scale = fabsf(scores->scale),
+                                        .soft_cap = scores->soft_cap,
+                                        .slope = scores->alibi ? scores->alibi[row->head] : 0,
+                                        .place = (float)(row->place - chunk->first_key[leaf])};
+
+        w->simd->logits(w->scores + r * w->products->score_stride, &logit);
+    }
+}
+
+/* Probabilities of keys that dropout does not keep become 0. */
+static void drop_probabilities(const struct strip_worker *w, const struct chunk *chunk, int leaf,
+                               struct key_span keys, int first, int rows)
+{
+    const struct products *products = w->products;
+    const size_t stride = (size_t)products->p_stride * (size_t)ls_dtype_size(products->type);
+    char *p = (char *)(w->scores + products->p_offset);
+
+    for (int r = 0; r < rows; r++, p += stride) {
+        const struct score_row *row = &chunk->row[first + r];
+        const struct drop_row drop = {
+            .type = products->type,
+            .seed = chunk->scores->seed,
+            .position = (uint64_t)row->position,
+            .block = (uint64_t)chunk->first_key[leaf] / 4,
+            .head = ls_dropout_head(chunk->scores, chunk->batch, row->head),
+            .bound = ls_dropout_bound(chunk->scores),
+        };
+
+        w->simd->drop(p, &drop, keys.first, keys.end);
+    }
+}
+
 /* The partial result of one strip and those keys of one leaf, from nothing. */
 static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                              const struct chunk *chunk, int leaf, struct key_span keys, int first,
@@ -111,14 +151,17 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                                    .rows = rows,
                                    .scale = chunk->scale};
 
-    if (products->probabilities && chunk->clean[leaf]) {
+    if (products->probabilities && chunk->clean[leaf] && !chunk->scores) {
         LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
     } else {
         LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
+        if (chunk->scores) make_logits(w, chunk, leaf, first, rows);
         if (products->type == LS_BF16)
             w->simd->softmax_bf16(&softmax);
         else
             w->simd->softmax_f32(&softmax);
+        if (chunk->scores && chunk->scores->dropout > 0)
+            drop_probabilities(w, chunk, leaf, keys, first, rows);
     }
     progress_tick(chunk->clock);
     return products->output(out.acc, w->own, softmax.p, v, product_rows, keys);

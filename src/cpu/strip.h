@@ -10,6 +10,12 @@
 #define TILE_ROWS 256  /* query rows of a tile, of one or several heads */
 #define CHUNK_LEAVES 4 /* leaves that are taken at once */
 
+/* A row of a tile, where scores are not plain. */
+struct score_row {
+    int64_t head, position; /* of the whole problem */
+    int64_t place;          /* among the keys */
+};
+
 struct chunk {
     const void *q; /* [TILE_ROWS][d_pad], of which `rows` are in use */
     int rows;
@@ -19,6 +25,10 @@ struct chunk {
     bool clean[CHUNK_LEAVES];                         /* v is below V_LIMIT, without NaN */
     const struct ls_leaf_keys *visible[CHUNK_LEAVES]; /* [rows] keys that a row sees; NULL: all */
     float scale;                                      /* >= 0, log2(e) folded in */
+
+    const struct ls_scores *scores; /* NULL: plain */
+    const struct score_row *row;    /* [rows]; with batch and the leaves' first keys, for scores */
+    int64_t batch, first_key[CHUNK_LEAVES];
     struct progress_clock *clock;
 };
 

@@ -78,9 +78,13 @@ static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
     *out = (struct chunk){.q = fold->w->q,
                           .rows = fold->tile->rows,
                           .leaves = left < CHUNK_LEAVES ? (int)left : CHUNK_LEAVES,
-                          .scale = kernel->scale_log2,
-                          .clock = fold->w->clock};
+                          .scale = kernel->softmax_scale,
+                          .clock = fold->w->clock,
+                          .scores = kernel->plain ? NULL : &kernel->shape.scores,
+                          .row = fold->w->score_row,
+                          .batch = fold->tile->pair / kernel->shape.global.h_kv};
     for (int j = 0; j < out->leaves; j++) {
+        const int64_t number = fold->call->k_leaves.leaf[first + j].number;
         const int64_t at = fold->slot + first + j;
         const int64_t later =
             j + CHUNK_LEAVES < left ? at + CHUNK_LEAVES : fold->slot + fold->begin + j;
@@ -89,23 +93,38 @@ static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
         if (!out->seen[j]) continue;
         out->k[j] = packed_leaf(packed->k, kernel->packed_bytes, at, later);
         out->v[j] = packed_leaf(packed->v, kernel->packed_bytes, at, later);
-        out->visible[j] = row_visibility(fold, j, fold->call->k_leaves.leaf[first + j].number);
+        out->visible[j] = row_visibility(fold, j, number);
+        out->first_key[j] = number * LS_LEAF;
         out->clean[j] = packed->clean[at];
-        poisoned |= out->visible[j] && !out->clean[j];
+        poisoned |= (out->visible[j] || kernel->shape.scores.dropout > 0) && !out->clean[j];
     }
     return poisoned;
 }
 
-/* V of leaf j of the chunk at `first`, packed again without the keys that a row does not see. */
+/* Values, in w->raw, of keys that dropout does not keep for a row become 0. */
+static void clear_dropped(struct worker *w, const struct chunk *chunk, int j,
+                          const struct score_row *row, size_t row_bytes)
+{
+    bool kept[LS_LEAF];
+
+    ls_dropout_kept(kept, chunk->scores, chunk->batch, row->head, row->position,
+                    chunk->first_key[j], LS_LEAF);
+    for (int key = 0; key < LS_LEAF; key++)
+        if (!kept[key]) memset(w->raw + (size_t)key * row_bytes, 0, row_bytes);
+}
+
+/* V of leaf j of the chunk at `first`, packed again without the keys that row r does not see. */
 static ls_status patch_values(struct chunk *one, const struct fold *fold, int64_t first, int j,
-                              struct ls_leaf_keys seen)
+                              struct ls_leaf_keys seen, int r)
 {
     const struct ls_attention_kernel *kernel = fold->kernel;
     struct worker *w = fold->w;
     char *patched = w->patched + (size_t)j * kernel->packed_bytes;
+    const size_t row_bytes = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
 
     one->clean[j] = gather_values(kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j],
                                   fold->tile->pair, seen);
+    if (kernel->shape.scores.dropout > 0) clear_dropped(w, one, j, &w->score_row[r], row_bytes);
     one->v[j] = (struct operand){.packed = patched};
     return kernel->products->pack_v(patched, w->strip.own, w->raw);
 }
@@ -119,25 +138,40 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
     const struct ls_attention_kernel *kernel = fold->kernel;
     const size_t d = (size_t)kernel->d_pad, size = (size_t)ls_dtype_size(kernel->products->type);
     const int start = kernel->canonical ? r - r % kernel->products->strip : r;
+    const bool dropout = kernel->shape.scores.dropout > 0;
     struct worker *w = fold->w;
     struct chunk one = *chunk;
 
     one.rows = r - start + 1;
     one.q = (const char *)chunk->q + (size_t)start * d * size;
+    one.row = chunk->row + start;
     for (int j = 0; j < chunk->leaves; j++) {
-        if (!chunk->seen[j] || !chunk->visible[j]) continue;
-        const struct ls_leaf_keys seen = chunk->visible[j][r];
+        const struct ls_leaf_keys seen =
+            chunk->visible[j] ? chunk->visible[j][r] : (struct ls_leaf_keys){.to = LS_LEAF};
 
+        if (!chunk->seen[j]) continue;
         one.seen[j] = !sees_none(seen);
-        one.visible[j] = chunk->visible[j] + start;
-        if (one.seen[j] && !sees_all(seen) && !chunk->clean[j])
-            LS_TRY(patch_values(&one, fold, first, j, seen));
+        if (chunk->visible[j]) one.visible[j] = chunk->visible[j] + start;
+        if (one.seen[j] && !chunk->clean[j] && (!sees_all(seen) || dropout))
+            LS_TRY(patch_values(&one, fold, first, j, seen, r));
     }
     LS_TRY(strip_attend(w->spare, &w->strip, &one));
     out.m[r] = w->spare.m[r - start];
     out.l[r] = w->spare.l[r - start];
     memcpy(out.acc + (size_t)r * d, w->spare.acc + (size_t)(r - start) * d, d * sizeof *out.acc);
     return LS_OK;
+}
+
+static void list_score_rows(struct score_row *out, const struct ls_attention_kernel *kernel,
+                            const struct tile *tile)
+{
+    for (int r = 0; r < tile->rows; r++) {
+        const struct tile_row at = tile_row(kernel, tile, r);
+
+        out[r] = (struct score_row){.head = kernel->shape.scores.first_head + at.head,
+                                    .position = at.position,
+                                    .place = at.position + kernel->shape.mask.shift};
+    }
 }
 
 static ls_status fold_chunk(struct ls_row_states out, struct fold *fold, int64_t first)
@@ -158,6 +192,7 @@ ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kerne
     struct fold fold = open_fold(kernel, w, call, tile, wave_first, from, to);
     struct forest *forest = &w->forest;
 
+    if (!kernel->plain) list_score_rows(w->score_row, kernel, tile);
     forest_start(forest, tile->rows);
     for (int64_t first = fold.begin; first < fold.end;
          first = next_chunk(tile->sees, first + CHUNK_LEAVES)) {

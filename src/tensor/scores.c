@@ -1,22 +1,37 @@
 #include "tensor/scores.h"
 
+#include <math.h>
+
 #include "base/random.h"
+
+#define BLOCK 256 /* keys */
 
 bool ls_scores_are_plain(const struct ls_scores *scores)
 {
     return scores->soft_cap == 0 && !scores->alibi && scores->dropout == 0;
 }
 
+uint32_t ls_dropout_head(const struct ls_scores *scores, int64_t batch, int64_t head)
+{
+    return (uint32_t)(batch * scores->heads + head);
+}
+
+uint32_t ls_dropout_bound(const struct ls_scores *scores)
+{
+    return (uint32_t)ceil((double)scores->dropout * 0x1p32); /* dropout is less than 1 */
+}
+
 void ls_dropout_kept(bool *kept, const struct ls_scores *scores, int64_t batch, int64_t head,
                      int64_t row, int64_t first, int n)
 {
-    const uint32_t pair = (uint32_t)(batch * scores->heads + head);
-    const double bound = (double)scores->dropout * 0x1p32;
-    uint32_t word[4];
+    const uint32_t pair = ls_dropout_head(scores, batch, head), bound = ls_dropout_bound(scores);
+    uint32_t word[BLOCK];
 
-    for (int j = 0; j < n; j++) {
-        if (j % 4 == 0)
-            ls_random_dropout(word, scores->seed, pair, (uint64_t)row, (uint64_t)(first + j) / 4);
-        kept[j] = word[j % 4] >= bound;
+    for (; n > 0; n -= BLOCK, first += BLOCK, kept += BLOCK) {
+        const int keys = n < BLOCK ? n : BLOCK;
+
+        ls_random_dropout(word, scores->seed, pair, (uint64_t)row, (uint64_t)first / 4,
+                          (keys + 3) / 4);
+        for (int j = 0; j < keys; j++) kept[j] = word[j] >= bound;
     }
 }

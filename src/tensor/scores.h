@@ -29,4 +29,9 @@ bool ls_scores_are_plain(const struct ls_scores *scores);
 void ls_dropout_kept(bool *kept, const struct ls_scores *scores, int64_t batch, int64_t head,
                      int64_t row, int64_t first, int n);
 
+/* From random words to that, as ls_random_dropout gives them: the number of a head among those of
+ * all batches, and the least word that keeps its key. */
+uint32_t ls_dropout_head(const struct ls_scores *scores, int64_t batch, int64_t head);
+uint32_t ls_dropout_bound(const struct ls_scores *scores);
+
 #endif

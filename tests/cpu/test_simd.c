@@ -252,6 +252,42 @@ TEST_SOFTMAX(softmax_hides_masked_keys)
 TEST_SOFTMAX(softmax_keeps_nan)
 TEST_SOFTMAX(exponentials_are_within_their_degree)
 
+/* Products of all sizes, near keys and far ones; a NaN stays one. */
+static void logits_equal_double(const struct simd *simd, const char *name)
+{
+    static const struct logit_row rows[] = {
+        {0.125F, 0, 0, 0}, {0.2F, 30, 0, 0},        {1, 0.5F, 0, 0},     {3, 50, 0.25F, 100},
+        {1, 0, 1, -1000},  {0.7F, 0, -0.3F, 16e6F}, {0, 2, 0.5F, 255.0F}};
+
+    for (int c = 0; c < LENGTH(rows) * 6; c++) {
+        const struct logit_row *row = &rows[c % LENGTH(rows)];
+        float s[LS_LEAF], before[LS_LEAF];
+
+        ls_random_normal(s, 6, (uint32_t)c, 0, LS_LEAF);
+        for (int j = 0; j < LS_LEAF; j++) s[j] *= powf(10, (float)(c / LENGTH(rows)) - 3);
+        s[77] = NAN;
+        s[78] = INFINITY;
+        memcpy(before, s, sizeof s);
+        simd->logits(s, row);
+        for (int j = 0; j < LS_LEAF; j++) {
+            const double x = (double)row->scale * before[j], cap = row->soft_cap;
+            const double bent = cap > 0 ? cap * tanh(x / cap) : x;
+            const double bias = (double)row->slope * fabs((double)row->place - j);
+            const double size = fabs(bent) * 5e-7 + fabs(bias) * 2e-7;
+
+            cr_assert(isnan(s[j]) ? isnan(bent - bias)
+                                  : s[j] == bent - bias || fabs(s[j] - (bent - bias)) <= size,
+                      "%s case %d: %g becomes %g, not %g", name, c, (double)before[j], (double)s[j],
+                      bent - bias);
+        }
+    }
+}
+
+Test(simd, logits)
+{
+    each_table(logits_equal_double);
+}
+
 /* Partial results of rows; odd ones are empty in a or b or both where `holes` says so. */
 enum { D = 48 };
 
