@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/allreduce_gradient.h"
 #include "attention/allreduce_size.h"
 #include "attention/combine.h"
 #include "attention/plan.h"
@@ -17,6 +18,7 @@
 #include "base/ledger.h"
 
 struct allreduce {
+    struct ls_visiting_gradients *gradients;
     struct ls_subtrees subtrees;
     struct ls_row_states *states; /* of a step's rows, for each result of this rank */
     struct ls_visits visits;
@@ -36,6 +38,7 @@ static void destroy(struct ls_attention_plan *plan)
 {
     struct allreduce *own = plan->own;
 
+    ls_visiting_gradients_destroy(own->gradients);
     ls_free(own->travel_memory);
     ls_free(own->state_memory);
     free(own->states);
@@ -101,6 +104,7 @@ static ls_status create(struct ls_attention_plan *plan)
         ls_allreduce_memory(problem, &own->subtrees, plan->rank);
     LS_TRY(create_states(own, &problem->shape, &memory));
     LS_TRY(create_travel(own, &memory));
+    LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
     return ls_attention_kernel_create(&plan->kernel, &problem->device,
                                       ls_allreduce_kernel_shape(problem));
 }
@@ -288,8 +292,8 @@ static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_att
     if (mine.count == 0) return LS_OK;
     if (plan->problem.strict)
         return ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
-    ls_sums_finish(call->o, call->lse, first, own->in, plan->problem.p, own->top,
-                   &plan->problem.shape, mine);
+    const struct ls_sum_results out = {.o = call->o, .o_lo = call->o_lo, .lse = call->lse};
+    ls_sums_finish(&out, first, own->in, plan->problem.p, own->top, &plan->problem.shape, mine);
     return LS_OK;
 }
 
@@ -336,13 +340,25 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     return status;
 }
 
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    ls_allreduce_cost(out, problem);
+    ls_visiting_gradients_cost(out, problem);
+}
+
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    return ls_visiting_gradients_run(((struct allreduce *)plan->own)->gradients, call);
+}
+
 const struct ls_method ls_method_allreduce = {
     .name = "allreduce",
     .summary = "K and V stay, queries visit, results are combined; memory O(s/p)",
     .fits = ls_method_fits_all,
     .layout = ls_method_visit_layout,
-    .cost = ls_allreduce_cost,
+    .cost = cost,
     .create = create,
     .destroy = destroy,
     .forward = forward,
+    .backward = backward,
 };

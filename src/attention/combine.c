@@ -38,31 +38,44 @@ void ls_sums_scale(float *sums, const struct ls_row_states *states, const float 
 }
 
 /* sum [1 + d] is used up. Where anything was seen, l is above 1/2. */
-static void finish_row(void *o, ls_dtype type, float *lse, float *sum, float top, int64_t d)
+static void finish_row(void *o, void *o_lo, ls_dtype type, float *lse, float *sum, float top,
+                       int64_t d)
 {
+    float rounded[LS_MAX_HEAD_DIM];
     const float l = sum[0], inverse = l == 0.0f ? 0.0f : 1.0f / l;
 
     for (int64_t j = 1; j <= d; j++) sum[j] *= inverse;
     *lse = l == 0.0f ? -INFINITY : (float)((double)top * LN2 + log((double)l));
     ls_dtype_convert(o, type, sum + 1, LS_F32, d);
+    if (!o_lo) return;
+    ls_dtype_convert(rounded, LS_F32, o, type, d);
+    for (int64_t j = 0; j < d; j++) sum[1 + j] -= rounded[j];
+    ls_dtype_convert(o_lo, type, sum + 1, LS_F32, d);
+}
+
+/* Row `row` of a head; NULL of a tensor that is not wanted. */
+static void *row_at(const struct ls_tensor *t, int64_t batch, int64_t head, int64_t row)
+{
+    if (!t) return NULL;
+    return (char *)t->data + (batch * t->stride[0] + row * t->stride[1] + head * t->stride[2]) *
+                                 ls_dtype_size(t->type);
 }
 
 /* The rows of one head of one batch. */
-static void finish_head(struct ls_tensor *o, struct ls_tensor *lse, float *sums, const float *top,
+static void finish_head(const struct ls_sum_results *out, float *sums, const float *top,
                         int64_t batch, int64_t head, int64_t row, int64_t rows)
 {
-    const int64_t d = o->dim[3];
-    char *to = (char *)o->data + (batch * o->stride[0] + row * o->stride[1] + head * o->stride[2]) *
-                                     ls_dtype_size(o->type);
+    const int64_t d = out->o->dim[3];
+    const struct ls_tensor *lse = out->lse;
     float *to_lse =
         (float *)lse->data + batch * lse->stride[0] + head * lse->stride[1] + row * lse->stride[2];
 
     for (int64_t i = 0; i < rows; i++)
-        finish_row(to + i * o->stride[1] * ls_dtype_size(o->type), o->type,
-                   to_lse + i * lse->stride[2], sums + i * (d + 1), top[i], d);
+        finish_row(row_at(out->o, batch, head, row + i), row_at(out->o_lo, batch, head, row + i),
+                   out->o->type, to_lse + i * lse->stride[2], sums + i * (d + 1), top[i], d);
 }
 
-void ls_sums_finish(struct ls_tensor *o, struct ls_tensor *lse, int64_t row, float *sums, int p,
+void ls_sums_finish(const struct ls_sum_results *out, int64_t row, float *sums, int p,
                     const float *top, const struct ls_attention_shape *shape,
                     struct ls_row_range rows)
 {
@@ -71,6 +84,6 @@ void ls_sums_finish(struct ls_tensor *o, struct ls_tensor *lse, int64_t row, flo
     for (int r = 1; r < p; r++)
         for (int64_t i = 0; i < n; i++) sums[i] += sums[r * n + i];
     for (int64_t i = 0; i < shape->b * shape->h; i++)
-        finish_head(o, lse, sums + i * rows.count * (shape->d + 1), top + i * rows.of + rows.first,
+        finish_head(out, sums + i * rows.count * (shape->d + 1), top + i * rows.of + rows.first,
                     i / shape->h, i % shape->h, row, rows.count);
 }

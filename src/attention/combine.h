@@ -18,9 +18,14 @@ int64_t ls_sum_count(const struct ls_attention_shape *shape, int64_t rows);
 void ls_sums_scale(float *sums, const struct ls_row_states *states, const float *top,
                    const struct ls_attention_shape *shape, struct ls_row_range rows);
 
-/* Adds the sums [p, b, h, rows.count, 1 + d] of p ranks, in their order, and writes o and lse from
- * their row `row` on. sums are used up. */
-void ls_sums_finish(struct ls_tensor *o, struct ls_tensor *lse, int64_t row, float *sums, int p,
+/* What is written; o_lo NULL: not wanted. */
+struct ls_sum_results {
+    struct ls_tensor *o, *o_lo, *lse;
+};
+
+/* Adds the sums [p, b, h, rows.count, 1 + d] of p ranks, in their order, and writes the results
+ * from their row `row` on. sums are used up. */
+void ls_sums_finish(const struct ls_sum_results *out, int64_t row, float *sums, int p,
                     const float *top, const struct ls_attention_shape *shape,
                     struct ls_row_range rows);
 

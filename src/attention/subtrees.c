@@ -156,9 +156,11 @@ ls_status ls_states_finish(struct ls_attention_plan *plan, const struct ls_atten
 {
     const struct ls_tensor q = block_of(call->q, 1, rows);
     struct ls_tensor o = block_of(call->o, 1, rows), lse = block_of(call->lse, 2, rows);
+    struct ls_tensor o_lo = call->o_lo ? block_of(call->o_lo, 1, rows) : o;
     const struct ls_found found = {.states = forest->kept_count ? &slot[forest->kept[0]] : NULL};
 
     return ls_plan_attend(plan, (struct ls_kernel_call){.o = &o,
+                                                        .o_lo = call->o_lo ? &o_lo : NULL,
                                                         .lse = &lse,
                                                         .found = &found,
                                                         .found_count = forest->kept_count,
@@ -185,6 +187,7 @@ ls_status ls_subtrees_attend_alone(const struct ls_subtrees *subtrees,
                                       .count = ls_layout_leaves(&plan->problem.k_layout)};
 
     return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                        .o_lo = call->o_lo,
                                                         .lse = call->lse,
                                                         .q = call->q,
                                                         .k = call->k,

@@ -39,28 +39,38 @@ static ls_status list_nodes(struct ls_total *out, const struct ls_leaf_list *par
     return LS_OK;
 }
 
+ls_status ls_total_init_parts(struct ls_total *out, const struct ls_leaf_list *part, int parts,
+                              bool strict)
+{
+    int64_t leaves = 0;
+
+    for (int i = 0; i < parts; i++) leaves += part[i].count;
+    *out = (struct ls_total){.first = calloc((size_t)parts + 1, sizeof *out->first),
+                             .node = calloc((size_t)leaves + 1, sizeof *out->node)};
+    if (!out->first || !out->node) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    if (strict) return list_nodes(out, part, parts);
+    list_parts(out, part, parts);
+    return LS_OK;
+}
+
 ls_status ls_total_init(struct ls_total *out, const struct ls_layout *layout, const int *order,
                         bool strict)
 {
-    const size_t p = (size_t)layout->p, leaves = (size_t)ls_layout_leaves(layout);
+    const size_t p = (size_t)layout->p;
+    struct ls_leaf *leaf = calloc((size_t)ls_layout_leaves(layout) + 1, sizeof *leaf);
     struct ls_leaf_list *of = calloc(2 * p, sizeof *of), *part = of + p;
-    ls_status status = LS_OK;
+    ls_status status;
 
-    *out = (struct ls_total){
-        .first = calloc(p + 1, sizeof *out->first),
-        .node = calloc(leaves + 1, sizeof *out->node),
-        .leaf = calloc(leaves + 1, sizeof *out->leaf),
-    };
-    if (!of || !out->first || !out->node || !out->leaf) {
-        status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    } else {
-        ls_leaves_by_rank(of, out->leaf, layout);
-        for (size_t i = 0; i < p; i++) part[i] = of[order[i]];
-        if (strict)
-            status = list_nodes(out, part, layout->p);
-        else
-            list_parts(out, part, layout->p);
+    *out = (struct ls_total){0};
+    if (!leaf || !of) {
+        free(leaf);
+        free(of);
+        return ls_fail(LS_ENOMEM, "attention plan: out of memory");
     }
+    ls_leaves_by_rank(of, leaf, layout);
+    for (size_t i = 0; i < p; i++) part[i] = of[order[i]];
+    status = ls_total_init_parts(out, part, layout->p, strict);
+    out->leaf = leaf;
     free(of);
     return status;
 }

@@ -9,12 +9,12 @@
 #include "attention/plan.h"
 
 struct ls_total {
-    int64_t *first;            /* [p + 1] part i brings sums [first[i], first[i + 1]) */
+    int64_t *first;            /* [parts + 1] part i brings sums [first[i], first[i + 1]) */
     struct ls_leaf_list *node; /* the leaves of each sum, by the rows of its part */
     int64_t slots;             /* sums that wait for others at once */
 
     struct ls_forest forest; /* strict mode */
-    struct ls_leaf *leaf;    /* storage of node */
+    struct ls_leaf *leaf;    /* storage of node, unless that is borrowed */
     float *slot;             /* [slots][floats] */
     int64_t floats;          /* of a sum */
     int64_t added, step;     /* sums, and steps of the forest, so far */
@@ -26,6 +26,10 @@ struct ls_total {
 ls_status ls_total_init(struct ls_total *out, const struct ls_layout *layout, const int *order,
                         bool strict);
 void ls_total_fini(struct ls_total *total);
+
+/* The same of parts whose leaves are borrowed. */
+ls_status ls_total_init_parts(struct ls_total *out, const struct ls_leaf_list *part, int parts,
+                              bool strict);
 
 /* Sums that part i brings, and the most that one of the parts behind the first brings. */
 int64_t ls_total_sums(const struct ls_total *total, int i);
