@@ -127,11 +127,13 @@ static ls_status create_results(struct cli_attend_run *run)
 
 static ls_status prepare(struct cli_attend_run *run)
 {
-    const struct cli_attend_options *o = &run->options;
+    struct cli_attend_options *o = &run->options;
     struct cli_world *world = run->world;
 
     LS_TRY(cli_report_open(&run->report, world, &o->shared));
     LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, false));
+    LS_TRY(cli_mask_load(&run->arrays, &o->shared.attention, &o->shared.mask, world,
+                         &run->inputs.shape));
     LS_TRY(check_tensors(run));
     LS_TRY(choose_method(run));
     LS_TRY(check_memory(run));
@@ -204,13 +206,13 @@ static ls_status gather_result(struct cli_attend_run *run)
     double sums[] = {(double)r->report.bytes_sent, (double)r->report.tiles_computed,
                      r->report.pack_seconds,       r->report.tile_seconds,
                      r->report.merge_seconds,      r->report.finish_seconds};
-    double most[2 + LS_TAG_COUNT] = {r->report.exposed_comm_seconds,
-                                     (double)ls_ledger_peak_total()};
+    double most[3 + LS_TAG_COUNT] = {r->report.exposed_comm_seconds, (double)ls_ledger_peak_total(),
+                                     (double)r->report.tiles_computed};
     double least = (double)ls_ledger_peak_total();
 
-    for (int i = 0; i < LS_TAG_COUNT; i++) most[2 + i] = (double)ls_ledger_peak((ls_tag)i);
+    for (int i = 0; i < LS_TAG_COUNT; i++) most[3 + i] = (double)ls_ledger_peak((ls_tag)i);
     LS_TRY(ls_comm_reduce(sums, comm, 6, LS_REDUCE_SUM));
-    LS_TRY(ls_comm_reduce(most, comm, 2 + LS_TAG_COUNT, LS_REDUCE_MAX));
+    LS_TRY(ls_comm_reduce(most, comm, 3 + LS_TAG_COUNT, LS_REDUCE_MAX));
     LS_TRY(ls_comm_reduce(&least, comm, 1, LS_REDUCE_MIN));
     r->bytes_sent = sums[0];
     r->tiles = sums[1];
@@ -218,7 +220,8 @@ static ls_status gather_result(struct cli_attend_run *run)
     r->exposed = most[0];
     r->ledger_most = most[1];
     r->ledger_least = least;
-    memcpy(r->tag_most, most + 2, sizeof(r->tag_most));
+    r->tiles_most = most[2];
+    memcpy(r->tag_most, most + 3, sizeof(r->tag_most));
     return LS_OK;
 }
 
@@ -266,6 +269,7 @@ static void attend_fini(struct cli_attend_run *run)
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
     cli_trace_fini(&run->trace);
     cli_output_fini(&run->output);
+    cli_mask_free(&run->arrays);
     cli_inputs_close(&run->inputs);
     cli_report_fini(&run->report);
     cli_progress_destroy(run->progress);

@@ -30,6 +30,7 @@ struct cli_attend_result {
     double seconds;
     struct ls_attention_report report; /* of this rank */
     double bytes_sent, tiles;          /* sums */
+    double tiles_most;                 /* of a rank */
     double exposed, ledger_most, ledger_least;
     double profile[4]; /* sums: pack, tile, merge, finish seconds */
     double tag_most[LS_TAG_COUNT];
@@ -42,6 +43,7 @@ struct cli_attend_run {
     struct cli_report report;
     struct cli_progress *progress;
     struct cli_inputs inputs;
+    struct cli_mask_arrays arrays;
     const struct ls_method *method;
     struct ls_problem problem;
     struct ls_cost cost;

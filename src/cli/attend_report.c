@@ -30,7 +30,6 @@ static void report_json(const struct cli_attend_run *run, double resident)
                      json_pack("{sIsIsIsIsIsI}", "b", (json_int_t)n->b, "h", (json_int_t)n->h,
                                "h_kv", (json_int_t)n->h_kv, "s_q", (json_int_t)n->s_q, "s_k",
                                (json_int_t)n->s_k, "d", (json_int_t)n->d));
-    cli_report_value(report, "causal", json_boolean((run->problem.mask.right == 0)));
     cli_report_real(report, "scale", run->problem.scores.scale);
     cli_report_integer(report, "repeat", run->options.repeat);
     cli_report_real(report, "seconds", r->seconds);
@@ -48,6 +47,7 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_integer(report, "tile_q", r->report.tile_q);
     cli_report_integer(report, "tile_k", r->report.tile_k);
     cli_report_integer(report, "tiles_computed", (int64_t)r->tiles);
+    cli_report_integer(report, "tiles_computed_most", (int64_t)r->tiles_most);
 }
 
 static void report_task(const struct cli_attend_run *run)
@@ -55,7 +55,7 @@ static void report_task(const struct cli_attend_run *run)
     const struct cli_report *report = &run->report;
     const struct ls_problem *p = &run->problem;
 
-    cli_report_task(report, &p->shape, p->mask.right == 0);
+    cli_report_task(report, &p->shape, &run->options.shared.attention);
     cli_report_line(report, "scale", "%.6g", (double)p->scores.scale);
     cli_report_line(report, "input", "%s", run->inputs.origin);
 }
@@ -71,6 +71,9 @@ static void report_means(const struct cli_attend_run *run)
     cli_report_line(report, "kernel", "%s on %s, %s of %d x %d", r->kernel, r->isa,
                     cli_counted((int64_t)run->result.tiles, "tile", "tiles").s, r->tile_q,
                     r->tile_k);
+    if (run->world->size > 1)
+        cli_report_line(report, "", "%s on the rank with most",
+                        cli_counted((int64_t)run->result.tiles_most, "tile", "tiles").s);
     if (r->strict) cli_report_line(report, "strict", "the same bits with %s", r->fingerprint);
 }
 

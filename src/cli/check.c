@@ -73,8 +73,10 @@ static const struct cli_syntax check_syntax = {
 struct check_run {
     struct cli_world *world;
     const struct check_options *options;
+    struct ls_attention_options attention;
     struct cli_progress *progress;
     struct cli_inputs inputs;
+    struct cli_mask_arrays arrays;
     struct cli_source o_source, lse_source;
     bool has_lse;
     struct ls_layout q_layout, k_layout;
@@ -154,8 +156,8 @@ static ls_status judge(struct check_run *run)
         .threads = o->shared.threads,
     };
 
-    LS_TRY(ls_options_mask(&what.mask, &what.shape, &o->shared.attention));
-    LS_TRY(ls_options_scores(&what.scores, &what.shape, &o->shared.attention));
+    LS_TRY(ls_options_mask(&what.mask, &what.shape, &run->attention));
+    LS_TRY(ls_options_scores(&what.scores, &what.shape, &run->attention));
     return cli_verify(&run->verdict, run->world, &what, run->progress);
 }
 
@@ -165,6 +167,8 @@ static ls_status check(struct check_run *run)
     struct cli_world *world = run->world;
 
     LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, true));
+    LS_TRY(
+        cli_mask_load(&run->arrays, &run->attention, &o->shared.mask, world, &run->inputs.shape));
     run->q_layout = (struct ls_layout){
         .kind = LS_LAYOUT_CONTIGUOUS, .s = run->inputs.shape.s_q, .p = world->size};
     run->k_layout = (struct ls_layout){
@@ -185,6 +189,7 @@ static void check_fini(struct check_run *run)
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
     cli_source_close(&run->lse_source);
     cli_source_close(&run->o_source);
+    cli_mask_free(&run->arrays);
     cli_inputs_close(&run->inputs);
     cli_progress_destroy(run->progress);
 }
@@ -193,7 +198,7 @@ static void report_check(const struct cli_report *report, const struct check_run
 {
     const struct check_options *o = run->options;
 
-    cli_report_task(report, &run->inputs.shape, o->shared.attention.causal);
+    cli_report_task(report, &run->inputs.shape, &run->attention);
     cli_report_line(report, "input", "%s", run->inputs.origin);
     cli_report_line(report, "result", "%s, o in %s", o->result, ls_dtype_name(run->o_source.type));
     cli_report_string(report, "contract", ls_dtype_name(run->verdict.contract));
@@ -204,7 +209,7 @@ static void report_check(const struct cli_report *report, const struct check_run
 static ls_status check_result(bool *held, const struct cli_report *report, struct cli_world *world,
                               const struct check_options *o)
 {
-    struct check_run run = {.world = world, .options = o};
+    struct check_run run = {.world = world, .options = o, .attention = o->shared.attention};
 
     cli_progress_create(&run.progress, world, o->shared.progress, o->shared.quiet);
     const ls_status status = check(&run);
@@ -226,8 +231,8 @@ static ls_status check_pair_options(const struct check_options *o)
 
     if (o->pairs != 2)
         return ls_fail(LS_EVALUE, "give --input and --result, or two results to compare");
-    if (o->result || o->rows || mask->causal || mask->has_scale || cli_inputs_given(in) ||
-        in->has_order || in->has_dtype || in->allow_nonfinite)
+    if (o->result || o->rows || cli_mask_given(&o->shared.mask, mask) || mask->has_scale ||
+        cli_inputs_given(in) || in->has_order || in->has_dtype || in->allow_nonfinite)
         return ls_fail(LS_EVALUE, "two results are compared without an input: only --contract "
                                   "and the common options go with them");
     return LS_OK;

@@ -25,7 +25,6 @@ enum {
     KEY_ORDER,
     KEY_DTYPE,
     KEY_ALLOW_NONFINITE,
-    KEY_CAUSAL,
     KEY_STRICT,
     KEY_SCALE,
     KEY_LAYOUT,
@@ -59,7 +58,39 @@ static const struct {
      {"allow-nonfinite", KEY_ALLOW_NONFINITE, NULL, 0, "Accept NaN and infinity in the input",
       CLI_SECTION_INPUT}},
     {CLI_TAKES_MASK,
-     {"causal", KEY_CAUSAL, NULL, 0, "Query i sees key j iff j <= i + SK - SQ (aligned at the end)",
+     {"causal", CLI_KEY_CAUSAL, NULL, 0,
+      "Query i sees key j iff j <= i', its place among the keys; i' = i + SK - SQ",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"align", CLI_KEY_ALIGN, "SIDE", 0,
+      "Whether the last query stands at the last key (end, the default) or i' = i (start)",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"query-offset", CLI_KEY_QUERY_OFFSET, "N", 0, "i' = i + N", CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"window", CLI_KEY_WINDOW, "L,R", 0, "Query i sees keys i' - L to i' + R; inf is no limit",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"documents", CLI_KEY_DOCUMENTS, "FILE", 0,
+      "A query sees its own document; their lengths added up, from 0 to SK, int64 in a .npy file",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"prefix", CLI_KEY_PREFIX, "N", 0, "Everybody sees the first N keys",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"alibi", CLI_KEY_ALIBI, NULL, 0,
+      "Take 2^(-8 i/H) |i' - j| off the logits of the i-th of H heads", CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"soft-cap", CLI_KEY_SOFT_CAP, "X", 0, "Logits x become X tanh(x / X)",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"sinks", CLI_KEY_SINKS, "FILE", 0,
+      "One more logit of each head in the denominator: .npy, or tensor sinks of .safetensors",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"dropout", CLI_KEY_DROPOUT, "P[,SEED]", 0,
+      "Drop this part of the probabilities, the same ones for any number of ranks; seed 0 unless "
+      "given",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_SCALE,
      {"scale", KEY_SCALE, "X", 0, "Factor of q.k; default 1/sqrt(D)", CLI_SECTION_COMPUTATION}},
@@ -159,6 +190,8 @@ static ls_status set_node_size(struct ls_attention_options *o, const char *value
 
 static ls_status set_shared(struct cli_options *o, int key, const char *value)
 {
+    if (key >= CLI_KEY_CAUSAL && key < CLI_KEY_MASK_END)
+        return cli_mask_set(&o->mask, &o->attention, key, value);
     switch (key) {
     case KEY_JSON:
         o->json = value;
@@ -190,9 +223,6 @@ static ls_status set_shared(struct cli_options *o, int key, const char *value)
         return cli_value_dtype(&o->input.dtype, "--dtype", value);
     case KEY_ALLOW_NONFINITE:
         o->input.allow_nonfinite = true;
-        return LS_OK;
-    case KEY_CAUSAL:
-        o->attention.causal = true;
         return LS_OK;
     case KEY_STRICT:
         o->attention.strict = true;

@@ -6,6 +6,7 @@
 #include <argp.h>
 
 #include "cli/inputs.h"
+#include "cli/mask.h"
 
 #define CLI_MOST_RANKS 65536
 
@@ -17,14 +18,15 @@ struct cli_options {
     const char *trace; /* NULL: none */
     int threads;       /* of each rank; also in attention */
     struct cli_input_options input;
-    struct ls_attention_options attention;
+    struct cli_mask_options mask;
+    struct ls_attention_options attention; /* complete after cli_mask_load */
 };
 
 /* Parts of it that a subcommand takes; --json, --quiet and --help are everybody's. */
 enum {
     CLI_TAKES_INPUT = 1 << 0,    /* --input, --q, --k, --v, --random, --order, --dtype */
     CLI_TAKES_ELEMENTS = 1 << 1, /* --allow-nonfinite: it reads more than shapes */
-    CLI_TAKES_MASK = 1 << 2,     /* --causal */
+    CLI_TAKES_MASK = 1 << 2,     /* --causal and all that is in cli/mask.h */
     CLI_TAKES_SCALE = 1 << 3,
     CLI_TAKES_LAYOUT = 1 << 4,
     CLI_TAKES_THREADS = 1 << 5,

@@ -153,7 +153,7 @@ static void report_row(const struct cli_report *report, const struct row *row, b
 static void report_head(const struct cli_report *report, const struct ls_attention_shape *n,
                         const struct plan_options *o, int p)
 {
-    cli_report_task(report, n, o->shared.attention.causal);
+    cli_report_task(report, n, &o->shared.attention);
     cli_report_line(report, "workers", "%s", cli_workers(p, o->shared.threads).s);
     cli_report_line(report, "", "compute, sent, messages: of all ranks; memory: of the largest");
     if (o->measure)
@@ -206,6 +206,7 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
 {
     struct plan_options o = {.ranks = 0};
     struct cli_inputs inputs = {.order = CLI_BSHD};
+    struct cli_mask_arrays arrays = {.documents = NULL};
     struct cli_report report;
     bool done;
     ls_status status;
@@ -219,9 +220,13 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
         o.shared.attention.node_size = ls_comm_node_run(world->comm);
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.shared.input, false), fini);
+    LS_TRY_GOTO(status,
+                cli_mask_load(&arrays, &o.shared.attention, &o.shared.mask, world, &inputs.shape),
+                fini);
     LS_TRY_GOTO(status, report_plan(&report, world, &o, &inputs.shape, p), fini);
     status = cli_report_commit(&report, world);
 fini:
+    cli_mask_free(&arrays);
     cli_inputs_close(&inputs);
     cli_report_fini(&report);
     return status;

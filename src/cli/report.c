@@ -79,17 +79,111 @@ void cli_report_say(const struct cli_report *report, const char *format, ...)
     fputc('\n', report->text);
 }
 
-void cli_report_task(const struct cli_report *report, const struct ls_attention_shape *shape,
-                     bool causal)
+/* ---- what is computed */
+
+/* Words with commas between them. */
+struct words {
+    char s[256];
+    size_t used;
+};
+
+static void add_words(struct words *out, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void add_words(struct words *out, const char *format, ...)
 {
+    va_list arguments;
+
+    if (out->used > 0 && out->used + 2 < sizeof(out->s)) {
+        memcpy(out->s + out->used, ", ", 3);
+        out->used += 2;
+    }
+    va_start(arguments, format);
+    const int n = vsnprintf(out->s + out->used, sizeof(out->s) - out->used, format, arguments);
+    va_end(arguments);
+    out->used += (size_t)n;
+    if (out->used >= sizeof(out->s)) out->used = sizeof(out->s) - 1;
+}
+
+static struct cli_text side(int64_t keys)
+{
+    return keys == LS_NO_LIMIT ? (struct cli_text){"inf"} : cli_count(keys);
+}
+
+static struct words mask_words(const struct ls_attention_options *o)
+{
+    struct words words = {.used = 0};
+
+    if (o->has_window)
+        add_words(&words, "%s keys before and %s behind", side(o->window_left).s,
+                  side(o->window_right).s);
+    if (o->documents)
+        add_words(&words, "%s", cli_counted(o->document_count, "document", "documents").s);
+    if (o->prefix > 0) add_words(&words, "a prefix of %s", cli_counted(o->prefix, "key", "keys").s);
+    if (o->align_start) add_words(&words, "aligned at the start");
+    if (o->has_query_offset)
+        add_words(&words, "queries from place %s on", cli_count(o->query_offset).s);
+    return words;
+}
+
+static struct words score_words(const struct ls_attention_options *o)
+{
+    struct words words = {.used = 0};
+
+    if (o->alibi) add_words(&words, "ALiBi");
+    if (o->soft_cap > 0) add_words(&words, "soft cap %g", (double)o->soft_cap);
+    if (o->sinks) add_words(&words, "sinks");
+    if (o->dropout > 0)
+        add_words(&words, "dropout %g by seed %llu", (double)o->dropout,
+                  (unsigned long long)o->dropout_seed);
+    return words;
+}
+
+static json_t *limit_json(bool limited, int64_t limit)
+{
+    return limited && limit != LS_NO_LIMIT ? json_integer(limit) : json_null();
+}
+
+static void report_options(const struct cli_report *report, const struct ls_attention_options *o)
+{
+    const struct words mask = mask_words(o), scores = score_words(o);
+
+    if (mask.used > 0) cli_report_line(report, "mask", "%s", mask.s);
+    if (scores.used > 0) cli_report_line(report, "scores", "%s", scores.s);
+    cli_report_value(report, "causal", json_boolean(o->causal));
+    cli_report_value(report, "mask",
+                     json_pack("{sososIsIssso}", "window_left",
+                               limit_json(o->has_window, o->window_left), "window_right",
+                               limit_json(o->has_window, o->window_right), "documents",
+                               (json_int_t)(o->documents ? o->document_count : 0), "prefix",
+                               (json_int_t)o->prefix, "align", o->align_start ? "start" : "end",
+                               "query_offset", limit_json(o->has_query_offset, o->query_offset)));
+    cli_report_value(report, "scores",
+                     json_pack("{sbsfsbsfsI}", "alibi", o->alibi != NULL, "soft_cap",
+                               (double)o->soft_cap, "sinks", o->sinks != NULL, "dropout",
+                               (double)o->dropout, "dropout_seed", (json_int_t)o->dropout_seed));
+}
+
+void cli_report_task(const struct cli_report *report, const struct ls_attention_shape *shape,
+                     const struct ls_attention_options *options)
+{
+    const bool at_end = options->causal && shape->s_q != shape->s_k && !options->align_start &&
+                        !options->has_query_offset;
+
     cli_report_line(report, "attention", "%s x %s, %s%s",
                     cli_counted(shape->s_q, "query", "queries").s,
-                    cli_counted(shape->s_k, "key", "keys").s, causal ? "causal" : "full",
-                    causal && shape->s_q != shape->s_k ? " (aligned at the end)" : "");
+                    cli_counted(shape->s_k, "key", "keys").s,
+                    options->causal       ? "causal"
+                    : options->has_window ? "a window"
+                                          : "full",
+                    at_end ? " (aligned at the end)" : "");
     cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s, %s",
                     cli_count(shape->b).s, cli_count(shape->h).s, cli_count(shape->h_kv).s,
                     cli_count(shape->d).s, ls_dtype_name(shape->type));
+    report_options(report, options);
 }
+
+/* ---- fields */
 
 json_t *cli_json_real(double value)
 {

@@ -34,9 +34,9 @@ void cli_report_line(const struct cli_report *report, const char *name, const ch
 void cli_report_say(const struct cli_report *report, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Lines on what is computed. */
+/* What is computed: lines, and the fields causal, mask and scores of the object. */
 void cli_report_task(const struct cli_report *report, const struct ls_attention_shape *shape,
-                     bool causal);
+                     const struct ls_attention_options *options);
 
 /* A number as JSON can say it: null if it is not finite. */
 json_t *cli_json_real(double value);

@@ -110,6 +110,40 @@ fail:
     return status;
 }
 
+static ls_status read_integers(int64_t **out, int64_t *count, const struct ls_source *source)
+{
+    char magic[LS_NPY_MAGIC_LENGTH] = {0};
+    int64_t *list, offset, n;
+
+    if (source->bytes >= LS_NPY_MAGIC_LENGTH)
+        LS_TRY(ls_read_at(magic, source->fd, source->path, LS_NPY_MAGIC_LENGTH, 0));
+    if (memcmp(magic, LS_NPY_MAGIC, LS_NPY_MAGIC_LENGTH) != 0)
+        return ls_fail(LS_EFORMAT, "%s: is no .npy file", source->path);
+    LS_TRY(ls_npy_parse_integers(&n, &offset, source));
+    list = malloc((size_t)(n + 1) * sizeof *list);
+    if (list == NULL)
+        return ls_fail(LS_ENOMEM, "%s: no memory for %lld numbers", source->path, (long long)n);
+    const ls_status status = ls_read_at(list, source->fd, source->path, n * 8, offset);
+    if (status != LS_OK) {
+        free(list);
+        return status;
+    }
+    *out = list;
+    *count = n;
+    return LS_OK;
+}
+
+ls_status ls_integers_load(int64_t **out, int64_t *count, const char *path)
+{
+    struct ls_source source;
+
+    LS_TRY(open_regular(&source, path));
+    const ls_status status = read_integers(out, count, &source);
+
+    close(source.fd);
+    return status;
+}
+
 void ls_tensor_file_close(struct ls_tensor_file *file)
 {
     if (file == NULL) return;

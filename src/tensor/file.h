@@ -40,6 +40,10 @@ const struct ls_file_tensor *ls_tensor_file_find(const struct ls_tensor_file *fi
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
                               const struct ls_file_tensor *tensor, int64_t first, int64_t n);
 
+/* A .npy file with a list of int64. The caller frees *out, which is never NULL.
+ * Errors: LS_EFILE, LS_EFORMAT, LS_ETYPE, LS_EIO, LS_ENOMEM. Not collective. */
+ls_status ls_integers_load(int64_t **out, int64_t *count, const char *path);
+
 /* Writing: a .safetensors file appears under its name whole or not at all. One process creates the
  * writer, which makes a temporary file of the final size beside the target (in $TMPDIR, or /tmp,
  * where the target exists and is no regular file); others may join it by its temporary name. */

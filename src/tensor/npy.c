@@ -237,6 +237,28 @@ static ls_status check_length(const struct ls_file_tensor *tensor, const struct 
     return LS_OK;
 }
 
+ls_status ls_npy_parse_integers(int64_t *count, int64_t *offset, const struct ls_source *source)
+{
+    struct dictionary header = {.ndim = 0};
+    char quote[LS_QUOTE_LENGTH];
+    int64_t header_at = 0;
+
+    LS_TRY(parse_prefix(&header_at, offset, source));
+    LS_TRY(parse_header(&header, source, header_at, *offset - header_at));
+    if (strcmp(header.descr, "<i8") != 0)
+        return ls_fail(LS_ETYPE, "%s: elements are '%s', must be '<i8': save a.astype('<i8')",
+                       source->path, ls_quote(quote, header.descr, strlen(header.descr)));
+    if (header.ndim != 1)
+        return ls_fail(LS_EFORMAT, "%s: has %d dimensions, must be a list of whole numbers",
+                       source->path, header.ndim);
+    const int64_t bytes = source->bytes - *offset;
+    if (header.dim[0] < 0 || bytes % 8 != 0 || bytes / 8 != header.dim[0])
+        return ls_fail(LS_EFORMAT, "%s: %lld whole numbers of 8 bytes do not take %lld bytes",
+                       source->path, (long long)header.dim[0], (long long)bytes);
+    *count = header.dim[0];
+    return LS_OK;
+}
+
 ls_status ls_npy_parse(struct ls_file_tensor *out, const struct ls_source *source)
 {
     struct dictionary header = {.ndim = 0};

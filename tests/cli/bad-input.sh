@@ -67,15 +67,6 @@ bad_everywhere()
 shape="1, 300, 2, 16"
 bytes=$((300 * 2 * 16 * 4))
 
-# npy_header DESCR FORTRAN SHAPE
-npy_header()
-{
-    header="{'descr': '$1', 'fortran_order': $2, 'shape': ($3), }"
-    printf '\223NUMPY\001\000'
-    little_endian 2 ${#header}
-    printf %s "$header"
-}
-
 # npy DESCR FORTRAN SHAPE BYTES: a file of zeros on stdout
 npy()
 {
@@ -236,6 +227,35 @@ bad_option()
 bad_option "unknown option" "--caussal.*--causal" --caussal
 bad_option "unknown method" "rinq.*ring" --method rinq
 bad_option "no node" "node-size.*1 to" --node-size 0
+bad_option "a window of one side" "--window: '3'" --window 3
+bad_option "a window's side below 0" "--window: .*'-1'" --window -1,3
+bad_option "a window's side that is no number" "--window: .*'x'" --window inf,x
+bad_option "prefix beyond the keys" "prefix is 65.* 64 keys" --prefix 65
+bad_option "prefix below 0" "--prefix: '-1'" --prefix -1
+bad_option "queries placed twice" "placed twice" --align start --query-offset 3
+bad_option "unknown side" "--align: .*middle" --align middle
+bad_option "dropout of all" "--dropout: 1 " --dropout 1
+bad_option "dropout below 0" "--dropout: -0.5 " --dropout -0.5
+bad_option "a seed that is no number" "--dropout.*'x'" --dropout 0.5,x
+bad_option "soft cap of 0" "--soft-cap: 0" --soft-cap 0
+integers 0 30 64 >documents.npy
+integers 0 40 30 64 >falling.npy
+integers 0 30 63 >few.npy
+integers 1 30 64 >late.npy
+integers 0 >lone.npy
+npy '<f4' False 3, 12 >three.npy
+bad_option "documents out of order" "documents: 40 is followed by 30" --documents falling.npy
+bad_option "documents of too few keys" "documents: .*63.* 64" --documents few.npy
+bad_option "documents that begin late" "documents: .*begins at 1" --documents late.npy
+bad_option "documents without an end" "lone.npy: 1 numbers" --documents lone.npy
+bad_option "documents that are no whole numbers" "good.npy: .*<f4.*<i8" --documents good.npy
+bad_option "documents that are missing" "missing.npy: .*No such file" --documents missing.npy
+bad_option "sinks of the wrong length" "three.npy: .* 2 heads" --sinks three.npy
+bad_option "sinks that are whole numbers" "documents.npy: .*<i8" --sinks documents.npy
+# shellcheck disable=SC2086
+bad_on_ranks "documents out of order" 2 "40 is followed by 30" \
+    attend $small --out "$out" --documents falling.npy
+bad "masks of two results" 2 "without an input" check a b --prefix 3
 bad_option "unknown layout" "zigzug.*zigzag" --layout zigzug
 bad_option "unknown type" "bf61.*bf16" --dtype bf61
 bad_option "option without its value" "--method" --method

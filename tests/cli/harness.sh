@@ -80,3 +80,19 @@ bf16()
                             if (order == "bshd") put(b, i, j, e); else put(b, j, i, e)
         }'
 }
+
+# npy_header DESCR FORTRAN SHAPE
+npy_header()
+{
+    header="{'descr': '$1', 'fortran_order': $2, 'shape': ($3), }"
+    printf '\223NUMPY\001\000'
+    little_endian 2 ${#header}
+    printf %s "$header"
+}
+
+# integers NUMBER...: a .npy file of int64 on stdout
+integers()
+{
+    npy_header '<i8' False "$#,"
+    for integer; do little_endian 8 "$integer"; done
+}

@@ -258,3 +258,48 @@ Test(npy, a_file_that_shrinks_is_an_error)
     cr_expect_not_null(strstr(ls_message(), path), "%s", ls_message());
     ls_tensor_file_close(file);
 }
+
+Test(npy, whole_numbers_are_read_as_they_are)
+{
+    static const int64_t data[] = {0, -1, INT64_MAX};
+    const char *const path = in_folder("a.npy");
+    int64_t *list, count;
+    char bytes[512];
+
+    put_file(path, bytes, build(bytes, 1, 0, HEADER("'<i8'", "False", "(3,)"), data, sizeof data));
+    cr_assert_eq(ls_integers_load(&list, &count, path), LS_OK, "%s", ls_message());
+    cr_assert_eq(count, 3);
+    cr_expect_arr_eq(list, data, sizeof data);
+    free(list);
+}
+
+Test(npy, what_is_no_list_of_whole_numbers_is_refused)
+{
+    static const struct {
+        const char *header, *says;
+        size_t bytes;
+        ls_status status;
+    } bad[] = {
+        {HEADER("'<i4'", "False", "(3,)"), "'<i4'", 12, LS_ETYPE},
+        {HEADER("'<f8'", "False", "(3,)"), "'<f8'", 24, LS_ETYPE},
+        {HEADER("'>i8'", "False", "(3,)"), "'>i8'", 24, LS_ETYPE},
+        {HEADER("'<i8'", "False", "(3, 1)"), "2 dimensions", 24, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "()"), "0 dimensions", 8, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(3,)"), "3 whole numbers", 23, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(3,)"), "3 whole numbers", 32, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(-3,)"), "-3 whole numbers", 24, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(2305843009213693955,)"), "230584300", 24, LS_EFORMAT},
+    };
+    static const char data[32];
+    const char *const path = in_folder("a.npy");
+    int64_t *list, count;
+    char bytes[512];
+
+    for (size_t i = 0; i < LENGTH(bad); i++) {
+        put_file(path, bytes, build(bytes, 1, 0, bad[i].header, data, bad[i].bytes));
+        cr_expect_eq(ls_integers_load(&list, &count, path), bad[i].status, "%s", bad[i].header);
+        cr_expect_not_null(strstr(ls_message(), bad[i].says), "%s", ls_message());
+    }
+    put_file(path, "\x93NUM", 4);
+    cr_expect_eq(ls_integers_load(&list, &count, path), LS_EFORMAT);
+}

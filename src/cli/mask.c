@@ -1,0 +1,212 @@
+#include "cli/mask.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/options.h"
+#include "cli/source.h"
+#include "cli/values.h"
+#include "comm/comm.h"
+#include "tensor/dtype.h"
+
+#define FARTHEST (INT64_C(1) << 60)
+
+/* ---- options */
+
+static ls_status set_align(struct ls_attention_options *out, const char *value)
+{
+    static const char *const names[] = {"end", "start"};
+    int i;
+
+    LS_TRY(cli_value_name(&i, "--align", value, names, 2));
+    out->align_start = i == 1;
+    return LS_OK;
+}
+
+/* One side of a window, up to `end` of the value. */
+static ls_status read_side(int64_t *out, const char *value, const char *end)
+{
+    char side[32] = "";
+
+    if (end - value < (int)sizeof(side)) memcpy(side, value, (size_t)(end - value));
+    if (strcmp(side, "inf") == 0) {
+        *out = LS_NO_LIMIT;
+        return LS_OK;
+    }
+    if (cli_value_integer(out, "--window", side, 0, FARTHEST) == LS_OK) return LS_OK;
+    return ls_fail(LS_EVALUE, "--window: a side is '%s'; it can be 0 to 2^60, or inf", side);
+}
+
+static ls_status set_window(struct ls_attention_options *out, const char *value)
+{
+    const char *comma = strchr(value, ',');
+
+    if (!comma || strchr(comma + 1, ','))
+        return ls_fail(LS_EVALUE, "--window: '%s' is not two sides L,R", value);
+    LS_TRY(read_side(&out->window_left, value, comma));
+    LS_TRY(read_side(&out->window_right, comma + 1, value + strlen(value)));
+    out->has_window = true;
+    return LS_OK;
+}
+
+static ls_status set_query_offset(struct ls_attention_options *out, const char *value)
+{
+    out->has_query_offset = true;
+    return cli_value_integer(&out->query_offset, "--query-offset", value, -FARTHEST, FARTHEST);
+}
+
+static ls_status set_soft_cap(struct ls_attention_options *out, const char *value)
+{
+    LS_TRY(cli_value_float(&out->soft_cap, "--soft-cap", value));
+    if (out->soft_cap > 0) return LS_OK;
+    return ls_fail(LS_EVALUE, "--soft-cap: %s is not more than 0", value);
+}
+
+/* P or P,SEED */
+static ls_status set_dropout(struct ls_attention_options *out, const char *value)
+{
+    const char *comma = strchr(value, ',');
+    const size_t length = comma ? (size_t)(comma - value) : strlen(value);
+    char part[32] = "";
+    int64_t seed = 0;
+
+    if (length < sizeof(part)) memcpy(part, value, length);
+    LS_TRY(cli_value_float(&out->dropout, "--dropout", part));
+    if (!(out->dropout >= 0 && out->dropout < 1))
+        return ls_fail(LS_EVALUE, "--dropout: %s is not from 0 to below 1", part);
+    if (comma) LS_TRY(cli_value_integer(&seed, "--dropout (SEED)", comma + 1, 0, INT64_MAX));
+    out->dropout_seed = (uint64_t)seed;
+    return LS_OK;
+}
+
+ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options *attention,
+                       int key, const char *value)
+{
+    switch (key) {
+    case CLI_KEY_CAUSAL:
+        attention->causal = true;
+        return LS_OK;
+    case CLI_KEY_ALIGN:
+        return set_align(attention, value);
+    case CLI_KEY_WINDOW:
+        return set_window(attention, value);
+    case CLI_KEY_DOCUMENTS:
+        out->documents = value;
+        return LS_OK;
+    case CLI_KEY_PREFIX:
+        return cli_value_integer(&attention->prefix, "--prefix", value, 0, INT64_MAX);
+    case CLI_KEY_QUERY_OFFSET:
+        return set_query_offset(attention, value);
+    case CLI_KEY_ALIBI:
+        out->alibi = true;
+        return LS_OK;
+    case CLI_KEY_SOFT_CAP:
+        return set_soft_cap(attention, value);
+    case CLI_KEY_SINKS:
+        out->sinks = value;
+        return LS_OK;
+    default:
+        return set_dropout(attention, value);
+    }
+}
+
+bool cli_mask_given(const struct cli_mask_options *options,
+                    const struct ls_attention_options *attention)
+{
+    return options->documents || options->sinks || options->alibi || attention->causal ||
+           attention->align_start || attention->has_window || attention->has_query_offset ||
+           attention->prefix > 0 || attention->soft_cap > 0 || attention->dropout > 0;
+}
+
+/* ---- arrays */
+
+static ls_status load_documents(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                                const char *path)
+{
+    int64_t count;
+
+    LS_TRY(ls_integers_load(&out->documents, &count, path));
+    attention->documents = out->documents;
+    attention->document_count = count - 1;
+    if (count >= 2) return LS_OK;
+    return ls_fail(LS_EVALUE,
+                   "%s: %" PRId64 " numbers; the lengths of documents, added up, begin "
+                   "with 0 and end with the number of keys",
+                   path, count);
+}
+
+/* Source: Press, Smith, Lewis 2021 (ALiBi). */
+static ls_status make_slopes(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                             int64_t heads)
+{
+    out->alibi = malloc((size_t)heads * sizeof(*out->alibi));
+    if (!out->alibi) return ls_fail(LS_ENOMEM, "--alibi: out of memory");
+    for (int64_t i = 0; i < heads; i++)
+        out->alibi[i] = (float)exp2(-8.0 * (double)(i + 1) / (double)heads);
+    attention->alibi = out->alibi;
+    return LS_OK;
+}
+
+static ls_status read_sinks(float *out, const struct cli_source *source, int64_t heads)
+{
+    const struct ls_file_tensor *t = source->tensor;
+    double raw; /* of any type */
+
+    if (t->ndim != 1 || t->dim[0] != heads)
+        return ls_fail(LS_ESHAPE, "%s: must be one logit for each of the %" PRId64 " heads",
+                       source->label, heads);
+    for (int64_t i = 0; i < heads; i++) {
+        LS_TRY(ls_tensor_file_read(&raw, source->file, t, i, 1));
+        ls_dtype_convert(&out[i], LS_F32, &raw, source->type, 1);
+        if (!isfinite(out[i]))
+            return ls_fail(LS_EVALUE, "%s: the logit of head %" PRId64 " is not finite",
+                           source->label, i);
+    }
+    return LS_OK;
+}
+
+static ls_status load_sinks(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                            const char *path, int64_t heads)
+{
+    struct cli_source source;
+
+    LS_TRY(cli_source_open(&source, path, "sinks", true));
+    out->sinks = malloc((size_t)heads * sizeof(*out->sinks));
+    const ls_status status = out->sinks ? read_sinks(out->sinks, &source, heads)
+                                        : ls_fail(LS_ENOMEM, "--sinks: out of memory");
+
+    attention->sinks = out->sinks;
+    cli_source_close(&source);
+    return status;
+}
+
+static ls_status load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                      const struct cli_mask_options *options,
+                      const struct ls_attention_shape *shape)
+{
+    struct ls_mask mask;
+    struct ls_scores scores;
+
+    if (options->documents) LS_TRY(load_documents(out, attention, options->documents));
+    if (options->alibi) LS_TRY(make_slopes(out, attention, shape->h));
+    if (options->sinks) LS_TRY(load_sinks(out, attention, options->sinks, shape->h));
+    LS_TRY(ls_options_mask(&mask, shape, attention));
+    return ls_options_scores(&scores, shape, attention);
+}
+
+ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                        const struct cli_mask_options *options, const struct cli_world *world,
+                        const struct ls_attention_shape *shape)
+{
+    *out = (struct cli_mask_arrays){.documents = NULL};
+    return ls_comm_agree(world->comm, load(out, attention, options, shape));
+}
+
+void cli_mask_free(struct cli_mask_arrays *arrays)
+{
+    free(arrays->sinks);
+    free(arrays->alibi);
+    free(arrays->documents);
+}

@@ -1,0 +1,54 @@
+/* Which keys a query sees and what becomes of a logit: the options of it, the files that they name,
+ * and what the report says of them. */
+#ifndef LS_CLI_MASK_H
+#define LS_CLI_MASK_H
+
+#include "cli/world.h"
+#include "longspan/attention.h"
+
+/* Keys of the options, below CLI_KEY_OWN. */
+enum {
+    CLI_KEY_CAUSAL = 400,
+    CLI_KEY_ALIGN,
+    CLI_KEY_WINDOW,
+    CLI_KEY_DOCUMENTS,
+    CLI_KEY_PREFIX,
+    CLI_KEY_QUERY_OFFSET,
+    CLI_KEY_ALIBI,
+    CLI_KEY_SOFT_CAP,
+    CLI_KEY_SINKS,
+    CLI_KEY_DROPOUT,
+    CLI_KEY_MASK_END,
+};
+
+/* What is known only with the shape. */
+struct cli_mask_options {
+    const char *documents, *sinks; /* files; NULL: none */
+    bool alibi;
+};
+
+/* The arrays that attention options refer to. */
+struct cli_mask_arrays {
+    int64_t *documents;
+    float *alibi, *sinks;
+};
+
+/* Takes one of the options. Errors: LS_EVALUE. */
+ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options *attention,
+                       int key, const char *value);
+
+/* Whether any of them was given. */
+bool cli_mask_given(const struct cli_mask_options *options,
+                    const struct ls_attention_options *attention);
+
+/* Reads the files, which attention then refers to, and checks that all of it fits the shape. Agreed
+ * by all ranks; the caller frees the arrays, also after an error. Errors: LS_EVALUE, LS_ESHAPE,
+ * LS_ENOMEM and those of files. */
+ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                        const struct cli_mask_options *options, const struct cli_world *world,
+                        const struct ls_attention_shape *shape);
+
+/* Accepts zeroed arrays. */
+void cli_mask_free(struct cli_mask_arrays *arrays);
+
+#endif

@@ -1,0 +1,72 @@
+#!/bin/sh
+# shellcheck disable=SC2154,SC2317 # variables of the harness; functions that `holds` calls
+# Masks on the command line: `attend` verified on one rank and several, `check` of what it wrote with
+# the same options and with others, and what the balanced layout does with packed documents.
+# shellcheck source=/dev/null
+. "${srcdir-.}/tests/cli/harness.sh"
+cd "$work" || exit 99
+
+# holds NAME COMMAND...: a condition as a test case
+holds()
+{
+    name=$1
+    shift
+    if "$@"; then passed "$name"; else fails "$name"; fi
+}
+found_wrong() { [ "$status" -eq 1 ] && tail -n 1 stdout | grep -q 'FAILED'; }
+verified() { [ "$status" -eq 0 ] && tail -n 1 stdout | grep -q '^verified: ok'; }
+stdout_has() { [ "$status" -eq 0 ] && grep -qE -e "$1" stdout; }
+
+# number NAME: its value in the JSON object that the last run printed
+number() { sed -nE "s/.*\"$1\": *(-?[0-9.e+-]+).*/\1/p" stdout; }
+
+integers 0 100 100 613 900 >documents.npy
+integers 0 101 101 613 900 >others.npy
+random="--random 1,4,2,700,900,32,5 --threads 1"
+
+# try LINE OTHER [OPTION...]: the options are obeyed, told in the text, and missed by a judge who is
+# told OTHER instead.
+# shellcheck disable=SC2086
+try()
+{
+    line=$1 other=$2
+    shift 2
+    longspan attend $random --out o.safetensors --verify "$@"
+    holds "attend $*" verified
+    holds "attend $* says so" stdout_has "$line"
+    longspan check $random --result o.safetensors "$@"
+    holds "check $*" verified
+    longspan check $random --result o.safetensors $other
+    holds "check '$other' of $*" found_wrong
+    has_mpi || return 0
+    on_ranks 3 attend $random --method ring --verify=64 "$@"
+    holds "3 ranks: $*" verified
+}
+
+try 'aligned at the start' --causal --align start --causal
+try 'from place 150 on' '--causal --query-offset 151' --causal --query-offset 150
+try '100 keys before and 20 behind' '--window 101,20' --window 100,20
+try 'inf keys before and 20 behind' '--window inf,inf' --window inf,20
+try 'a prefix of 37 keys' '--window 9,9 --prefix 38' --window 9,9 --prefix 37
+try '4 documents' '--causal --documents others.npy' --causal --documents documents.npy
+
+# shellcheck disable=SC2086
+longspan attend $random --window 100,inf --documents documents.npy --quiet --json -
+holds "JSON: window" stdout_has '"window_left": 100'
+holds "JSON: no limit" stdout_has '"window_right": null'
+holds "JSON: documents" stdout_has '"documents": 4'
+
+# Packed documents of random length over eight ranks: tiles of the busiest over the mean.
+# shellcheck disable=SC2046
+integers 0 $(awk 'BEGIN { x = 9
+    while (s < 65536) { x = x * 16807 % 2147483647; s += 1 + x % 6000; print s < 65536 ? s : 65536 }
+}') >packed.npy
+if has_mpi; then
+    on_ranks 8 attend --random 1,1,1,65536,65536,16 --causal --documents packed.npy --threads 1 \
+        --method ring --layout balanced --quiet --json -
+    # 1.05 x the mean over 8 ranks
+    holds "balanced documents" test $((100 * $(number tiles_computed_most) * 8)) -le \
+        $((105 * $(number tiles_computed)))
+fi
+
+exit "$failed"
