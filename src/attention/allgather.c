@@ -40,7 +40,7 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
     if (!problem->backward) return;
     out->backward_bytes_sent = out->bytes_sent;
     out->backward_messages = out->messages;
-    ls_part_gradients_cost(out, problem, 1);
+    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
 }
 
 static void destroy(struct ls_attention_plan *plan)
@@ -69,7 +69,7 @@ static ls_status create(struct ls_attention_plan *plan)
         return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
     ls_leaves_gather(&own->keys, own->leaf, own->first_row, keys);
     LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, ls_key_value_bytes(&problem->shape, keys->s)));
-    LS_TRY(ls_part_gradients_create(&own->gradients, plan, 1));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "attention/fold.h"
+#include "attention/part_gradients.h"
 #include "attention/reach.h"
 #include "attention/travel.h"
 #include "base/ledger.h"
@@ -15,6 +16,7 @@
 /* Keys of one rank that another one's queries see. */
 struct message {
     int rank; /* where it goes, or comes from */
+    int step; /* so many ranks on, or back, in a ring */
     int64_t rows;
     struct ls_leaf_list leaves; /* by the rows of their owner's part */
     char *memory;               /* K, then V: [b, rows, h_kv, d] */
@@ -27,6 +29,7 @@ struct halo {
     struct ls_leaf *leaf;       /* storage of the leaves of messages, then of parts */
     struct ls_request *request; /* [ins + outs] */
     struct ls_fold fold;
+    struct ls_part_gradients *gradients;
     void *memory; /* of messages */
 };
 
@@ -39,6 +42,9 @@ static const char *fits(const struct ls_problem *problem)
     return "no window on both sides and no documents limit what a query sees: nearly all keys "
            "would go to every rank";
 }
+
+/* Backward goes from rank to rank as a ring does. */
+static const struct ls_part_order part_order = {.node = 1, .seen = true};
 
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
 {
@@ -63,7 +69,7 @@ static int list_in(struct message *in, struct ls_leaf *leaf, bool *seen,
 
         if (rows > 0)
             in[ins++] = (struct message){
-                .rank = owner, .rows = rows, .leaves = {leaf + first, count - first}};
+                .rank = owner, .step = step, .rows = rows, .leaves = {leaf + first, count - first}};
     }
     return ins;
 }
@@ -82,8 +88,8 @@ static int list_out(struct message *out, struct ls_leaf *leaf, bool *seen,
         const int64_t rows = ls_reach_append(leaf, &count, problem, rank, seen);
 
         if (rows > 0)
-            out[outs++] =
-                (struct message){.rank = to, .rows = rows, .leaves = {leaf + first, count - first}};
+            out[outs++] = (struct message){
+                .rank = to, .step = step, .rows = rows, .leaves = {leaf + first, count - first}};
     }
     return outs;
 }
@@ -179,6 +185,10 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
     }
     out->workspace_bytes += states;
     free_count(&count);
+    if (!problem->backward) return;
+    out->backward_bytes_sent = out->bytes_sent;
+    out->backward_messages = out->messages;
+    ls_part_gradients_cost(out, problem, part_order);
 }
 
 /* ---- making */
@@ -187,6 +197,7 @@ static void destroy(struct ls_attention_plan *plan)
 {
     struct halo *own = plan->own;
 
+    ls_part_gradients_destroy(own->gradients);
     ls_fold_fini(&own->fold);
     ls_free(own->memory);
     free(own->request);
@@ -265,6 +276,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(list_messages(own, plan));
     LS_TRY(create_memory(own, problem));
     LS_TRY(ls_fold_init(&own->fold, plan, own->part, 1 + own->ins));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, part_order));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }
 
@@ -346,6 +358,34 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     return status;
 }
 
+/* The same messages; what the keys of each give goes back where they came from. */
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    const struct ls_problem *problem = &plan->problem;
+    struct halo *own = plan->own;
+    const struct ls_progress progress = {own->ins + own->outs > 0 ? move_messages : NULL, plan};
+
+    LS_TRY(post_messages(plan, call->k, call->v));
+    ls_part_gradients_begin(own->gradients, call);
+    ls_status status = ls_part_gradients_meet(own->gradients, 0, call->k, call->v, progress);
+
+    LS_TRY(ls_part_gradients_pass(own->gradients, 0));
+    for (int step = 1, i = 0; step < problem->p; step++) {
+        if (i < own->ins && own->in[i].step == step) {
+            const struct ls_tensor k = keys_in(problem, &own->in[i]);
+            const struct ls_tensor v = values_in(problem, &own->in[i]);
+
+            LS_TRY(ls_comm_wait(plan->comm, &own->request[i++], 1));
+            if (status == LS_OK)
+                status = ls_part_gradients_meet(own->gradients, step, &k, &v, progress);
+        }
+        LS_TRY(ls_part_gradients_pass(own->gradients, step));
+    }
+    LS_TRY(ls_comm_wait(plan->comm, own->request + own->ins, own->outs));
+    LS_TRY(ls_part_gradients_end(own->gradients));
+    return status;
+}
+
 const struct ls_method ls_method_halo = {
     .name = "halo",
     .summary = "each rank gets the keys that its queries see, and no others; window or documents",
@@ -355,4 +395,5 @@ const struct ls_method ls_method_halo = {
     .create = create,
     .destroy = destroy,
     .forward = forward,
+    .backward = backward,
 };

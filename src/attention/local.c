@@ -24,7 +24,7 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     *out = ls_method_work(problem);
     out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
-    ls_part_gradients_cost(out, problem, 1);
+    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
 }
 
 static void destroy(struct ls_attention_plan *plan)
@@ -44,7 +44,7 @@ static ls_status create(struct ls_attention_plan *plan)
     plan->own = own;
     ls_leaves_append(own->leaf, &own->keys.count, keys, 0, 0);
     own->keys.leaf = own->leaf;
-    LS_TRY(ls_part_gradients_create(&own->gradients, plan, 1));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
     return ls_attention_kernel_create(&plan->kernel, &plan->problem.device,
                                       kernel_shape(&plan->problem));
 }

@@ -3,14 +3,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/reach.h"
 #include "attention/route.h"
 #include "attention/total.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
+/* What meets in each step. */
+struct steps {
+    int *owner, *from;                /* [p] whose keys come; who meets this rank's */
+    int64_t *rows, *rows_back;        /* [p] of the keys that come; of this rank's that are met */
+    struct ls_leaf_list *keys, *back; /* [p] their leaves, if order.seen; keys by rows that come */
+    struct ls_leaf *leaf;             /* storage */
+};
+
 struct ls_part_gradients {
     struct ls_attention_plan *plan;
-    int *owner, *from;            /* [p] whose keys come in a step; who meets this rank's */
+    struct ls_part_order order;
+    struct steps steps;
     struct ls_total dq;           /* over parts of the keys */
     struct ls_total dkv;          /* of this rank's keys, over parts of the queries */
     float *dq_slots, *dq_sum;     /* storage of dq, and its next sum */
@@ -18,6 +28,7 @@ struct ls_part_gradients {
     float *heads;                 /* dk, dv of every query head, where groups are added */
     float *out[2];                /* dk, dv of a step, node after node: step t's are out[t % 2] */
     float *in;                    /* those of this rank's keys from another rank */
+    float *spread;                /* the same, at their places among all of the rank's */
     struct ls_request request[2]; /* of out and in */
     int requests;
     void *memory;
@@ -48,23 +59,35 @@ struct sums {
 
 /* Floats of each piece of a rank's memory. */
 struct memory {
-    int64_t dq_slots, dq_sum, dkv_slots, heads, out, in;
+    int64_t dq_slots, dq_sum, dkv_slots, heads, out, in, spread;
 };
 
-static struct memory memory_of(const struct ls_problem *problem, int rank, const struct sums *sums)
+static int64_t most(const int64_t *rows, int p)
+{
+    int64_t found = 0;
+
+    for (int i = 0; i < p; i++)
+        if (rows[i] > found) found = rows[i];
+    return found;
+}
+
+static struct memory memory_of(const struct ls_problem *problem, int rank, const struct sums *sums,
+                               const struct steps *steps, struct ls_part_order order)
 {
     const struct ls_attention_shape *s = &problem->shape;
     const int64_t dq = ls_gradient_count(s, s->h, ls_layout_part_rows(&problem->q_layout, rank));
-    const int64_t most = ls_layout_most_rows(&problem->k_layout);
-    const int64_t own = pair_count(problem, ls_layout_part_rows(&problem->k_layout, rank));
+    const int64_t rows = most(steps->rows, problem->p);
+    const int64_t back = most(steps->rows_back + 1, problem->p - 1);
+    const int64_t own = pair_count(problem, steps->rows[0]);
 
     return (struct memory){
         .dq_slots = sums->dq_slots * dq,
         .dq_sum = dq,
         .dkv_slots = sums->dkv_slots * own,
-        .heads = adds_groups(problem) ? 2 * ls_gradient_count(s, s->h, most) : 0,
-        .out = sums->own * pair_count(problem, most),
-        .in = sums->most_in * own,
+        .heads = adds_groups(problem) ? 2 * ls_gradient_count(s, s->h, rows) : 0,
+        .out = sums->own * pair_count(problem, rows),
+        .in = sums->most_in * pair_count(problem, back),
+        .spread = order.seen && problem->p > 1 ? own : 0,
     };
 }
 
@@ -76,7 +99,7 @@ static int out_buffers(const struct ls_problem *problem)
 
 static size_t memory_bytes(const struct ls_problem *problem, const struct memory *m)
 {
-    return (size_t)(m->dq_slots + m->dq_sum + m->dkv_slots + m->heads + m->in +
+    return (size_t)(m->dq_slots + m->dq_sum + m->dkv_slots + m->heads + m->in + m->spread +
                     out_buffers(problem) * m->out) *
            sizeof(float);
 }
@@ -89,15 +112,97 @@ static struct sums sums_of(const struct ls_total *dq, const struct ls_total *dkv
                          .dkv_slots = dkv->slots};
 }
 
-/* owner and from [p] of a rank. */
-static void list_order(int *owner, int *from, const struct ls_problem *problem, int node, int rank)
-{
-    const struct ls_route route = ls_route_of(problem->p, node, rank);
+/* ---- who meets what */
 
+static void free_steps(struct steps *steps)
+{
+    free(steps->owner);
+    free(steps->rows);
+    free(steps->keys);
+    free(steps->leaf);
+}
+
+static bool create_steps(struct steps *out, const struct ls_problem *problem,
+                         struct ls_part_order order, int rank)
+{
+    const size_t p = (size_t)problem->p;
+    const size_t leaves = (size_t)ls_layout_leaves(&problem->k_layout);
+    const size_t own = (size_t)ls_layout_part_leaves(&problem->k_layout, rank);
+
+    *out = (struct steps){
+        .owner = calloc(2 * p, sizeof *out->owner),
+        .rows = calloc(2 * p, sizeof *out->rows),
+        .keys = order.seen ? calloc(2 * p, sizeof *out->keys) : NULL,
+        .leaf = order.seen ? calloc(leaves + p * own + 1, sizeof *out->leaf) : NULL,
+    };
+    if (!out->owner || !out->rows || (order.seen && (!out->keys || !out->leaf))) return false;
+    out->from = out->owner + p;
+    out->rows_back = out->rows + p;
+    out->back = order.seen ? out->keys + p : NULL;
+    return true;
+}
+
+/* Leaves that are marked of owner's keys, by their rows there. */
+static struct ls_leaf_list list_marked(int64_t *rows, struct ls_leaf **next,
+                                       const struct ls_problem *problem, int owner,
+                                       const bool *seen)
+{
+    struct ls_leaf_list list = {.leaf = *next};
+
+    *rows = ls_reach_append(*next, &list.count, problem, owner, seen);
+    *next += list.count;
+    return list;
+}
+
+/* seen: room for a mark of each leaf of keys. */
+static void list_seen(struct steps *out, bool *seen, const struct ls_problem *problem, int rank)
+{
+    struct ls_leaf *next = out->leaf;
+
+    ls_reach_mark(seen, problem, rank);
     for (int step = 0; step < problem->p; step++) {
-        owner[step] = ls_route_owner(&route, step);
-        from[step] = ls_route_holder(&route, step);
+        struct ls_leaf *first = next;
+        const int owner = out->owner[step];
+
+        if (step == 0) memset(seen, true, (size_t)ls_layout_leaves(&problem->k_layout));
+        out->keys[step] = list_marked(&out->rows[step], &next, problem, owner, seen);
+        if (step == 0) ls_reach_mark(seen, problem, rank);
+        for (int64_t i = 0; i < out->keys[step].count; i++) first[i].row = i * LS_LEAF;
     }
+    for (int step = 1; step < problem->p; step++) {
+        ls_reach_mark(seen, problem, out->from[step]);
+        out->back[step] = list_marked(&out->rows_back[step], &next, problem, rank, seen);
+    }
+}
+
+/* The caller frees them, also if this failed. */
+static ls_status list_steps(struct steps *out, const struct ls_problem *problem,
+                            struct ls_part_order order, int rank)
+{
+    const struct ls_route route = ls_route_of(problem->p, order.node, rank);
+    const struct ls_layout *keys = &problem->k_layout;
+    bool *seen = order.seen ? calloc((size_t)ls_layout_leaves(keys) + 1, sizeof *seen) : NULL;
+    const bool enough = create_steps(out, problem, order, rank) && (seen || !order.seen);
+
+    for (int step = 0; step < problem->p && enough; step++) {
+        out->owner[step] = ls_route_owner(&route, step);
+        out->from[step] = ls_route_holder(&route, step);
+        out->rows[step] = ls_layout_part_rows(keys, out->owner[step]);
+        out->rows_back[step] = ls_layout_part_rows(keys, rank);
+    }
+    if (enough && seen) list_seen(out, seen, problem, rank);
+    free(seen);
+    return enough ? LS_OK : ls_fail(LS_ENOMEM, "attention plan: out of memory");
+}
+
+static ls_status init_totals(struct ls_total *dq, struct ls_total *dkv, const struct steps *steps,
+                             const struct ls_problem *problem)
+{
+    if (steps->keys)
+        LS_TRY(ls_total_init_parts(dq, steps->keys, problem->p, problem->strict));
+    else
+        LS_TRY(ls_total_init(dq, &problem->k_layout, steps->owner, problem->strict));
+    return ls_total_init(dkv, &problem->q_layout, steps->from, problem->strict);
 }
 
 /* ---- cost */
@@ -117,31 +222,15 @@ static struct sums fast_sums(const struct ls_problem *problem, int rank)
 }
 
 /* Without memory to find out, a plan cannot be made either. */
-static struct sums strict_sums(const struct ls_problem *problem, int node, int rank)
+static struct sums strict_sums(const struct ls_problem *problem, const struct steps *steps)
 {
-    int *owner = calloc(2 * (size_t)problem->p, sizeof *owner), *from = owner + problem->p;
     struct ls_total dq = {0}, dkv = {0};
     struct sums sums = {0};
 
-    if (!owner) return sums;
-    list_order(owner, from, problem, node, rank);
-    if (ls_total_init(&dq, &problem->k_layout, owner, true) == LS_OK &&
-        ls_total_init(&dkv, &problem->q_layout, from, true) == LS_OK)
-        sums = sums_of(&dq, &dkv, problem->p);
+    if (init_totals(&dq, &dkv, steps, problem) == LS_OK) sums = sums_of(&dq, &dkv, problem->p);
     ls_total_fini(&dkv);
     ls_total_fini(&dq);
-    free(owner);
     return sums;
-}
-
-/* Ranks other than this one that have keys. */
-static int64_t receivers(const struct ls_problem *problem, int rank)
-{
-    int64_t count = 0;
-
-    for (int r = 0; r < problem->p; r++)
-        count += r != rank && ls_layout_part_rows(&problem->k_layout, r) > 0;
-    return count;
 }
 
 static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem)
@@ -150,20 +239,34 @@ static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem)
                                   ls_layout_most_leaves(&problem->k_layout));
 }
 
-void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem, int node)
+static void add_rank(struct ls_cost *cost, const struct ls_problem *problem,
+                     struct ls_part_order order, int rank, const struct steps *steps)
+{
+    const struct sums sums =
+        problem->strict ? strict_sums(problem, steps) : fast_sums(problem, rank);
+    const struct memory m = memory_of(problem, rank, &sums, steps, order);
+    const size_t bytes = memory_bytes(problem, &m) + ls_gradients_bytes(problem, rank);
+
+    if (bytes > cost->gradient_bytes) cost->gradient_bytes = bytes;
+    for (int step = 1; step < problem->p; step++) {
+        const int64_t floats = sums.own * pair_count(problem, steps->rows[step]);
+
+        cost->backward_bytes_sent += floats * (int64_t)sizeof(float);
+        cost->backward_messages += floats > 0;
+    }
+}
+
+void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem,
+                            struct ls_part_order order)
 {
     if (!problem->backward) return;
     cost->workspace_bytes += ls_device_gradient_bytes(&problem->device, kernel_shape(problem));
     for (int r = 0; r < problem->p; r++) {
-        const struct sums sums =
-            problem->strict ? strict_sums(problem, node, r) : fast_sums(problem, r);
-        const struct memory m = memory_of(problem, r, &sums);
-        const size_t bytes = memory_bytes(problem, &m) + ls_gradients_bytes(problem, r);
-        const int64_t rows = problem->shape.s_k - ls_layout_part_rows(&problem->k_layout, r);
+        struct steps steps;
 
-        if (bytes > cost->gradient_bytes) cost->gradient_bytes = bytes;
-        cost->backward_bytes_sent += sums.own * pair_count(problem, rows) * (int64_t)sizeof(float);
-        if (sums.own > 0) cost->backward_messages += receivers(problem, r);
+        if (list_steps(&steps, problem, order, r) == LS_OK)
+            add_rank(cost, problem, order, r, &steps);
+        free_steps(&steps);
     }
 }
 
@@ -173,7 +276,7 @@ static ls_status create_memory(struct ls_part_gradients *g, const struct ls_atte
 {
     const struct ls_problem *problem = &plan->problem;
     const struct sums sums = sums_of(&g->dq, &g->dkv, problem->p);
-    const struct memory m = memory_of(problem, plan->rank, &sums);
+    const struct memory m = memory_of(problem, plan->rank, &sums, &g->steps, g->order);
 
     LS_TRY(ls_alloc(&g->memory, LS_TAG_GRADIENT, memory_bytes(problem, &m)));
     g->dq_slots = g->memory;
@@ -181,35 +284,34 @@ static ls_status create_memory(struct ls_part_gradients *g, const struct ls_atte
     g->dkv_slots = g->dq_sum + m.dq_sum;
     g->heads = g->dkv_slots + m.dkv_slots;
     g->in = g->heads + m.heads;
-    g->out[0] = g->in + m.in;
+    g->spread = g->in + m.in;
+    g->out[0] = g->spread + m.spread;
     g->out[1] = g->out[0] + (out_buffers(problem) - 1) * m.out;
     return LS_OK;
 }
 
-static ls_status create(struct ls_part_gradients *g, struct ls_attention_plan *plan, int node)
+static ls_status create(struct ls_part_gradients *g, struct ls_attention_plan *plan,
+                        struct ls_part_order order)
 {
     const struct ls_problem *problem = &plan->problem;
 
     g->plan = plan;
-    g->owner = calloc(2 * (size_t)problem->p, sizeof *g->owner);
-    if (!g->owner) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    g->from = g->owner + problem->p;
-    list_order(g->owner, g->from, problem, node, plan->rank);
-    LS_TRY(ls_total_init(&g->dq, &problem->k_layout, g->owner, problem->strict));
-    LS_TRY(ls_total_init(&g->dkv, &problem->q_layout, g->from, problem->strict));
+    g->order = order;
+    LS_TRY(list_steps(&g->steps, problem, order, plan->rank));
+    LS_TRY(init_totals(&g->dq, &g->dkv, &g->steps, problem));
     LS_TRY(create_memory(g, plan));
     return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
                                      kernel_shape(problem));
 }
 
 ls_status ls_part_gradients_create(struct ls_part_gradients **out, struct ls_attention_plan *plan,
-                                   int node)
+                                   struct ls_part_order order)
 {
     if (!plan->problem.backward) return LS_OK;
     struct ls_part_gradients *g = calloc(1, sizeof *g);
 
     if (!g) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    const ls_status status = create(g, plan, node);
+    const ls_status status = create(g, plan, order);
     if (status == LS_OK)
         *out = g;
     else
@@ -223,7 +325,7 @@ void ls_part_gradients_destroy(struct ls_part_gradients *g)
     ls_total_fini(&g->dkv);
     ls_total_fini(&g->dq);
     ls_free(g->memory);
-    free(g->owner);
+    free_steps(&g->steps);
     free(g);
 }
 
@@ -321,14 +423,37 @@ ls_status ls_part_gradients_meet(struct ls_part_gradients *g, int step, const st
     return LS_OK;
 }
 
+/* A sum of some of this rank's keys as one of all, 0 for the others. */
+static const float *spread(const struct ls_part_gradients *g, const float *pair, int step)
+{
+    const struct ls_problem *problem = &g->plan->problem;
+    const struct ls_leaf_list back = g->steps.back[step];
+    const int64_t d = problem->shape.d, rows = g->steps.rows_back[step], all = g->steps.rows[0];
+    const int64_t blocks = rows > 0 ? pair_count(problem, rows) / (rows * d) : 0;
+
+    memset(g->spread, 0, (size_t)g->dkv.floats * sizeof *pair);
+    for (int64_t block = 0; block < blocks; block++)
+        for (int64_t i = 0; i < back.count; i++)
+            memcpy(g->spread + (block * all + back.leaf[i].row) * d,
+                   pair + (block * rows + i * LS_LEAF) * d,
+                   (size_t)(ls_layout_leaf_rows(&problem->k_layout, back.leaf[i].number) * d) *
+                       sizeof *pair);
+    return g->spread;
+}
+
 /* Sums of this rank's keys over the queries that meet them in a step. */
 static void add_sums(struct ls_part_gradients *g, int step, const float *pairs)
 {
     const struct ls_problem *problem = &g->plan->problem;
+    const int64_t rows = g->steps.rows_back[step];
 
     if (g->call->k->dim[1] == 0) return;
-    for (int64_t i = 0; i < ls_total_sums(&g->dkv, step); i++)
-        ls_total_add(&g->dkv, problem, pairs + i * g->dkv.floats);
+    for (int64_t i = 0; i < ls_total_sums(&g->dkv, step); i++) {
+        const float *pair = pairs + i * pair_count(problem, rows);
+
+        if (g->order.seen && step > 0) pair = rows > 0 ? spread(g, pair, step) : NULL;
+        ls_total_add(&g->dkv, problem, pair);
+    }
 }
 
 static ls_status wait_for_messages(struct ls_part_gradients *g)
@@ -343,17 +468,17 @@ static ls_status wait_for_messages(struct ls_part_gradients *g)
 static ls_status post(struct ls_part_gradients *g, int step)
 {
     const struct ls_problem *problem = &g->plan->problem;
-    const int64_t theirs = ls_layout_part_rows(&problem->k_layout, g->owner[step]);
-    const int64_t come = ls_total_sums(&g->dkv, step) * g->dkv.floats;
-    const int64_t go = ls_total_sums(&g->dkv, 0) * pair_count(problem, theirs);
+    const int64_t come =
+        ls_total_sums(&g->dkv, step) * pair_count(problem, g->steps.rows_back[step]);
+    const int64_t go = ls_total_sums(&g->dkv, 0) * pair_count(problem, g->steps.rows[step]);
     const int tag = 2 * problem->p + step;
 
     if (come > 0)
         LS_TRY(ls_comm_receive(&g->request[g->requests++], g->plan->comm, g->in,
-                               (size_t)come * sizeof *g->in, g->from[step], tag));
+                               (size_t)come * sizeof *g->in, g->steps.from[step], tag));
     if (go > 0)
         LS_TRY(ls_comm_send(&g->request[g->requests++], g->plan->comm, g->out[step % 2],
-                            (size_t)go * sizeof *g->in, g->owner[step], tag));
+                            (size_t)go * sizeof *g->in, g->steps.owner[step], tag));
     return LS_OK;
 }
 

@@ -4,7 +4,9 @@
  * travels on from rank to rank, and the owner adds what comes from all (total.h).
  * Strict mode: for each of the largest nodes of the tree over query leaves that a rank holds
  * entirely one sum, of every query head, so that the owner can add by the tree and then the heads.
- * Fast mode: one sum, the heads of a group added already. */
+ * Fast mode: one sum, the heads of a group added already.
+ * Where only the leaves of keys come that a rank's queries see (reach.h), only their rows go back.
+ */
 #ifndef LS_ATTENTION_PART_GRADIENTS_H
 #define LS_ATTENTION_PART_GRADIENTS_H
 
@@ -12,20 +14,28 @@
 
 struct ls_part_gradients;
 
-/* Adds what it sends, its memory and the kernel's; nothing if the plan is for forward alone. node:
- * parts come in the order of a route (route.h), also where they do not travel. */
-void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem, int node);
+/* Which part of the keys comes in which step. */
+struct ls_part_order {
+    int node;  /* in the order of a route (route.h), also where parts do not travel */
+    bool seen; /* but for a rank's own part, only the leaves that its queries see, one behind the
+                  other, if any */
+};
+
+/* Adds what it sends, its memory and the kernel's; nothing if the plan is for forward alone. */
+void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem,
+                            struct ls_part_order order);
 
 /* Makes the plan's gradient kernel as well; *out stays NULL if the plan is for forward alone. The
  * caller destroys it; destroy accepts NULL. Errors: LS_ENOMEM, LS_EINTERNAL. */
 ls_status ls_part_gradients_create(struct ls_part_gradients **out, struct ls_attention_plan *plan,
-                                   int node);
+                                   struct ls_part_order order);
 void ls_part_gradients_destroy(struct ls_part_gradients *parts);
 
 /* One execution: begin; meet and pass for each step; end. */
 void ls_part_gradients_begin(struct ls_part_gradients *parts, const struct ls_backward_call *call);
 
-/* This rank's queries meet the keys of a step. progress: what else is to be moved along. */
+/* This rank's queries meet the keys of a step, if there are any. progress: what else is to be moved
+ * along. */
 ls_status ls_part_gradients_meet(struct ls_part_gradients *parts, int step,
                                  const struct ls_tensor *k, const struct ls_tensor *v,
                                  struct ls_progress progress);

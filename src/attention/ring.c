@@ -107,7 +107,7 @@ void ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int nod
     if (!problem->backward) return;
     out->backward_bytes_sent = out->bytes_sent;
     out->backward_messages = out->messages;
-    ls_part_gradients_cost(out, problem, node);
+    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = node});
 }
 
 void ls_ring_destroy(struct ls_attention_plan *plan)
@@ -132,7 +132,7 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     LS_TRY(list_parts(&own->parts, &problem->k_layout));
     order_parts(&own->parts, &own->route);
     LS_TRY(ls_fold_init(&own->fold, plan, own->parts.at, problem->p));
-    LS_TRY(ls_part_gradients_create(&own->gradients, plan, node));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = node}));
     LS_TRY(ls_alloc(&own->travel, LS_TAG_COMM, all_travel_bytes(problem, &own->route)));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }

@@ -113,10 +113,14 @@ static float *slot_at(const struct ls_total *total, int64_t slot)
 static void put(struct ls_total *total, const struct ls_problem *problem, int64_t slot, bool first,
                 const float *sum)
 {
-    if (first)
-        memcpy(slot_at(total, slot), sum, (size_t)total->floats * sizeof *sum);
-    else
+    const size_t bytes = (size_t)total->floats * sizeof *sum;
+
+    if (!first && sum)
         ls_device_add(&problem->device, slot_at(total, slot), sum, total->floats, problem->threads);
+    else if (first && sum)
+        memcpy(slot_at(total, slot), sum, bytes);
+    else if (first)
+        memset(slot_at(total, slot), 0, bytes);
 }
 
 /* Strict mode: the next sum, and everything that is complete with it. */

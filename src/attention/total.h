@@ -38,7 +38,8 @@ int64_t ls_total_most_sums(const struct ls_total *total, int p);
 /* Starts an execution; the memory [slots][floats] is borrowed until its end. */
 void ls_total_begin(struct ls_total *total, float *memory, int64_t floats);
 
-/* The next sum [floats]. It may be overwritten afterwards, unless there is but one part. */
+/* The next sum [floats], or NULL: it is 0. It may be overwritten afterwards, unless there is but
+ * one part. */
 void ls_total_add(struct ls_total *total, const struct ls_problem *problem, const float *sum);
 
 #endif

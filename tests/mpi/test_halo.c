@@ -1,6 +1,6 @@
 /* The keys that a rank's queries see, and no others, come to it. (test_attention.c and
  * test_strict.c hold every method to the same properties, where it fits.) */
-#include "attention.h"
+#include "gradients.h"
 
 #include "base/ledger.h"
 
@@ -185,6 +185,125 @@ Test(halo, strict_bits_are_those_of_one_rank)
             job_destroy_plan(&job);
         }
         job_destroy(&alone);
+    }
+    ls_comm_destroy(self);
+}
+
+/* ---- backward */
+
+static struct descent descent_of(const struct halo_case *c, int layout)
+{
+    struct descent g = {.job = job_of(c, layout), .residual = true};
+
+    g.job.options.backward = true;
+    return g;
+}
+
+/* Back goes what came, every head in strict mode, for each node of the queries; on the ledger is
+ * what was predicted. */
+static void check_backward_cost(const struct descent *g, size_t gradients)
+{
+    const struct ls_problem *problem = &g->job.plan->problem;
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t own = ls_layout_part_rows(&problem->q_layout, rank);
+    const int64_t row = 2 * s->b * s->h_kv * s->d * (int64_t)sizeof(float);
+    const double most =
+        over_ranks((double)(ls_ledger_live(LS_TAG_GRADIENT) - gradients), LS_REDUCE_MAX);
+    struct ls_attention_report report;
+    struct ls_cost cost;
+    int64_t back = 0;
+
+    ls_attention_plan_describe(&report, g->job.plan);
+    g->job.plan->method->cost(&cost, problem);
+    for (int r = 0; r < size; r++) back += own > 0 ? rows_between(problem, rank, r) * row : 0;
+    MPI_CHECK(most == (double)cost.gradient_bytes, "%s: %.0f bytes, predicted %zu",
+              job_text(&g->job), most, cost.gradient_bytes);
+    MPI_CHECK(over_ranks((double)report.backward.bytes_sent, LS_REDUCE_SUM) ==
+                  (double)cost.backward_bytes_sent,
+              "%s: sent %ld bytes", job_text(&g->job), (long)report.backward.bytes_sent);
+    MPI_CHECK(problem->strict || report.backward.bytes_sent == back + report.bytes_sent,
+              "%s: sent %ld bytes, %ld back", job_text(&g->job), (long)report.backward.bytes_sent,
+              (long)back);
+}
+
+static void check_backward(const struct descent *exact, const struct halo_case *c, int layout)
+{
+    const size_t gradients = ls_ledger_live(LS_TAG_GRADIENT);
+    struct descent g = *exact;
+
+    g.job.options = descent_of(c, layout).job.options;
+    g.job.strided = layout == 1;
+    descent_create_plan(&g, world);
+    for (int turn = 0; turn < 2; turn++) {
+        descent_run(&g);
+        descent_check(&g, turn ? "again" : "backward");
+    }
+    check_backward_cost(&g, gradients);
+    descent_destroy_plan(&g);
+}
+
+Test(halo, backward_returns_what_is_seen_and_keeps_the_contract)
+{
+    for (int i = 0; i < LENGTH(cases); i++) {
+        struct halo_case c = cases[i];
+        struct descent g;
+
+        c.shape.type = LS_F32;
+        g = descent_of(&c, 0);
+        descent_create_whole(&g, 3);
+        descent_solve(&g);
+        for (int layout = 0; layout < 3; layout++) check_backward(&g, &c, layout);
+        descent_destroy_whole(&g);
+    }
+}
+
+static bool same_gradient(const struct descent *g, const struct descent *alone, int which)
+{
+    const struct ls_tensor *t = &g->gradient[which];
+
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        for (int64_t i = 0; i < t->dim[1]; i++)
+            for (int64_t h = 0; h < t->dim[2]; h++)
+                if (memcmp(row_of(t, b, i, h),
+                           row_of(&alone->gradient[which], b, job_position(&g->job, which, i), h),
+                           row_bytes(t)) != 0)
+                    return false;
+    return true;
+}
+
+static void check_strict_backward(const struct descent *alone, const struct halo_case *c,
+                                  int layout)
+{
+    const size_t gradients = ls_ledger_live(LS_TAG_GRADIENT);
+    struct descent g = *alone;
+
+    g.job.options = descent_of(c, layout).job.options;
+    g.job.options.strict = true;
+    descent_create_plan(&g, world);
+    descent_run(&g);
+    for (int which = 0; which < GRADIENTS; which++)
+        MPI_CHECK(same_gradient(&g, alone, which), "%s: %s", job_text(&g.job),
+                  gradient_names[which]);
+    check_backward_cost(&g, gradients);
+    descent_destroy_plan(&g);
+}
+
+Test(halo, strict_gradients_are_those_of_one_rank)
+{
+    struct ls_comm *self;
+
+    MPI_CHECK_OK(ls_comm_create_self(&self));
+    for (int i = 0; i < LENGTH(cases); i++) {
+        struct descent alone = descent_of(&cases[i], 0);
+
+        alone.job.options.strict = true;
+        alone.job.options.method = "local";
+        descent_create_whole(&alone, 5);
+        descent_create_plan(&alone, self);
+        descent_run(&alone);
+        for (int layout = 0; layout < 3; layout++) check_strict_backward(&alone, &cases[i], layout);
+        descent_destroy_plan(&alone);
+        descent_destroy_whole(&alone);
     }
     ls_comm_destroy(self);
 }
