@@ -138,7 +138,7 @@ static void check_case(const struct halo_case *c, int layout)
 
 Test(halo, brings_what_is_seen_and_keeps_the_contract)
 {
-    for (int i = 0; i < 3 * LENGTH(cases); i++)
+    for (int i = 0; i < 4 * LENGTH(cases); i++)
         check_case(&cases[i % LENGTH(cases)], i / LENGTH(cases));
 }
 
@@ -174,7 +174,7 @@ Test(halo, strict_bits_are_those_of_one_rank)
 
         alone.options.strict = true;
         job_run_alone(&alone, self, 5);
-        for (int layout = 0; layout < 3; layout++) {
+        for (int layout = 0; layout < 4; layout++) {
             struct job job = job_of(&cases[i], layout);
 
             memcpy(job.whole, alone.whole, sizeof job.whole);
@@ -252,7 +252,7 @@ Test(halo, backward_returns_what_is_seen_and_keeps_the_contract)
         g = descent_of(&c, 0);
         descent_create_whole(&g, 3);
         descent_solve(&g);
-        for (int layout = 0; layout < 3; layout++) check_backward(&g, &c, layout);
+        for (int layout = 0; layout < 4; layout++) check_backward(&g, &c, layout);
         descent_destroy_whole(&g);
     }
 }
@@ -301,7 +301,7 @@ Test(halo, strict_gradients_are_those_of_one_rank)
         descent_create_whole(&alone, 5);
         descent_create_plan(&alone, self);
         descent_run(&alone);
-        for (int layout = 0; layout < 3; layout++) check_strict_backward(&alone, &cases[i], layout);
+        for (int layout = 0; layout < 4; layout++) check_strict_backward(&alone, &cases[i], layout);
         descent_destroy_plan(&alone);
         descent_destroy_whole(&alone);
     }
