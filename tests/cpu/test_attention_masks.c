@@ -212,14 +212,15 @@ TEST_ISA(attention_masks, tiles_are_those_that_are_seen, generic)
 Test(attention_masks, any_number_of_threads)
 {
     static const struct ls_attention_options some[] = {
-        {.has_window = true, .window_left = 5000},
-        {.has_window = true, .window_left = 700, .prefix = 300},
+        {.has_window = true, .window_left = 6500},
+        {.has_window = true, .window_left = 4000},
+        {.has_window = true, .window_left = 3000, .prefix = 3000},
         {.has_query_offset = true, .query_offset = 9000, .causal = true},
         {.has_query_offset = true, .query_offset = -9, .causal = true},
     };
 
     for (int c = 0; c < LENGTH(some); c++) {
-        struct problem p = {.shape = {1, 1, 1, 3, 30000, 16, LS_BF16}, .options = some[c]};
+        struct problem p = {.shape = {1, 2, 1, 3, 30000, 16, LS_F32}, .options = some[c]};
         void *o, *lse;
 
         problem_open(&p);
