@@ -292,7 +292,8 @@ static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_att
     if (mine.count == 0) return LS_OK;
     if (plan->problem.strict)
         return ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
-    const struct ls_sum_results out = {.o = call->o, .o_lo = call->o_lo, .lse = call->lse};
+    const struct ls_sum_results out = {
+        .o = call->o, .o_lo = call->o_lo, .lse = call->lse, .scores = &plan->problem.scores};
     ls_sums_finish(&out, first, own->in, plan->problem.p, own->top, &plan->problem.shape, mine);
     return LS_OK;
 }

@@ -37,12 +37,24 @@ void ls_sums_scale(float *sums, const struct ls_row_states *states, const float 
     }
 }
 
+/* One more logit, in log2 units, without a value. Returns the new top. */
+static float add_sink(float *sum, float top, float sink, int64_t d)
+{
+    if (sink == -INFINITY) return top;
+    const float higher = sum[0] == 0.0f || sink > top ? sink : top;
+    const float weight = sum[0] == 0.0f ? 0.0f : exp2f(top - higher);
+
+    for (int64_t j = 0; j <= d; j++) sum[j] *= weight;
+    sum[0] += exp2f(sink - higher);
+    return higher;
+}
+
 /* sum [1 + d] is used up. Where anything was seen, l is above 1/2. */
 static void finish_row(void *o, void *o_lo, ls_dtype type, float *lse, float *sum, float top,
-                       int64_t d)
+                       float kept, int64_t d)
 {
     float rounded[LS_MAX_HEAD_DIM];
-    const float l = sum[0], inverse = l == 0.0f ? 0.0f : 1.0f / l;
+    const float l = sum[0], inverse = l == 0.0f ? 0.0f : 1.0f / kept / l;
 
     for (int64_t j = 1; j <= d; j++) sum[j] *= inverse;
     *lse = l == 0.0f ? -INFINITY : (float)((double)top * LN2 + log((double)l));
@@ -67,12 +79,18 @@ static void finish_head(const struct ls_sum_results *out, float *sums, const flo
 {
     const int64_t d = out->o->dim[3];
     const struct ls_tensor *lse = out->lse;
+    const struct ls_scores *scores = out->scores;
+    const float sink = scores->sinks ? (float)(scores->sinks[head] / LN2) : -INFINITY;
     float *to_lse =
         (float *)lse->data + batch * lse->stride[0] + head * lse->stride[1] + row * lse->stride[2];
 
-    for (int64_t i = 0; i < rows; i++)
+    for (int64_t i = 0; i < rows; i++) {
+        float *sum = sums + i * (d + 1);
+
         finish_row(row_at(out->o, batch, head, row + i), row_at(out->o_lo, batch, head, row + i),
-                   out->o->type, to_lse + i * lse->stride[2], sums + i * (d + 1), top[i], d);
+                   out->o->type, to_lse + i * lse->stride[2], sum, add_sink(sum, top[i], sink, d),
+                   1.0f - scores->dropout, d);
+    }
 }
 
 void ls_sums_finish(const struct ls_sum_results *out, int64_t row, float *sums, int p,

@@ -21,6 +21,7 @@ void ls_sums_scale(float *sums, const struct ls_row_states *states, const float 
 /* What is written; o_lo NULL: not wanted. */
 struct ls_sum_results {
     struct ls_tensor *o, *o_lo, *lse;
+    const struct ls_scores *scores;
 };
 
 /* Adds the sums [p, b, h, rows.count, 1 + d] of p ranks, in their order, and writes the results

@@ -83,7 +83,8 @@ static struct result combine(const struct found *found)
 
     for (int r = 0; r < P; r++)
         ls_sums_scale(sums + r * n, &found->states[r], found->top, &shape, part);
-    const struct ls_sum_results out = {.o = &result.o, .lse = &result.lse};
+    const struct ls_sum_results out = {
+        .o = &result.o, .lse = &result.lse, .scores = &(struct ls_scores){.scale = 1}};
     ls_sums_finish(&out, 1, sums, P, found->top, &shape, part);
     free(sums);
     return result;
