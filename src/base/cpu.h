@@ -4,6 +4,14 @@
 
 #include "base/status.h"
 
+/* A function of plain loops that is compiled for several instruction sets, of which one is chosen
+ * when the program starts; the arithmetic is the same in all of them. */
+#if defined(__x86_64__) && defined(__linux__)
+#define LS_CLONED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
+#define LS_CLONED
+#endif
+
 typedef enum {
     LS_ISA_GENERIC,    /* plain C */
     LS_ISA_AVX2,       /* with FMA and F16C */

@@ -2,25 +2,58 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "cpu/gradient_kernel.h"
 #include "cpu/leaf.h"
+#include "cpu/sum_forest.h"
 #include "tensor/dtype.h"
 
 #define BLOCK 4096 /* floats */
+#define LANES 8    /* sums of a row, so that its bits are the same on every instruction set */
+
+LS_CLONED static double dot_product(const float *a, const float *b, const float *b_rest, int64_t d)
+{
+    double lane[LANES] = {0};
+
+    for (int64_t e = 0; e < d; e += LANES)
+#pragma omp simd
+        for (int i = 0; i < LANES; i++)
+            lane[i] += (double)a[e + i] * ((double)b[e + i] + (double)b_rest[e + i]);
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
+           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+}
+
+/* In f32, zero up to the next multiple of LANES. */
+static void load_row(float *out, const struct ls_tensor *t, int64_t batch, int64_t row,
+                     int64_t head)
+{
+    const int64_t d = t->dim[3];
+
+    ls_dtype_convert(out, LS_F32, element(t, batch, row, head), t->type, d);
+    memset(out + d, 0, (size_t)(-d & (LANES - 1)) * sizeof *out);
+}
 
 /* sum_e d_o (o + o_lo) of one row */
 static double row_delta(const struct ls_tensor *d_o, const struct ls_tensor *o,
                         const struct ls_tensor *o_lo, int64_t batch, int64_t row, int64_t head)
 {
-    const int64_t d = o->dim[3];
-    float a[LS_MAX_HEAD_DIM], b[LS_MAX_HEAD_DIM], rest[LS_MAX_HEAD_DIM] = {0};
-    double sum = 0;
+    static const float nothing[LS_MAX_HEAD_DIM];
+    float a[LS_MAX_HEAD_DIM], b[LS_MAX_HEAD_DIM], rest[LS_MAX_HEAD_DIM];
 
-    ls_dtype_convert(a, LS_F32, element(d_o, batch, row, head), d_o->type, d);
-    ls_dtype_convert(b, LS_F32, element(o, batch, row, head), o->type, d);
-    if (o_lo) ls_dtype_convert(rest, LS_F32, element(o_lo, batch, row, head), o_lo->type, d);
-    for (int64_t e = 0; e < d; e++) sum += (double)a[e] * ((double)b[e] + (double)rest[e]);
-    return sum;
+    load_row(a, d_o, batch, row, head);
+    load_row(b, o, batch, row, head);
+    if (o_lo) load_row(rest, o_lo, batch, row, head);
+    return dot_product(a, b, o_lo ? rest : nothing, o->dim[3]);
+}
+
+/* Rounding and subnormals do not depend on the caller. */
+static fenv_t enter(void)
+{
+    fenv_t callers;
+
+    fegetenv(&callers);
+    fesetenv(FE_DFL_ENV);
+    return callers;
 }
 
 void cpu_delta(float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
@@ -28,28 +61,33 @@ void cpu_delta(float *delta, const struct ls_tensor *d_o, const struct ls_tensor
 {
     const int64_t b = o->dim[0], s = o->dim[1], h = o->dim[2];
 
-#pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < b * h * s; i++) {
-        const int64_t batch = i / (h * s), head = i / s % h, row = i % s;
-        double sum = row_delta(d_o, o, o_lo, batch, row, head);
+#pragma omp parallel num_threads(threads)
+    {
+        const fenv_t callers = enter();
 
-        if (dlse)
-            sum -= ((const float *)dlse->data)[batch * dlse->stride[0] + head * dlse->stride[1] +
-                                               row * dlse->stride[2]];
-        delta[i] = (float)sum;
+#pragma omp for
+        for (int64_t i = 0; i < b * h * s; i++) {
+            const int64_t batch = i / (h * s), head = i / s % h, row = i % s;
+            double sum = row_delta(d_o, o, o_lo, batch, row, head);
+
+            if (dlse)
+                sum -= ((const float *)dlse->data)[batch * dlse->stride[0] +
+                                                   head * dlse->stride[1] + row * dlse->stride[2]];
+            delta[i] = (float)sum;
+        }
+        fesetenv(&callers);
     }
 }
 
 void cpu_add(float *into, const float *from, int64_t n, int threads)
 {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t first = 0; first < n; first += BLOCK) {
-        const int64_t end = first + BLOCK < n ? first + BLOCK : n;
-        fenv_t callers;
+#pragma omp parallel num_threads(threads)
+    {
+        const fenv_t callers = enter();
 
-        fegetenv(&callers);
-        fesetenv(FE_DFL_ENV);
-        for (int64_t i = first; i < end; i++) into[i] += from[i];
+#pragma omp for
+        for (int64_t first = 0; first < n; first += BLOCK)
+            add_floats(into + first, from + first, first + BLOCK < n ? BLOCK : n - first);
         fesetenv(&callers);
     }
 }
@@ -67,24 +105,28 @@ static void add_heads(float *out, const float *sums, int64_t apart, int64_t coun
     while (2 * half < count) half *= 2;
     add_heads(out, sums, apart, half, d);
     add_heads(right, sums + half * apart, apart, count - half, d);
-    for (int64_t e = 0; e < d; e++) out[e] += right[e];
+    add_floats(out, right, d);
 }
 
 void cpu_round_sums(struct ls_tensor *out, const float *sums, int64_t group, int threads)
 {
+    static const float zeroes[LS_MAX_HEAD_DIM];
     const int64_t b = out->dim[0], s = out->dim[1], heads = out->dim[2], d = out->dim[3];
 
-#pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < b * heads * s; i++) {
-        const int64_t pair = i / s, row = i % s;
-        float sum[LS_MAX_HEAD_DIM];
-        fenv_t callers;
+#pragma omp parallel num_threads(threads)
+    {
+        const fenv_t callers = enter();
 
-        fegetenv(&callers);
-        fesetenv(FE_DFL_ENV);
-        add_heads(sum, sums + (pair * group * s + row) * d, s * d, group, d);
-        for (int64_t e = 0; e < d; e++) sum[e] += 0.0f; /* -0 becomes +0 */
-        ls_dtype_convert(element(out, pair / heads, row, pair % heads), out->type, sum, LS_F32, d);
+#pragma omp for
+        for (int64_t i = 0; i < b * heads * s; i++) {
+            const int64_t pair = i / s, row = i % s;
+            float sum[LS_MAX_HEAD_DIM];
+
+            add_heads(sum, sums + (pair * group * s + row) * d, s * d, group, d);
+            add_floats(sum, zeroes, d); /* -0 becomes +0 */
+            ls_dtype_convert(element(out, pair / heads, row, pair % heads), out->type, sum, LS_F32,
+                             d);
+        }
         fesetenv(&callers);
     }
 }

@@ -1,10 +1,10 @@
 /* The order in which sums are added: the binary tree over the places of what is pushed, left to
- * right. Places may be left out, which costs nothing. Finished subtrees wait in a stack. */
+ * right. Places may be left out, which costs nothing. Finished subtrees wait in a stack.
+ * Pushed at ~place, sums may come right to left: the tree is the same, seen in a mirror. */
 #ifndef LS_CPU_SUM_FOREST_H
 #define LS_CPU_SUM_FOREST_H
 
 #include <stdint.h>
-#include <string.h>
 
 #define SUM_DEPTH 40
 
@@ -33,26 +33,13 @@ static inline int sum_forest_depth(int64_t count)
     return count < 3 ? 1 : sum_height(count - 1, 0);
 }
 
-static inline void sums_add(struct sums into, struct sums from, int rows, int d)
-{
-    for (int r = 0; r < rows; r++) {
-        float *restrict a = into.at + r * into.stride;
-        const float *restrict b = from.at + r * from.stride;
+/* into [n] += from [n] */
+void add_floats(float *restrict into, const float *restrict from, int64_t n);
 
-        for (int e = 0; e < d; e++) a[e] += b[e];
-    }
-}
-
-static inline void sums_copy(struct sums into, struct sums from, int rows, int d)
-{
-    for (int r = 0; r < rows; r++)
-        memcpy(into.at + r * into.stride, from.at + r * from.stride, (size_t)d * sizeof *from.at);
-}
-
-static inline void sums_clear(struct sums sums, int rows, int d)
-{
-    for (int r = 0; r < rows; r++) memset(sums.at + r * sums.stride, 0, (size_t)d * sizeof(float));
-}
+/* into += from; into = from; all [rows][d]. */
+void sums_add(struct sums into, struct sums from, int rows, int d);
+void sums_copy(struct sums into, struct sums from, int rows, int d);
+void sums_clear(struct sums sums, int rows, int d);
 
 static inline void sum_forest_start(struct sum_forest *forest, int rows, int d)
 {

@@ -5,13 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Loops over a block are compiled for several instruction sets and chosen when the program starts;
- * the arithmetic is the same in all of them. */
-#if defined(__x86_64__) && defined(__linux__)
-#define CLONED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define CLONED
-#endif
+#include "base/cpu.h"
 
 #define TYPE_COUNT (LS_F64 + 1)
 
@@ -176,37 +170,37 @@ enum { BLOCK = 64 };
 /* Converts BLOCK elements. */
 typedef void (*block_function)(void *out, const void *in);
 
-CLONED static void block_bf16_to_f32(void *out, const void *in)
+LS_CLONED static void block_bf16_to_f32(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = bf16_to_f32(((const uint16_t *)in)[i]);
 }
 
-CLONED static void block_f16_to_f32(void *out, const void *in)
+LS_CLONED static void block_f16_to_f32(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = f16_to_f32(((const uint16_t *)in)[i]);
 }
 
-CLONED static void block_f64_to_f32(void *out, const void *in)
+LS_CLONED static void block_f64_to_f32(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = (float)((const double *)in)[i];
 }
 
-CLONED static void block_f64_to_f32_odd(void *out, const void *in)
+LS_CLONED static void block_f64_to_f32_odd(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = f64_to_f32_odd(((const double *)in)[i]);
 }
 
-CLONED static void block_f32_to_bf16(void *out, const void *in)
+LS_CLONED static void block_f32_to_bf16(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((uint16_t *)out)[i] = f32_to_bf16(((const float *)in)[i]);
 }
 
-CLONED static void block_f32_to_f16(void *out, const void *in)
+LS_CLONED static void block_f32_to_f16(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((uint16_t *)out)[i] = f32_to_f16(((const float *)in)[i]);
 }
 
-CLONED static void block_f32_to_f64(void *out, const void *in)
+LS_CLONED static void block_f32_to_f64(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((double *)out)[i] = ((const float *)in)[i];
 }
@@ -270,7 +264,7 @@ void ls_dtype_convert(void *out, ls_dtype to, const void *in, ls_dtype from, int
 /* A magnitude reaches a power of two if the bits of its exponent do. Adding what these lack of the
  * sign's bit then carries into it, which is why a block needs only one test, of all its sums
  * together. */
-CLONED static bool block16_is_below(const void *in, uint16_t exponent, uint16_t limit)
+LS_CLONED static bool block16_is_below(const void *in, uint16_t exponent, uint16_t limit)
 {
     const uint16_t *const bits = in;
     uint16_t sums = 0;
@@ -279,7 +273,7 @@ CLONED static bool block16_is_below(const void *in, uint16_t exponent, uint16_t 
     return (sums & 0x8000) == 0;
 }
 
-CLONED static bool block32_is_below(const void *in, uint32_t limit)
+LS_CLONED static bool block32_is_below(const void *in, uint32_t limit)
 {
     uint32_t sums = 0;
 
@@ -288,7 +282,7 @@ CLONED static bool block32_is_below(const void *in, uint32_t limit)
     return (sums & 0x80000000) == 0;
 }
 
-CLONED static bool block64_is_below(const void *in, uint64_t limit)
+LS_CLONED static bool block64_is_below(const void *in, uint64_t limit)
 {
     uint64_t sums = 0;
 

@@ -123,21 +123,23 @@ static float node_sum(bool *any, const bool *present, int64_t first, int height)
     return !left_any ? right : !right_any ? left : left + right;
 }
 
-/* Wherever places are left out, sums are those of the tree over places, and no more of them wait
- * than was foretold. */
+/* Wherever places are left out and from whichever side they come, sums are those of the tree over
+ * places, and no more of them wait than was foretold. */
 Test(gradient_sums, forest_is_the_tree_over_places)
 {
     for (uint64_t seed = 0; seed < 200; seed++) {
-        struct sum_forest by_next = {0}, by_push = {0};
-        float next[SUM_DEPTH], push[SUM_DEPTH];
+        struct sum_forest by_next = {0}, by_push = {0}, mirrored = {0};
+        float next[SUM_DEPTH], push[SUM_DEPTH], mirror[SUM_DEPTH];
         bool present[PLACES] = {false}, any = false;
 
         for (int i = 0; i < SUM_DEPTH; i++) {
             by_next.node[i] = (struct sums){next + i, 1};
             by_push.node[i] = (struct sums){push + i, 1};
+            mirrored.node[i] = (struct sums){mirror + i, 1};
         }
         sum_forest_start(&by_next, 1, 1);
         sum_forest_start(&by_push, 1, 1);
+        sum_forest_start(&mirrored, 1, 1);
         for (int64_t place = 0; place < PLACES; place++) {
             present[place] = ls_random_below(seed, 0, (uint64_t)place, 8) >= seed % 8;
             if (!present[place]) continue;
@@ -149,9 +151,16 @@ Test(gradient_sums, forest_is_the_tree_over_places)
             cr_assert_leq(by_push.top, sum_forest_depth(place + 1), "seed %d", (int)seed);
             cr_assert_leq(by_next.top, sum_forest_depth(place + 1), "seed %d", (int)seed);
         }
+        for (int64_t place = PLACES - 1; place >= 0; place--) {
+            if (!present[place]) continue;
+            *sum_forest_next(&mirrored, ~place).at = summand(place, 0, 0);
+            cr_assert_leq(mirrored.top, sum_forest_depth(PLACES), "seed %d", (int)seed);
+            sum_forest_push(&mirrored, ~place);
+        }
         const float exact = node_sum(&any, present, 0, 6);
         if (!any) continue;
         cr_expect_eq(*sum_forest_fold(&by_next).at, exact, "seed %d", (int)seed);
         cr_expect_eq(*sum_forest_fold(&by_push).at, exact, "seed %d", (int)seed);
+        cr_expect_eq(*sum_forest_fold(&mirrored).at, exact, "seed %d", (int)seed);
     }
 }
