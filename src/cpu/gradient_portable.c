@@ -4,6 +4,7 @@
  * in it, so a row's bits cannot depend on what is beside it. */
 #include <stdlib.h>
 
+#include "base/cpu.h"
 #include "base/status.h"
 #include "cpu/carve.h"
 #include "cpu/gemm.h"
@@ -146,7 +147,7 @@ static bool sees(const struct gradient_tile *tile, int query, int key)
 }
 
 /* Row `key` of the tile: p takes the place of scores and ds of dp. */
-static void plain_row(float *score, float *dp, const struct gradient_tile *tile)
+LS_CLONED static void plain_row(float *score, float *dp, const struct gradient_tile *tile)
 {
     const float *lse = tile->lse, *delta = tile->delta;
     const float scale = tile->scale;
@@ -198,18 +199,17 @@ static void mask_row(float *score, float *dp, const struct gradient_tile *tile, 
     }
 }
 
+/* ds^T becomes columns of ds, a few rows of these at a time. */
 static void transpose(void *out, const void *in, ls_dtype type, int first)
 {
-    if (type == LS_BF16) {
-        for (int i = 0; i < LS_LEAF; i++)
-            for (int j = 0; j < STRIP; j++)
-                ((uint16_t *)out)[i * LS_LEAF + first + j] =
-                    ((const uint16_t *)in)[j * LS_LEAF + i];
-    } else {
-        for (int i = 0; i < LS_LEAF; i++)
-            for (int j = 0; j < STRIP; j++)
-                ((float *)out)[i * LS_LEAF + first + j] = ((const float *)in)[j * LS_LEAF + i];
-    }
+    for (int rows = 0; rows < LS_LEAF; rows += 16)
+        for (int j = 0; j < STRIP; j++)
+            for (int i = rows; i < rows + 16; i++)
+                if (type == LS_BF16)
+                    ((uint16_t *)out)[i * LS_LEAF + first + j] =
+                        ((const uint16_t *)in)[j * LS_LEAF + i];
+                else
+                    ((float *)out)[i * LS_LEAF + first + j] = ((const float *)in)[j * LS_LEAF + i];
 }
 
 /* Keys [first, first + STRIP) of the tile: p^T and ds^T, and ds into its columns. */
