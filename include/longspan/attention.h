@@ -78,8 +78,8 @@ struct ls_attention_work {
     double exposed_comm_seconds, pack_seconds, tile_seconds, merge_seconds, finish_seconds;
 };
 
-/* What a plan is and what its last execution forward did, and backward. Strings are static, but for the plan's own
- * fingerprint. */
+/* What a plan is and what its last execution forward did, and backward. Strings are static, but for
+ * the plan's own fingerprint. */
 struct ls_attention_report {
     const char *method;
     const char *why; /* why this method: "asked for", or the rule that chose it */
@@ -129,8 +129,8 @@ LS_API ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse
                                       const struct ls_tensor *k, const struct ls_tensor *v);
 
 /* The same, and o_lo: what rounding took from o, in o's type and shape, so that o + o_lo has twice
- * the digits; NULL: not wanted. Backward wants it where gradients are to keep the contract for large
- * logits or values that have a mean. Needs a plan made with options.backward (LS_EVALUE). */
+ * the digits; NULL: not wanted. Backward wants it where gradients are to keep the contract for
+ * large logits or values that have a mean. Needs a plan made with options.backward (LS_EVALUE). */
 LS_API ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o_lo,
                                                struct ls_tensor *lse,
                                                struct ls_attention_plan *plan,

@@ -10,6 +10,7 @@ static const struct ls_trace_kind kinds[LS_EVENT_COUNT] = {
     [LS_EVENT_TILE] = {"tile", "attention", {"pair", "tiles", "query_leaf"}},
     [LS_EVENT_MERGE] = {"merge", "attention", {"pair", "spans", "query_leaf"}},
     [LS_EVENT_FINISH] = {"finish", "attention", {"pair", "rows", "query_leaf"}},
+    [LS_EVENT_WAIT] = {"wait", "attention", {"pair", "chunk", "query_leaf"}},
 };
 
 const char *ls_event_name(ls_event event)

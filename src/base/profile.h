@@ -10,6 +10,7 @@ typedef enum {
     LS_EVENT_TILE,   /* tiles: products and softmax */
     LS_EVENT_MERGE,  /* merging of partial states */
     LS_EVENT_FINISH, /* dividing and rounding to the output type */
+    LS_EVENT_WAIT,   /* for sums of another thread, which come first */
     LS_EVENT_COUNT
 } ls_event;
 
@@ -28,7 +29,8 @@ double ls_now(void);
 /* What an event was about, for the trace. */
 struct ls_event_scope {
     int64_t pair;       /* batch x h_kv + kv head; of packing, the first one */
-    int64_t amount;     /* leaves packed, tiles computed, spans merged, rows finished */
+    int64_t amount;     /* leaves packed, tiles computed, spans merged, rows finished; of
+                         * waiting, the chunk of keys */
     int64_t query_leaf; /* not of packing */
 };
 

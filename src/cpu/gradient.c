@@ -9,11 +9,24 @@
 #include "cpu/carve.h"
 #include "cpu/gradient_kernel.h"
 
+#define ITEMS 4                       /* of a thread, so that all end at about the same time */
 #define WAVE_BYTES ((size_t)64 << 20) /* of heads that are taken at once, unless one has more */
 
-static int64_t chunks(const struct ls_gradient_shape *shape)
+static int64_t chunks(const struct ls_gradient_shape *shape, int64_t chunk)
 {
-    return (shape->attention.k_leaves + GRADIENT_CHUNK - 1) / GRADIENT_CHUNK;
+    return (shape->attention.k_leaves + chunk - 1) / chunk;
+}
+
+/* Smaller where threads would have less than ITEMS each. */
+static int64_t chunk_leaves(const struct ls_gradient_shape *shape)
+{
+    const struct ls_attention_shape *s = &shape->attention.global;
+    const int threads = shape->attention.threads;
+    int64_t chunk = GRADIENT_CHUNK;
+
+    while (threads > 1 && chunk > 1 && s->b * s->h * chunks(shape, chunk) < ITEMS * threads)
+        chunk /= 2;
+    return chunk;
 }
 
 static size_t leaf_floats(const struct ls_gradient_kernel *kernel)
@@ -34,7 +47,7 @@ static void place_queries(struct gradient_queries *queries, struct cursor *curso
 {
     queries->lse = carve(cursor, LS_LEAF * sizeof *queries->lse);
     queries->delta = carve(cursor, LS_LEAF * sizeof *queries->delta);
-    carve_nodes(&queries->dq, cursor, 1, sum_forest_depth(chunks(&kernel->shape)),
+    carve_nodes(&queries->dq, cursor, 1, sum_forest_depth(chunks(&kernel->shape, kernel->chunk)),
                 leaf_floats(kernel), kernel->d_pad);
 }
 
@@ -47,11 +60,12 @@ static void place_worker(struct gradient_worker *w, char **scratch, struct curso
     const int depth = sum_forest_depth(kernel->shape.q_leaves);
 
     w->raw = carve(cursor, 2 * leaf * element);
+    w->row = carve(cursor, LS_LEAF * sizeof *w->row);
     w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
     for (int j = 0; j < GRADIENT_CHUNK; j++)
         carve_nodes(&w->dkv[j], cursor, 0, depth + 1, 2 * leaf, kernel->d_pad);
     carve_nodes(&w->dq, cursor, 0, sum_forest_depth(GRADIENT_CHUNK) + 1, leaf, kernel->d_pad);
-    w->upright = carve(cursor, kernel->products->dq_transposed ? leaf * sizeof(float) : 0);
+    w->upright = carve(cursor, kernel->products->turn_dq ? leaf * sizeof(float) : 0);
     w->mended_keys = carve(cursor, kernel->keys_bytes);
     w->mended_queries = carve(cursor, kernel->queries_bytes);
     w->mended_lse = carve(cursor, LS_LEAF * sizeof(float));
@@ -138,6 +152,7 @@ static void init_kernel(struct ls_gradient_kernel *kernel, const struct ls_gradi
         .shape = *shape,
         .products = products,
         .d_pad = d_pad,
+        .chunk = chunk_leaves(shape),
         .group = attention->global.h / attention->global.h_kv,
         .keys_bytes = (products->keys_bytes(d_pad) + 63) / 64 * 64,
         .queries_bytes = (products->queries_bytes(d_pad) + 63) / 64 * 64,

@@ -10,8 +10,8 @@
 #include "cpu/gradient_products.h"
 #include "cpu/sum_forest.h"
 
-/* Leaves of keys of a work item; a power of two, so that a chunk is a node of the tree. */
-#define GRADIENT_CHUNK 4
+/* The most leaves of keys of a work item. */
+#define GRADIENT_CHUNK 2
 
 /* Packed leaves, both tensors of each, and whether they are free of NaN and infinity where that
  * matters: k, of keys; q and d_o, of queries. */
@@ -22,16 +22,19 @@ struct gradient_packed {
 
 /* One leaf of queries of one head. */
 struct gradient_queries {
-    struct sum_forest dq; /* node 0 is the caller's memory */
-    _Atomic int64_t turn; /* chunks before this one have left their dq here */
-    float *lse, *delta;   /* [LS_LEAF], as struct gradient_tile wants them */
+    struct sum_forest dq;      /* node 0 is the caller's memory */
+    struct ls_visible visible; /* keys that some row sees */
+    _Atomic int64_t turn;      /* the chunk whose dq comes next; behind the last one: none */
+    float *lse, *delta;        /* [LS_LEAF], as struct gradient_tile wants them */
 };
 
 /* What a thread has of its own. */
 struct gradient_worker {
     void *own;                    /* the products' */
     char *raw;                    /* [2][LS_LEAF][d_pad], a leaf on its way into packed form */
-    struct ls_leaf_keys *visible; /* [LS_LEAF] */
+    struct ls_visible *row;       /* [LS_LEAF] what rows of a leaf of queries see */
+    int64_t rows_of;              /* its number; -1: none yet */
+    struct ls_leaf_keys *visible; /* [LS_LEAF] what they see of a leaf of keys */
     struct sum_forest dkv[GRADIENT_CHUNK]; /* dk and, behind, dv of each leaf of a chunk */
     struct sum_forest dq;                  /* of one leaf of queries, over a chunk */
     float *upright;                        /* [LS_LEAF][d_pad] dq, if it comes transposed */
@@ -46,6 +49,7 @@ struct ls_gradient_kernel {
     struct ls_gradient_shape shape;
     const struct gradient_products *products;
     int d_pad;
+    int64_t chunk; /* leaves of keys of a work item; a power of two: a node of the tree */
     int64_t group; /* query heads per kv head */
     int64_t wave;  /* query heads whose leaves are packed at once: some of one group, or groups */
     int64_t wave_groups;
@@ -70,7 +74,7 @@ struct gradient_job {
 
 static inline int64_t gradient_chunks(const struct gradient_job *job)
 {
-    return (job->call->k_leaves.count + GRADIENT_CHUNK - 1) / GRADIENT_CHUNK;
+    return (job->call->k_leaves.count + job->kernel->chunk - 1) / job->kernel->chunk;
 }
 
 /* Place of a leaf of queries in the wave's arrays, and of a leaf of keys that this head sees. */
@@ -97,13 +101,12 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
 
 /* gradient_tile.c */
 
-/* Keys that some row of a leaf of queries sees. */
-struct ls_visible gradient_visible(const struct gradient_job *job, int64_t q_leaf);
-/* Whether these are among the keys of a leaf, or of some leaf of a chunk. */
+/* Whether these are among the keys of a leaf. */
 bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
                            int64_t k_leaf);
-bool gradient_chunk_is_seen(const struct gradient_job *job, struct ls_visible visible,
-                            int64_t chunk);
+/* The first chunk, of `from` and those behind it, that has some of them; none: gradient_chunks. */
+int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
+                            int64_t from);
 /* Parts of one tile, of a leaf of queries and one of keys; out says where. */
 struct gradient_parts {
     float *dq, *dk, *dv;

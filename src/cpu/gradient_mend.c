@@ -84,8 +84,8 @@ static float dot(const float *a, const float *b, int64_t n)
 /* Row i of the tile's dq, by element. */
 static float *dq_at(const struct mend *mend, int i, int64_t e)
 {
-    return mend->kernel->products->dq_transposed ? mend->tile->dq + e * LS_LEAF + i
-                                                 : mend->tile->dq + i * mend->kernel->d_pad + e;
+    return mend->kernel->products->turn_dq ? mend->tile->dq + e * LS_LEAF + i
+                                           : mend->tile->dq + i * mend->kernel->d_pad + e;
 }
 
 /* The gradients of one pair, added. */

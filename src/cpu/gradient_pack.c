@@ -68,18 +68,16 @@ static void place_rows(struct gradient_queries *out, const struct gradient_job *
 }
 
 static void start_dq(struct gradient_queries *out, const struct gradient_job *job, int64_t first,
-                     int rows, int64_t leaf)
+                     int rows, int64_t number)
 {
-    const struct ls_visible visible = gradient_visible(job, leaf);
+    const struct ls_mask *mask = &job->kernel->shape.attention.mask;
     const int64_t d = job->kernel->shape.attention.global.d;
-    bool seen = false;
 
     sum_forest_start(&out->dq, rows, (int)d);
     out->dq.node[0] = (struct sums){job->call->dq + first * d, d};
-    out->turn = 0;
-    for (int64_t chunk = 0; chunk < gradient_chunks(job) && !seen; chunk++)
-        seen = gradient_chunk_is_seen(job, visible, chunk);
-    if (!seen) sums_clear(out->dq.node[0], rows, (int)d);
+    out->visible = ls_mask_rows(mask, number * LS_LEAF, rows);
+    out->turn = gradient_next_chunk(job, out->visible, 0);
+    if (out->turn == gradient_chunks(job)) sums_clear(out->dq.node[0], rows, (int)d);
 }
 
 ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
@@ -88,8 +86,7 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
     const struct ls_gradient_call *call = job->call;
     const struct ls_attention_shape *s = &kernel->shape.attention.global;
     const int64_t head = job->first + slot / call->q_leaves.count;
-    const int64_t place = slot % call->q_leaves.count;
-    const struct ls_leaf *leaf = &call->q_leaves.leaf[place];
+    const struct ls_leaf *leaf = &call->q_leaves.leaf[slot % call->q_leaves.count];
     const int rows = leaf_rows(leaf->number, s->s_q);
     const int64_t first = head * call->q->dim[1] + leaf->row;
     char *d_o = w->raw + LS_LEAF * row_bytes(kernel);
@@ -97,7 +94,7 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
     gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
     gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
     place_rows(&kernel->queries[slot], job, w, first, rows);
-    start_dq(&kernel->queries[slot], job, first, rows, place);
+    start_dq(&kernel->queries[slot], job, first, rows, leaf->number);
     kernel->packed.clean[slot] = is_finite(kernel, w->raw, 2);
     return kernel->products->pack_queries(
         kernel->packed.leaf + (size_t)slot * kernel->queries_bytes, w->own, w->raw, d_o);

@@ -37,7 +37,8 @@ struct gradient_products {
     ls_dtype type;
     int d_multiple; /* d is padded to a multiple of it */
     bool (*fits)(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
-    bool dq_transposed; /* dq is [d_pad][LS_LEAF] instead */
+    /* dq is [d_pad][LS_LEAF] instead, and this turns it; NULL: it is upright */
+    void (*turn_dq)(float *out, const float *dq, int d_pad);
 
     /* of what one leaf's K and V, or Q and d_o, are packed into, and of one thread's scratch */
     size_t (*keys_bytes)(int d_pad);

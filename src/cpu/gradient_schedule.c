@@ -1,7 +1,8 @@
 /* One call of the gradient kernel: who does what, and in which order. Items of a head are taken
  * chunk by chunk, and each leaf of queries receives its dq in this order, so that the sums do not
  * depend on threads; whoever comes too early waits. The earliest item that is not done never does.
- */
+ * Leaves of queries are met from the last to the first: under a causal mask all chunks begin with
+ * the same one, and a later chunk does not wait for what only an earlier one sees. */
 #include <fenv.h>
 #include <omp.h>
 #include <sched.h>
@@ -49,65 +50,79 @@ static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
 struct item {
     int64_t head, chunk;
     int64_t first, end; /* leaves of keys */
+    double since;       /* when its tiles, or those after the last wait, began */
+    int64_t tiles;      /* of the thread by then */
 };
 
-/* The chunk before this one of which these keys are some; -1: none. */
-static int64_t chunk_before(const struct gradient_job *job, struct ls_visible visible,
-                            int64_t chunk)
+static void start_tiles(struct item *item, const struct gradient_worker *w)
 {
-    do chunk--;
-    while (chunk >= 0 && !gradient_chunk_is_seen(job, visible, chunk));
-    return chunk;
+    item->since = ls_now();
+    item->tiles = w->tiles;
 }
 
-static bool is_last_chunk(const struct gradient_job *job, struct ls_visible visible, int64_t chunk)
+static void end_tiles(struct gradient_worker *w, const struct gradient_job *job,
+                      const struct item *item, int64_t q_leaf)
 {
-    const int64_t end = gradient_chunks(job);
-
-    do chunk++;
-    while (chunk < end && !gradient_chunk_is_seen(job, visible, chunk));
-    return chunk == end;
+    ls_profile_add(&w->profile, LS_EVENT_TILE, item->since,
+                   (struct ls_event_scope){.pair = item->head / job->kernel->group,
+                                           .amount = w->tiles - item->tiles,
+                                           .query_leaf = q_leaf});
 }
 
-/* Columns of dq as the products gave it become rows. */
-static struct sums make_upright(struct gradient_worker *w, struct sums dq, int d_pad)
+static struct sums turn_dq(struct gradient_worker *w, const struct gradient_products *products,
+                           struct sums dq, int d_pad)
 {
-    for (int i = 0; i < LS_LEAF; i++)
-        for (int e = 0; e < d_pad; e++) w->upright[i * d_pad + e] = dq.at[e * LS_LEAF + i];
+    products->turn_dq(w->upright, dq.at, d_pad);
     return (struct sums){w->upright, d_pad};
+}
+
+static bool is_turn_of(struct gradient_queries *queries, const struct item *item)
+{
+    return atomic_load_explicit(&queries->turn, memory_order_acquire) == item->chunk;
 }
 
 /* Returns false if another thread has failed and the turn may never come. */
 static bool wait_for_turn(struct gradient_job *job, struct gradient_worker *w,
-                          struct gradient_queries *queries, int64_t before)
+                          struct gradient_queries *queries, struct item *item, int64_t q_leaf)
 {
-    while (atomic_load_explicit(&queries->turn, memory_order_acquire) != before + 1) {
+    if (is_turn_of(queries, item)) return true;
+    end_tiles(w, job, item, q_leaf);
+    const double since = ls_now();
+    while (!is_turn_of(queries, item)) {
         if (job->failed) return false;
         progress_tick(w->clock);
         sched_yield();
     }
+    ls_profile_add(&w->profile, LS_EVENT_WAIT, since,
+                   (struct ls_event_scope){.pair = item->head / job->kernel->group,
+                                           .amount = item->chunk,
+                                           .query_leaf = q_leaf});
+    start_tiles(item, w);
     return true;
 }
 
 /* Hands dq, summed over the chunk, to its leaf of queries. */
-static void push_dq(struct gradient_job *job, struct gradient_worker *w, const struct item *item,
-                    int64_t q_leaf, struct ls_visible visible)
+static void push_dq(struct gradient_job *job, struct gradient_worker *w, struct item *item,
+                    int64_t q_leaf)
 {
     struct gradient_queries *queries = &job->kernel->queries[queries_slot(job, item->head, q_leaf)];
+    const int64_t next = gradient_next_chunk(job, queries->visible, item->chunk + 1);
+    const struct gradient_products *products = job->kernel->products;
     struct sums dq = sum_forest_fold(&w->dq);
 
-    if (job->kernel->products->dq_transposed) dq = make_upright(w, dq, job->kernel->d_pad);
-    if (!wait_for_turn(job, w, queries, chunk_before(job, visible, item->chunk))) return;
+    if (products->turn_dq) dq = turn_dq(w, products, dq, job->kernel->d_pad);
+    if (!wait_for_turn(job, w, queries, item, q_leaf)) return;
     sum_forest_push_from(&queries->dq, dq, item->chunk);
-    if (is_last_chunk(job, visible, item->chunk)) sum_forest_fold(&queries->dq);
-    atomic_store_explicit(&queries->turn, item->chunk + 1, memory_order_release);
+    if (next == gradient_chunks(job)) sum_forest_fold(&queries->dq);
+    atomic_store_explicit(&queries->turn, next, memory_order_release);
 }
 
 /* One leaf of queries meets the chunk. */
 static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *w,
-                              const struct item *item, int64_t q_leaf)
+                              struct item *item, int64_t q_leaf)
 {
-    const struct ls_visible visible = gradient_visible(job, q_leaf);
+    const struct ls_visible visible =
+        job->kernel->queries[queries_slot(job, item->head, q_leaf)].visible;
     const int64_t leaf_floats = (int64_t)LS_LEAF * job->kernel->d_pad;
 
     sum_forest_start(&w->dq, 1, (int)leaf_floats);
@@ -115,15 +130,15 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
         struct sum_forest *dkv = &w->dkv[j - item->first];
 
         if (!gradient_leaf_is_seen(job, visible, j)) continue;
-        float *dk = sum_forest_next(dkv, q_leaf).at;
+        float *dk = sum_forest_next(dkv, ~q_leaf).at;
         const struct gradient_parts parts = {sum_forest_next(&w->dq, j).at, dk, dk + leaf_floats};
 
         LS_TRY(gradient_tile(&parts, job, w, item->head, q_leaf, j));
         sum_forest_push(&w->dq, j);
-        sum_forest_push(dkv, q_leaf);
+        sum_forest_push(dkv, ~q_leaf);
         progress_tick(w->clock);
     }
-    if (w->dq.top > 0) push_dq(job, w, item, q_leaf, visible);
+    if (w->dq.top > 0) push_dq(job, w, item, q_leaf);
     return LS_OK;
 }
 
@@ -150,23 +165,21 @@ static void finish_keys(const struct gradient_job *job, struct sum_forest *dkv, 
 static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, int64_t number)
 {
     const struct ls_leaf_list *keys = &job->call->k_leaves;
-    const int64_t first = number % gradient_chunks(job) * GRADIENT_CHUNK;
-    const int64_t end = first + GRADIENT_CHUNK, tiles_before = w->tiles;
-    const struct item item = {.head = job->first + number / gradient_chunks(job),
-                              .chunk = number % gradient_chunks(job),
-                              .first = first,
-                              .end = end < keys->count ? end : keys->count};
-    const double since = ls_now();
+    const int64_t first = number % gradient_chunks(job) * job->kernel->chunk;
+    const int64_t end = first + job->kernel->chunk;
+    struct item item = {.head = job->first + number / gradient_chunks(job),
+                        .chunk = number % gradient_chunks(job),
+                        .first = first,
+                        .end = end < keys->count ? end : keys->count};
 
-    for (int j = 0; j < GRADIENT_CHUNK; j++)
-        sum_forest_start(&w->dkv[j], 1, 2 * LS_LEAF * job->kernel->d_pad);
-    for (int64_t i = 0; i < job->call->q_leaves.count && !job->failed; i++)
+    start_tiles(&item, w);
+    for (int64_t j = first; j < item.end; j++)
+        sum_forest_start(&w->dkv[j - first], 1, 2 * LS_LEAF * job->kernel->d_pad);
+    for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->failed; i--)
         LS_TRY(meet_queries(job, w, &item, i));
     for (int64_t j = first; j < item.end; j++)
         finish_keys(job, &w->dkv[j - first], item.head, &keys->leaf[j]);
-    ls_profile_add(&w->profile, LS_EVENT_TILE, since,
-                   (struct ls_event_scope){.pair = item.head / job->kernel->group,
-                                           .amount = w->tiles - tiles_before});
+    end_tiles(w, job, &item, 0);
     return LS_OK;
 }
 
@@ -246,6 +259,7 @@ ls_status cpu_gradient(struct ls_kernel_result *result, struct ls_gradient_kerne
 
     for (int t = 0; t < kernel->shape.attention.threads; t++) {
         kernel->worker[t].tiles = 0;
+        kernel->worker[t].rows_of = -1;
         kernel->worker[t].profile = (struct ls_profile){.thread = t};
     }
 #pragma omp parallel private(callers) num_threads(kernel->shape.attention.threads)

@@ -2,14 +2,6 @@
 #include "cpu/gradient.h"
 #include "cpu/leaf.h"
 
-struct ls_visible gradient_visible(const struct gradient_job *job, int64_t q_leaf)
-{
-    const struct ls_kernel_shape *shape = &job->kernel->shape.attention;
-    const int64_t number = job->call->q_leaves.leaf[q_leaf].number;
-
-    return ls_mask_rows(&shape->mask, number * LS_LEAF, leaf_rows(number, shape->global.s_q));
-}
-
 bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
                            int64_t k_leaf)
 {
@@ -19,29 +11,35 @@ bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible vis
                             leaf_rows(number, job->kernel->shape.attention.global.s_k)) > 0;
 }
 
-bool gradient_chunk_is_seen(const struct gradient_job *job, struct ls_visible visible,
-                            int64_t chunk)
+int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible, int64_t from)
 {
-    const int64_t first = chunk * GRADIENT_CHUNK;
+    int64_t j = from * job->kernel->chunk;
 
-    for (int64_t j = first; j < first + GRADIENT_CHUNK && j < job->call->k_leaves.count; j++)
-        if (gradient_leaf_is_seen(job, visible, j)) return true;
-    return false;
+    while (j < job->call->k_leaves.count && !gradient_leaf_is_seen(job, visible, j)) j++;
+    return j < job->call->k_leaves.count ? j / job->kernel->chunk : gradient_chunks(job);
+}
+
+/* What each row of a leaf of queries sees; remembered until another one comes. */
+static const struct ls_visible *visible_rows(struct gradient_worker *w, const struct ls_mask *mask,
+                                             int64_t q_leaf, int rows)
+{
+    if (w->rows_of != q_leaf)
+        for (int r = 0; r < rows; r++) w->row[r] = ls_mask_row(mask, q_leaf * LS_LEAF + r);
+    w->rows_of = q_leaf;
+    return w->row;
 }
 
 /* NULL if each row sees every key of the leaf. */
-static const struct ls_leaf_keys *row_visibility(struct ls_leaf_keys *out,
-                                                 const struct ls_mask *mask,
-                                                 const struct ls_leaf *q_leaf,
-                                                 const struct ls_leaf *k_leaf, int rows, int keys)
+static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
+                                                 const struct ls_mask *mask, int64_t q_leaf,
+                                                 int64_t k_leaf, int rows, int keys)
 {
-    const int64_t first = q_leaf->number * LS_LEAF;
+    if (ls_mask_is_full(mask, q_leaf * LS_LEAF, rows, k_leaf * LS_LEAF, keys)) return NULL;
 
-    if (ls_mask_is_full(mask, first, rows, k_leaf->number * LS_LEAF, keys)) return NULL;
+    const struct ls_visible *row = visible_rows(w, mask, q_leaf, rows);
     for (int r = 0; r < LS_LEAF; r++)
-        out[r] = r < rows ? ls_visible_in_leaf(ls_mask_row(mask, first + r), k_leaf->number)
-                          : (struct ls_leaf_keys){0};
-    return out;
+        w->visible[r] = r < rows ? ls_visible_in_leaf(row[r], k_leaf) : (struct ls_leaf_keys){0};
+    return w->visible;
 }
 
 ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *job,
@@ -59,7 +57,7 @@ ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *j
         .queries = kernel->packed.leaf + (size_t)q_slot * kernel->queries_bytes,
         .lse = kernel->queries[q_slot].lse,
         .delta = kernel->queries[q_slot].delta,
-        .visible = row_visibility(w->visible, &shape->mask, queries, keys, rows, key_count),
+        .visible = row_visibility(w, &shape->mask, queries->number, keys->number, rows, key_count),
         .rows = rows,
         .key_count = key_count,
         .scale = shape->scores.scale,
