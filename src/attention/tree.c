@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/allreduce_gradient.h"
 #include "attention/tree_size.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
@@ -20,6 +21,7 @@ struct merging {
 };
 
 struct tree {
+    struct ls_visiting_gradients *gradients;
     struct ls_tree_plan plan;
     struct ls_subtrees subtrees;
     struct merging *merging; /* [roots] */
@@ -47,6 +49,7 @@ static void destroy(struct ls_attention_plan *plan)
         ls_forest_fini(&own->merging[i].forest);
         free(own->merging[i].slot);
     }
+    ls_visiting_gradients_destroy(own->gradients);
     ls_free(own->travel_memory);
     ls_free(own->state_memory);
     free(own->states);
@@ -140,6 +143,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(make_mergings(own, plan));
     LS_TRY(list_queries(own, &problem->q_layout));
     LS_TRY(create_memory(own, plan));
+    LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
     return ls_attention_kernel_create(
         &plan->kernel, &problem->device,
         ls_plan_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout)));
@@ -376,13 +380,26 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     return status == LS_OK ? finish_rows(plan, call) : status;
 }
 
+/* As allreduce, some rows after the others: gradients of the queries go to their owners at once. */
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    return ls_visiting_gradients_run(((struct tree *)plan->own)->gradients, call);
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    ls_tree_cost(out, problem);
+    ls_visiting_gradients_cost(out, problem);
+}
+
 const struct ls_method ls_method_tree = {
     .name = "tree",
     .summary = "few queries visit all K and V at once, results are merged in log2 p rounds",
     .fits = fits,
     .layout = ls_method_visit_layout,
-    .cost = ls_tree_cost,
+    .cost = cost,
     .create = create,
     .destroy = destroy,
     .forward = forward,
+    .backward = backward,
 };
