@@ -10,14 +10,17 @@ struct limits {
     double rel_o;
     double lse;
     bool rounds_p; /* probabilities are rounded to the storage type */
-    double eta_p;  /* half the smallest subnormal of the type of P, where that is not negligible */
+    double eta_p;  /* half the smallest subnormal of the type of P, or what becomes 0 */
 };
 
+/* Exponentials below this are 0. */
+#define NO_P 0x1p-126
+
 static const struct limits table[] = {
-    [LS_F32] = {.rel_o = 2e-6, .lse = 1e-6},
-    [LS_BF16] = {.rel_o = 3e-3, .lse = 2e-5, .rounds_p = true},
+    [LS_F32] = {.rel_o = 2e-6, .lse = 1e-6, .eta_p = NO_P},
+    [LS_BF16] = {.rel_o = 3e-3, .lse = 2e-5, .rounds_p = true, .eta_p = NO_P},
     [LS_F16] = {.rel_o = 5e-4, .lse = 2e-5, .rounds_p = true, .eta_p = 0x1p-25},
-    [LS_F64] = {.rel_o = 2e-6, .lse = 1e-6},
+    [LS_F64] = {.rel_o = 2e-6, .lse = 1e-6, .eta_p = NO_P},
 };
 
 /* What rounding logits of the size of ALiBi's share, or of a sink, does to the probabilities: keys

@@ -8,14 +8,17 @@
 struct limits {
     double rel;
     bool rounds;  /* p and ds are rounded to the storage type */
-    double eta_p; /* half the smallest subnormal of that type, where that is not negligible */
+    double eta_p; /* half the smallest subnormal of that type, or what becomes 0 */
 };
 
+/* Exponentials below this are 0. */
+#define NO_P 0x1p-126
+
 static const struct limits table[] = {
-    [LS_F32] = {.rel = 4e-6},
-    [LS_BF16] = {.rel = 4e-3, .rounds = true},
+    [LS_F32] = {.rel = 4e-6, .eta_p = NO_P},
+    [LS_BF16] = {.rel = 4e-3, .rounds = true, .eta_p = NO_P},
     [LS_F16] = {.rel = 8e-4, .rounds = true, .eta_p = 0x1p-25},
-    [LS_F64] = {.rel = 4e-6},
+    [LS_F64] = {.rel = 4e-6, .eta_p = NO_P},
 };
 
 /* The root mean square of a rounding error, over the unit: 1 / sqrt(3) of the last place's half,
