@@ -140,8 +140,43 @@ def gradient_errors(longspan):
                   f"{largest[name]:.2e}", eight[name] / largest[name], 1.2, True)
 
 
+def torch_decode(h, s, d):
+    """A function that runs PyTorch's attention of one bf16 query on one thread: seconds."""
+    import torch  # here: environment variables that it reads are set in main
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    q, k, v = (torch.randn(1, h, rows, d).to(torch.bfloat16) for rows in (1, s, s))
+
+    def run():
+        start = perf_counter()
+        torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return perf_counter() - start
+
+    run()
+    return run
+
+
+def decode(longspan):
+    """One query, 65536 keys, over the read bandwidth of `bench memory`; bf16, d 128, h 8, bhsd."""
+    h, s, d = 8, 65536, 128
+    command = f"bench attend {problem(s, h, d, s_q=1)} --order bhsd --repeat 10"
+    sdpa = torch_decode(h, s, d)
+    ours, reads, theirs = [], [], []
+    for _ in range(longspan.rounds):
+        ours.append(longspan(command))
+        reads.append(longspan("bench memory"))
+        theirs += [sdpa() for _ in range(10)]
+    size = 2 * 2 * h * s * d / 1e9
+    rate, read = size / best(ours, "seconds"), best(reads, "read_gbs")
+    yield Row("over reading memory", f"{rate:.1f} GB/s", f"{read:.1f} GB/s", rate / read, 0.6)
+    yield Row("over sdpa", f"{rate:.1f} GB/s", f"{size / min(theirs):.1f} GB/s",
+              rate * min(theirs) / size, None)
+
+
 SECTIONS = {
     "backward": backward,
+    "decode": decode,
     "ring-backward": ring_backward,
     "strict-backward": strict_backward,
     "window": window,

@@ -52,6 +52,11 @@ void ls_leaves_gather(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t *f
     *out = (struct ls_leaf_list){.leaf = leaf, .count = count};
 }
 
+static bool few_rows(const struct ls_attention_shape *whole)
+{
+    return whole->h / whole->h_kv * whole->s_q <= LS_FEW_ROWS;
+}
+
 struct ls_kernel_shape ls_plan_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)
 {
     return (struct ls_kernel_shape){.global = problem->shape,
@@ -59,6 +64,7 @@ struct ls_kernel_shape ls_plan_kernel_shape(const struct ls_problem *problem, in
                                     .scores = problem->scores,
                                     .threads = problem->threads,
                                     .k_leaves = k_leaves,
+                                    .few_rows = few_rows(&problem->shape),
                                     .strict = problem->strict};
 }
 

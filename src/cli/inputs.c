@@ -47,8 +47,6 @@ static ls_status check_options(const struct cli_input_options *o)
     for (int i = 0; singles > 0 && i < 3; i++)
         if (!o->single[i])
             return ls_fail(LS_EVALUE, "--%s is missing; q, k and v are needed", tensor_names[i]);
-    if (o->has_random && o->has_order)
-        return ls_fail(LS_EVALUE, "--order is of files; it has no effect on --random");
     return LS_OK;
 }
 
@@ -208,7 +206,7 @@ static void open_random(struct cli_inputs *in, const struct cli_input_options *o
 
     for (int i = 0; i < 3; i++)
         cli_source_random(&in->source[i], (uint64_t)n[6], (uint32_t)i, tensor_names[i]);
-    in->order = CLI_BSHD;
+    in->order = o->has_order ? o->order : CLI_BSHD;
     in->shape = (struct ls_attention_shape){
         .b = n[0], .h = n[1], .h_kv = n[2], .s_q = n[3], .s_k = n[4], .d = n[5], .type = LS_BF16};
     snprintf(in->origin, sizeof(in->origin), "standard normal numbers, seed %" PRId64, n[6]);

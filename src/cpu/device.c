@@ -7,6 +7,7 @@
 #include "cpu/attention.h"
 #include "cpu/gemm.h"
 #include "cpu/gradient_kernel.h"
+#include "cpu/read_rate.h"
 
 #define RATE_SECONDS 0.2
 #define RATE_BATCH 8 /* products between two looks at the clock */
@@ -92,6 +93,7 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .canonical = cpu_is_canonical,
     .threads = default_threads,
     .gemm_rate = gemm_rate,
+    .read_rate = cpu_read_rate,
     .kernel_bytes = cpu_kernel_bytes,
     .kernel_create = cpu_kernel_create,
     .kernel_destroy = cpu_kernel_destroy,

@@ -7,6 +7,7 @@
 #include "base/ledger.h"
 #include "cpu/attention.h"
 #include "cpu/carve.h"
+#include "cpu/decode.h"
 #include "cpu/kernel.h"
 
 #define LOG2E 1.44269504088896341
@@ -56,7 +57,8 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kern
 
     *kernel = (struct ls_attention_kernel){
         .shape = *shape,
-        .products = products_find(shape->isa, shape->global.type),
+        .products = shape->few_rows ? decode_find(shape->isa)
+                                    : products_find(shape->isa, shape->global.type),
         .simd = simd_of(shape->isa),
         .group = shape->global.h / shape->global.h_kv,
         .softmax_scale = (float)(plain ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
@@ -69,7 +71,7 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kern
     kernel->packed_bytes = kernel->products->packed_bytes(kernel->d_pad);
 
     const size_t pair_bytes = 2 * (size_t)shape->k_leaves * kernel->packed_bytes;
-    const int64_t fit = pair_bytes ? (int64_t)(WAVE_BYTES / pair_bytes) : 1;
+    const int64_t fit = pair_bytes ? (int64_t)(WAVE_BYTES / pair_bytes) : pairs(shape);
     kernel->wave = fit < 1 ? 1 : fit < pairs(shape) ? fit : pairs(shape);
 }
 
@@ -88,7 +90,8 @@ static void place_agenda(struct agenda *agenda, struct cursor *cursor,
 static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, char *base)
 {
     struct cursor cursor = {.base = base};
-    const size_t leaves = (size_t)kernel->wave * (size_t)kernel->shape.k_leaves;
+    const size_t leaves =
+        kernel->products->decode ? 0 : (size_t)kernel->wave * (size_t)kernel->shape.k_leaves;
 
     kernel->packed.k = carve(&cursor, leaves * kernel->packed_bytes);
     kernel->packed.v = carve(&cursor, leaves * kernel->packed_bytes);
@@ -171,7 +174,8 @@ ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_ke
                 free_kernel);
     place_kernel(kernel, scratch, kernel->memory);
     LS_TRY_GOTO(status, create_workers(kernel, scratch), destroy_kernel);
-    if (shape->strict) LS_TRY_GOTO(status, choose_places(kernel), destroy_kernel);
+    if (shape->strict && !shape->few_rows)
+        LS_TRY_GOTO(status, choose_places(kernel), destroy_kernel);
     free(scratch);
     *out = kernel;
     return LS_OK;

@@ -18,6 +18,14 @@ struct operand {
     const char *ahead;
 };
 
+/* A leaf's rows of K or V where the caller has them. */
+struct key_rows {
+    const char *first;
+    ptrdiff_t stride; /* bytes */
+    ls_dtype type;    /* bf16, f16 or f32 */
+    int d;
+};
+
 /* Keys [first, end) of a leaf. */
 struct key_span {
     int first, end;
@@ -62,6 +70,9 @@ struct products {
      * maximum, but p stays below P_LIMIT and l above 1/2, or 0 where a row sees nothing. */
     ls_status (*probabilities)(const struct softmax_rows *softmax, void *worker, const void *q,
                                struct operand k, struct key_span keys);
+
+    /* decode.h: nothing is packed, and these are the products. NULL: the ones above are. */
+    const struct decode_products *decode;
 };
 
 /* Probabilities whose sum is below P_LIMIT and values below V_LIMIT cannot overflow in the sums of

@@ -43,6 +43,7 @@ static void pack_phase(struct job *job, struct worker *w)
     const double since = ls_now();
     int64_t i, packed = 0;
 
+    if (job->kernel->products->decode) return;
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->failed) {
         const ls_status status = pack_leaf(job->kernel, w, job->call, job->wave_first,
                                            job->wave_first + i / leaves, agenda->keys[i % leaves]);

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "cpu/decode.h"
+
 static size_t round_up(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
@@ -154,7 +156,10 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
     if (products->probabilities && chunk->clean[leaf] && !chunk->scores) {
         LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
     } else {
-        LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
+        if (products->decode)
+            decode_scores(w, chunk, leaf, keys);
+        else
+            LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
         if (chunk->scores) make_logits(w, chunk, leaf, first, rows);
         if (products->type == LS_BF16)
             w->simd->softmax_bf16(&softmax);
@@ -164,6 +169,10 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
             drop_probabilities(w, chunk, leaf, keys, first, rows);
     }
     progress_tick(chunk->clock);
+    if (products->decode) {
+        decode_output(out.acc, w, chunk, leaf);
+        return LS_OK;
+    }
     return products->output(out.acc, w->own, softmax.p, v, product_rows, keys);
 }
 

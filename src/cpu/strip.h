@@ -21,6 +21,7 @@ struct chunk {
     int rows;
     int leaves;
     struct operand k[CHUNK_LEAVES], v[CHUNK_LEAVES];
+    struct key_rows k_rows[CHUNK_LEAVES], v_rows[CHUNK_LEAVES]; /* where nothing is packed */
     bool seen[CHUNK_LEAVES];                          /* by some row; others are left out */
     bool clean[CHUNK_LEAVES];                         /* v is below V_LIMIT, without NaN */
     const struct ls_leaf_keys *visible[CHUNK_LEAVES]; /* [rows] keys that a row sees; NULL: all */

@@ -65,13 +65,47 @@ static struct operand packed_leaf(const char *leaves, size_t bytes, int64_t at, 
                             .ahead = leaves + (size_t)later * bytes};
 }
 
-/* A chunk, after which comes the next one or, of another tile, one near the first; and whether one
- * of its leaves may have a NaN or infinity in V that some row must not see: a masked key's
- * probability is 0, and 0 x inf is not. */
+static struct key_rows rows_in_place(const struct fold *fold, const struct ls_tensor *t,
+                                     const struct ls_leaf *leaf)
+{
+    const int64_t pair = fold->tile->pair, h_kv = fold->kernel->shape.global.h_kv;
+
+    return (struct key_rows){.first = element(t, pair / h_kv, leaf->row, pair % h_kv),
+                             .stride = t->stride[1] * ls_dtype_size(t->type),
+                             .type = t->type,
+                             .d = (int)t->dim[3]};
+}
+
+/* Leaf j of the chunk at `first`, where the caller has it. What a row does not see is not read for
+ * it, and so cannot be unclean. */
+static void place_rows(struct chunk *out, const struct fold *fold, int64_t first, int j)
+{
+    const struct ls_leaf *leaf = &fold->call->k_leaves.leaf[first + j];
+
+    out->k_rows[j] = rows_in_place(fold, fold->call->k, leaf);
+    out->v_rows[j] = rows_in_place(fold, fold->call->v, leaf);
+    out->clean[j] = true;
+}
+
+/* Leaf j of the chunk at `first`, packed; after it comes one of the next chunk or, of another tile,
+ * one near the first. */
+static void place_packed(struct chunk *out, const struct fold *fold, int64_t first, int j)
+{
+    const struct packed *packed = &fold->kernel->packed;
+    const size_t bytes = fold->kernel->packed_bytes;
+    const int64_t next = first + j + CHUNK_LEAVES, at = fold->slot + first + j;
+    const int64_t later = fold->slot + (next < fold->end ? next : fold->begin + j);
+
+    out->k[j] = packed_leaf(packed->k, bytes, at, later);
+    out->v[j] = packed_leaf(packed->v, bytes, at, later);
+    out->clean[j] = packed->clean[at];
+}
+
+/* A chunk, and whether one of its leaves may have a NaN or infinity in V that some row must not
+ * see: a masked key's probability is 0, and 0 x inf is not. */
 static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
 {
     const struct ls_attention_kernel *kernel = fold->kernel;
-    const struct packed *packed = &kernel->packed;
     const int64_t left = fold->end - first;
     bool poisoned = false;
 
@@ -85,17 +119,15 @@ static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
                           .batch = fold->tile->pair / kernel->shape.global.h_kv};
     for (int j = 0; j < out->leaves; j++) {
         const int64_t number = fold->call->k_leaves.leaf[first + j].number;
-        const int64_t at = fold->slot + first + j;
-        const int64_t later =
-            j + CHUNK_LEAVES < left ? at + CHUNK_LEAVES : fold->slot + fold->begin + j;
 
         out->seen[j] = is_seen(fold->tile->sees, first + j);
         if (!out->seen[j]) continue;
-        out->k[j] = packed_leaf(packed->k, kernel->packed_bytes, at, later);
-        out->v[j] = packed_leaf(packed->v, kernel->packed_bytes, at, later);
         out->visible[j] = row_visibility(fold, j, number);
         out->first_key[j] = number * LS_LEAF;
-        out->clean[j] = packed->clean[at];
+        if (kernel->products->decode)
+            place_rows(out, fold, first, j);
+        else
+            place_packed(out, fold, first, j);
         poisoned |= (out->visible[j] || kernel->shape.scores.dropout > 0) && !out->clean[j];
     }
     return poisoned;

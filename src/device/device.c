@@ -37,6 +37,12 @@ ls_status ls_device_gemm_rate(double *gflops, const struct ls_device *device, ls
     return device->ops->gemm_rate(gflops, device->isa, type, m, n, k, threads);
 }
 
+ls_status ls_device_read_rate(double *gbs, const struct ls_device *device, size_t bytes,
+                              int threads)
+{
+    return device->ops->read_rate(gbs, bytes, threads);
+}
+
 size_t ls_device_kernel_bytes(const struct ls_device *device, struct ls_kernel_shape shape)
 {
     shape.isa = device->isa;

@@ -30,6 +30,11 @@ struct ls_row_states {
     float *m, *l, *acc;
 };
 
+/* So many queries of the heads that share a key, in the whole problem, are few: a device may have a
+ * kernel of its own for them. The shape of a part says nothing, as a group of heads can be split.
+ */
+#define LS_FEW_ROWS 8
+
 /* What an attention kernel is made for. */
 struct ls_kernel_shape {
     struct ls_attention_shape global;
@@ -38,6 +43,7 @@ struct ls_kernel_shape {
     ls_isa isa;
     int threads;
     int64_t k_leaves; /* the most that one call brings */
+    bool few_rows;    /* of the whole problem: at most LS_FEW_ROWS queries meet each key */
     bool strict;      /* a row's bits depend on what it is and sees, not on rows beside it */
 };
 
@@ -103,6 +109,7 @@ struct ls_device_ops {
     int (*threads)(void);
     ls_status (*gemm_rate)(double *gflops, ls_isa isa, ls_dtype type, int m, int n, int k,
                            int threads);
+    ls_status (*read_rate)(double *gbs, size_t bytes, int threads);
     size_t (*kernel_bytes)(const struct ls_kernel_shape *shape);
     ls_status (*kernel_create)(struct ls_attention_kernel **out,
                                const struct ls_kernel_shape *shape);
@@ -149,6 +156,11 @@ int ls_device_threads(const struct ls_device *device);
  * Errors: LS_ETYPE if the device cannot multiply this type; LS_EINTERNAL. */
 ls_status ls_device_gemm_rate(double *gflops, const struct ls_device *device, ls_dtype type, int m,
                               int n, int k, int threads);
+
+/* GB/s at which so many threads together read their shares of `bytes` of memory, the best of
+ * several times; the practical ceiling where few queries meet many keys. Errors: LS_ENOMEM. */
+ls_status ls_device_read_rate(double *gbs, const struct ls_device *device, size_t bytes,
+                              int threads);
 
 /* Bytes of workspace that a kernel of this shape takes from the ledger; exact. shape->isa is
  * filled in by the device. */

@@ -12,6 +12,7 @@
 #include "attention/options.h"
 #include "base/cpu.h"
 #include "base/random.h"
+#include "device/device.h"
 #include "longspan/longspan.h"
 #include "reference/contract.h"
 #include "tensor/dtype.h"
@@ -159,6 +160,12 @@ static inline void append_mask_name(char *name, size_t length, const struct ls_a
     snprintf(name, length, "%s%s%s%s%s", o->align_start ? ", align start" : "",
              o->soft_cap > 0 ? ", soft cap" : "", o->alibi ? ", alibi" : "",
              o->sinks ? ", sinks" : "", o->dropout > 0 ? ", dropout" : "");
+}
+
+/* Few rows have a kernel of their own, which gives other bits. */
+static inline bool has_few_rows(const struct problem *p)
+{
+    return p->shape.h / p->shape.h_kv * p->shape.s_q <= LS_FEW_ROWS;
 }
 
 /* The problem in words, for messages. Static. */
