@@ -18,16 +18,19 @@
 
 /* ---- options */
 
-enum { KEY_METHOD = CLI_KEY_OWN, KEY_REPEAT, KEY_OUT, KEY_VERIFY };
+enum { KEY_METHOD = CLI_KEY_OWN, KEY_REPEAT, KEY_OUT, KEY_VERIFY, KEY_BACKWARD };
 
 static const struct argp_option own_options[] = {
     {"method", KEY_METHOD, "NAME", 0,
      "How the ranks work together (see longspan methods); default auto, the one that fits and "
      "sends the least",
      CLI_SECTION_COMPUTATION},
+    {"backward", KEY_BACKWARD, NULL, 0,
+     "Compute gradients as well, from do of the input or standard normal numbers",
+     CLI_SECTION_COMPUTATION},
     {"repeat", KEY_REPEAT, "N", 0, "Compute N times and report the fastest", CLI_SECTION_RESULTS},
-    {"out", KEY_OUT, "FILE", 0, "Write o and lse to a .safetensors file, in global order",
-     CLI_SECTION_RESULTS},
+    {"out", KEY_OUT, "FILE", 0,
+     "Write o, lse and the gradients to a .safetensors file, in global order", CLI_SECTION_RESULTS},
     {"verify", KEY_VERIFY, "ROWS", OPTION_ARG_OPTIONAL,
      "Hold ROWS rows of each head (256) against the double-precision oracle", CLI_SECTION_RESULTS},
     {0},
@@ -45,6 +48,9 @@ static ls_status set_option(void *options, int key, const char *value)
         return cli_value_integer(&o->repeat, "--repeat", value, 1, MOST_REPEATS);
     case KEY_OUT:
         o->out = value;
+        return LS_OK;
+    case KEY_BACKWARD:
+        o->shared.attention.backward = true;
         return LS_OK;
     default:
         o->verify = true;
@@ -107,9 +113,31 @@ static ls_status check_memory(struct cli_attend_run *run)
     const struct ls_problem *p = &run->problem;
 
     run->method->cost(&run->cost, p);
+    /* gradients are as much again, and do and o_lo */
     return cli_memory_check(
-        run->world, cli_tensor_bytes(&p->shape, &p->q_layout, &p->k_layout, run->world->rank) +
-                        (double)run->cost.workspace_bytes + (double)run->cost.comm_bytes);
+        run->world, (p->backward ? 2.5 : 1) * cli_tensor_bytes(&p->shape, &p->q_layout,
+                                                               &p->k_layout, run->world->rank) +
+                        (double)run->cost.workspace_bytes + (double)run->cost.comm_bytes +
+                        (double)run->cost.gradient_bytes);
+}
+
+static ls_status create_gradients(struct cli_attend_run *run)
+{
+    const struct ls_attention_shape *n = &run->inputs.shape;
+    const struct ls_layout *q_layout = &run->problem.q_layout;
+    const int rank = run->world->rank;
+    const int64_t q_rows = ls_layout_part_rows(q_layout, rank);
+    const int64_t k_rows = ls_layout_part_rows(&run->problem.k_layout, rank);
+    struct ls_tensor *const of_queries[] = {&run->d_o, &run->o_lo, &run->gradients[CLI_DQ]};
+
+    for (int i = 0; i < 3; i++)
+        LS_TRY(
+            cli_tensor_create(of_queries[i], n->type, run->inputs.order, n->b, q_rows, n->h, n->d));
+    for (int i = CLI_DK; i <= CLI_DV; i++)
+        LS_TRY(cli_tensor_create(&run->gradients[i], n->type, run->inputs.order, n->b, k_rows,
+                                 n->h_kv, n->d));
+    return cli_source_load(&run->d_o, &run->d_o_source, run->inputs.order, q_layout, rank,
+                           run->options.shared.input.allow_nonfinite, run->progress);
 }
 
 static ls_status create_results(struct cli_attend_run *run)
@@ -122,7 +150,7 @@ static ls_status create_results(struct cli_attend_run *run)
     LS_TRY(cli_tensor_create(&run->o, n->type, run->inputs.order, n->b, rows, n->h, n->d));
     LS_TRY(ls_alloc(&lse, LS_TAG_ACTIVATION, (size_t)(n->b * n->h * rows) * sizeof(float)));
     run->lse = ls_tensor_view(lse, LS_F32, 3, lse_dim);
-    return LS_OK;
+    return run->problem.backward ? create_gradients(run) : LS_OK;
 }
 
 static ls_status prepare(struct cli_attend_run *run)
@@ -134,10 +162,12 @@ static ls_status prepare(struct cli_attend_run *run)
     LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, false));
     LS_TRY(cli_mask_load(&run->arrays, &o->shared.attention, &o->shared.mask, world,
                          &run->inputs.shape));
+    if (o->shared.attention.backward)
+        LS_TRY(cli_inputs_open_do(&run->d_o_source, &run->inputs, world, &o->shared.input));
     LS_TRY(check_tensors(run));
     LS_TRY(choose_method(run));
     LS_TRY(check_memory(run));
-    LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs));
+    LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs, run->problem.backward));
     LS_TRY(cli_trace_create(&run->trace, world, o->shared.trace, o->shared.threads));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->problem.q_layout,
                            &run->problem.k_layout, o->shared.input.allow_nonfinite, run->progress));
@@ -151,21 +181,48 @@ static ls_status prepare(struct cli_attend_run *run)
 /* ---- the computation */
 
 static const struct ls_trace_kind forward_kind = {"forward", "attention", {"repeat"}};
+static const struct ls_trace_kind backward_kind = {"backward", "attention", {"repeat"}};
 
-/* From a barrier until the slowest rank has o and lse. */
-static ls_status time_forward(double *seconds, struct cli_attend_run *run, int64_t repeat)
+static ls_status forward(struct cli_attend_run *run)
+{
+    const struct ls_tensor *t = run->qkv;
+
+    if (run->problem.backward)
+        return ls_attention_forward_residual(&run->o, &run->o_lo, &run->lse, run->plan, &t[0],
+                                             &t[1], &t[2]);
+    return ls_attention_forward(&run->o, &run->lse, run->plan, &t[0], &t[1], &t[2]);
+}
+
+static ls_status backward(struct cli_attend_run *run)
+{
+    const struct ls_attention_gradients out = {.dq = &run->gradients[CLI_DQ],
+                                               .dk = &run->gradients[CLI_DK],
+                                               .dv = &run->gradients[CLI_DV]};
+    const struct ls_attention_saved saved = {.q = &run->qkv[0],
+                                             .k = &run->qkv[1],
+                                             .v = &run->qkv[2],
+                                             .o = &run->o,
+                                             .lse = &run->lse,
+                                             .d_o = &run->d_o,
+                                             .o_lo = &run->o_lo};
+
+    return ls_attention_backward(&out, run->plan, &saved);
+}
+
+/* From a barrier until the slowest rank has what it computes. */
+static ls_status timed(double *seconds, struct cli_attend_run *run,
+                       ls_status (*compute)(struct cli_attend_run *),
+                       const struct ls_trace_kind *kind, int64_t repeat)
 {
     struct ls_comm *comm = run->world->comm;
 
     LS_TRY(ls_comm_barrier(comm));
     ls_trace_start();
     const double start = ls_now();
-
-    const ls_status status = ls_attention_forward(&run->o, &run->lse, run->plan, &run->qkv[0],
-                                                  &run->qkv[1], &run->qkv[2]);
+    const ls_status status = compute(run);
     const double end = ls_now();
 
-    if (ls_trace_on) ls_trace_add(&forward_kind, 0, start, end, (const int64_t[]){repeat, 0, 0});
+    if (ls_trace_on) ls_trace_add(kind, 0, start, end, (const int64_t[]){repeat, 0, 0});
     ls_trace_stop();
     *seconds = end - start;
     LS_TRY(ls_comm_agree(comm, status));
@@ -177,24 +234,71 @@ static double gemm_total(const struct cli_attend_run *run)
     return run->gemm.best * run->options.shared.threads * run->world->size;
 }
 
+/* Operations backward for each one forward: five products instead of two. */
+#define BACKWARD_WORK 2.5
+
+/* The i-th time; `expected` seconds for the progress bar. */
+static ls_status compute_forward(struct cli_attend_run *run, int64_t i, double expected)
+{
+    struct cli_attend_result *r = &run->result;
+    double seconds;
+
+    cli_progress_begin_timed(run->progress, "computing", expected);
+    const ls_status status = timed(&seconds, run, forward, &forward_kind, i);
+
+    cli_progress_end(run->progress);
+    LS_TRY(status);
+    if (seconds >= r->seconds) return LS_OK;
+    r->seconds = seconds;
+    ls_attention_plan_describe(&r->report, run->plan);
+    return LS_OK;
+}
+
+static ls_status compute_backward(struct cli_attend_run *run, int64_t i)
+{
+    struct cli_attend_result *r = &run->result;
+    const double expected = i == 0 ? BACKWARD_WORK * r->seconds : r->backward_seconds;
+    struct ls_attention_report report;
+    double seconds;
+
+    cli_progress_begin_timed(run->progress, "computing gradients", expected);
+    const ls_status status = timed(&seconds, run, backward, &backward_kind, i);
+
+    cli_progress_end(run->progress);
+    LS_TRY(status);
+    if (seconds >= r->backward_seconds) return LS_OK;
+    r->backward_seconds = seconds;
+    ls_attention_plan_describe(&report, run->plan);
+    r->backward = report.backward;
+    return LS_OK;
+}
+
 static ls_status compute(struct cli_attend_run *run)
 {
     struct cli_attend_result *r = &run->result;
-    double seconds, expected = 0;
 
-    r->seconds = DBL_MAX;
+    r->seconds = r->backward_seconds = DBL_MAX;
     for (int64_t i = 0; i < run->options.repeat; i++) {
         LS_TRY(cli_gemm_measure(&run->gemm, run->world)); /* side by side with what it is held to */
-        expected = i == 0 ? run->cost.flops / (1e9 * LIKELY_SHARE * gemm_total(run)) : r->seconds;
-        cli_progress_begin_timed(run->progress, "computing", expected);
-        const ls_status status = time_forward(&seconds, run, i);
+        const double likely = run->cost.flops / (1e9 * LIKELY_SHARE * gemm_total(run));
 
-        cli_progress_end(run->progress);
-        LS_TRY(status);
-        if (seconds >= r->seconds) continue;
-        r->seconds = seconds;
-        ls_attention_plan_describe(&r->report, run->plan);
+        LS_TRY(compute_forward(run, i, i == 0 ? likely : r->seconds));
+        if (run->problem.backward) LS_TRY(compute_backward(run, i));
     }
+    return LS_OK;
+}
+
+/* What this rank did backward becomes what all ranks did. */
+static ls_status gather_backward(struct cli_attend_run *run)
+{
+    struct cli_attend_result *r = &run->result;
+    double sums[] = {(double)r->backward.bytes_sent, (double)r->backward.tiles_computed};
+
+    r->backward_exposed = r->backward.exposed_comm_seconds;
+    LS_TRY(ls_comm_reduce(sums, run->world->comm, 2, LS_REDUCE_SUM));
+    LS_TRY(ls_comm_reduce(&r->backward_exposed, run->world->comm, 1, LS_REDUCE_MAX));
+    r->backward_bytes_sent = sums[0];
+    r->backward_tiles = sums[1];
     return LS_OK;
 }
 
@@ -222,12 +326,18 @@ static ls_status gather_result(struct cli_attend_run *run)
     r->ledger_least = least;
     r->tiles_most = most[2];
     memcpy(r->tag_most, most + 3, sizeof(r->tag_most));
-    return LS_OK;
+    return run->problem.backward ? gather_backward(run) : LS_OK;
 }
 
 static ls_status verify(struct cli_attend_run *run)
 {
     const struct cli_attend_options *o = &run->options;
+    struct cli_verify_gradients gradients = {
+        .d_o = run->d_o,
+        .o_lo = run->o_lo,
+        .has_o_lo = true,
+        .has = {true, true, true},
+    };
     const struct cli_verify what = {
         .shape = run->problem.shape,
         .mask = run->problem.mask,
@@ -242,9 +352,21 @@ static ls_status verify(struct cli_attend_run *run)
         .contract = run->problem.shape.type,
         .rows = o->rows,
         .threads = o->shared.threads,
+        .gradients = run->problem.backward ? &gradients : NULL,
     };
 
+    memcpy(gradients.of, run->gradients, sizeof(gradients.of));
     return cli_verify(&run->verdict, run->world, &what, run->progress);
+}
+
+static ls_status write_results(struct cli_attend_run *run)
+{
+    const struct ls_tensor *const parts[CLI_OUT_MOST] = {
+        &run->o, &run->lse, &run->gradients[CLI_DQ], &run->gradients[CLI_DK],
+        &run->gradients[CLI_DV]};
+
+    return cli_output_commit(&run->output, run->world, &run->problem.q_layout,
+                             &run->problem.k_layout, parts);
 }
 
 /* ---- all of it */
@@ -255,7 +377,7 @@ static ls_status attend(struct cli_attend_run *run)
     LS_TRY(compute(run));
     LS_TRY(gather_result(run));
     if (run->options.verify) LS_TRY(verify(run));
-    LS_TRY(cli_output_commit(&run->output, run->world, &run->problem.q_layout, &run->o, &run->lse));
+    LS_TRY(write_results(run));
     LS_TRY(cli_trace_commit(&run->trace, run->world));
     return cli_attend_report(run);
 }
@@ -264,11 +386,15 @@ static void attend_fini(struct cli_attend_run *run)
 {
     ls_attention_plan_destroy(run->plan);
     ls_problem_fini(&run->problem);
+    for (int i = 0; i < CLI_GRADIENTS; i++) ls_free(run->gradients[i].data);
+    ls_free(run->o_lo.data);
+    ls_free(run->d_o.data);
     ls_free(run->lse.data);
     ls_free(run->o.data);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
     cli_trace_fini(&run->trace);
     cli_output_fini(&run->output);
+    cli_source_close(&run->d_o_source);
     cli_mask_free(&run->arrays);
     cli_inputs_close(&run->inputs);
     cli_report_fini(&run->report);
@@ -288,7 +414,7 @@ ls_status cli_attend_with(bool *held, struct cli_world *world, int argc, char **
     const ls_status status = attend(&run);
 
     attend_fini(&run);
-    *held = !run.options.verify || run.verdict.verdict.ok;
+    *held = !run.options.verify || run.verdict.ok;
     return status;
 }
 

@@ -27,10 +27,12 @@ struct cli_attend_options {
 
 /* What was measured: over all ranks, of the fastest repeat. */
 struct cli_attend_result {
-    double seconds;
-    struct ls_attention_report report; /* of this rank */
-    double bytes_sent, tiles;          /* sums */
-    double tiles_most;                 /* of a rank */
+    double seconds, backward_seconds;
+    struct ls_attention_report report; /* of this rank, of the fastest forward */
+    struct ls_attention_work backward; /* of this rank, of the fastest backward */
+    double backward_bytes_sent, backward_tiles, backward_exposed; /* as those below */
+    double bytes_sent, tiles;                                     /* sums */
+    double tiles_most;                                            /* of a rank */
     double exposed, ledger_most, ledger_least;
     double profile[4]; /* sums: pack, tile, merge, finish seconds */
     double tag_most[LS_TAG_COUNT];
@@ -49,7 +51,9 @@ struct cli_attend_run {
     struct ls_cost cost;
     struct cli_output output;
     struct cli_trace trace;
+    struct cli_source d_o_source;
     struct ls_tensor qkv[3], o, lse;
+    struct ls_tensor d_o, o_lo, gradients[CLI_GRADIENTS]; /* with --backward */
     struct cli_gemm gemm;
     struct ls_attention_plan *plan;
     struct cli_attend_result result;

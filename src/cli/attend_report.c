@@ -50,6 +50,26 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_integer(report, "tiles_computed_most", (int64_t)r->tiles_most);
 }
 
+/* 10 d for each visible pair and head: five products. */
+static double backward_gflops(const struct cli_attend_run *run)
+{
+    return 2.5 * run->cost.flops / run->result.backward_seconds * 1e-9;
+}
+
+static void report_backward_json(const struct cli_attend_run *run)
+{
+    const struct cli_report *report = &run->report;
+    const struct cli_attend_result *r = &run->result;
+    const int workers = run->world->size * run->options.shared.threads;
+
+    cli_report_real(report, "backward_seconds", r->backward_seconds);
+    cli_report_real(report, "backward_gflops", backward_gflops(run));
+    cli_report_real(report, "backward_gflops_per_thread", backward_gflops(run) / workers);
+    cli_report_integer(report, "backward_bytes_sent", (int64_t)r->backward_bytes_sent);
+    cli_report_real(report, "backward_exposed_comm_seconds", r->backward_exposed);
+    cli_report_integer(report, "backward_tiles_computed", (int64_t)r->backward_tiles);
+}
+
 static void report_task(const struct cli_attend_run *run)
 {
     const struct cli_report *report = &run->report;
@@ -92,6 +112,21 @@ static void report_speed(const struct cli_attend_run *run)
     cli_report_line(report, "", "%s %% of the %s GEMM rate, which is %s GF/s a thread",
                     cli_number(100 * per_thread / gemm->best).s, ls_dtype_name(gemm->type),
                     cli_number(gemm->best).s);
+}
+
+static void report_backward(const struct cli_attend_run *run)
+{
+    const struct cli_report *report = &run->report;
+    const struct cli_attend_result *r = &run->result;
+    const int workers = run->world->size * run->options.shared.threads;
+    const double rate = backward_gflops(run), per_thread = rate / workers;
+
+    cli_report_line(report, "backward", "%s, %s GF/s, %s a thread",
+                    cli_seconds(r->backward_seconds).s, cli_number(rate).s,
+                    cli_number(per_thread).s);
+    cli_report_line(report, "", "%s %% of the %s GEMM rate; sent %s, %s not hidden",
+                    cli_number(100 * per_thread / run->gemm.best).s, ls_dtype_name(run->gemm.type),
+                    cli_bytes(r->backward_bytes_sent).s, cli_seconds(r->backward_exposed).s);
 }
 
 static void report_profile(const struct cli_attend_run *run)
@@ -138,9 +173,11 @@ ls_status cli_attend_report(struct cli_attend_run *run)
 
     LS_TRY(ls_comm_reduce(&resident, run->world->comm, 1, LS_REDUCE_MAX));
     report_json(run, resident);
+    if (run->problem.backward) report_backward_json(run);
     report_task(run);
     report_means(run);
     report_speed(run);
+    if (run->problem.backward) report_backward(run);
     report_profile(run);
     report_resources(run, resident);
     report_trace(run);

@@ -55,8 +55,8 @@ static const struct cli_syntax check_syntax = {
     .own =
         (const struct argp_option[]){
             {"result", KEY_RESULT, "FILE", 0,
-             "The result to judge: o, and lse if it is there, in a .safetensors file, or o alone "
-             "in a .npy file",
+             "The result to judge: o, and lse, dq, dk and dv as far as they are there, in a "
+             ".safetensors file, or o alone in a .npy file",
              CLI_SECTION_RESULTS},
             {"contract", KEY_CONTRACT, "TYPE", 0,
              "Whose limits hold: f32, bf16 or f16; default those of o's own type",
@@ -78,7 +78,9 @@ struct check_run {
     struct cli_inputs inputs;
     struct cli_mask_arrays arrays;
     struct cli_source o_source, lse_source;
-    bool has_lse;
+    bool has_lse, has_gradients;
+    struct cli_source d_o_source, gradient_source[CLI_GRADIENTS];
+    struct cli_verify_gradients gradients;
     struct ls_layout q_layout, k_layout;
     struct ls_tensor qkv[3], o, lse;
     struct cli_verdict verdict;
@@ -100,8 +102,28 @@ static ls_status check_result_shape(const struct check_run *run)
     const int64_t o_dim[] = {n->b, bshd ? n->s_q : n->h, bshd ? n->h : n->s_q, n->d};
     const int64_t lse_dim[] = {n->b, n->h, n->s_q};
 
+    const int64_t k_dim[] = {n->b, bshd ? n->s_k : n->h_kv, bshd ? n->h_kv : n->s_k, n->d};
+
     LS_TRY(check_dims(&run->o_source, o_dim, 4));
+    for (int i = 0; i < CLI_GRADIENTS; i++)
+        if (run->gradients.has[i])
+            LS_TRY(check_dims(&run->gradient_source[i], i == CLI_DQ ? o_dim : k_dim, 4));
     return run->has_lse ? check_dims(&run->lse_source, lse_dim, 3) : LS_OK;
+}
+
+static ls_status open_gradients(struct check_run *run, const char *path)
+{
+    static const char *const names[CLI_GRADIENTS] = {"dq", "dk", "dv"};
+    struct cli_verify_gradients *g = &run->gradients;
+
+    for (int i = 0; i < CLI_GRADIENTS; i++) {
+        g->has[i] = ls_tensor_file_find(run->o_source.file, names[i]) != NULL;
+        run->has_gradients |= g->has[i];
+        if (g->has[i]) LS_TRY(cli_source_open(&run->gradient_source[i], path, names[i], false));
+    }
+    if ((g->has[CLI_DK] || g->has[CLI_DV]) && !run->has_lse)
+        return ls_fail(LS_EVALUE, "%s: holds no tensor 'lse', by which dk and dv are judged", path);
+    return LS_OK;
 }
 
 static ls_status open_result(struct check_run *run)
@@ -111,7 +133,37 @@ static ls_status open_result(struct check_run *run)
     LS_TRY(cli_source_open(&run->o_source, path, "o", true));
     run->has_lse = ls_tensor_file_find(run->o_source.file, "lse") != NULL;
     if (run->has_lse) LS_TRY(cli_source_open(&run->lse_source, path, "lse", false));
+    LS_TRY(open_gradients(run, path));
     return check_result_shape(run);
+}
+
+/* One of queries, or of keys. */
+static ls_status load_like(struct ls_tensor *out, const struct check_run *run,
+                           const struct cli_source *source, bool of_keys, ls_dtype type,
+                           bool allow_nonfinite)
+{
+    const struct ls_attention_shape *n = &run->inputs.shape;
+    const struct ls_layout *layout = of_keys ? &run->k_layout : &run->q_layout;
+    const int rank = run->world->rank;
+
+    LS_TRY(cli_tensor_create(out, type, run->inputs.order, n->b, ls_layout_part_rows(layout, rank),
+                             of_keys ? n->h_kv : n->h, n->d));
+    return cli_source_load(out, source, run->inputs.order, layout, rank, allow_nonfinite,
+                           run->progress);
+}
+
+static ls_status load_gradients(struct check_run *run)
+{
+    struct cli_verify_gradients *g = &run->gradients;
+
+    LS_TRY(load_like(&g->d_o, run, &run->d_o_source, false, run->inputs.shape.type,
+                     run->options->shared.input.allow_nonfinite));
+    for (int i = 0; i < CLI_GRADIENTS; i++) {
+        const struct cli_source *source = &run->gradient_source[i];
+
+        if (g->has[i]) LS_TRY(load_like(&g->of[i], run, source, i != CLI_DQ, source->type, true));
+    }
+    return LS_OK;
 }
 
 /* NaN and infinity in a result are the verdict's business. */
@@ -121,10 +173,8 @@ static ls_status load_result(struct check_run *run)
     const int rank = run->world->rank;
     const int64_t rows = ls_layout_part_rows(&run->q_layout, rank);
 
-    LS_TRY(
-        cli_tensor_create(&run->o, run->o_source.type, run->inputs.order, n->b, rows, n->h, n->d));
-    LS_TRY(cli_source_load(&run->o, &run->o_source, run->inputs.order, &run->q_layout, rank, true,
-                           run->progress));
+    LS_TRY(load_like(&run->o, run, &run->o_source, false, run->o_source.type, true));
+    if (run->has_gradients) LS_TRY(load_gradients(run));
     if (!run->has_lse) return LS_OK;
     LS_TRY(cli_tensor_create(&run->lse, LS_F32, CLI_BHSD, n->b, rows, n->h, 1));
     return cli_source_load(&run->lse, &run->lse_source, CLI_BHSD, &run->q_layout, rank, true,
@@ -154,6 +204,7 @@ static ls_status judge(struct check_run *run)
         .contract = contract_type(run),
         .rows = o->rows,
         .threads = o->shared.threads,
+        .gradients = run->has_gradients ? &run->gradients : NULL,
     };
 
     LS_TRY(ls_options_mask(&what.mask, &what.shape, &run->attention));
@@ -174,8 +225,11 @@ static ls_status check(struct check_run *run)
     run->k_layout = (struct ls_layout){
         .kind = LS_LAYOUT_CONTIGUOUS, .s = run->inputs.shape.s_k, .p = world->size};
     LS_TRY(ls_comm_agree(world->comm, open_result(run)));
-    LS_TRY(cli_memory_check(
-        world, cli_tensor_bytes(&run->inputs.shape, &run->q_layout, &run->k_layout, world->rank)));
+    if (run->has_gradients)
+        LS_TRY(cli_inputs_open_do(&run->d_o_source, &run->inputs, world, &o->shared.input));
+    LS_TRY(cli_memory_check(world, (run->has_gradients ? 2 : 1) *
+                                       cli_tensor_bytes(&run->inputs.shape, &run->q_layout,
+                                                        &run->k_layout, world->rank)));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->q_layout, &run->k_layout,
                            o->shared.input.allow_nonfinite, run->progress));
     LS_TRY(ls_comm_agree(world->comm, load_result(run)));
@@ -184,6 +238,12 @@ static ls_status check(struct check_run *run)
 
 static void check_fini(struct check_run *run)
 {
+    for (int i = 0; i < CLI_GRADIENTS; i++) {
+        ls_free(run->gradients.of[i].data);
+        cli_source_close(&run->gradient_source[i]);
+    }
+    ls_free(run->gradients.d_o.data);
+    cli_source_close(&run->d_o_source);
     ls_free(run->lse.data);
     ls_free(run->o.data);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
@@ -215,7 +275,7 @@ static ls_status check_result(bool *held, const struct cli_report *report, struc
     const ls_status status = check(&run);
 
     if (status == LS_OK) {
-        *held = run.verdict.verdict.ok;
+        *held = run.verdict.ok;
         report_check(report, &run);
     }
     check_fini(&run);

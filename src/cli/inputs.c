@@ -242,6 +242,31 @@ void cli_inputs_close(struct cli_inputs *inputs)
     for (int i = 0; i < 3; i++) cli_source_close(&inputs->source[i]);
 }
 
+#define DO_STREAM 3 /* q, k and v are 0 to 2 */
+
+static ls_status open_do(struct cli_source *out, const struct cli_inputs *in,
+                         const struct cli_input_options *o)
+{
+    const struct ls_tensor_file *file = in->source[0].file;
+    const int64_t *q = in->source[0].tensor ? in->source[0].tensor->dim : NULL;
+
+    if (!o->input || !ls_tensor_file_find(file, "do")) {
+        cli_source_random(out, o->has_random ? (uint64_t)o->random[6] : 0, DO_STREAM, "do");
+        return LS_OK;
+    }
+    LS_TRY(cli_source_open(out, o->input, "do", false));
+    const struct ls_file_tensor *t = out->tensor;
+    if (t->ndim == 4 && memcmp(t->dim, q, 4 * sizeof(*q)) == 0) return LS_OK;
+    return ls_fail(LS_ESHAPE, "%s: shape is %s, q has %s", out->label, cli_dims(t->dim, t->ndim).s,
+                   cli_dims(q, 4).s);
+}
+
+ls_status cli_inputs_open_do(struct cli_source *out, const struct cli_inputs *inputs,
+                             const struct cli_world *world, const struct cli_input_options *options)
+{
+    return ls_comm_agree(world->comm, open_do(out, inputs, options));
+}
+
 double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
                         const struct ls_layout *k_layout, int rank)
 {

@@ -44,6 +44,13 @@ ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
                           const struct cli_input_options *options, bool keep_f64);
 void cli_inputs_close(struct cli_inputs *inputs);
 
+/* The gradient of o: tensor do of --input, else standard normal numbers by the seed of --random, 0
+ * for files. Agreed by all ranks; the caller closes it. Errors: LS_ESHAPE and those of
+ * cli_source_open. */
+ls_status cli_inputs_open_do(struct cli_source *out, const struct cli_inputs *inputs,
+                             const struct cli_world *world,
+                             const struct cli_input_options *options);
+
 /* Bytes of one rank's parts of q, k, v, o (of type shape.type) and lse. A double, since the shape
  * may be absurd. */
 double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,

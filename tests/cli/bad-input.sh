@@ -256,6 +256,21 @@ bad_option "sinks that are whole numbers" "documents.npy: .*<i8" --sinks documen
 bad_on_ranks "documents out of order" 2 "40 is followed by 30" \
     attend $small --out "$out" --documents falling.npy
 bad "masks of two results" 2 "without an input" check a b --prefix 3
+bad_option "sinks that are missing" "nowhere" --sinks nowhere.npy
+qkv="$(entry q BF16 1,8,1,4 0 64),$(entry k BF16 1,8,1,4 64 128),$(entry v BF16 1,8,1,4 128 192)"
+zeros 240 | safetensors "{$qkv,$(entry 'do' BF16 1,8,1,3 192 240)}" >do.safetensors
+bad "do of another shape" 2 "do: .*1,8,1,3.*1,8,1,4" \
+    attend --input do.safetensors --order bshd --backward --out "$out"
+longspan attend --input do.safetensors --order bshd --quiet
+[ "$status" -eq 0 ] || fails "do is read where nobody asks for gradients"
+zeros 8192 | safetensors "{$(entry o BF16 1,64,2,16 0 4096),$(entry dk BF16 1,64,2,16 4096 8192)}" \
+    >no-lse.safetensors
+# shellcheck disable=SC2086
+bad "dk without lse" 2 "no-lse.*'lse'" check $small --result no-lse.safetensors
+zeros 8192 | safetensors "{$(entry o BF16 1,64,2,16 0 4096),$(entry dq BF16 1,32,4,16 4096 8192)}" \
+    >dq.safetensors
+# shellcheck disable=SC2086
+bad "dq of another shape" 2 "dq: .*1,32,4,16.*1,64,2,16" check $small --result dq.safetensors
 bad_option "unknown layout" "zigzug.*zigzag" --layout zigzug
 bad_option "unknown type" "bf61.*bf16" --dtype bf61
 bad_option "option without its value" "--method" --method

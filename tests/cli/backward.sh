@@ -1,0 +1,90 @@
+#!/bin/sh
+# shellcheck disable=SC2154,SC2317 # variables of the harness; functions that `holds` calls
+# Gradients on the command line: `attend --backward` verified on one rank and several, with masks, in
+# every type; what it writes is judged by `check`, which finds gradients that trade places.
+# shellcheck source=/dev/null
+. "${srcdir-.}/tests/cli/harness.sh"
+cd "$work" || exit 99
+
+# holds NAME COMMAND...: a condition as a test case
+holds()
+{
+    name=$1
+    shift
+    if "$@"; then passed "$name"; else fails "$name"; fi
+}
+found_wrong() { [ "$status" -eq 1 ] && tail -n 1 stdout | grep -q 'FAILED'; }
+verified() { [ "$status" -eq 0 ] && tail -n 1 stdout | grep -q '^verified: ok'; }
+stdout_has() { [ "$status" -eq 0 ] && grep -qE -e "$1" stdout; }
+
+integers 0 100 100 413 600 >documents.npy
+random="--random 1,4,2,500,600,32,5 --threads 1 --backward --verify=32"
+
+# try [OPTION...]: on one rank, and on three
+# shellcheck disable=SC2086
+try()
+{
+    longspan attend $random "$@"
+    holds "attend $*" verified
+    for gradient in dq dk dv; do
+        holds "$gradient is judged" stdout_has "^ +$gradient +rel"
+    done
+    has_mpi || return 0
+    on_ranks 3 attend $random "$@"
+    holds "3 ranks: $*" verified
+}
+
+try --causal
+try --dtype f32 --method ring --window 100,20 --prefix 9
+try --dtype f16 --causal --documents documents.npy --layout balanced --strict
+
+# ---- files: do of the input, in either order, and results
+
+entry() { printf '"%s":{"dtype":"BF16","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }
+
+# input ORDER SHAPE: q, k, v and do, 300 positions of 2 heads of 16
+input()
+{
+    n=$((300 * 2 * 16 * 2))
+    for t in 1 2 3 4; do bf16 $t 1 300 2 16 "$1"; done |
+        safetensors "{$(entry q "$2" 0 $n),$(entry k "$2" $n $((2 * n))),$(
+            entry v "$2" $((2 * n)) $((3 * n))),$(entry 'do' "$2" $((3 * n)) $((4 * n)))}" >"$1.in"
+}
+input bshd 1,300,2,16
+input bhsd 1,2,300,16
+for order in bshd bhsd; do
+    longspan attend --input $order.in --order $order --causal --backward --verify --out $order.out
+    holds "$order: do of the input" verified
+    longspan check --input $order.in --order $order --causal --result $order.out
+    holds "$order: check" verified
+    holds "$order: check judges gradients" stdout_has '^ +dv +units'
+done
+
+# renamed FROM TO: the result with two tensors that have each other's names
+renamed() { LC_ALL=C sed -e "s/\"$1\"/\"xx\"/" -e "s/\"$2\"/\"$1\"/" -e "s/\"xx\"/\"$2\"/" bshd.out; }
+for pair in 'dq dk' 'dk dv' 'dq dv'; do
+    # shellcheck disable=SC2086
+    renamed $pair >renamed.out
+    longspan check --input bshd.in --order bshd --causal --result renamed.out
+    holds "check: $pair trade places" found_wrong
+done
+longspan attend --random 1,2,2,300,300,16,1 --causal --backward --out random.out --quiet
+longspan check --random 1,2,2,300,300,16,1 --causal --result random.out
+holds "do by the seed" verified
+if has_mpi; then
+    on_ranks 2 check --input bhsd.in --order bhsd --causal --result bhsd.out --rows 20
+    holds "2 ranks: check" verified
+fi
+
+# ---- the report
+
+longspan bench attend --random 1,2,2,512,512,64 --backward --json -
+for name in backward_seconds backward_gflops backward_gflops_per_thread; do
+    holds "bench attend: $name" stdout_has "\"$name\": *[0-9]*[1-9.]"
+done
+longspan attend --random 1,2,2,64,64,16 --backward --verify --json -
+for name in rel_dq rel_dk rel_dv; do
+    holds "JSON names $name" stdout_has "\"$name\": *[0-9]"
+done
+
+exit "$failed"
