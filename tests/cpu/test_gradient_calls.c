@@ -67,6 +67,54 @@ static void threads_do_not_matter(void)
     }
 }
 
+/* part [first] becomes the sum of `count` parts by the binary tree. */
+static void add_by_tree(float *const *part, int64_t first, int64_t count, int64_t n)
+{
+    int64_t half = 1;
+
+    if (count == 1) return;
+    while (2 * half < count) half *= 2;
+    add_by_tree(part, first, half, n);
+    add_by_tree(part, first + half, count - half, n);
+    for (int64_t i = 0; i < n; i++) part[first][i] += part[first + half][i];
+}
+
+/* Bits are those of calls with one leaf, added by the tree over leaves: dq over leaves of keys, dk
+ * and dv over those of queries. */
+static void sums_are_those_of_the_tree(void)
+{
+    enum { LEAVES = 7 };
+    const struct ls_device device = cpu_device();
+    struct meeting m = {.shape = {1, 1, 1, LEAVES * LS_LEAF - 9, LEAVES * LS_LEAF, 8, LS_F32}};
+    float *dq[LEAVES], *dk[LEAVES], *dv[LEAVES];
+    struct ls_gradient_kernel *kernel;
+
+    m.mask = ls_mask_full(m.shape.s_q, m.shape.s_k);
+    meeting_open(&m);
+    cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+    for (int i = 0; i < LEAVES; i++) {
+        struct ls_gradient_call by_keys = meeting_call(&m), by_queries = meeting_call(&m);
+
+        by_keys.k_leaves = (struct ls_leaf_list){m.k_leaf + i, 1};
+        by_queries.q_leaves = (struct ls_leaf_list){m.q_leaf + i, 1};
+        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &by_keys), LS_OK);
+        dq[i] = copy(m.dq, q_bytes(&m));
+        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &by_queries), LS_OK);
+        dk[i] = copy(m.dk, k_bytes(&m));
+        dv[i] = copy(m.dv, k_bytes(&m));
+    }
+    ls_gradient_kernel_destroy(&device, kernel);
+    add_by_tree(dq, 0, LEAVES, (int64_t)(q_bytes(&m) / sizeof(float)));
+    add_by_tree(dk, 0, LEAVES, (int64_t)(k_bytes(&m) / sizeof(float)));
+    add_by_tree(dv, 0, LEAVES, (int64_t)(k_bytes(&m) / sizeof(float)));
+    for (m.threads = 1; m.threads <= 2; m.threads++) {
+        meeting_run(&m);
+        expect_results(&m, &(struct results){dq[0], dk[0], dv[0]}, "by the tree");
+    }
+    for (int i = 0; i < LEAVES; i++) free_results(&(struct results){dq[i], dk[i], dv[i]});
+    meeting_close(&m);
+}
+
 /* OpenMP may give fewer threads than the kernel was made for. */
 Test(gradient_calls, fewer_threads_than_asked_for)
 {
@@ -209,4 +257,5 @@ static void messages_move(void)
 
 TestSuite(gradient_calls, .timeout = 120);
 TEST_EACH_ISA(gradient_calls, threads_do_not_matter)
+TEST_EACH_ISA(gradient_calls, sums_are_those_of_the_tree)
 TEST_EACH_ISA(gradient_calls, messages_move)

@@ -1,4 +1,6 @@
 /* delta, sums of partial gradients, and the order in which they are added. */
+#include <fenv.h>
+
 #include "cpu/sum_forest.h"
 #include "gradient_harness.h"
 
@@ -102,6 +104,23 @@ Test(gradient_sums, zeroes_are_positive)
     cr_expect_eq(signbit(got), 0);
     ls_device_round_sums(&device, &out, sums, 1, 1);
     cr_expect_eq(signbit(got), 0);
+}
+
+Test(gradient_sums, callers_rounding_does_not_matter)
+{
+    const struct ls_device device = cpu_device();
+    float one = 1, little = 0x1p-30F, pair[] = {1, 0x1p-30F}, got[3] = {1};
+    const struct ls_tensor unit = tensor_over(&one, LS_F32, 1, 1, 1, 1, false);
+    const struct ls_tensor rest = tensor_over(&little, LS_F32, 1, 1, 1, 1, false);
+    struct ls_tensor out = tensor_over(&got[2], LS_F32, 1, 1, 1, 1, false);
+
+    fesetround(FE_UPWARD);
+    ls_device_add(&device, &got[0], &little, 1, 1);
+    ls_device_delta(&device, &got[1], &unit, &unit, &rest, NULL, 1);
+    ls_device_round_sums(&device, &out, pair, 2, 1);
+    cr_expect_eq(fegetround(), FE_UPWARD);
+    fesetround(FE_TONEAREST);
+    for (int i = 0; i < LENGTH(got); i++) cr_expect_eq(got[i], 1, "%d: %a", i, (double)got[i]);
 }
 
 enum { PLACES = 37 };
