@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "cpu/amx_tiles.h"
+#include "cpu/pack_bf16.h"
 #include "cpu/softmax_avx512.h"
 
 #define STRIP 32   /* two tiles of rows */
@@ -24,84 +25,15 @@ static size_t packed_bytes(int d_pad)
     return (size_t)LS_LEAF * (size_t)d_pad * sizeof(uint16_t);
 }
 
-/* Rows of 16 dwords become columns. */
-TARGET_AMX static inline void transpose_16x16(__m512i x[16])
+static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    __m512i y[16];
-
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-    /* now x[4 g + c] has columns c, c + 4, c + 8, c + 12 of rows 4 g to 4 g + 3 */
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) {
-        y[c] = _mm512_shuffle_i32x4(x[c], x[c + 4], 0x88);
-        y[c + 4] = _mm512_shuffle_i32x4(x[c], x[c + 4], 0xdd);
-        y[c + 8] = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0x88);
-        y[c + 12] = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0xdd);
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) {
-        x[c] = _mm512_shuffle_i32x4(y[c], y[c + 8], 0x88);
-        x[c + 8] = _mm512_shuffle_i32x4(y[c], y[c + 8], 0xdd);
-        x[c + 4] = _mm512_shuffle_i32x4(y[c + 4], y[c + 12], 0x88);
-        x[c + 12] = _mm512_shuffle_i32x4(y[c + 4], y[c + 12], 0xdd);
-    }
-}
-
-/* Tiles [16 pairs of head dimensions][16 keys], a pair of tiles for each (32 keys, depth). */
-TARGET_AMX static ls_status pack_k(void *packed, void *worker, const void *raw)
-{
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    char *to = packed;
-
-    for (int block = 0; block < LS_LEAF; block += COLUMNS) {
-        for (int depth = 0; depth < d_pad; depth += DEPTH) {
-            for (int key = block; key < block + COLUMNS; key += 16, to += TILE_BYTES) {
-                const uint16_t *from = (const uint16_t *)raw + key * d_pad + depth;
-                __m512i x[16];
-
-#pragma GCC unroll 16
-                for (int i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(from + i * d_pad);
-                transpose_16x16(x);
-#pragma GCC unroll 16
-                for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + 64 * i, x[i]);
-            }
-        }
-    }
+    pack_by_rows(packed, raw, ((struct plain_worker *)worker)->d_pad, pack_right_transposed);
     return LS_OK;
 }
 
-/* Tiles [16 pairs of keys][16 columns], a pair of tiles for each (32 columns, depth). */
-TARGET_AMX static ls_status pack_v(void *packed, void *worker, const void *raw)
+static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    char *to = packed;
-
-    for (int block = 0; block < d_pad; block += COLUMNS) {
-        for (int depth = 0; depth < LS_LEAF; depth += DEPTH) {
-            for (int column = block; column < block + COLUMNS; column += 16) {
-                const uint16_t *from = (const uint16_t *)raw + depth * d_pad + column;
-
-                for (int pair = 0; pair < 16; pair++, from += 2 * d_pad, to += 64) {
-                    const __m512i even =
-                        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from));
-                    const __m512i odd =
-                        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(from + d_pad)));
-                    _mm512_storeu_si512(to, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
-                }
-            }
-        }
-    }
+    pack_by_columns(packed, raw, ((struct plain_worker *)worker)->d_pad, pack_right);
     return LS_OK;
 }
 

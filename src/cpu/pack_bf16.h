@@ -1,0 +1,132 @@
+/* Packing of bf16 operands into blocks of 1 KiB, 16 lines of 16 pairs, the shape of an AMX tile. A
+ * left operand has a row of 32 elements in each line; a right one, whose columns are 16, in each
+ * line its rows 2i and 2i + 1, element by element. `stride` is that of the source, in elements. */
+#ifndef LS_CPU_PACK_BF16_H
+#define LS_CPU_PACK_BF16_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "cpu/softmax_avx512.h"
+
+#define PACKED_BYTES 1024
+#define PACKED_SIDE 32 /* rows or columns of two of them, and what a left row holds */
+
+/* Rows of 16 dwords become columns. */
+TARGET_AVX512 static inline void transpose_16x16(__m512i x[16])
+{
+    __m512i y[16];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+    /* now x[4 g + c] has columns c, c + 4, c + 8, c + 12 of rows 4 g to 4 g + 3 */
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        y[c] = _mm512_shuffle_i32x4(x[c], x[c + 4], 0x88);
+        y[c + 4] = _mm512_shuffle_i32x4(x[c], x[c + 4], 0xdd);
+        y[c + 8] = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0x88);
+        y[c + 12] = _mm512_shuffle_i32x4(x[c + 8], x[c + 12], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        x[c] = _mm512_shuffle_i32x4(y[c], y[c + 8], 0x88);
+        x[c + 8] = _mm512_shuffle_i32x4(y[c], y[c + 8], 0xdd);
+        x[c + 4] = _mm512_shuffle_i32x4(y[c + 4], y[c + 12], 0x88);
+        x[c + 12] = _mm512_shuffle_i32x4(y[c + 4], y[c + 12], 0xdd);
+    }
+}
+
+TARGET_AVX512 static inline void load_rows(__m512i x[16], const uint16_t *from, int stride)
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(from + i * stride);
+}
+
+/* Rows 2i and 2i + 1 of 16 columns, element by element. */
+TARGET_AVX512 static inline void load_pairs(__m512i x[16], const uint16_t *from, int stride)
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++, from += 2 * stride) {
+        const __m512i even = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from));
+        const __m512i odd =
+            _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(from + stride)));
+
+        x[i] = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+    }
+}
+
+TARGET_AVX512 static inline char *store_packed(char *to, const __m512i x[16])
+{
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + 64 * i, x[i]);
+    return to + PACKED_BYTES;
+}
+
+/* Each packs what it is called from the rows at `from` and returns what comes after it. */
+TARGET_AVX512 static inline char *pack_left(char *to, const uint16_t *from, int stride)
+{
+    __m512i x[16];
+
+    load_rows(x, from, stride);
+    return store_packed(to, x);
+}
+
+TARGET_AVX512 static inline char *pack_left_transposed(char *to, const uint16_t *from, int stride)
+{
+    __m512i x[16];
+
+    load_pairs(x, from, stride);
+    transpose_16x16(x);
+    return store_packed(to, x);
+}
+
+TARGET_AVX512 static inline char *pack_right(char *to, const uint16_t *from, int stride)
+{
+    __m512i x[16];
+
+    load_pairs(x, from, stride);
+    return store_packed(to, x);
+}
+
+TARGET_AVX512 static inline char *pack_right_transposed(char *to, const uint16_t *from, int stride)
+{
+    __m512i x[16];
+
+    load_rows(x, from, stride);
+    transpose_16x16(x);
+    return store_packed(to, x);
+}
+
+typedef char *pack_function(char *to, const uint16_t *from, int stride);
+
+/* For each 32 of the 256 rows, for each 32 columns: two packs of 16 rows. */
+static inline char *pack_by_rows(char *to, const uint16_t *from, int d_pad, pack_function *pack)
+{
+    for (int row = 0; row < LS_LEAF; row += PACKED_SIDE)
+        for (int column = 0; column < d_pad; column += PACKED_SIDE)
+            for (int half = 0; half < PACKED_SIDE; half += 16)
+                to = pack(to, from + (row + half) * d_pad + column, d_pad);
+    return to;
+}
+
+/* For each 32 columns, for each 32 of the 256 rows: two packs of 16 columns. */
+static inline char *pack_by_columns(char *to, const uint16_t *from, int d_pad, pack_function *pack)
+{
+    for (int column = 0; column < d_pad; column += PACKED_SIDE)
+        for (int row = 0; row < LS_LEAF; row += PACKED_SIDE)
+            for (int half = 0; half < PACKED_SIDE; half += 16)
+                to = pack(to, from + row * d_pad + column + half, d_pad);
+    return to;
+}
+
+#endif
