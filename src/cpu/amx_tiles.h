@@ -10,11 +10,14 @@
 
 #define TILE_BYTES 1024
 
-/* The table row that products_amx.c defines; the tests build it a second time, emulated. */
+/* The table rows that products_amx.c and gradient_amx.c define; the tests build them a second time,
+ * emulated. */
 #ifdef LS_AMX_EMULATED
 #define PRODUCTS_AMX products_amx_emulated
+#define GRADIENT_AMX gradient_amx_emulated
 #else
 #define PRODUCTS_AMX products_amx
+#define GRADIENT_AMX gradient_amx
 #endif
 
 #ifndef LS_AMX_EMULATED

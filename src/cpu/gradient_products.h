@@ -23,6 +23,9 @@ struct gradient_tile {
     float scale;
     float *dq, *dk, *dv; /* [LS_LEAF][d_pad], written; rows that are not in use: anything */
     struct progress_clock *clock; /* to be ticked between parts of a tile; may be NULL */
+    /* what a later tile needs and this one does not, to be brought nearer meanwhile; NULL: none */
+    const char *ahead;
+    size_t ahead_bytes;
 
     /* for rows of the table that do more than plain scores */
     const struct ls_scores *scores;
@@ -59,7 +62,11 @@ struct gradient_products {
     ls_status (*tile)(void *worker, const struct gradient_tile *tile);
 };
 
-extern const struct gradient_products gradient_portable_bf16, gradient_portable_f32;
+extern const struct gradient_products gradient_amx, gradient_avx512bf16, gradient_avx512,
+    gradient_portable_bf16, gradient_portable_f32;
+
+/* For rows that this machine's architecture cannot have. */
+bool gradient_fits_never(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
 
 /* The first row of the table that fits. */
 const struct gradient_products *gradient_products_find(ls_isa isa, ls_dtype storage,

@@ -42,6 +42,24 @@ static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
     return w->visible;
 }
 
+/* Tiles go on to the next leaf of keys of the chunk, or to its first one with the next leaf of
+ * queries. */
+static void look_ahead(struct gradient_tile *tile, const struct gradient_job *job, int64_t head,
+                       int64_t q_leaf, int64_t k_leaf)
+{
+    const struct ls_gradient_kernel *kernel = job->kernel;
+
+    if ((k_leaf + 1) % GRADIENT_CHUNK != 0 && k_leaf + 1 < job->call->k_leaves.count) {
+        tile->ahead =
+            kernel->keys.leaf + (size_t)keys_slot(job, head, k_leaf + 1) * kernel->keys_bytes;
+        tile->ahead_bytes = kernel->keys_bytes;
+    } else if (q_leaf + 1 < job->call->q_leaves.count) {
+        tile->ahead = kernel->packed.leaf +
+                      (size_t)queries_slot(job, head, q_leaf + 1) * kernel->queries_bytes;
+        tile->ahead_bytes = kernel->queries_bytes;
+    }
+}
+
 ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *job,
                         struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf)
 {
@@ -52,7 +70,7 @@ ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *j
     const int64_t q_slot = queries_slot(job, head, q_leaf), k_slot = keys_slot(job, head, k_leaf);
     const int rows = leaf_rows(queries->number, shape->global.s_q);
     const int key_count = leaf_rows(keys->number, shape->global.s_k);
-    const struct gradient_tile tile = {
+    struct gradient_tile tile = {
         .keys = kernel->keys.leaf + (size_t)k_slot * kernel->keys_bytes,
         .queries = kernel->packed.leaf + (size_t)q_slot * kernel->queries_bytes,
         .lse = kernel->queries[q_slot].lse,
@@ -73,6 +91,7 @@ ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *j
         .first_place = queries->number * LS_LEAF + shape->mask.shift,
     };
 
+    look_ahead(&tile, job, head, q_leaf, k_leaf);
     w->tiles++;
     if (tile.visible && !(kernel->keys.clean[k_slot] && kernel->packed.clean[q_slot]))
         return gradient_mended_tile(job, w, &tile, queries, keys);

@@ -1,0 +1,270 @@
+/* Backward's tile in f32 by AVX-512. Against oneDNN's products: probabilities and gradients of
+ * scores are taken while the sums they come from are in registers, blocks of 64 keys by 64 queries
+ * stay in the first-level cache, and blocks that nobody sees are left out. */
+#include "cpu/gradient_products.h"
+
+#if defined(__x86_64__)
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/gradient_avx512.h"
+#include "cpu/products.h"
+
+#define BLOCK 64 /* keys, and queries */
+#define BLOCKS (LS_LEAF / BLOCK)
+#define ROWS 8                                   /* of a product in registers */
+#define PANEL 32                                 /* its columns: two vectors */
+#define PARTS (2 * BLOCK / ROWS * BLOCK / PANEL) /* of scores and dp of a block */
+
+/* What a leaf is packed into: for each 64 rows k and v, or q, d_o and these two transposed, in
+ * panels of 32 columns, [columns / 32][rows][32]. So what the next block needs comes next. */
+static size_t block_floats(int d_pad)
+{
+    return (size_t)BLOCK * (size_t)d_pad;
+}
+
+static size_t keys_bytes(int d_pad)
+{
+    return BLOCKS * 2 * block_floats(d_pad) * sizeof(float);
+}
+
+static size_t queries_bytes(int d_pad)
+{
+    return BLOCKS * 4 * block_floats(d_pad) * sizeof(float);
+}
+
+static float *pack_panels(float *to, const float *from, int d_pad)
+{
+    for (int column = 0; column < d_pad; column += PANEL)
+        for (int row = 0; row < BLOCK; row++, to += PANEL)
+            memcpy(to, from + row * d_pad + column, PANEL * sizeof *to);
+    return to;
+}
+
+TARGET_AVX512 static float *pack_transposed(float *to, const float *from, int d_pad)
+{
+    const __m512i row =
+        _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                           _mm512_set1_epi32(d_pad));
+
+    for (int first = 0; first < BLOCK; first += PANEL, from += PANEL * d_pad) {
+        for (int e = 0; e < d_pad; e++, to += PANEL) {
+            _mm512_storeu_ps(to, _mm512_i32gather_ps(row, from + e, 4));
+            _mm512_storeu_ps(to + 16, _mm512_i32gather_ps(row, from + 16 * d_pad + e, 4));
+        }
+    }
+    return to;
+}
+
+static ls_status pack_keys(void *packed, void *worker, const void *k, const void *v)
+{
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
+    float *to = packed;
+
+    for (int row = 0; row < LS_LEAF; row += BLOCK) {
+        to = pack_panels(to, (const float *)k + row * d_pad, d_pad);
+        to = pack_panels(to, (const float *)v + row * d_pad, d_pad);
+    }
+    return LS_OK;
+}
+
+static ls_status pack_queries(void *packed, void *worker, const void *q, const void *d_o)
+{
+    const int d_pad = ((struct plain_worker *)worker)->d_pad;
+    float *to = packed;
+
+    for (int row = 0; row < LS_LEAF; row += BLOCK) {
+        to = pack_panels(to, (const float *)q + row * d_pad, d_pad);
+        to = pack_panels(to, (const float *)d_o + row * d_pad, d_pad);
+        to = pack_transposed(to, (const float *)q + row * d_pad, d_pad);
+        to = pack_transposed(to, (const float *)d_o + row * d_pad, d_pad);
+    }
+    return LS_OK;
+}
+
+/* A block on its way. */
+struct block {
+    float p[BLOCK * BLOCK], ds[BLOCK * BLOCK]; /* [key][query] */
+    struct tile_lanes lanes;
+    bool masked;
+    bool query_begun, keys_begun[BLOCKS]; /* whether their sums have been written */
+    int d_pad, key, query;
+    struct ahead ahead;
+} __attribute__((aligned(64)));
+
+/* sum += left x right: element (r, i) of left is at r row + i step, row i of right at 32 i. */
+TARGET_AVX512 static inline __attribute__((always_inline)) void
+multiply(__m512 sum[ROWS][2], const float *left, int row, int step, const float *right, int depth)
+{
+#pragma GCC unroll 2
+    for (int i = 0; i < depth; i++, left += step, right += PANEL) {
+        const __m512 b0 = _mm512_load_ps(right), b1 = _mm512_load_ps(right + 16);
+
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            const __m512 a = _mm512_set1_ps(left[r * row]);
+            sum[r][0] = _mm512_fmadd_ps(a, b0, sum[r][0]);
+            sum[r][1] = _mm512_fmadd_ps(a, b1, sum[r][1]);
+        }
+    }
+}
+
+/* Eight rows of keys, 32 each panel, against 32 queries. */
+TARGET_AVX512 static inline __attribute__((always_inline)) void
+multiply_heads(__m512 sum[ROWS][2], const float *keys, const float *queries, int d_pad)
+{
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    for (int e = 0; e < d_pad; e += PANEL, keys += BLOCK * PANEL, queries += PANEL * PANEL)
+        multiply(sum, keys, PANEL, 1, queries, PANEL);
+}
+
+TARGET_AVX512 static inline __attribute__((always_inline)) void
+block_p(struct block *b, int row, int column, const float *k, const float *q)
+{
+    static const float coefficient[] = EXP2_DEGREE_5;
+    const __m512 factor = _mm512_set1_ps(b->lanes.factor);
+    __m512 sum[ROWS][2];
+
+    multiply_heads(sum, k + row * PANEL, q + column * b->d_pad, b->d_pad);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        const int query = b->query + column + 16 * half;
+        const __m512 lse = _mm512_loadu_ps(b->lanes.lse + query);
+
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            const __mmask16 seen =
+                b->masked ? lanes_that_see(&b->lanes, b->key + row + r, query) : 0xffff;
+            _mm512_store_ps(b->p + (row + r) * BLOCK + column + 16 * half,
+                            probability_512(sum[r][half], factor, lse, seen, coefficient, 5));
+        }
+    }
+}
+
+TARGET_AVX512 static inline __attribute__((always_inline)) void
+block_ds(struct block *b, int row, int column, const float *v, const float *d_o)
+{
+    const __m512 scale = _mm512_set1_ps(b->lanes.scale);
+    __m512 sum[ROWS][2];
+
+    multiply_heads(sum, v + row * PANEL, d_o + column * b->d_pad, b->d_pad);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        const __m512 delta = _mm512_load_ps(b->lanes.delta + b->query + column + 16 * half);
+
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            const int at = (row + r) * BLOCK + column + 16 * half;
+            _mm512_store_ps(b->ds + at, _mm512_mul_ps(_mm512_load_ps(b->p + at),
+                                                      _mm512_fmsub_ps(sum[r][half], scale, delta)));
+        }
+    }
+}
+
+/* out [BLOCK][d_pad] = left x right, in panels, or added to it. */
+TARGET_AVX512 static inline __attribute__((always_inline)) void
+add_product(float *out, bool add, const float *left, int row, int step, const float *right,
+            int d_pad)
+{
+    for (int column = 0; column < d_pad; column += PANEL, right += BLOCK * PANEL) {
+        for (int first = 0; first < BLOCK; first += ROWS) {
+            float *to = out + first * d_pad + column;
+            __m512 sum[ROWS][2];
+
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+            multiply(sum, left + first * row, row, step, right, BLOCK);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++, to += d_pad) {
+                if (add) {
+                    sum[r][0] = _mm512_add_ps(_mm512_loadu_ps(to), sum[r][0]);
+                    sum[r][1] = _mm512_add_ps(_mm512_loadu_ps(to + 16), sum[r][1]);
+                }
+                _mm512_storeu_ps(to, sum[r][0]);
+                _mm512_storeu_ps(to + 16, sum[r][1]);
+            }
+        }
+    }
+}
+
+TARGET_AVX512 static void compute_block(struct block *b, const struct gradient_tile *tile)
+{
+    const size_t part = block_floats(b->d_pad);
+    const float *k = (const float *)tile->keys + b->key / BLOCK * 2 * part, *v = k + part;
+    const float *q = (const float *)tile->queries + b->query / BLOCK * 4 * part, *d_o = q + part;
+    const float *q_t = d_o + part, *d_o_t = q_t + part;
+
+    for (int column = 0; column < BLOCK; column += PANEL) {
+        for (int row = 0; row < BLOCK; row += ROWS) {
+            block_p(b, row, column, k, q_t);
+            bring_nearer(&b->ahead);
+        }
+        for (int row = 0; row < BLOCK; row += ROWS) {
+            block_ds(b, row, column, v, d_o_t);
+            bring_nearer(&b->ahead);
+        }
+    }
+    const bool keys_begun = b->keys_begun[b->key / BLOCK];
+    add_product(tile->dv + b->key * b->d_pad, keys_begun, b->p, BLOCK, 1, d_o, b->d_pad);
+    add_product(tile->dk + b->key * b->d_pad, keys_begun, b->ds, BLOCK, 1, q, b->d_pad);
+    add_product(tile->dq + b->query * b->d_pad, b->query_begun, b->ds, 1, BLOCK, k, b->d_pad);
+    b->keys_begun[b->key / BLOCK] = b->query_begun = true;
+}
+
+static void clear_unless(bool begun, float *sums, int row, int d_pad)
+{
+    if (!begun) memset(sums + row * d_pad, 0, block_floats(d_pad) * sizeof *sums);
+}
+
+static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
+{
+    struct block b = {.d_pad = ((struct plain_worker *)worker)->d_pad,
+                      .ahead = ahead_of_tile(tile, BLOCKS * BLOCKS * PARTS)};
+
+    lanes_of_tile(&b.lanes, tile);
+    for (b.query = 0; b.query < tile->rows; b.query += BLOCK) {
+        b.query_begun = false;
+        for (b.key = 0; b.key < tile->key_count; b.key += BLOCK) {
+            const enum sight sight = block_sight(&b.lanes, b.key, BLOCK, b.query, BLOCK);
+
+            if (sight == SEES_NOTHING) continue;
+            b.masked = sight == SEES_SOME;
+            compute_block(&b, tile);
+            progress_tick(tile->clock);
+        }
+        clear_unless(b.query_begun, tile->dq, b.query, b.d_pad);
+    }
+    for (int key = 0; key < tile->key_count; key += BLOCK) {
+        clear_unless(b.keys_begun[key / BLOCK], tile->dk, key, b.d_pad);
+        clear_unless(b.keys_begun[key / BLOCK], tile->dv, key, b.d_pad);
+    }
+    return LS_OK;
+}
+
+static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
+{
+    (void)storage;
+    return isa >= LS_ISA_AVX512 && ls_scores_are_plain(scores);
+}
+
+const struct gradient_products gradient_avx512 = {
+    .name = "AVX-512 f32 blocks",
+    .type = LS_F32,
+    .d_multiple = PANEL,
+    .fits = fits,
+    .keys_bytes = keys_bytes,
+    .queries_bytes = queries_bytes,
+    .scratch_bytes = no_scratch,
+    .create = plain_worker_create,
+    .destroy = free,
+    .pack_keys = pack_keys,
+    .pack_queries = pack_queries,
+    .tile = compute_tile,
+};
+
+#else
+const struct gradient_products gradient_avx512 = {.name = "AVX-512 f32 blocks",
+                                                  .fits = gradient_fits_never};
+#endif

@@ -1,0 +1,420 @@
+/* Backward's tile, of each row of the table that this CPU can run, against double; and the AMX row
+ * once more, emulated, for machines without AMX. */
+#if defined(__x86_64__)
+#define LS_AMX_EMULATED
+#include "cpu/gradient_amx.c"
+#endif
+
+#include "cpu/gradient_products.h"
+#include "harness.h"
+
+#define GUARD 64 /* bytes beyond what a tile may touch */
+#define MARK 0x5a
+
+enum operand { Q, D_O, K, V, OPERANDS };
+enum sum { DQ, DK, DV, SUMS };
+
+static const char *const sum_names[] = {"dq", "dk", "dv"};
+
+/* One row of the table and one tile, in that row's type and in double. */
+static struct bench {
+    const struct gradient_products *products;
+    int d, d_pad;
+    size_t row_bytes;
+    void *worker, *scratch, *keys, *queries;
+    char *raw[OPERANDS]; /* [LS_LEAF][d_pad] */
+    double value[OPERANDS][LS_LEAF][LS_MAX_HEAD_DIM];
+    float *sums[SUMS];
+    float lse[LS_LEAF], delta[LS_LEAF];
+    struct ls_leaf_keys visible[LS_LEAF];
+    struct gradient_tile tile;
+    double exact[SUMS][LS_LEAF][LS_MAX_HEAD_DIM];
+    double bound[SUMS][LS_LEAF][LS_MAX_HEAD_DIM]; /* the same sums, of magnitudes */
+} bench;
+
+static char *allocate(size_t bytes)
+{
+    char *memory = aligned_alloc(64, (bytes + GUARD + 63) / 64 * 64);
+
+    cr_assert_not_null(memory);
+    memset(memory, MARK, bytes + GUARD);
+    return memory;
+}
+
+static void expect_guard(const void *memory, size_t bytes, const char *what)
+{
+    for (size_t i = bytes; i < bytes + GUARD; i++)
+        cr_assert_eq(((const char *)memory)[i], MARK, "%s d %d: wrote behind %s",
+                     bench.products->name, bench.d, what);
+}
+
+static size_t sum_bytes(void)
+{
+    return (size_t)(LS_LEAF * bench.d_pad) * sizeof(float);
+}
+
+static void bench_open(const struct gradient_products *products, ls_isa isa, int d)
+{
+    const int pad = products->d_multiple, d_pad = (d + pad - 1) / pad * pad;
+
+    bench = (struct bench){.products = products, .d = d, .d_pad = d_pad};
+    bench.row_bytes = (size_t)(d_pad * ls_dtype_size(products->type));
+    bench.scratch = allocate(products->scratch_bytes(d_pad));
+    bench.keys = allocate(products->keys_bytes(d_pad));
+    bench.queries = allocate(products->queries_bytes(d_pad));
+    for (int i = 0; i < OPERANDS; i++) bench.raw[i] = allocate(LS_LEAF * bench.row_bytes);
+    for (int i = 0; i < SUMS; i++) bench.sums[i] = (float *)(void *)allocate(sum_bytes());
+    cr_assert_eq(products->create(&bench.worker, isa, d_pad, bench.scratch), LS_OK, "%s",
+                 ls_message());
+}
+
+static void bench_close(void)
+{
+    expect_guard(bench.scratch, bench.products->scratch_bytes(bench.d_pad), "its scratch");
+    expect_guard(bench.keys, bench.products->keys_bytes(bench.d_pad), "packed keys");
+    expect_guard(bench.queries, bench.products->queries_bytes(bench.d_pad), "packed queries");
+    for (int i = 0; i < SUMS; i++) expect_guard(bench.sums[i], sum_bytes(), sum_names[i]);
+    bench.products->destroy(bench.worker);
+    for (int i = 0; i < OPERANDS; i++) free(bench.raw[i]);
+    for (int i = 0; i < SUMS; i++) free(bench.sums[i]);
+    free(bench.queries);
+    free(bench.keys);
+    free(bench.scratch);
+}
+
+/* Rows in use are drawn, up to d; the others are zero. */
+static void draw_rows(enum operand operand, int rows)
+{
+    float row[LS_MAX_HEAD_DIM];
+
+    for (int r = 0; r < LS_LEAF; r++) {
+        memset(row, 0, sizeof row);
+        if (r < rows) ls_random_normal(row, 31, operand, (uint64_t)r * 256, bench.d);
+        ls_dtype_convert(bench.raw[operand] + (size_t)r * bench.row_bytes, bench.products->type,
+                         row, LS_F32, bench.d_pad);
+        ls_dtype_convert(bench.value[operand][r], LS_F64,
+                         bench.raw[operand] + (size_t)r * bench.row_bytes, bench.products->type,
+                         bench.d);
+    }
+}
+
+/* Masks of one leaf of queries against one of keys. */
+enum mask { ALL, CAUSAL, WINDOW, PREFIX, DOCUMENTS, RAGGED, MASKS };
+
+static struct ls_leaf_keys leaf_keys(enum mask mask, int row, int keys)
+{
+    const int16_t least = (int16_t)(row < 40 ? 0 : row - 40);
+    const int16_t edge = (int16_t)(row / 100 * 100), next = (int16_t)(edge + 100);
+    struct ls_leaf_keys seen = {.to = (int16_t)keys};
+
+    if (mask == CAUSAL || mask == PREFIX) seen.to = (int16_t)(row + 1);
+    if (mask == WINDOW || mask == PREFIX) seen.from = least;
+    if (mask == PREFIX) seen.prefix = seen.from < 20 ? seen.from : 20;
+    if (mask == DOCUMENTS) seen = (struct ls_leaf_keys){.from = edge, .to = next};
+    if (mask == RAGGED) seen.to = (int16_t)(row * 37 % 300);
+    if (seen.to > keys) seen.to = (int16_t)keys;
+    if (seen.from > seen.to) seen.from = seen.to;
+    if (seen.prefix > seen.from) seen.prefix = seen.from;
+    return seen;
+}
+
+static bool sees(int row, int key)
+{
+    const struct ls_leaf_keys *seen = &bench.visible[row];
+
+    return key < seen->prefix || (key >= seen->from && key < seen->to);
+}
+
+static double logit(int row, int key)
+{
+    double sum = 0;
+
+    for (int e = 0; e < bench.d; e++) sum += bench.value[Q][row][e] * bench.value[K][key][e];
+    return sum * (double)bench.tile.scale;
+}
+
+/* lse as if there were as much again behind this leaf; delta of no particular o. */
+static void draw_statistics(int rows)
+{
+    ls_random_normal(bench.delta, 32, 0, 0, LS_LEAF);
+    for (int r = 0; r < LS_LEAF; r++) {
+        double sum = 0;
+
+        for (int j = 0; j < LS_LEAF && r < rows; j++)
+            if (sees(r, j)) sum += exp(logit(r, j));
+        bench.lse[r] = sum > 0 ? (float)log2(2 * sum) : INFINITY;
+    }
+}
+
+static void draw_tile(enum mask mask, int rows, int keys)
+{
+    static const struct ls_scores plain = {.scale = 1};
+
+    bench.tile = (struct gradient_tile){.scores = &plain,
+                                        .keys = bench.keys,
+                                        .queries = bench.queries,
+                                        .lse = bench.lse,
+                                        .delta = bench.delta,
+                                        .visible = mask == ALL ? NULL : bench.visible,
+                                        .rows = rows,
+                                        .key_count = keys,
+                                        .scale = (float)(1 / sqrt((double)bench.d)),
+                                        .dq = bench.sums[DQ],
+                                        .dk = bench.sums[DK],
+                                        .dv = bench.sums[DV]};
+    draw_rows(Q, rows);
+    draw_rows(D_O, rows);
+    draw_rows(K, keys);
+    draw_rows(V, keys);
+    for (int r = 0; r < rows; r++) bench.visible[r] = leaf_keys(mask, r, keys);
+    draw_statistics(rows);
+}
+
+static void compute(void)
+{
+    const struct gradient_products *products = bench.products;
+
+    for (int i = 0; i < SUMS; i++) memset(bench.sums[i], MARK, sum_bytes());
+    cr_assert_eq(products->pack_keys(bench.keys, bench.worker, bench.raw[K], bench.raw[V]), LS_OK);
+    cr_assert_eq(products->pack_queries(bench.queries, bench.worker, bench.raw[Q], bench.raw[D_O]),
+                 LS_OK);
+    if (products->begin) products->begin();
+    cr_assert_eq(products->tile(bench.worker, &bench.tile), LS_OK);
+    if (products->end) products->end();
+}
+
+static float result(enum sum sum, int row, int e)
+{
+    if (sum == DQ && bench.products->turn_dq) return bench.sums[sum][e * LS_LEAF + row];
+    return bench.sums[sum][row * bench.d_pad + e];
+}
+
+static void add_exact(enum sum sum, int row, double factor, double size, enum operand of, int from)
+{
+    for (int e = 0; e < bench.d; e++) {
+        bench.exact[sum][row][e] += factor * bench.value[of][from][e];
+        bench.bound[sum][row][e] += size * fabs(bench.value[of][from][e]);
+    }
+}
+
+static void compute_exact(void)
+{
+    const double scale = (double)bench.tile.scale;
+
+    memset(bench.exact, 0, sizeof bench.exact);
+    memset(bench.bound, 0, sizeof bench.bound);
+    for (int r = 0; r < bench.tile.rows; r++) {
+        for (int j = 0; j < bench.tile.key_count; j++) {
+            double dp = 0, size = fabs((double)bench.delta[r]);
+
+            if (!sees(r, j)) continue;
+            const double p = exp2(logit(r, j) / log(2) - (double)bench.lse[r]);
+            for (int e = 0; e < bench.d; e++) {
+                const double term = bench.value[D_O][r][e] * bench.value[V][j][e];
+
+                dp += term;
+                size += fabs(term);
+            }
+            const double ds = scale * p * (dp - (double)bench.delta[r]);
+            add_exact(DQ, r, ds, scale * p * size, K, j);
+            add_exact(DK, j, ds, scale * p * size, Q, r);
+            add_exact(DV, j, p, p, D_O, r);
+        }
+    }
+}
+
+static void check(const char *name)
+{
+    const double unit = bench.products->type == LS_BF16 ? 0x1p-8 : 0x1p-19;
+    const double limit = bench.products->type == LS_BF16 ? 4e-3 : 4e-6;
+
+    for (enum sum sum = DQ; sum < SUMS; sum++) {
+        const int rows = sum == DQ ? bench.tile.rows : bench.tile.key_count;
+        double error = 0, norm = 0;
+
+        for (int r = 0; r < rows; r++) {
+            for (int e = 0; e < bench.d; e++) {
+                const double off = (double)result(sum, r, e) - bench.exact[sum][r][e];
+
+                cr_assert_leq(fabs(off), 2 * unit * bench.bound[sum][r][e] + 1e-30,
+                              "%s d %d rows %d keys %d, %s: %s[%d][%d] = %g, not %g",
+                              bench.products->name, bench.d, bench.tile.rows, bench.tile.key_count,
+                              name, sum_names[sum], r, e, (double)result(sum, r, e),
+                              bench.exact[sum][r][e]);
+                error += off * off;
+                norm += bench.exact[sum][r][e] * bench.exact[sum][r][e];
+            }
+        }
+        cr_assert_leq(sqrt(error), limit * sqrt(norm), "%s d %d rows %d keys %d, %s: %s off by %g",
+                      bench.products->name, bench.d, bench.tile.rows, bench.tile.key_count, name,
+                      sum_names[sum], sqrt(error / norm));
+    }
+}
+
+static void equals_double(const struct gradient_products *products, ls_isa isa)
+{
+    static const char *const names[] = {"all", "causal", "window", "prefix", "documents", "ragged"};
+    static const int dims[] = {64, 16, 17, 40, 80, 96, 128, 200, 256};
+    static const int sizes[][2] = {{256, 256}, {256, 255}, {100, 256}, {1, 1},
+                                   {17, 33},   {256, 64},  {255, 129}};
+
+    for (int c = 0; c < LENGTH(dims); c++) {
+        bench_open(products, isa, dims[c]);
+        for (int i = 0; i < (c == 0 ? LENGTH(sizes) : 2); i++) {
+            const enum mask mask = (enum mask)((i + c) % MASKS);
+            const int *size = sizes[(2 * c + i) % LENGTH(sizes)];
+
+            draw_tile(mask, size[0], size[1]);
+            compute();
+            compute_exact();
+            check(names[mask]);
+        }
+        bench_close();
+    }
+}
+
+/* Rows of an operand change places. */
+static void swap_rows(enum operand operand, int a, int b)
+{
+    char *first = bench.raw[operand] + (size_t)a * bench.row_bytes;
+    char *second = bench.raw[operand] + (size_t)b * bench.row_bytes, kept[4 * LS_MAX_HEAD_DIM];
+
+    memcpy(kept, first, bench.row_bytes);
+    memcpy(first, second, bench.row_bytes);
+    memcpy(second, kept, bench.row_bytes);
+}
+
+static void swap_floats(float *values, int a, int b)
+{
+    const float kept = values[a];
+
+    values[a] = values[b];
+    values[b] = kept;
+}
+
+static void keep_row(float *out, enum sum sum, int row)
+{
+    for (int e = 0; e < bench.d; e++) out[e] = result(sum, row, e);
+}
+
+static void expect_row(const float *want, enum sum sum, int row, const char *what)
+{
+    for (int e = 0; e < bench.d; e++)
+        cr_assert_eq(result(sum, row, e), want[e], "%s d %d: %s[%d][%d] differs %s",
+                     bench.products->name, bench.d, sum_names[sum], row, e, what);
+}
+
+/* A query's dq and a key's dk and dv are the same bits at any place in the leaf, and whatever
+ * stands at keys and queries that do not meet them. */
+static void place_changes_no_bit(const struct gradient_products *products, ls_isa isa)
+{
+    static const int dims[] = {16, 64, 80, 128, 256}, places[][2] = {{3, 250}, {17, 64}, {31, 32}};
+    float dq[LS_MAX_HEAD_DIM], dk[LS_MAX_HEAD_DIM], dv[LS_MAX_HEAD_DIM];
+
+    for (int c = 0; c < LENGTH(dims) * LENGTH(places); c++) {
+        const int a = places[c % LENGTH(places)][0], b = places[c % LENGTH(places)][1];
+
+        bench_open(products, isa, dims[c / LENGTH(places)]);
+        draw_tile(ALL, LS_LEAF, LS_LEAF);
+        compute();
+        keep_row(dq, DQ, a);
+        keep_row(dk, DK, a);
+        keep_row(dv, DV, a);
+        swap_rows(Q, a, b);
+        swap_rows(D_O, a, b);
+        swap_floats(bench.lse, a, b);
+        swap_floats(bench.delta, a, b);
+        compute();
+        expect_row(dq, DQ, b, "at another place");
+        draw_tile(ALL, LS_LEAF, LS_LEAF);
+        swap_rows(K, a, b);
+        swap_rows(V, a, b);
+        compute();
+        expect_row(dk, DK, b, "at another place");
+        expect_row(dv, DV, b, "at another place");
+        bench_close();
+    }
+}
+
+static void strangers_change_no_bit(const struct gradient_products *products, ls_isa isa)
+{
+    enum { ROW = 100, KEY = 120 };
+    float dq[LS_MAX_HEAD_DIM], dk[LS_MAX_HEAD_DIM], dv[LS_MAX_HEAD_DIM];
+
+    bench_open(products, isa, 64);
+    draw_tile(CAUSAL, LS_LEAF, LS_LEAF);
+    compute();
+    keep_row(dq, DQ, ROW);
+    keep_row(dk, DK, KEY);
+    keep_row(dv, DV, KEY);
+    for (int r = 0; r < LS_LEAF; r++) {
+        for (int e = 0; e < 64; e++) {
+            const size_t at =
+                (size_t)r * bench.row_bytes + (size_t)e * (size_t)ls_dtype_size(products->type);
+
+            if (r > KEY) ls_dtype_store(products->type, bench.raw[K] + at, 3);
+            if (r > KEY) ls_dtype_store(products->type, bench.raw[V] + at, -500);
+            if (r < ROW) ls_dtype_store(products->type, bench.raw[Q] + at, 5);
+            if (r < ROW) ls_dtype_store(products->type, bench.raw[D_O] + at, 700);
+        }
+        if (r > ROW && r < KEY) bench.visible[r] = (struct ls_leaf_keys){.to = 1};
+    }
+    compute();
+    expect_row(dq, DQ, ROW, "beside others");
+    expect_row(dk, DK, KEY, "beside others");
+    expect_row(dv, DV, KEY, "beside others");
+    bench_close();
+}
+
+/* What the kernel takes for each storage. */
+static void each_storage(void (*test)(const struct gradient_products *products, ls_isa isa))
+{
+    static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16};
+    static const struct ls_scores plain = {.scale = 1};
+    const struct gradient_products *found[LENGTH(types)];
+    ls_isa isa;
+
+    cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
+    for (int i = 0; i < LENGTH(types); i++) {
+        found[i] = gradient_products_find(isa, types[i], &plain);
+        if (i > 0 && (found[i] == found[0] || found[i] == found[1])) continue;
+        test(found[i], isa);
+    }
+}
+
+static void tiles_equal_double(void)
+{
+    each_storage(equals_double);
+}
+
+static void rows_keep_their_bits(void)
+{
+    each_storage(place_changes_no_bit);
+    each_storage(strangers_change_no_bit);
+}
+
+TEST_EACH_ISA(gradient_products, tiles_equal_double)
+TEST_ISA(gradient_products, rows_keep_their_bits, avx512)
+TEST_ISA(gradient_products, rows_keep_their_bits, avx512bf16)
+TEST_ISA(gradient_products, rows_keep_their_bits, amx)
+
+#if defined(__x86_64__)
+/* Of a row that is not chosen on every CPU. */
+static void every_property(const struct gradient_products *products, ls_isa isa)
+{
+    if (!use_isa("avx512bf16")) return;
+    equals_double(products, isa);
+    place_changes_no_bit(products, isa);
+    strangers_change_no_bit(products, isa);
+}
+
+Test(gradient_products, avx512bf16_row)
+{
+    every_property(&gradient_avx512bf16, LS_ISA_AVX512BF16);
+}
+
+Test(gradient_products, emulated_amx_row)
+{
+    every_property(&gradient_amx_emulated, LS_ISA_AMX);
+}
+#endif
