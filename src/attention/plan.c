@@ -65,6 +65,7 @@ struct ls_kernel_shape ls_plan_kernel_shape(const struct ls_problem *problem, in
                                     .threads = problem->threads,
                                     .k_leaves = k_leaves,
                                     .few_rows = few_rows(&problem->shape),
+                                    .own_maximum = problem->backward,
                                     .strict = problem->strict};
 }
 

@@ -136,9 +136,11 @@ static ls_status create_workers(struct ls_attention_kernel *kernel, char **scrat
     ls_status status = LS_OK;
 
     omp_set_num_threads(1);
-    for (int t = 0; t < kernel->shape.threads && status == LS_OK; t++)
+    for (int t = 0; t < kernel->shape.threads && status == LS_OK; t++) {
         status = strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->shape.isa,
                                    kernel->d_pad, scratch[t]);
+        kernel->worker[t].strip.own_maximum = kernel->shape.own_maximum;
+    }
     omp_set_num_threads(threads);
     return status;
 }

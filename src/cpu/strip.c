@@ -153,7 +153,7 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                                    .rows = rows,
                                    .scale = chunk->scale};
 
-    if (products->probabilities && chunk->clean[leaf] && !chunk->scores) {
+    if (products->probabilities && chunk->clean[leaf] && !chunk->scores && !w->own_maximum) {
         LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
     } else {
         if (products->decode)

@@ -40,6 +40,7 @@ struct strip_worker {
     int d_pad;
     bool full;            /* products take all rows of a strip, in use or not */
     void *own;            /* the products' */
+    bool own_maximum;     /* of each row in each leaf is what exponents are counted from */
     float *scores;        /* [strip][score_stride], probabilities p_offset behind */
     struct forest forest; /* nodes 1 and up; node 0 is the caller's */
 };

@@ -44,7 +44,11 @@ struct ls_kernel_shape {
     int threads;
     int64_t k_leaves; /* the most that one call brings */
     bool few_rows;    /* of the whole problem: at most LS_FEW_ROWS queries meet each key */
-    bool strict;      /* a row's bits depend on what it is and sees, not on rows beside it */
+    /* Exponents are counted from a row's own maximum in each leaf, which costs time on AMX:
+     * rounding leaves the probability of a key that takes nearly all as it is, 1. Backward, whose
+     * delta should be that of exact probabilities, wants it. */
+    bool own_maximum;
+    bool strict; /* a row's bits depend on what it is and sees, not on rows beside it */
 };
 
 /* Called by the first thread at least every half millisecond while a kernel works. */

@@ -145,6 +145,24 @@ Test(backward_properties, the_residual_of_o_makes_dq_better)
     }
 }
 
+static void keeps_the_contract(const struct descent *g)
+{
+    descent_check(g, "large logits");
+}
+
+/* A key takes nearly all of most rows: what rounding made of its probability would be in delta. */
+Test(backward_properties, large_logits_keep_the_contract)
+{
+    struct descent g = new_descent(LS_BF16, 2, false);
+
+    g.residual = true;
+    descent_create_whole(&g, 6);
+    job_transform(&g.job, 0, 32, 0);
+    descent_solve(&g);
+    each_method(&g, keeps_the_contract);
+    descent_destroy_whole(&g);
+}
+
 static void sinks_keep_the_contract(const struct descent *g)
 {
     for (int h = 0; h < 4; h++)
