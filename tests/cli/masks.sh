@@ -1,6 +1,6 @@
 #!/bin/sh
 # shellcheck disable=SC2154,SC2317 # variables of the harness; functions that `holds` calls
-# Masks on the command line: `attend` verified on one rank and several, `check` of what it wrote with
+# Masks and scores on the command line: `attend` verified on one rank and several, `check` of what it wrote with
 # the same options and with others, and what the balanced layout does with packed documents.
 # shellcheck source=/dev/null
 . "${srcdir-.}/tests/cli/harness.sh"
@@ -22,6 +22,12 @@ number() { sed -nE "s/.*\"$1\": *(-?[0-9.e+-]+).*/\1/p" stdout; }
 
 integers 0 100 100 613 900 >documents.npy
 integers 0 101 101 613 900 >others.npy
+entry() { printf '"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }
+
+# logits 0.5, -1, 2 and 0, and others
+sinks() { npy_header '<f4' False 4,; for bits; do little_endian 4 "$bits"; done; }
+sinks 0x3f000000 0xbf800000 0x40000000 0 >sinks.npy
+sinks 0x3f000000 0xbf800000 0 0 >other-sinks.npy
 random="--random 1,4,2,700,900,32,5 --threads 1"
 
 # try LINE OTHER [OPTION...]: the options are obeyed, told in the text, and missed by a judge who is
@@ -49,6 +55,17 @@ try '100 keys before and 20 behind' '--window 101,20' --window 100,20
 try 'inf keys before and 20 behind' '--window inf,inf' --window inf,20
 try 'a prefix of 37 keys' '--window 9,9 --prefix 38' --window 9,9 --prefix 37
 try '4 documents' '--causal --documents others.npy' --causal --documents documents.npy
+try ALiBi --soft-cap=900 --alibi
+try 'soft cap 3$' '--soft-cap 3.2' --soft-cap 3
+try sinks '--sinks other-sinks.npy' --sinks sinks.npy
+try 'dropout 0.25 by seed 7' '--dropout 0.25,8' --dropout 0.25,7 --causal
+{ for t in 1 2 3; do bf16 $t 1 64 4 16 bshd; done; tail -c 16 sinks.npy; } |
+    safetensors "{$(entry q BF16 1,64,4,16 0 8192),$(entry k BF16 1,64,4,16 8192 16384),$(
+        entry v BF16 1,64,4,16 16384 24576),$(entry sinks F32 4 24576 24592)}" >qkv.safetensors
+for sinks in sinks.npy qkv.safetensors; do
+    longspan attend --input qkv.safetensors --order bshd --sinks $sinks --out $sinks.out --quiet
+done
+holds "sinks of the input" cmp sinks.npy.out qkv.safetensors.out
 
 # shellcheck disable=SC2086
 longspan attend $random --window 100,inf --documents documents.npy --quiet --json -
