@@ -134,10 +134,12 @@ fi
 # ---- several ranks
 
 has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$failed"; }
-methods=$("$LONGSPAN" methods | awk '$1 != "local" { print $1 }')
+methods=$("$LONGSPAN" methods | awk '$1 == "method" { exit } $1 != "local" { print $1 }')
 for method in $methods; do
+    window=
+    [ "$method" != halo ] || window="--window 300,0"
     # shellcheck disable=SC2086
-    on_ranks 2 attend $traced --threads 1 --method "$method"
+    on_ranks 2 attend $traced --threads 1 --method "$method" $window
     judged "$method on two ranks" 2 1 1
 done
 # shellcheck disable=SC2086
