@@ -63,6 +63,10 @@ struct cli_attend_run {
 ls_status cli_attend_with(bool *held, struct cli_world *world, int argc, char **argv,
                           const struct cli_attend_defaults *defaults);
 
+/* Computes as often as is asked for and gathers what all ranks saw: run->result. Agreed by all
+ * ranks. Errors: those of attention. */
+ls_status cli_attend_compute(struct cli_attend_run *run);
+
 /* The text and the JSON of a finished run. Agreed by all ranks. Errors: LS_EIO, LS_ECOMM. */
 ls_status cli_attend_report(struct cli_attend_run *run);
 
