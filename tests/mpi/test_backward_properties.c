@@ -145,11 +145,6 @@ Test(backward_properties, the_residual_of_o_makes_dq_better)
     }
 }
 
-static void keeps_the_contract(const struct descent *g)
-{
-    descent_check(g, "large logits");
-}
-
 /* A key takes nearly all of most rows: what rounding made of its probability would be in delta. */
 Test(backward_properties, large_logits_keep_the_contract)
 {
