@@ -63,6 +63,11 @@ struct ls_attention_options {
     int64_t q_rows, k_rows;
 
     int node_size; /* so many ranks after each other count as a node; 0: those that share one */
+
+    /* Of the method usp: so many ranks swap the sequence for heads, so many make a ring; their
+     * product is the number of ranks. 0: the most even that fits. */
+    int grid_heads, grid_ring;
+    bool ring_inside; /* ranks of a ring follow each other, not those that swap */
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \

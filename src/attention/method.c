@@ -12,8 +12,9 @@
 
 /* In the order in which `auto` prefers equals: less memory first. */
 static const struct ls_method *const methods[] = {
-    &ls_method_local,   &ls_method_ring,      &ls_method_ring2, &ls_method_halo,
-    &ls_method_ulysses, &ls_method_allreduce, &ls_method_tree,  &ls_method_allgather,
+    &ls_method_local,     &ls_method_ring,    &ls_method_ring2,
+    &ls_method_halo,      &ls_method_ulysses, &ls_method_usp,
+    &ls_method_allreduce, &ls_method_tree,    &ls_method_allgather,
 };
 
 #define METHODS ((int)(sizeof methods / sizeof *methods))
@@ -168,6 +169,36 @@ static ls_status deal(struct ls_problem *problem)
     return status;
 }
 
+/* The most even one whose rows kv heads can be dealt to; of two the one with longer rows. */
+static void choose_grid(struct ls_problem *problem)
+{
+    const int p = problem->p;
+
+    problem->grid_heads = 1;
+    for (int u = 2; u <= p; u++)
+        if (p % u == 0 && problem->shape.h_kv % u == 0 &&
+            abs(u - p / u) <= abs(problem->grid_heads - p / problem->grid_heads))
+            problem->grid_heads = u;
+    problem->grid_ring = p / problem->grid_heads;
+}
+
+static ls_status take_grid(struct ls_problem *problem, const struct ls_attention_options *o)
+{
+    const int64_t places = (int64_t)o->grid_heads * o->grid_ring;
+
+    problem->ring_inside = o->ring_inside;
+    if (o->grid_heads == 0 && o->grid_ring == 0) {
+        choose_grid(problem);
+        return LS_OK;
+    }
+    if (o->grid_heads < 0 || places != problem->p)
+        return ls_fail(LS_EVALUE, "grid of %dx%d: the product must be the number of ranks, %d",
+                       o->grid_heads, o->grid_ring, problem->p);
+    problem->grid_heads = o->grid_heads;
+    problem->grid_ring = o->grid_ring;
+    return LS_OK;
+}
+
 ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options, int p,
                           const struct ls_method *method)
@@ -184,6 +215,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .node_size = options->node_size ? options->node_size : p == 1,
         .backward = options->backward,
     };
+    LS_TRY(take_grid(&problem, options));
     LS_TRY(ls_options_mask(&problem.mask, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));
     LS_TRY(ls_device_find(&problem.device, "cpu"));

@@ -14,9 +14,11 @@ struct ls_problem {
     int p;
     int threads;
     bool strict;
-    bool own_rows; /* callers hold pieces of their own, not the layouts' parts */
-    int node_size; /* so many ranks after each other share a node; 0: that is not so */
-    bool backward; /* the plan is for backward as well */
+    bool own_rows;             /* callers hold pieces of their own, not the layouts' parts */
+    int node_size;             /* so many ranks after each other share a node; 0: that is not so */
+    int grid_heads, grid_ring; /* product: p */
+    bool ring_inside;          /* ranks that follow each other are a ring */
+    bool backward;             /* the plan is for backward as well */
     struct ls_layout q_layout, k_layout; /* of the same kind */
     struct ls_dealing *dealing[2];       /* of balanced layouts; the second for keys of their own */
     struct ls_device device;

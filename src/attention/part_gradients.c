@@ -239,17 +239,42 @@ static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem)
                                   ls_layout_most_leaves(&problem->k_layout));
 }
 
+static struct sums sums_of_rank(const struct ls_problem *problem, int rank,
+                                const struct steps *steps)
+{
+    return problem->strict ? strict_sums(problem, steps) : fast_sums(problem, rank);
+}
+
+static size_t bytes_of_rank(const struct ls_problem *problem, struct ls_part_order order, int rank,
+                            const struct steps *steps)
+{
+    const struct sums sums = sums_of_rank(problem, rank, steps);
+    const struct memory m = memory_of(problem, rank, &sums, steps, order);
+
+    return memory_bytes(problem, &m) + ls_gradients_bytes(problem, rank);
+}
+
+size_t ls_part_gradients_bytes(const struct ls_problem *problem, struct ls_part_order order,
+                               int rank)
+{
+    struct steps steps;
+    size_t bytes = 0;
+
+    if (list_steps(&steps, problem, order, rank) == LS_OK)
+        bytes = bytes_of_rank(problem, order, rank, &steps);
+    free_steps(&steps);
+    return bytes;
+}
+
 static void add_rank(struct ls_cost *cost, const struct ls_problem *problem,
                      struct ls_part_order order, int rank, const struct steps *steps)
 {
-    const struct sums sums =
-        problem->strict ? strict_sums(problem, steps) : fast_sums(problem, rank);
-    const struct memory m = memory_of(problem, rank, &sums, steps, order);
-    const size_t bytes = memory_bytes(problem, &m) + ls_gradients_bytes(problem, rank);
+    const size_t bytes = bytes_of_rank(problem, order, rank, steps);
+    const int64_t own = sums_of_rank(problem, rank, steps).own;
 
     if (bytes > cost->gradient_bytes) cost->gradient_bytes = bytes;
     for (int step = 1; step < problem->p; step++) {
-        const int64_t floats = sums.own * pair_count(problem, steps->rows[step]);
+        const int64_t floats = own * pair_count(problem, steps->rows[step]);
 
         cost->backward_bytes_sent += floats * (int64_t)sizeof(float);
         cost->backward_messages += floats > 0;

@@ -25,6 +25,10 @@ struct ls_part_order {
 void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem,
                             struct ls_part_order order);
 
+/* Of the memory, what one rank takes, ls_gradients_bytes included. */
+size_t ls_part_gradients_bytes(const struct ls_problem *problem, struct ls_part_order order,
+                               int rank);
+
 /* Makes the plan's gradient kernel as well; *out stays NULL if the plan is for forward alone. The
  * caller destroys it; destroy accepts NULL. Errors: LS_ENOMEM, LS_EINTERNAL. */
 ls_status ls_part_gradients_create(struct ls_part_gradients **out, struct ls_attention_plan *plan,

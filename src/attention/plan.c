@@ -7,22 +7,13 @@ void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layo
                       int rank, int64_t first_row)
 {
     const int64_t n = ls_layout_part_leaves(layout, rank);
+    int64_t row = first_row;
 
-    for (int64_t i = 0; i < n; i++)
-        list[(*count)++] = (struct ls_leaf){.number = ls_layout_part_leaf(layout, rank, i),
-                                            .row = first_row + i * LS_LEAF};
-}
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t number = ls_layout_part_leaf(layout, rank, i);
 
-void ls_leaves_by_rank(struct ls_leaf_list *part, struct ls_leaf *leaf,
-                       const struct ls_layout *layout)
-{
-    int64_t count = 0;
-
-    for (int r = 0; r < layout->p; r++) {
-        const int64_t first = count;
-
-        ls_leaves_append(leaf, &count, layout, r, 0);
-        part[r] = (struct ls_leaf_list){.leaf = leaf + first, .count = count - first};
+        list[(*count)++] = (struct ls_leaf){.number = number, .row = row};
+        row += ls_layout_leaf_rows(layout, number);
     }
 }
 
@@ -36,6 +27,20 @@ static int by_number(const void *a, const void *b)
 void ls_leaves_sort(struct ls_leaf *list, int64_t count)
 {
     qsort(list, (size_t)count, sizeof *list, by_number);
+}
+
+void ls_leaves_by_rank(struct ls_leaf_list *part, struct ls_leaf *leaf,
+                       const struct ls_layout *layout)
+{
+    int64_t count = 0;
+
+    for (int r = 0; r < layout->p; r++) {
+        const int64_t first = count;
+
+        ls_leaves_append(leaf, &count, layout, r, 0);
+        ls_leaves_sort(leaf + first, count - first);
+        part[r] = (struct ls_leaf_list){.leaf = leaf + first, .count = count - first};
+    }
 }
 
 void ls_leaves_gather(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t *first_row,
@@ -153,6 +158,8 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"gradients (backward or forward alone)", p->backward, false},
         {"layout", (double)p->q_layout.kind, false},
         {"ranks of a node", (double)p->node_size, true},
+        {"ranks that swap heads", (double)p->grid_heads, true},
+        {"ranks that follow each other", (double)p->ring_inside, false},
         {"method", method_number(method), false},
         {"rows (own ones or the layout's)", p->own_rows, false},
     };

@@ -101,6 +101,6 @@ struct ls_tensor ls_plan_key_view(const struct ls_problem *problem, void *data, 
 void ls_tensor_copy(struct ls_tensor *to, const struct ls_tensor *from);
 
 extern const struct ls_method ls_method_local, ls_method_ring, ls_method_ring2, ls_method_halo,
-    ls_method_ulysses, ls_method_allreduce, ls_method_tree, ls_method_allgather;
+    ls_method_ulysses, ls_method_usp, ls_method_allreduce, ls_method_tree, ls_method_allgather;
 
 #endif

@@ -28,6 +28,15 @@ static struct ls_head_run heads_in(const struct ls_head_share *share, enum ls_tr
     return ls_traveller_is_keys(which) ? share->kv : share->q;
 }
 
+/* Of the ranks that swap, who may be some of all. */
+static int64_t rows_of_all(const struct ls_layout *layout)
+{
+    int64_t rows = 0;
+
+    for (int r = 0; r < layout->p; r++) rows += ls_layout_part_rows(layout, r);
+    return rows;
+}
+
 /* copies: kv heads of all ranks together. */
 static struct bytes bytes_of(const struct ls_problem *problem, int rank, int64_t copies,
                              enum ls_traveller which)
@@ -43,7 +52,7 @@ static struct bytes bytes_of(const struct ls_problem *problem, int rank, int64_t
 
     return (struct bytes){
         .here = row * (size_t)(ls_layout_part_rows(layout, rank) * (all - own)),
-        .there = row * (size_t)(layout->s * own),
+        .there = row * (size_t)(rows_of_all(layout) * own),
     };
 }
 
@@ -286,4 +295,24 @@ ls_status ls_swap_back(const struct ls_tensor *const part[LS_TRAVELLERS], struct
         }
     }
     return LS_OK;
+}
+
+void ls_swap_take_numbers(float *out, const struct ls_swap_place *place)
+{
+    const struct ls_tensor *t = &place->all;
+
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        for (int64_t head = 0; head < t->dim[2]; head++)
+            for (int64_t row = 0; row < t->dim[1]; row++)
+                *out++ = ((const float *)
+                              t->data)[b * t->stride[0] + row * t->stride[1] + head * t->stride[2]];
+}
+
+struct ls_tensor ls_swap_number_view(const struct ls_attention_plan *plan, const float *numbers)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t dim[] = {s->b, s->h, ls_layout_part_rows(&plan->problem.q_layout, plan->rank)};
+    const struct ls_tensor view = ls_tensor_view((void *)numbers, LS_F32, 3, dim);
+
+    return ls_travel_transposed(&view);
 }

@@ -180,18 +180,6 @@ static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_bac
 
 /* ---- execution */
 
-/* out [b, heads, s] = the numbers of a place. */
-static void take_numbers(float *out, const struct ls_swap_place *place)
-{
-    const struct ls_tensor *t = &place->all;
-
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t head = 0; head < t->dim[2]; head++)
-            for (int64_t row = 0; row < t->dim[1]; row++)
-                *out++ = ((const float *)
-                              t->data)[b * t->stride[0] + row * t->stride[1] + head * t->stride[2]];
-}
-
 static ls_status compute(struct ls_attention_plan *plan)
 {
     struct ls_ulysses *own = plan->own;
@@ -199,8 +187,8 @@ static ls_status compute(struct ls_attention_plan *plan)
     const struct ls_head_share *share = &own->swap.share[plan->rank];
 
     if (share->q.count == 0) return LS_OK;
-    take_numbers(own->lse, &place[LS_LSE]);
-    take_numbers(own->delta, &place[LS_DELTA]);
+    ls_swap_take_numbers(own->lse, &place[LS_LSE]);
+    ls_swap_take_numbers(own->delta, &place[LS_DELTA]);
     LS_TRY(ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_Q].all,
                                                              .d_o = &place[LS_O].all,
                                                              .k = &place[LS_K].all,
@@ -219,23 +207,13 @@ static ls_status compute(struct ls_attention_plan *plan)
     return LS_OK;
 }
 
-/* [b, s, h, 1] of this rank's queries. */
-static struct ls_tensor number_view(const struct ls_attention_plan *plan, const float *numbers)
-{
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t dim[] = {s->b, s->h, ls_layout_part_rows(&plan->problem.q_layout, plan->rank)};
-    const struct ls_tensor view = ls_tensor_view((void *)numbers, LS_F32, 3, dim);
-
-    return ls_travel_transposed(&view);
-}
-
 /* A rank whose kernel fails still sends what the others wait for. */
 ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
 {
     struct ls_swap *swap = &((struct ls_ulysses *)plan->own)->swap;
     const bool split = splits_groups(&plan->problem);
-    const struct ls_tensor lse = number_view(plan, call->lse);
-    const struct ls_tensor delta = number_view(plan, call->delta);
+    const struct ls_tensor lse = ls_swap_number_view(plan, call->lse);
+    const struct ls_tensor delta = ls_swap_number_view(plan, call->delta);
     const struct ls_tensor *const there[LS_TRAVELLERS] = {
         [LS_LSE] = &lse,  [LS_DELTA] = &delta, [LS_Q] = call->q,
         [LS_K] = call->k, [LS_V] = call->v,    [LS_O] = call->d_o};

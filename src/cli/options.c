@@ -29,6 +29,8 @@ enum {
     KEY_SCALE,
     KEY_LAYOUT,
     KEY_NODE_SIZE,
+    KEY_GRID,
+    KEY_PLACEMENT,
 };
 
 static const struct {
@@ -106,6 +108,14 @@ static const struct {
     {CLI_TAKES_LAYOUT,
      {"node-size", KEY_NODE_SIZE, "N", 0,
       "Ranks of a node, N after each other, for methods that care; default those that share one",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_LAYOUT,
+     {"grid", KEY_GRID, "UxR", 0,
+      "Of the method usp: U ranks swap the sequence for heads, R make a ring",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_LAYOUT,
+     {"placement", KEY_PLACEMENT, "WHICH", 0,
+      "Of the method usp: ranks that follow each other swap heads (heads) or are a ring (ring)",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_THREADS,
      {"threads", KEY_THREADS, "N", 0, "Threads of each rank; default what OpenMP would use",
@@ -188,6 +198,28 @@ static ls_status set_node_size(struct ls_attention_options *o, const char *value
     return LS_OK;
 }
 
+static ls_status set_grid(struct ls_attention_options *o, const char *value)
+{
+    int heads, ring, used = 0;
+
+    if (sscanf(value, "%6dx%6d%n", &heads, &ring, &used) != 2 || value[used] || heads < 1 ||
+        ring < 1)
+        return ls_fail(LS_EVALUE, "--grid: '%s' is no grid of ranks, like 2x4", value);
+    o->grid_heads = heads;
+    o->grid_ring = ring;
+    return LS_OK;
+}
+
+static ls_status set_placement(struct ls_attention_options *o, const char *value)
+{
+    static const char *const names[] = {"heads", "ring"};
+    int i;
+
+    LS_TRY(cli_value_name(&i, "--placement", value, names, 2));
+    o->ring_inside = i == 1;
+    return LS_OK;
+}
+
 static ls_status set_shared(struct cli_options *o, int key, const char *value)
 {
     if (key >= CLI_KEY_CAUSAL && key < CLI_KEY_MASK_END)
@@ -231,6 +263,10 @@ static ls_status set_shared(struct cli_options *o, int key, const char *value)
         return set_scale(&o->attention, value);
     case KEY_NODE_SIZE:
         return set_node_size(&o->attention, value);
+    case KEY_GRID:
+        return set_grid(&o->attention, value);
+    case KEY_PLACEMENT:
+        return set_placement(&o->attention, value);
     default:
         return set_layout(&o->attention, value);
     }

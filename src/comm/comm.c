@@ -13,7 +13,9 @@ struct ls_comm {
     int rank, size;
     int64_t bytes_sent;
     double exposed_seconds;
-    ls_status failed; /* of a message that ls_comm_progress saw fail; MPI may tell only once */
+    struct ls_comm *whole; /* of a view of some of its ranks, to whom messages then go */
+    int *member;           /* [size] their ranks there */
+    ls_status failed;      /* of a message that ls_comm_progress saw fail; MPI may tell only once */
     char failure[256];
 };
 
@@ -44,10 +46,30 @@ ls_status ls_comm_duplicate(struct ls_comm **out, const struct ls_comm *comm)
     return ls_comm_create(out, comm->ops, self, comm->rank, comm->size);
 }
 
+ls_status ls_comm_view(struct ls_comm **out, struct ls_comm *whole, const int *member, int size)
+{
+    struct ls_comm *comm = calloc(1, sizeof *comm);
+
+    if (comm != NULL) comm->member = malloc((size_t)size * sizeof *comm->member);
+    if (comm == NULL || comm->member == NULL) {
+        free(comm);
+        return ls_fail(LS_ENOMEM, "no memory for a view of %d ranks", size);
+    }
+    comm->whole = whole;
+    comm->size = size;
+    for (int i = 0; i < size; i++) {
+        comm->member[i] = member[i];
+        if (member[i] == whole->rank) comm->rank = i;
+    }
+    *out = comm;
+    return LS_OK;
+}
+
 void ls_comm_destroy(struct ls_comm *comm)
 {
     if (comm == NULL) return;
-    comm->ops->destroy(comm->self);
+    if (comm->whole == NULL) comm->ops->destroy(comm->self);
+    free(comm->member);
     free(comm);
 }
 
@@ -109,6 +131,7 @@ ls_status ls_comm_send(struct ls_request *out, struct ls_comm *comm, const void 
     const double since = trace_begin();
 
     LS_TRY(check_peer(comm, "sending to", to));
+    if (comm->whole) return ls_comm_send(out, comm->whole, in, bytes, comm->member[to], tag);
     LS_TRY(comm->ops->send(out, comm->self, in, bytes, to, tag));
     comm->bytes_sent += (int64_t)bytes;
     trace_end(&send_kind, since, (int64_t)bytes, to, tag);
@@ -121,6 +144,7 @@ ls_status ls_comm_receive(struct ls_request *out, struct ls_comm *comm, void *in
     const double since = trace_begin();
 
     LS_TRY(check_peer(comm, "receiving from", from));
+    if (comm->whole) return ls_comm_receive(out, comm->whole, into, bytes, comm->member[from], tag);
     LS_TRY(comm->ops->receive(out, comm->self, into, bytes, from, tag));
     trace_end(&receive_kind, since, (int64_t)bytes, from, tag);
     return LS_OK;
@@ -129,6 +153,8 @@ ls_status ls_comm_receive(struct ls_request *out, struct ls_comm *comm, void *in
 ls_status ls_comm_progress(bool *done, struct ls_comm *comm, struct ls_request *requests, int n)
 {
     bool all;
+
+    if (comm->whole) return ls_comm_progress(done, comm->whole, requests, n);
     const ls_status status = comm->ops->test(&all, comm->self, requests, n);
 
     if (status != LS_OK) {
@@ -142,6 +168,7 @@ ls_status ls_comm_progress(bool *done, struct ls_comm *comm, struct ls_request *
 
 ls_status ls_comm_wait(struct ls_comm *comm, struct ls_request *requests, int n)
 {
+    if (comm->whole) return ls_comm_wait(comm->whole, requests, n);
     const double since = ls_now();
     const ls_status status = comm->ops->wait(comm->self, requests, n);
     const ls_status earlier = comm->failed;

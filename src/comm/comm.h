@@ -48,6 +48,10 @@ ls_status ls_comm_create(struct ls_comm **out, const struct ls_comm_ops *ops, vo
 /* An independent group of the same ranks, whose messages never meet comm's. Collective. */
 ls_status ls_comm_duplicate(struct ls_comm **out, const struct ls_comm *comm);
 
+/* Some of the ranks of another one, this one among them, numbered anew: messages alone, which go
+ * through the other one and are counted there. Not collective. Errors: LS_ENOMEM. */
+ls_status ls_comm_view(struct ls_comm **out, struct ls_comm *whole, const int *member, int size);
+
 /* Non-blocking; the memory stays the caller's and untouched until the request is done. Any number
  * of bytes, 0 included, the same on both sides; a rank may send to itself. Not collective.
  * Errors: LS_ECOMM. */

@@ -89,11 +89,12 @@ int64_t ls_layout_leaf_rows(const struct ls_layout *layout, int64_t leaf)
 int64_t ls_layout_part_rows(const struct ls_layout *layout, int rank)
 {
     const int64_t leaves = ls_layout_part_leaves(layout, rank);
+    const int64_t first = layout->kind == LS_LAYOUT_BALANCED || leaves == 0 ? 0 : leaves - 1;
+    int64_t rows = first * LS_LEAF; /* dealt leaves may be in any order */
 
-    if (leaves == 0) return 0;
-    const int64_t last = ls_layout_part_leaf(layout, rank, leaves - 1);
-
-    return (leaves - 1) * LS_LEAF + ls_layout_leaf_rows(layout, last);
+    for (int64_t i = first; i < leaves; i++)
+        rows += ls_layout_leaf_rows(layout, ls_layout_part_leaf(layout, rank, i));
+    return rows;
 }
 
 int64_t ls_layout_position(const struct ls_layout *layout, int rank, int64_t row)

@@ -125,14 +125,15 @@ TEST_ISA(avx512)
 TEST_ISA(avx512bf16)
 TEST_ISA(amx)
 
-/* Ulysses sends less than the ring on more than two ranks, but it deals whole heads. */
+/* Ulysses sends less than the ring on more than two ranks, but it deals whole heads; a grid does so
+ * to as many ranks as there are heads. */
 Test(cost, auto_keeps_all_ranks_busy)
 {
     static const struct {
         int64_t h;
         int p;
         const char *method;
-    } cases[] = {{8, 4, "ulysses"}, {8, 8, "ulysses"}, {2, 4, "ring"}, {8, 5, "ring"}};
+    } cases[] = {{8, 4, "ulysses"}, {8, 8, "ulysses"}, {2, 4, "usp"}, {8, 5, "ring"}};
 
     for (int i = 0; i < LENGTH(cases); i++) {
         const struct ls_attention_shape s = {1, cases[i].h, cases[i].h, 40960, 40960, 64, LS_BF16};
@@ -144,6 +145,19 @@ Test(cost, auto_keeps_all_ranks_busy)
         cr_expect_str_eq(method->name, cases[i].method, "%ld heads on %d ranks: %s",
                          (long)cases[i].h, cases[i].p, method->name);
     }
+}
+
+/* What a window does not reach needs no bytes. */
+Test(cost, auto_brings_only_what_is_seen)
+{
+    const struct ls_attention_shape s = {1, 8, 8, 40960, 40960, 64, LS_BF16};
+    const struct ls_attention_options options = {
+        .size = sizeof options, .causal = true, .has_window = true, .window_left = 1000};
+    const struct ls_method *method;
+    const char *why;
+
+    cr_assert_eq(ls_method_choose(&method, &why, &s, &options, 4), LS_OK);
+    cr_expect_str_eq(method->name, "halo");
 }
 
 /* 4 d for every pair that sees each other. */

@@ -157,7 +157,7 @@ holds "info names the MPI library" stdout_has '^mpi +[A-Z].* v?[0-9]+\.[0-9]'
 longspan methods
 holds "methods" stdout_has 'ring'
 longspan plan attend --random 1,8,8,65536,65536,64 --causal --ranks 4
-for method in local allgather ring ring2 halo ulysses allreduce tree; do
+for method in local allgather ring ring2 halo ulysses usp allreduce tree; do
     holds "plan tells of $method" stdout_has "$method"
 done
 longspan bench gemm --json -

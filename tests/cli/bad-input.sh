@@ -226,6 +226,10 @@ bad_option()
 
 bad_option "unknown option" "--caussal.*--causal" --caussal
 bad_option "unknown method" "rinq.*ring" --method rinq
+bad_option "a grid that is none" "--grid: '2x' is no grid" --grid 2x
+bad_option "a grid of nobody" "--grid: '0x1' is no grid" --grid 0x1
+bad_option "a grid of other ranks" "grid of 2x3: the product must be .*, 1" --grid 2x3
+bad_option "unknown placement" "--placement: .*node" --placement node
 bad_option "no node" "node-size.*1 to" --node-size 0
 bad_option "a window of one side" "--window: '3'" --window 3
 bad_option "a window's side below 0" "--window: .*'-1'" --window -1,3

@@ -35,7 +35,7 @@ has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$fai
 {
     on_ranks 2 plan attend $few --measure --json -
     cp "$work/stdout" "$work/plan"
-    for method in ring ring2 ulysses allreduce tree allgather; do
+    for method in ring ring2 ulysses usp allreduce tree allgather; do
         on_ranks 2 attend $few --method "$method" --json -
         holds "$method sends what was planned" \
             test "$(number bytes_sent)" -eq "$(planned "$method" bytes_sent)"
