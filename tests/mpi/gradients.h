@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+#include "reference/whole.h"
+
 enum { DQ, DK, DV, GRADIENTS };
 
 struct descent {
@@ -344,6 +346,53 @@ static inline double descent_error(const struct descent *g, int which)
 static inline double gradient_limit(ls_dtype type)
 {
     return type == LS_F32 ? 4e-6 : type == LS_BF16 ? 4e-3 : 8e-4;
+}
+
+/* Collective. A gradient of all ranks, in double, on each of them; the caller frees its data. */
+static inline struct ls_tensor descent_gather(const struct descent *g, int which)
+{
+    const struct ls_tensor *t = &g->gradient[which];
+    struct ls_tensor whole;
+
+    tensor_create(&whole, LS_F64, g->job.whole[which].dim, false);
+    memset(whole.data, 0, (size_t)elements(&whole) * sizeof(double));
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        for (int64_t i = 0; i < t->dim[1]; i++)
+            for (int64_t h = 0; h < t->dim[2]; h++)
+                ls_dtype_convert(row_of(&whole, b, job_position(&g->job, which, i), h), LS_F64,
+                                 row_of(t, b, i, h), t->type, t->dim[3]);
+    MPI_Allreduce(MPI_IN_PLACE, whole.data, (int)elements(&whole), MPI_DOUBLE, MPI_SUM,
+                  MPI_COMM_WORLD);
+    return whole;
+}
+
+/* Collective. The first rank holds the gradients against the oracle, whatever mask and scores. */
+static inline void descent_judge(const struct descent *g, const char *what)
+{
+    struct ls_tensor whole[GRADIENTS];
+    struct ls_gradient_verdict verdict[LS_GRADIENTS] = {0};
+    const struct ls_problem *problem = &g->job.plan->problem;
+    const struct ls_attention_saved saved = {.q = &g->job.whole[0],
+                                             .k = &g->job.whole[1],
+                                             .v = &g->job.whole[2],
+                                             .d_o = &g->whole_d_o,
+                                             .o_lo = g->residual ? &g->o_lo : NULL,
+                                             .dlse = g->whole_dlse.data ? &g->whole_dlse : NULL};
+    ls_status status = LS_OK;
+
+    for (int i = 0; i < GRADIENTS; i++) whole[i] = descent_gather(g, i);
+    if (rank == 0)
+        status = ls_reference_judge_gradients(
+            verdict,
+            &(struct ls_attention_gradients){.dq = &whole[DQ], .dk = &whole[DK], .dv = &whole[DV]},
+            g->job.shape.type, &saved, &problem->mask, &problem->scores);
+    MPI_CHECK_OK(status);
+    for (int i = 0; i < GRADIENTS; i++) {
+        MPI_CHECK(rank != 0 || verdict[i].ok, "%s: %s: %s: rel %.3g (limit %.3g), units %.3g", what,
+                  job_text(&g->job), gradient_names[i], verdict[i].rel, verdict[i].rel_limit,
+                  verdict[i].max_units);
+        free(whole[i].data);
+    }
 }
 
 /* Collective. The gradients keep the contract; `what` names the case. */

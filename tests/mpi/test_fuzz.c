@@ -5,7 +5,7 @@
  * The cases are dealt to the numbers of ranks in LS_TEST_NP and to the instruction sets that this
  * CPU has: one test an instruction set, since oneDNN can be limited once a process. Together the
  * tests run each case once. */
-#include "attention.h"
+#include "gradients.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -73,10 +73,11 @@ static double pairs(const struct ls_attention_shape *s)
 }
 
 /* Makes less of it until it takes well under a second. */
-static void shrink(struct ls_attention_shape *s, ls_isa isa)
+static void shrink(struct ls_attention_shape *s, ls_isa isa, bool backward)
 {
-    const double most = isa == LS_ISA_GENERIC ? 8e8 : 4e9; /* multiplications */
+    double most = isa == LS_ISA_GENERIC ? 8e8 : 4e9; /* multiplications */
 
+    if (backward) most /= 10; /* the oracle is on one rank */
     while (pairs(s) * (double)s->d * 2 > most) {
         if (s->b > 1) {
             s->b--;
@@ -101,7 +102,7 @@ static void draw_shape(struct fuzz_case *c, struct dice *dice)
     c->shape.h = c->shape.h_kv * (1 + roll(dice, 4));
     c->shape.d = draw_head_dim(dice);
     draw_lengths(c, dice);
-    shrink(&c->shape, c->isa);
+    shrink(&c->shape, c->isa, c->options.backward);
 }
 
 /* One that fits what else was drawn, or none: the plan chooses. */
@@ -205,6 +206,7 @@ static void draw_case(struct fuzz_case *c, uint64_t seed, int number, const int 
     *c = (struct fuzz_case){.number = number};
     c->ranks = ranks[roll(&dice, count)];
     c->isa = (ls_isa)roll(&dice, ls_cpu_isa_best() + 1);
+    c->options.backward = roll(&dice, 3) == 0;
     draw_shape(c, &dice);
     draw_options(c, &dice);
     c->seed = (uint64_t)roll(&dice, INT64_C(1) << 31);
@@ -276,6 +278,7 @@ static void write_command(struct line *out, const struct fuzz_case *c)
         ls_dtype_name(s->type), o->threads, s->s_q);
     add_mask(out, o);
     add_scores(out, o, s->h);
+    if (o->backward) add(out, " --backward");
     if (o->strict) add(out, " --strict");
     if (o->method) add(out, " --method %s", o->method);
     if (o->layout != LS_LAYOUT_AUTO) add(out, " --layout %s", ls_layout_name(o->layout));
@@ -292,6 +295,18 @@ static bool has_large_part(const struct job *job)
     return found;
 }
 
+static void run_backward(const struct fuzz_case *c, const char *command)
+{
+    struct descent g = {.job = {.shape = c->shape, .options = c->options}, .residual = true};
+
+    descent_create_whole(&g, c->seed);
+    descent_create_plan(&g, world);
+    descent_run(&g);
+    descent_judge(&g, command);
+    descent_destroy_plan(&g);
+    descent_destroy_whole(&g);
+}
+
 static void run_case(const struct fuzz_case *c)
 {
     struct job job = {.shape = c->shape, .options = c->options};
@@ -305,6 +320,7 @@ static void run_case(const struct fuzz_case *c)
     job_run(&job);
     job_check(&job, command.text);
     job_destroy(&job);
+    if (c->options.backward) run_backward(c, command.text);
 }
 
 /* ---- all of an instruction set's */
