@@ -13,8 +13,7 @@
 /* The most leaves of keys of a work item. */
 #define GRADIENT_CHUNK 2
 
-/* Packed leaves, both tensors of each, and whether they are free of NaN and infinity where that
- * matters: k, of keys; q and d_o, of queries. */
+/* Packed leaves, both tensors of each, and whether both are free of NaN and infinity. */
 struct gradient_packed {
     char *leaf;
     uint8_t *clean;

@@ -47,8 +47,11 @@ static ls_status pack_rest(const struct mend *mend, struct gradient_worker *w)
 
     gather_gradient_leaf(first, kernel, keys->first, keys->leaf, s->s_k, keys->batch, keys->head);
     gather_gradient_leaf(second, kernel, keys->second, keys->leaf, s->s_k, keys->batch, keys->head);
-    for (int j = 0; j < mend->tile->key_count; j++)
-        if (keys->odd[j]) memset(first + (size_t)j * row, 0, row);
+    for (int j = 0; j < mend->tile->key_count; j++) {
+        if (!keys->odd[j]) continue;
+        memset(first + (size_t)j * row, 0, row);
+        memset(second + (size_t)j * row, 0, row);
+    }
     LS_TRY(kernel->products->pack_keys(w->mended_keys, w->own, first, second));
 
     gather_gradient_leaf(first, kernel, queries->first, queries->leaf, s->s_q, queries->batch,
@@ -66,7 +69,8 @@ static ls_status pack_rest(const struct mend *mend, struct gradient_worker *w)
 static void find_odd_rows(struct mend *mend)
 {
     for (int j = 0; j < mend->tile->key_count; j++)
-        mend->keys.odd[j] = !is_finite(mend->keys.first, &mend->keys, j);
+        mend->keys.odd[j] = !is_finite(mend->keys.first, &mend->keys, j) ||
+                            !is_finite(mend->keys.second, &mend->keys, j);
     for (int i = 0; i < mend->tile->rows; i++)
         mend->queries.odd[i] = mend->tile->lse[i] == INFINITY ||
                                !is_finite(mend->queries.first, &mend->queries, i) ||

@@ -28,10 +28,10 @@ void gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
     memset(raw, 0, (size_t)(LS_LEAF - rows) * padded);
 }
 
-static bool is_finite(const struct ls_gradient_kernel *kernel, const char *raw, int leaves)
+static bool is_finite(const struct ls_gradient_kernel *kernel, const char *raw)
 {
     return ls_dtype_find_nonfinite(raw, kernel->products->type,
-                                   (int64_t)leaves * LS_LEAF * kernel->d_pad) < 0;
+                                   (int64_t)2 * LS_LEAF * kernel->d_pad) < 0;
 }
 
 ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
@@ -45,7 +45,7 @@ ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w
 
     gather_gradient_leaf(w->raw, kernel, call->k, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
     gather_gradient_leaf(v, kernel, call->v, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
-    kernel->keys.clean[slot] = is_finite(kernel, w->raw, 1);
+    kernel->keys.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_keys(kernel->keys.leaf + (size_t)slot * kernel->keys_bytes,
                                        w->own, w->raw, v);
 }
@@ -95,7 +95,7 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
     gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
     place_rows(&kernel->queries[slot], job, w, first, rows);
     start_dq(&kernel->queries[slot], job, first, rows, leaf->number);
-    kernel->packed.clean[slot] = is_finite(kernel, w->raw, 2);
+    kernel->packed.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_queries(
         kernel->packed.leaf + (size_t)slot * kernel->queries_bytes, w->own, w->raw, d_o);
 }
