@@ -122,19 +122,43 @@ bool cli_mask_given(const struct cli_mask_options *options,
 
 /* ---- arrays */
 
+/* Whether a value is the numbers themselves: its first one ends with a comma or the value. */
+static bool is_list(const char *value)
+{
+    char *end;
+
+    strtod(value, &end);
+    return end > value && (*end == ',' || *end == '\0');
+}
+
+static ls_status list_documents(int64_t **out, int64_t *count, const char *list)
+{
+    int room = 1, listed = 0;
+
+    for (const char *c = list; *c; c++) room += *c == ',';
+    *out = malloc((size_t)room * sizeof(**out));
+    if (!*out) return ls_fail(LS_ENOMEM, "--documents: out of memory");
+    LS_TRY(cli_value_list(*out, &listed, "--documents", list, 1, room, 0, INT64_MAX));
+    *count = listed;
+    return LS_OK;
+}
+
 static ls_status load_documents(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                                const char *path)
+                                const char *value)
 {
     int64_t count;
 
-    LS_TRY(ls_integers_load(&out->documents, &count, path));
+    if (is_list(value))
+        LS_TRY(list_documents(&out->documents, &count, value));
+    else
+        LS_TRY(ls_integers_load(&out->documents, &count, value));
     attention->documents = out->documents;
     attention->document_count = count - 1;
     if (count >= 2) return LS_OK;
     return ls_fail(LS_EVALUE,
-                   "%s: %" PRId64 " numbers; the lengths of documents, added up, begin "
+                   "--documents %s: %" PRId64 " numbers; the lengths of documents, added up, begin "
                    "with 0 and end with the number of keys",
-                   path, count);
+                   value, count);
 }
 
 /* Source: Press, Smith, Lewis 2021 (ALiBi). */
@@ -167,17 +191,37 @@ static ls_status read_sinks(float *out, const struct cli_source *source, int64_t
     return LS_OK;
 }
 
+static ls_status list_sinks(float *out, const char *list, int64_t heads)
+{
+    const char *rest = list;
+
+    for (int64_t i = 0; i < heads; i++) {
+        const char after = i + 1 < heads ? ',' : '\0';
+        char *end;
+
+        out[i] = strtof(rest, &end);
+        if (end == rest || *end != after || !isfinite(out[i]))
+            return ls_fail(LS_EVALUE,
+                           "--sinks: '%s' must be one finite number for each of the %" PRId64
+                           " heads",
+                           list, heads);
+        rest = end + 1;
+    }
+    return LS_OK;
+}
+
 static ls_status load_sinks(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                            const char *path, int64_t heads)
+                            const char *value, int64_t heads)
 {
     struct cli_source source;
 
-    LS_TRY(cli_source_open(&source, path, "sinks", true));
     out->sinks = malloc((size_t)heads * sizeof(*out->sinks));
-    const ls_status status = out->sinks ? read_sinks(out->sinks, &source, heads)
-                                        : ls_fail(LS_ENOMEM, "--sinks: out of memory");
-
+    if (!out->sinks) return ls_fail(LS_ENOMEM, "--sinks: out of memory");
     attention->sinks = out->sinks;
+    if (is_list(value)) return list_sinks(out->sinks, value, heads);
+    LS_TRY(cli_source_open(&source, value, "sinks", true));
+    const ls_status status = read_sinks(out->sinks, &source, heads);
+
     cli_source_close(&source);
     return status;
 }

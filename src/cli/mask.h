@@ -1,5 +1,5 @@
-/* Which keys a query sees and what becomes of a logit: the options of it, the files that they name,
- * and what the report says of them. */
+/* Which keys a query sees and what becomes of a logit: the options of it, and the lists and files
+ * that they name. */
 #ifndef LS_CLI_MASK_H
 #define LS_CLI_MASK_H
 
@@ -23,7 +23,7 @@ enum {
 
 /* What is known only with the shape. */
 struct cli_mask_options {
-    const char *documents, *sinks; /* files; NULL: none */
+    const char *documents, *sinks; /* lists or files; NULL: none */
     bool alibi;
 };
 
@@ -41,9 +41,9 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
 bool cli_mask_given(const struct cli_mask_options *options,
                     const struct ls_attention_options *attention);
 
-/* Reads the files, which attention then refers to, and checks that all of it fits the shape. Agreed
- * by all ranks; the caller frees the arrays, also after an error. Errors: LS_EVALUE, LS_ESHAPE,
- * LS_ENOMEM and those of files. */
+/* Reads lists and files, which attention then refers to, and checks that all of it fits the shape.
+ * Agreed by all ranks; the caller frees the arrays, also after an error. Errors: LS_EVALUE,
+ * LS_ESHAPE, LS_ENOMEM and those of files. */
 ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
                         const struct cli_mask_options *options, const struct cli_world *world,
                         const struct ls_attention_shape *shape);

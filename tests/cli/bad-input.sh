@@ -254,6 +254,12 @@ bad_option "documents that begin late" "documents: .*begins at 1" --documents la
 bad_option "documents without an end" "lone.npy: 1 numbers" --documents lone.npy
 bad_option "documents that are no whole numbers" "good.npy: .*<f4.*<i8" --documents good.npy
 bad_option "documents that are missing" "missing.npy: .*No such file" --documents missing.npy
+bad_option "a list of documents that is no list" "--documents: number 2 of '0,x,64'" --documents 0,x,64
+bad_option "a list of documents without an end" "--documents 0: 1 numbers" --documents 0
+bad_option "a list of sinks too short" "--sinks: '1' must be.* 2 heads" --sinks 1
+bad_option "a list of sinks too long" "--sinks: '1,2,3' must be.* 2 heads" --sinks 1,2,3
+bad_option "a list of sinks that is no list" "--sinks: '1,x' must be.* 2 heads" --sinks 1,x
+bad_option "an infinite sink" "--sinks: '1,inf' must be.*finite" --sinks 1,inf
 bad_option "sinks of the wrong length" "three.npy: .* 2 heads" --sinks three.npy
 bad_option "sinks that are whole numbers" "documents.npy: .*<i8" --sinks documents.npy
 # shellcheck disable=SC2086

@@ -67,6 +67,16 @@ for sinks in sinks.npy qkv.safetensors; do
 done
 holds "sinks of the input" cmp sinks.npy.out qkv.safetensors.out
 
+# as_good OPTION LIST: as the file of the same numbers
+# shellcheck disable=SC2086
+as_good()
+{
+    longspan attend $random --quiet --out file.out --$1 $1.npy
+    longspan attend $random --quiet --out list.out --$1=$2
+    holds "a list of $1" cmp file.out list.out
+}
+as_good documents 0,100,100,613,900
+as_good sinks 0.5,-1,2e0,0
 # shellcheck disable=SC2086
 longspan attend $random --window 100,inf --documents documents.npy --quiet --json -
 holds "JSON: window" stdout_has '"window_left": 100'
