@@ -6,9 +6,12 @@
 #include "comm/comm.h"
 #include "device/device.h"
 
-#define LS_FINGERPRINT_LENGTH 96
+#define LS_FINGERPRINT_LENGTH 192
 
-void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device);
+/* Machines with the same instruction set may multiply in other ways: the names of what they choose
+ * for this shape are part of it, for gradients if the plan is for backward as well. */
+void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device,
+                    struct ls_kernel_shape shape, bool backward);
 
 /* Collective. Errors: LS_EFIT, on every rank, if the ranks' fingerprints differ; the message names
  * a rank and both. */

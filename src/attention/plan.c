@@ -291,7 +291,8 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
 
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
     LS_TRY_GOTO(status, compare_ranks(comm, &plan->problem, plan->method), destroy);
-    ls_fingerprint(plan->fingerprint, &plan->problem.device);
+    ls_fingerprint(plan->fingerprint, &plan->problem.device,
+                   ls_plan_kernel_shape(&plan->problem, 0), plan->problem.backward);
     if (plan->problem.strict)
         LS_TRY_GOTO(status, ls_fingerprint_agree(comm, plan->fingerprint), destroy);
     LS_TRY_GOTO(status, ls_comm_duplicate(&plan->comm, comm), destroy);
@@ -358,7 +359,7 @@ void ls_attention_plan_describe(struct ls_attention_report *out,
         .why = plan->why,
         .layout = p->q_layout.kind,
         .isa = ls_device_isa(&p->device),
-        .kernel = ls_attention_kernel_name(&p->device, plan->kernel),
+        .kernel = ls_device_kernel_name(&p->device, ls_plan_kernel_shape(p, 0)),
         .strict = p->strict,
         .fingerprint = plan->fingerprint,
         .threads = p->threads,

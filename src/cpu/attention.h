@@ -8,7 +8,7 @@
 size_t cpu_kernel_bytes(const struct ls_kernel_shape *shape);
 ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_kernel_shape *shape);
 void cpu_kernel_destroy(struct ls_attention_kernel *kernel);
-const char *cpu_kernel_name(const struct ls_attention_kernel *kernel);
+const char *cpu_kernel_name(const struct ls_kernel_shape *shape);
 ls_status cpu_attend(struct ls_kernel_result *result, struct ls_attention_kernel *kernel,
                      const struct ls_kernel_call *call);
 void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,

@@ -99,6 +99,7 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .kernel_destroy = cpu_kernel_destroy,
     .kernel_name = cpu_kernel_name,
     .attend = cpu_attend,
+    .gradient_name = cpu_gradient_name,
     .gradient_bytes = cpu_gradient_bytes,
     .gradient_create = cpu_gradient_create,
     .gradient_destroy = cpu_gradient_destroy,

@@ -140,11 +140,20 @@ static void choose_wave(struct ls_gradient_kernel *kernel)
     kernel->wave_groups = wave < group ? 1 : wave / group;
 }
 
+static const struct gradient_products *products_of(const struct ls_kernel_shape *attention)
+{
+    return gradient_products_find(attention->isa, attention->global.type, &attention->scores);
+}
+
+const char *cpu_gradient_name(const struct ls_kernel_shape *attention)
+{
+    return products_of(attention)->name;
+}
+
 static void init_kernel(struct ls_gradient_kernel *kernel, const struct ls_gradient_shape *shape)
 {
     const struct ls_kernel_shape *attention = &shape->attention;
-    const struct gradient_products *products =
-        gradient_products_find(attention->isa, attention->global.type, &attention->scores);
+    const struct gradient_products *products = products_of(attention);
     const int multiple = products->d_multiple;
     const int d_pad = ((int)attention->global.d + multiple - 1) / multiple * multiple;
 

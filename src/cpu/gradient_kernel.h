@@ -5,6 +5,7 @@
 
 #include "device/device.h"
 
+const char *cpu_gradient_name(const struct ls_kernel_shape *attention);
 size_t cpu_gradient_bytes(const struct ls_gradient_shape *shape);
 ls_status cpu_gradient_create(struct ls_gradient_kernel **out,
                               const struct ls_gradient_shape *shape);

@@ -49,6 +49,17 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     *scratch = carve(cursor, strip_scratch_bytes(kernel->products, kernel->d_pad));
 }
 
+static const struct products *products_of(const struct ls_kernel_shape *shape)
+{
+    if (shape->few_rows) return decode_find(shape->isa);
+    return products_find(shape->isa, shape->global.type);
+}
+
+const char *cpu_kernel_name(const struct ls_kernel_shape *shape)
+{
+    return products_of(shape)->name;
+}
+
 /* Everything that follows from the shape alone. */
 static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kernel_shape *shape)
 {
@@ -57,8 +68,7 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kern
 
     *kernel = (struct ls_attention_kernel){
         .shape = *shape,
-        .products = shape->few_rows ? decode_find(shape->isa)
-                                    : products_find(shape->isa, shape->global.type),
+        .products = products_of(shape),
         .simd = simd_of(shape->isa),
         .group = shape->global.h / shape->global.h_kv,
         .softmax_scale = (float)(plain ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
@@ -188,11 +198,6 @@ free_kernel:
     free(scratch);
     free(kernel);
     return status;
-}
-
-const char *cpu_kernel_name(const struct ls_attention_kernel *kernel)
-{
-    return kernel->products->name;
 }
 
 bool cpu_is_canonical(const struct ls_attention_kernel *kernel)

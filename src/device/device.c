@@ -49,6 +49,18 @@ size_t ls_device_kernel_bytes(const struct ls_device *device, struct ls_kernel_s
     return device->ops->kernel_bytes(&shape);
 }
 
+const char *ls_device_kernel_name(const struct ls_device *device, struct ls_kernel_shape shape)
+{
+    shape.isa = device->isa;
+    return device->ops->kernel_name(&shape);
+}
+
+const char *ls_device_gradient_name(const struct ls_device *device, struct ls_kernel_shape shape)
+{
+    shape.isa = device->isa;
+    return device->ops->gradient_name(&shape);
+}
+
 ls_status ls_attention_kernel_create(struct ls_attention_kernel **out,
                                      const struct ls_device *device, struct ls_kernel_shape shape)
 {
@@ -59,12 +71,6 @@ ls_status ls_attention_kernel_create(struct ls_attention_kernel **out,
 void ls_attention_kernel_destroy(const struct ls_device *device, struct ls_attention_kernel *kernel)
 {
     if (kernel) device->ops->kernel_destroy(kernel);
-}
-
-const char *ls_attention_kernel_name(const struct ls_device *device,
-                                     const struct ls_attention_kernel *kernel)
-{
-    return device->ops->kernel_name(kernel);
 }
 
 ls_status ls_attention_kernel_attend(struct ls_kernel_result *result,

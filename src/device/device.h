@@ -118,13 +118,14 @@ struct ls_device_ops {
     ls_status (*kernel_create)(struct ls_attention_kernel **out,
                                const struct ls_kernel_shape *shape);
     void (*kernel_destroy)(struct ls_attention_kernel *kernel);
-    const char *(*kernel_name)(const struct ls_attention_kernel *kernel);
+    const char *(*kernel_name)(const struct ls_kernel_shape *shape);
     ls_status (*attend)(struct ls_kernel_result *out, struct ls_attention_kernel *kernel,
                         const struct ls_kernel_call *call);
     void (*merge)(struct ls_attention_kernel *kernel, struct ls_row_states into,
                   struct ls_row_states from, int64_t rows);
     bool (*canonical)(const struct ls_attention_kernel *kernel);
 
+    const char *(*gradient_name)(const struct ls_kernel_shape *attention);
     size_t (*gradient_bytes)(const struct ls_gradient_shape *shape);
     ls_status (*gradient_create)(struct ls_gradient_kernel **out,
                                  const struct ls_gradient_shape *shape);
@@ -170,14 +171,16 @@ ls_status ls_device_read_rate(double *gbs, const struct ls_device *device, size_
  * filled in by the device. */
 size_t ls_device_kernel_bytes(const struct ls_device *device, struct ls_kernel_shape shape);
 
+/* What kernels of this shape multiply with, forward and backward, on this machine; static. */
+const char *ls_device_kernel_name(const struct ls_device *device, struct ls_kernel_shape shape);
+const char *ls_device_gradient_name(const struct ls_device *device, struct ls_kernel_shape shape);
+
 /* Packs, multiplies and merges on shape.threads threads. The caller destroys the kernel.
  * Errors: LS_ENOMEM, LS_EINTERNAL. */
 ls_status ls_attention_kernel_create(struct ls_attention_kernel **out,
                                      const struct ls_device *device, struct ls_kernel_shape shape);
 void ls_attention_kernel_destroy(const struct ls_device *device,
                                  struct ls_attention_kernel *kernel);
-const char *ls_attention_kernel_name(const struct ls_device *device,
-                                     const struct ls_attention_kernel *kernel);
 
 /* Computes call; adds to *result. Allocates nothing. Errors: LS_EINTERNAL. */
 ls_status ls_attention_kernel_attend(struct ls_kernel_result *result,

@@ -29,13 +29,21 @@ same()
     rm -f "$work/many.safetensors"
 }
 
-longspan attend --random 1,1,1,300,300,16 --strict --json - --threads 1
-if grep -q '"strict": true' "$work/stdout" &&
-    grep -qE '"fingerprint": "[a-z0-9]+, oneDNN [0-9.]+, leaf 256"' "$work/stdout"; then
-    passed "the fingerprint is in --json"
-else
-    fails "the fingerprint is in --json"
-fi
+# fingerprint MORE [OPTION...]: it names what multiplies, also backward
+fingerprint()
+{
+    more=$1
+    shift
+    longspan attend --random 1,1,1,300,300,16 --strict --json - --threads 1 "$@"
+    if grep -q '"strict": true' "$work/stdout" && grep -qE "\"fingerprint\": \"longspan [0-9.]+, \
+[a-z0-9]+, oneDNN [0-9.]+, leaf 256, $more\"" "$work/stdout"; then
+        passed "the fingerprint of '$*' is in --json"
+    else
+        fails "the fingerprint of '$*' is in --json"
+    fi
+}
+fingerprint "[A-Za-z0-9 -]+"
+fingerprint "[A-Za-z0-9 -]+, backward [A-Za-z0-9 -]+" --backward
 
 has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$failed"; }
 
@@ -62,7 +70,7 @@ case $MPIEXEC in
     run "$MPIEXEC" $MPIEXEC_FLAGS -n 1 env LONGSPAN_ISA=generic "$LONGSPAN" attend --random \
         1,1,1,300,300,16 --threads 1 --strict : -n 1 env LONGSPAN_ISA=avx2 "$LONGSPAN" attend \
         --random 1,1,1,300,300,16 --threads 1 --strict
-    grep -q avx2 /proc/cpuinfo && refused "another instruction set" 'rank 1: it computes with avx2'
+    grep -q avx2 /proc/cpuinfo && refused "another instruction set" 'rank 1: it computes with longspan .*, avx2, '
     ;;
 esac
 
