@@ -8,7 +8,7 @@
 
 /* The two products, for 1 or DECODE_STRIP rows of queries. Rows of q and acc are padded to
  * DECODE_LANES floats, those of s and p are LS_LEAF apart. Of the keys nothing but `keys` is read,
- * and no result depends on other rows or keys. */
+ * of s nothing else is written, and no result depends on other rows or keys. */
 struct decode_products {
     /* s = q k^T */
     void (*scores)(float *s, const float *q, int rows, const struct key_rows *k,

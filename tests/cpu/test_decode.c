@@ -41,10 +41,28 @@ static double key_at(int j, int e)
                          leaf.keys + j * leaf.rows.stride + e * ls_dtype_size(leaf.rows.type));
 }
 
+#define MARK 0x5a
+
+/* Scores of other rows and of other keys are as they were. */
+static void expect_untouched(int rows, struct key_span keys)
+{
+    float mark;
+
+    memset(&mark, MARK, sizeof mark);
+    for (int i = 0; i < DECODE_STRIP * LS_LEAF; i++) {
+        const int r = i / LS_LEAF, j = i % LS_LEAF;
+
+        if (r < rows && j >= keys.first && j < keys.end) continue;
+        cr_assert_eq(leaf.s[i], mark, "%s d %d rows %d keys %d to %d: wrote to [%d][%d]",
+                     ls_dtype_name(leaf.rows.type), leaf.rows.d, rows, keys.first, keys.end, r, j);
+    }
+}
+
 static void check_scores(int rows, struct key_span keys)
 {
-    memset(leaf.s, 0x5a, sizeof leaf.s);
+    memset(leaf.s, MARK, sizeof leaf.s);
     leaf.products->scores(leaf.s, leaf.q, rows, &leaf.rows, keys);
+    expect_untouched(rows, keys);
     for (int r = 0; r < rows; r++) {
         for (int j = keys.first; j < keys.end; j++) {
             const float *q = leaf.q + r * decode_pitch(&leaf.rows);
