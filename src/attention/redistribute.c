@@ -18,152 +18,6 @@ struct ls_redistribution {
     int requests;
 };
 
-/* A sequence as it is cut into pieces and into parts. */
-struct cuts {
-    const int64_t *first;
-    const struct ls_layout *layout;
-};
-
-struct run {
-    int64_t first, count;
-};
-
-static struct cuts cuts_of(const struct ls_problem *problem, const struct ls_pieces *pieces,
-                           enum ls_traveller which)
-{
-    if (ls_traveller_is_keys(which))
-        return (struct cuts){.first = pieces->k_first, .layout = &problem->k_layout};
-    return (struct cuts){.first = pieces->q_first, .layout = &problem->q_layout};
-}
-
-/* The rows of one rank's part that stand in another's piece. */
-static struct run shared_rows(const struct cuts *cuts, int piece, int part)
-{
-    const int64_t first = ls_layout_rows_before(cuts->layout, part, cuts->first[piece]);
-    const int64_t end = ls_layout_rows_before(cuts->layout, part, cuts->first[piece + 1]);
-
-    return (struct run){.first = first, .count = end - first};
-}
-
-/* Rows of rank's piece that are of other ranks' parts. */
-static int64_t rows_away(const struct cuts *cuts, int rank)
-{
-    return cuts->first[rank + 1] - cuts->first[rank] - shared_rows(cuts, rank, rank).count;
-}
-
-static bool is_part(const struct cuts *cuts, int rank)
-{
-    return rows_away(cuts, rank) == 0 &&
-           shared_rows(cuts, rank, rank).count == ls_layout_part_rows(cuts->layout, rank);
-}
-
-static int64_t heads_of(const struct ls_problem *problem, enum ls_traveller which)
-{
-    return ls_traveller_is_keys(which) ? problem->shape.h_kv : problem->shape.h;
-}
-
-/* ---- cost */
-
-static size_t row_bytes(const struct ls_problem *problem, enum ls_traveller which)
-{
-    const struct ls_attention_shape *s = &problem->shape;
-    const size_t d_bytes = ls_traveller_is_number(which)
-                               ? sizeof(float)
-                               : (size_t)s->d * (size_t)ls_dtype_size(s->type);
-
-    return (size_t)s->b * (size_t)heads_of(problem, which) * d_bytes;
-}
-
-/* Bytes of one rank. */
-struct volume {
-    size_t parts;       /* of its parts where they are not its pieces */
-    size_t delta;       /* of its piece of the queries, likewise */
-    size_t forth, back; /* packed: of its pieces to other ranks' parts, and their results */
-    size_t residual;    /* the same of o_lo */
-    size_t backward_forth, backward_back;
-};
-
-/* Whether a plan ever moves it. */
-static bool is_used(const struct ls_problem *problem, enum ls_traveller which)
-{
-    return problem->backward || ls_travels_forward(which) || ls_returns_forward(which, false);
-}
-
-static struct volume volume_of(const struct ls_problem *problem, const struct ls_pieces *pieces,
-                               int rank)
-{
-    struct volume v = {0};
-
-    for (int which = 0; which < LS_TRAVELLERS; which++) {
-        if (!is_used(problem, which)) continue;
-        const struct cuts cuts = cuts_of(problem, pieces, which);
-        const size_t row = row_bytes(problem, which);
-        const size_t away = row * (size_t)rows_away(&cuts, rank);
-
-        if (!is_part(&cuts, rank)) v.parts += row * (size_t)ls_layout_part_rows(cuts.layout, rank);
-        if (which == LS_DELTA && !is_part(&cuts, rank))
-            v.delta = row * (size_t)(cuts.first[rank + 1] - cuts.first[rank]);
-        if (ls_travels_forward(which)) v.forth += away;
-        if (ls_returns_forward(which, false)) v.back += away;
-        if (which == LS_O_LO) v.residual += away;
-        if (problem->backward && ls_travels_backward(which)) v.backward_forth += away;
-        if (problem->backward && ls_returns_backward(which)) v.backward_back += away;
-    }
-    return v;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static size_t packed_bytes(const struct volume *v)
-{
-    return larger(larger(v->forth, v->back + v->residual),
-                  larger(v->backward_forth, v->backward_back));
-}
-
-/* Pairs of ranks one of which has rows of the other's part. */
-static int64_t count_messages(const struct cuts *cuts)
-{
-    int64_t count = 0;
-
-    for (int piece = 0; piece < cuts->layout->p; piece++)
-        for (int part = 0; part < cuts->layout->p; part++)
-            count += piece != part && shared_rows(cuts, piece, part).count > 0;
-    return count;
-}
-
-static void add_messages(struct ls_cost *cost, const struct ls_problem *problem,
-                         const struct cuts *cuts, enum ls_traveller which)
-{
-    const int64_t count = count_messages(cuts);
-
-    if (ls_travels_forward(which) || ls_returns_forward(which, false)) cost->messages += count;
-    if (which == LS_O_LO) cost->residual_messages += count;
-    if (problem->backward)
-        cost->backward_messages +=
-            count * (ls_travels_backward(which) + ls_returns_backward(which));
-}
-
-void ls_redistribution_cost(struct ls_cost *cost, const struct ls_problem *problem,
-                            const struct ls_pieces *pieces)
-{
-    for (int rank = 0; rank < problem->p; rank++) {
-        const struct volume v = volume_of(problem, pieces, rank);
-
-        cost->bytes_sent += (int64_t)(v.forth + v.back);
-        cost->residual_bytes_sent += (int64_t)v.residual;
-        cost->backward_bytes_sent += (int64_t)(v.backward_forth + v.backward_back);
-        cost->activation_bytes =
-            larger(cost->activation_bytes, v.parts + v.delta + packed_bytes(&v));
-    }
-    for (int which = 0; which < LS_TRAVELLERS; which++) {
-        const struct cuts cuts = cuts_of(problem, pieces, which);
-        if (is_used(problem, which)) add_messages(cost, problem, &cuts, which);
-    }
-}
-
 /* ---- creation */
 
 /* first [p + 1]: each rank says how many rows it has. */
@@ -191,11 +45,11 @@ struct ls_pieces ls_redistribution_pieces(const struct ls_redistribution *r)
     return (struct ls_pieces){.q_first = r->q_first, .k_first = r->k_first};
 }
 
-static struct cuts own_cuts(const struct ls_redistribution *r, enum ls_traveller which)
+static struct ls_cuts own_cuts(const struct ls_redistribution *r, enum ls_traveller which)
 {
     const struct ls_pieces pieces = ls_redistribution_pieces(r);
 
-    return cuts_of(r->problem, &pieces, which);
+    return ls_cuts_of(r->problem, &pieces, which);
 }
 
 /* Whether this rank's piece is its part. */
@@ -219,17 +73,20 @@ static struct ls_tensor *packed_rows(const struct ls_redistribution *r, enum ls_
 
 static ls_status create_part(struct ls_redistribution *r, enum ls_traveller which)
 {
-    const struct cuts cuts = own_cuts(r, which);
+    const struct ls_cuts cuts = own_cuts(r, which);
     const int rank = ls_comm_rank(r->comm);
     const int64_t rows = ls_layout_part_rows(cuts.layout, rank);
     void *memory;
 
-    if (!is_used(r->problem, which) || is_part(&cuts, rank)) return LS_OK;
-    LS_TRY(ls_alloc(&memory, LS_TAG_ACTIVATION, row_bytes(r->problem, which) * (size_t)rows));
+    if (!ls_traveller_is_used(r->problem, which) || ls_cuts_piece_is_part(&cuts, rank))
+        return LS_OK;
+    LS_TRY(ls_alloc(&memory, LS_TAG_ACTIVATION,
+                    ls_traveller_row_bytes(r->problem, which) * (size_t)rows));
     char *end = memory;
-    r->part[which] = ls_travel_carve(&end, r->problem, which, rows, heads_of(r->problem, which));
+    r->part[which] =
+        ls_travel_carve(&end, r->problem, which, rows, ls_traveller_heads(r->problem, which));
     for (int peer = 0; peer < r->problem->p; peer++) {
-        const struct run run = shared_rows(&cuts, peer, rank);
+        const struct ls_run run = ls_cuts_shared_rows(&cuts, peer, rank);
         part_rows(r, which)[peer] = ls_travel_rows(&r->part[which], run.first, run.count);
     }
     return LS_OK;
@@ -249,11 +106,11 @@ static ls_status create_delta(struct ls_redistribution *r, size_t bytes)
 static ls_status create_buffers(struct ls_redistribution *r)
 {
     const struct ls_pieces pieces = ls_redistribution_pieces(r);
-    const struct volume v = volume_of(r->problem, &pieces, ls_comm_rank(r->comm));
+    const struct ls_volume v = ls_volume_of(r->problem, &pieces, ls_comm_rank(r->comm));
 
     for (int which = 0; which < LS_TRAVELLERS; which++) LS_TRY(create_part(r, which));
     LS_TRY(create_delta(r, v.delta));
-    return ls_alloc(&r->packed, LS_TAG_ACTIVATION, packed_bytes(&v));
+    return ls_alloc(&r->packed, LS_TAG_ACTIVATION, ls_volume_packed(&v));
 }
 
 static ls_status create_lists(struct ls_redistribution *r, struct ls_comm *comm,
@@ -340,11 +197,11 @@ static void place_packed(struct ls_redistribution *r,
     char *end = r->packed;
 
     for (int which = 0; which < LS_TRAVELLERS; which++) {
-        const struct cuts cuts = own_cuts(r, which);
-        const int64_t heads = heads_of(r->problem, which);
+        const struct ls_cuts cuts = own_cuts(r, which);
+        const int64_t heads = ls_traveller_heads(r->problem, which);
 
         for (int owner = 0; owner < r->problem->p && moves(r, which, piece); owner++) {
-            const int64_t rows = shared_rows(&cuts, rank, owner).count;
+            const int64_t rows = ls_cuts_shared_rows(&cuts, rank, owner).count;
 
             packed_rows(r, which)[owner] =
                 owner == rank ? part_rows(r, which)[rank]
@@ -359,13 +216,13 @@ enum direction { FROM_PIECE, INTO_PIECE };
 static void copy_piece(const struct ls_redistribution *r, enum ls_traveller which,
                        const struct ls_tensor *piece, enum direction direction)
 {
-    const struct cuts cuts = own_cuts(r, which);
+    const struct ls_cuts cuts = own_cuts(r, which);
     const int rank = ls_comm_rank(r->comm);
     const struct ls_tensor whole =
         ls_traveller_is_number(which) ? ls_travel_transposed(piece) : *piece;
 
     for (int owner = 0; owner < r->problem->p; owner++) {
-        const struct run run = shared_rows(&cuts, rank, owner);
+        const struct ls_run run = ls_cuts_shared_rows(&cuts, rank, owner);
 
         for (int64_t i = 0, n; i < run.count; i += n) {
             const int64_t row = run.first + i, to_leaf_end = LS_LEAF - row % LS_LEAF;

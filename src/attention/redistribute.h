@@ -7,18 +7,8 @@
 #ifndef LS_ATTENTION_REDISTRIBUTE_H
 #define LS_ATTENTION_REDISTRIBUTE_H
 
-#include "attention/travel.h"
+#include "attention/redistribute_size.h"
 #include "comm/comm.h"
-
-/* Where pieces begin, the same on every rank: rank r has positions [first[r], first[r + 1]). */
-struct ls_pieces {
-    const int64_t *q_first, *k_first; /* [p + 1] */
-};
-
-/* Adds what bringing all tensors of an execution to the parts and back costs, and of one backward
- * if the problem is for it. */
-void ls_redistribution_cost(struct ls_cost *cost, const struct ls_problem *problem,
-                            const struct ls_pieces *pieces);
 
 struct ls_redistribution;
 
