@@ -4,16 +4,21 @@
 #include "base/cpu.h"
 #include "cpu/sum_forest.h"
 
-LS_CLONED void add_floats(float *restrict into, const float *restrict from, int64_t n)
+/* Static: compilers export what they clone, whatever the visibility. */
+LS_CLONED static void add(float *restrict into, const float *restrict from, int64_t n)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) into[i] += from[i];
 }
 
+void add_floats(float *restrict into, const float *restrict from, int64_t n)
+{
+    add(into, from, n);
+}
+
 void sums_add(struct sums into, struct sums from, int rows, int d)
 {
-    for (int r = 0; r < rows; r++)
-        add_floats(into.at + r * into.stride, from.at + r * from.stride, d);
+    for (int r = 0; r < rows; r++) add(into.at + r * into.stride, from.at + r * from.stride, d);
 }
 
 void sums_copy(struct sums into, struct sums from, int rows, int d)
