@@ -57,8 +57,7 @@ struct ls_attention_options {
     bool backward; /* the plan can do ls_attention_backward */
 
     /* Whether this rank has rows of its own rather than the layouts' parts: so many queries and so
-     * many keys, any number, that follow those of the ranks before it; on all ranks or on none; not
-     * with backward. */
+     * many keys, any number, that follow those of the ranks before it; on all ranks or on none. */
     bool has_rows;
     int64_t q_rows, k_rows;
 
@@ -156,8 +155,9 @@ struct ls_attention_gradients {
     struct ls_tensor *dsinks; /* f32 [h], the same on every rank; NULL: not wanted */
 };
 
-/* Gradients of this rank's parts. Needs a plan made with options.backward. The outputs may not
- * overlap the inputs. Collective over the plan's ranks. The hot path allocates nothing.
+/* Gradients of this rank's parts, or of its own rows. Needs a plan made with options.backward. The
+ * outputs may not overlap the inputs. Collective over the plan's ranks. The hot path allocates
+ * nothing.
  * Errors: LS_EVALUE (a plan for forward alone), LS_ESHAPE, LS_ETYPE (before anything is written, on
  * every rank); LS_ECOMM, after which the outputs are undefined.
  * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */

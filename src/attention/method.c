@@ -138,8 +138,6 @@ static ls_status check_options(const struct ls_attention_shape *s,
                        "this rank's own rows are %ld queries and %ld keys, the sequences have %ld "
                        "and %ld",
                        (long)o->q_rows, (long)o->k_rows, (long)s->s_q, (long)s->s_k);
-    if (o->has_rows && o->backward)
-        return ls_fail(LS_EFIT, "backward takes the parts of the plan's layouts, no own rows");
     if (o->node_size < 0)
         return ls_fail(LS_EVALUE, "node size is %d, must not be negative", o->node_size);
     return LS_OK;

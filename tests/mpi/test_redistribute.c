@@ -286,16 +286,6 @@ Test(redistribute, all_ranks_have_own_rows_or_none)
                   "ranks disagree about the rows", "has_rows");
 }
 
-Test(redistribute, backward_is_refused)
-{
-    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
-
-    take_rows(&job, EVEN, EVEN);
-    job.options.backward = true;
-    check_failure(ls_attention_plan_create(&job.plan, world, &job.shape, &job.options), LS_EFIT,
-                  "backward takes the parts", "backward");
-}
-
 /* A tensor of the layout's part is refused where the rank said that it has other rows. */
 Test(redistribute, tensors_have_the_rows_that_were_said)
 {
