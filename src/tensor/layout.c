@@ -2,9 +2,7 @@
 
 #include <assert.h>
 #include <stdbool.h>
-#include <string.h>
 
-#include "base/nearest.h"
 #include "tensor/dealing.h"
 
 #define KIND_COUNT (LS_LAYOUT_BALANCED + 1)
@@ -123,19 +121,4 @@ int64_t ls_layout_rows_before(const struct ls_layout *layout, int rank, int64_t 
 const char *ls_layout_name(ls_layout_kind kind)
 {
     return kind < KIND_COUNT ? kind_names[kind] : "unknown";
-}
-
-ls_status ls_layout_find(ls_layout_kind *out, const char *name)
-{
-    for (ls_layout_kind kind = LS_LAYOUT_AUTO; kind < KIND_COUNT; kind++) {
-        if (strcmp(name, kind_names[kind]) != 0) continue;
-        *out = kind;
-        return LS_OK;
-    }
-    const char *const near = ls_nearest(name, kind_names, KIND_COUNT);
-
-    return ls_fail(
-        LS_EVALUE,
-        "unknown layout '%s'%s%s%s (there are auto, contiguous, zigzag, striped, balanced)", name,
-        near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }

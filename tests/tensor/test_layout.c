@@ -268,18 +268,3 @@ Test(layout, lengths_beyond_32_bits)
         cr_expect_eq(last, s - 1, "%s", describe(&layout));
     }
 }
-
-Test(layout, names_lead_back_to_their_layouts)
-{
-    ls_layout_kind found;
-
-    for (ls_layout_kind kind = LS_LAYOUT_AUTO; kind <= LS_LAYOUT_BALANCED; kind++) {
-        cr_expect_eq(ls_layout_find(&found, ls_layout_name(kind)), LS_OK);
-        cr_expect_eq(found, kind, "%s", ls_layout_name(kind));
-    }
-    cr_expect_eq(ls_layout_find(&found, "zig-zag"), LS_EVALUE);
-    cr_expect_neq(strstr(ls_message(), "mean 'zigzag'?"), NULL, "%s", ls_message());
-    cr_expect_eq(ls_layout_find(&found, "hexagonal"), LS_EVALUE);
-    cr_expect_eq(strstr(ls_message(), "mean"), NULL, "%s", ls_message());
-    cr_expect_neq(strstr(ls_message(), "striped"), NULL, "%s", ls_message());
-}
