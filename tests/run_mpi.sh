@@ -3,7 +3,8 @@
 # launcher (MPI can be initialised once per launched process only, and Criterion starts one process
 # a test), once for each number of ranks in LS_TEST_NP (a test may read it, too), and prints the
 # results as TAP.
-# MPIEXEC and MPIEXEC_FLAGS name the launcher; LS_TEST_TIMEOUT is seconds a test may take.
+# MPIEXEC and MPIEXEC_FLAGS name the launcher; LS_TEST_TIMEOUT is seconds a test may take;
+# LS_TEST_ONLY, a pattern like */strict*, chooses among the tests.
 set -u
 program=$1
 export LS_TEST_NP="${LS_TEST_NP-1 2 3 4 5 8}"
@@ -27,6 +28,8 @@ trap 'rm -f "$output"' EXIT
 count=0
 failed=0
 for test in $tests; do
+    # shellcheck disable=SC2254 # a pattern
+    case $test in ${LS_TEST_ONLY:-*}) ;; *) continue ;; esac
     for np in $LS_TEST_NP; do
         count=$((count + 1))
         # shellcheck disable=SC2086 # the flags are several words

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Shows that the tests notice classic mistakes. Each tests/mutants/NAME.patch is one, with lines
 #   Tests: tests/cpu/test_simd.unit    programs or scripts of `make check`, one of which must fail
+#   Only: */*generic                   those of its tests that are run, as a pattern (default all)
 #   Ranks: 3                           numbers of ranks for MPI tests (default 3)
 # above the patch. Mutants are applied one at a time to a copy of the sources in the current folder
 # and built there; the unchanged copy has to pass the same tests first.
@@ -9,7 +10,8 @@
 # cannot be tried.
 set -u
 jobs=$(nproc 2>/dev/null || echo 2)
-export LS_TEST_TIMEOUT=60
+export LS_TEST_TIMEOUT=180
+export CRITERION_FAIL_FAST=1
 
 die()
 {
@@ -35,25 +37,26 @@ build()
     make -s -j "$jobs" $(printf '%s\n' $1 | sed 's/.*\.sh$/longspan/' | sort -u) >build.log 2>&1
 }
 
-# hold TESTS RANKS: whether all of them pass
+# hold TESTS RANKS ONLY: whether all of them pass. No other programs are built.
 hold()
 {
-    LS_TEST_NP=$2 make -s check-TESTS TESTS="$1" >tests.log 2>&1
+    LS_TEST_NP=$2 LS_TEST_ONLY=$3 make -s check-TESTS check_PROGRAMS= TESTS="$1" >tests.log 2>&1
 }
 
-# Lines "ranks tests", each combination once.
+# Lines "ranks only tests", each combination once.
 combinations()
 {
     for patch; do
-        echo "$(ranks_of "$patch" | tr ' ' ,) $(field Tests "$patch")"
+        only=$(field Only "$patch")
+        echo "$(ranks_of "$patch" | tr ' ' ,) ${only:-*} $(field Tests "$patch")"
     done | sort -u
 }
 
 check_unchanged()
 {
-    combinations "$@" | while read -r ranks tests; do
+    combinations "$@" | while read -r ranks only tests; do
         build "$tests" || { cat build.log; exit 1; }
-        hold "$tests" "$(echo "$ranks" | tr , ' ')" && continue
+        hold "$tests" "$(echo "$ranks" | tr , ' ')" "$only" && continue
         cat tests.log
         echo "without a mutant, on $ranks ranks, these do not pass: $tests"
         exit 1
@@ -64,13 +67,14 @@ check_unchanged()
 try()
 {
     tests=$(field Tests "$1")
+    since=$(date +%s)
     patch -s -p1 -F0 <"$1" || die "$1 does not apply"
     build "$tests" || { cat build.log >&2; die "$1 does not compile"; }
-    hold "$tests" "$(ranks_of "$1")"
+    hold "$tests" "$(ranks_of "$1")" "$(field Only "$1")"
     noticed=$?
     patch -s -R -p1 -F0 <"$1" || die "$1 cannot be taken back"
     if [ "$noticed" -ne 0 ]; then verdict=killed; else verdict=SURVIVED; fi
-    printf '%-36s %s\n' "$(basename "$1" .patch)" "$verdict"
+    printf '%-40s %-8s %3d s\n' "$(basename "$1" .patch)" "$verdict" $(($(date +%s) - since))
     [ "$noticed" -ne 0 ]
 }
 
