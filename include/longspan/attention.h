@@ -23,6 +23,7 @@ struct ls_attention_shape {
     ls_dtype type;
 };
 
+/* The same on every rank, but for threads, q_rows and k_rows; values of sinks are not compared. */
 struct ls_attention_options {
     size_t size;           /* of this struct; LS_ATTENTION_OPTIONS sets it */
     const char *method;    /* a name of the table of methods; NULL: choose */
@@ -35,10 +36,11 @@ struct ls_attention_options {
 
     /* Which keys a query sees, besides `causal`. Query i stands at i' = i + s_k - s_q among the
      * keys; positions are of the whole sequence. */
-    bool align_start;      /* i' = i */
+    int64_t query_offset;  /* of has_query_offset, at most 2^60 either way */
     bool has_query_offset; /* i' = i + query_offset */
-    int64_t query_offset;
-    bool has_window; /* i' - window_left <= j <= i' + window_right; a side may be LS_NO_LIMIT */
+    bool align_start;      /* i' = i; not with an offset */
+    /* i' - window_left <= j <= i' + window_right; sides are 0 to 2^60, or LS_NO_LIMIT */
+    bool has_window;
     int64_t window_left, window_right;
     int64_t prefix; /* the first keys, which everybody sees whatever else is asked for */
     /* i' and j are in the same document: cumulative lengths [document_count + 1], first 0, last
@@ -64,7 +66,7 @@ struct ls_attention_options {
     int node_size; /* so many ranks after each other count as a node; 0: those that share one */
 
     /* Of the method usp: so many ranks swap the sequence for heads, so many make a ring; their
-     * product is the number of ranks. 0: the most even that fits. */
+     * product is the number of ranks. Both 0: the most even that fits. */
     int grid_heads, grid_ring;
     bool ring_inside; /* ranks of a ring follow each other, not those that swap */
 };
@@ -126,8 +128,8 @@ LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_p
  * all-to-all; a rank whose own rows are its parts exchanges nothing for that and copies nothing.
  * A row that sees no key gives o = 0, lse = -inf. o and lse may not overlap q, k or v.
  * Collective over the plan's ranks. The hot path allocates nothing.
- * Errors: LS_ESHAPE, LS_ETYPE (before anything is written, on every rank); LS_ECOMM, after which
- * o and lse are undefined. */
+ * Errors: LS_ESHAPE, LS_ETYPE (before anything is written, on every rank); LS_EINTERNAL, LS_ECOMM,
+ * after which o and lse are undefined. */
 LS_API ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
                                       struct ls_attention_plan *plan, const struct ls_tensor *q,
                                       const struct ls_tensor *k, const struct ls_tensor *v);
@@ -158,8 +160,9 @@ struct ls_attention_gradients {
 /* Gradients of this rank's parts, or of its own rows. Needs a plan made with options.backward. The
  * outputs may not overlap the inputs. Collective over the plan's ranks. The hot path allocates
  * nothing.
+ * o_lo, dlse and dsinks are given on all ranks or on none.
  * Errors: LS_EVALUE (a plan for forward alone), LS_ESHAPE, LS_ETYPE (before anything is written, on
- * every rank); LS_ECOMM, after which the outputs are undefined.
+ * every rank); LS_EINTERNAL, LS_ECOMM, after which the outputs are undefined.
  * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */
 LS_API ls_status ls_attention_backward(const struct ls_attention_gradients *out,
                                        struct ls_attention_plan *plan,

@@ -143,8 +143,8 @@ static ls_status backward_parts(const struct ls_attention_gradients *out,
                                                                    .delta = g->delta});
 }
 
-/* The parts of gradients take the place of those of q, k and v: methods write them when all else is
- * done. A rank whose method fails still sends what the others wait for. */
+/* The parts of gradients take the place of those of q, k and v. A rank whose method fails still
+ * sends what the others wait for. */
 static ls_status backward_own_rows(const struct ls_attention_gradients *out,
                                    struct ls_attention_plan *plan,
                                    const struct ls_attention_saved *saved)

@@ -252,6 +252,12 @@ static ls_status nothing_fits(const struct ls_attention_shape *shape,
     return ls_fail(LS_EFIT, "no method fits: %s", reasons);
 }
 
+/* Of forward, and of backward if the plan is for it. */
+static int64_t all_bytes(const struct ls_cost *cost)
+{
+    return cost->bytes_sent + cost->backward_bytes_sent;
+}
+
 /* How much more than with the most even method the busiest rank may have to compute. */
 #define UNEVEN 1.1
 
@@ -278,7 +284,7 @@ ls_status ls_method_choose(const struct ls_method **out, const char **why,
     if (fitting == 0) return nothing_fits(shape, options, p);
     for (int i = 0; i < fitting; i++) {
         if (cost[i].flops_most > UNEVEN * most_even) continue;
-        if (best < 0 || cost[i].bytes_sent < cost[best].bytes_sent) best = i;
+        if (best < 0 || all_bytes(&cost[i]) < all_bytes(&cost[best])) best = i;
     }
     *out = fit[best];
     *why =

@@ -57,7 +57,8 @@ struct ls_attention_call {
 
 /* The tensors of one execution backward, checked. */
 struct ls_backward_call {
-    struct ls_tensor *dq, *dk, *dv;
+    struct ls_tensor *dq, *dk,
+        *dv; /* may be q, k, v: a row is written when nobody needs it again */
     const struct ls_tensor *q, *k, *v, *d_o;
     const float *lse, *delta; /* [b, h, s_q_loc] */
 };

@@ -489,7 +489,7 @@ static ls_status wait_for_messages(struct ls_part_gradients *g)
     return ls_comm_wait(g->plan->comm, g->request, n);
 }
 
-/* Tags below 2 p are the methods' own. */
+/* Messages of a method's own may have the same tags: they are posted before, on both sides. */
 static ls_status post(struct ls_part_gradients *g, int step)
 {
     const struct ls_problem *problem = &g->plan->problem;

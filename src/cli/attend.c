@@ -159,7 +159,7 @@ static ls_status prepare(struct cli_attend_run *run)
     if (o->shared.attention.backward)
         LS_TRY(cli_inputs_open_do(&run->d_o_source, &run->inputs, world, &o->shared.input));
     LS_TRY(check_tensors(run));
-    LS_TRY(choose_method(run));
+    LS_TRY(ls_comm_agree(world->comm, choose_method(run)));
     LS_TRY(check_memory(run));
     LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs, run->problem.backward));
     LS_TRY(cli_trace_create(&run->trace, world, o->shared.trace, o->shared.threads));

@@ -72,7 +72,9 @@ static ls_status set_dropout(struct ls_attention_options *out, const char *value
     char part[32] = "";
     int64_t seed = 0;
 
-    if (length < sizeof(part)) memcpy(part, value, length);
+    if (length >= sizeof(part))
+        return ls_fail(LS_EVALUE, "--dropout: '%s' is more than a number needs", value);
+    memcpy(part, value, length);
     LS_TRY(cli_value_float(&out->dropout, "--dropout", part));
     if (!(out->dropout >= 0 && out->dropout < 1))
         return ls_fail(LS_EVALUE, "--dropout: %s is not from 0 to below 1", part);
@@ -173,6 +175,12 @@ static ls_status make_slopes(struct cli_mask_arrays *out, struct ls_attention_op
     return LS_OK;
 }
 
+/* Larger ones are no numbers in units of log2. */
+static bool is_logit(float x)
+{
+    return fabsf(x) <= 0x1p126f;
+}
+
 static ls_status read_sinks(float *out, const struct cli_source *source, int64_t heads)
 {
     const struct ls_file_tensor *t = source->tensor;
@@ -184,9 +192,9 @@ static ls_status read_sinks(float *out, const struct cli_source *source, int64_t
     for (int64_t i = 0; i < heads; i++) {
         LS_TRY(ls_tensor_file_read(&raw, source->file, t, i, 1));
         ls_dtype_convert(&out[i], LS_F32, &raw, source->type, 1);
-        if (!isfinite(out[i]))
-            return ls_fail(LS_EVALUE, "%s: the logit of head %" PRId64 " is not finite",
-                           source->label, i);
+        if (!is_logit(out[i]))
+            return ls_fail(LS_EVALUE, "%s: the logit of head %" PRId64 " is %g, beyond 2^126",
+                           source->label, i, (double)out[i]);
     }
     return LS_OK;
 }
@@ -200,7 +208,7 @@ static ls_status list_sinks(float *out, const char *list, int64_t heads)
         char *end;
 
         out[i] = strtof(rest, &end);
-        if (end == rest || *end != after || !isfinite(out[i]))
+        if (end == rest || *end != after || !is_logit(out[i]))
             return ls_fail(LS_EVALUE,
                            "--sinks: '%s' must be one finite number for each of the %" PRId64
                            " heads",

@@ -203,7 +203,8 @@ static ls_status set_grid(struct ls_attention_options *o, const char *value)
 {
     int heads, ring, used = 0;
 
-    if (sscanf(value, "%6dx%6d%n", &heads, &ring, &used) != 2 || value[used] || heads < 1 ||
+    if (value[strspn(value, "0123456789x")] ||
+        sscanf(value, "%6dx%6d%n", &heads, &ring, &used) != 2 || value[used] || heads < 1 ||
         ring < 1)
         return ls_fail(LS_EVALUE, "--grid: '%s' is no grid of ranks, like 2x4", value);
     o->grid_heads = heads;

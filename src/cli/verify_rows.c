@@ -62,9 +62,9 @@ int64_t cli_rows_choose(int64_t *out, const struct ls_layout *layout, int64_t ro
 
 int64_t cli_rows_most(const struct ls_layout *layout, int64_t rows)
 {
-    const int64_t sampled = rows + 2 * layout->p;
+    const int64_t edges = 2 * (int64_t)layout->p;
 
-    return rows > 0 && sampled < layout->s ? sampled : layout->s;
+    return rows > 0 && rows < layout->s - edges ? rows + edges : layout->s;
 }
 
 /* ---- their elements */

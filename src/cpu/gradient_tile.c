@@ -42,20 +42,20 @@ static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
     return w->visible;
 }
 
-/* Tiles go on to the next leaf of keys of the chunk, or to its first one with the next leaf of
- * queries. */
+/* Tiles go on to the next leaf of keys of the chunk, or to its first one with the leaf of queries
+ * before. */
 static void look_ahead(struct gradient_tile *tile, const struct gradient_job *job, int64_t head,
                        int64_t q_leaf, int64_t k_leaf)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
 
-    if ((k_leaf + 1) % GRADIENT_CHUNK != 0 && k_leaf + 1 < job->call->k_leaves.count) {
+    if ((k_leaf + 1) % kernel->chunk != 0 && k_leaf + 1 < job->call->k_leaves.count) {
         tile->ahead =
             kernel->keys.leaf + (size_t)keys_slot(job, head, k_leaf + 1) * kernel->keys_bytes;
         tile->ahead_bytes = kernel->keys_bytes;
-    } else if (q_leaf + 1 < job->call->q_leaves.count) {
+    } else if (q_leaf > 0) {
         tile->ahead = kernel->packed.leaf +
-                      (size_t)queries_slot(job, head, q_leaf + 1) * kernel->queries_bytes;
+                      (size_t)queries_slot(job, head, q_leaf - 1) * kernel->queries_bytes;
         tile->ahead_bytes = kernel->queries_bytes;
     }
 }
