@@ -33,7 +33,7 @@ for test in $tests; do
     for np in $LS_TEST_NP; do
         count=$((count + 1))
         # shellcheck disable=SC2086 # the flags are several words
-        if timeout -k 10 "${LS_TEST_TIMEOUT-180}" "$MPIEXEC" ${MPIEXEC_FLAGS-} -n "$np" \
+        if timeout -k 10 "${LS_TEST_TIMEOUT-600}" "$MPIEXEC" ${MPIEXEC_FLAGS-} -n "$np" \
             "$program" -j1 --filter "$test" >"$output" 2>&1 </dev/null; then
             skipped=$(sed -n '/^SKIP /{p;q}' "$output") # see MPI_SKIP in tests/mpi/harness.h
             echo "ok $count - $test np=$np${skipped:+ # $skipped}"

@@ -7,7 +7,7 @@ program=$1
 
 results=$(mktemp) || exit 99
 trap 'rm -f "$results"' EXIT
-timeout -k 10 600 "$program" -j1 ${LS_TEST_ONLY:+--filter "$LS_TEST_ONLY"} --quiet --output=tap:"$results"
+timeout -k 10 1800 "$program" -j1 ${LS_TEST_ONLY:+--filter "$LS_TEST_ONLY"} --quiet --output=tap:"$results"
 status=$?
 cat "$results"
 exit "$status"

@@ -114,7 +114,7 @@ static void check_isa(const char *name)
 
 /* oneDNN can be limited once a process only, and each test is a process. */
 #define TEST_ISA(isa)                                                                              \
-    Test(cost, is_what_happens_##isa, .timeout = 60)                                               \
+    Test(cost, is_what_happens_##isa, .timeout = 600)                                              \
     {                                                                                              \
         check_isa(#isa);                                                                           \
     }

@@ -99,7 +99,7 @@ static void several_waves_equal_oracle(void)
     problem_close(&p);
 }
 
-TestSuite(attention_kernel, .timeout = 120);
+TestSuite(attention_kernel, .timeout = 600);
 TEST_EACH_ISA(attention_kernel, equals_oracle)
 TEST_EACH_ISA(attention_kernel, equals_oracle_when_long)
 TEST_EACH_ISA(attention_kernel, one_query_has_the_same_bits_on_any_threads)

@@ -205,7 +205,7 @@ static void rows_depend_on_what_they_see(void)
     each_problem(check_poison, 2);
 }
 
-TestSuite(attention_masks, .timeout = 120);
+TestSuite(attention_masks, .timeout = 600);
 TEST_EACH_ISA(attention_masks, equals_oracle)
 TEST_EACH_ISA(attention_masks, rows_depend_on_what_they_see)
 TEST_ISA(attention_masks, tiles_are_those_that_are_seen, generic)

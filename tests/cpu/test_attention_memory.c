@@ -82,5 +82,5 @@ static void nothing_outside_is_touched(void)
     }
 }
 
-TestSuite(attention_memory, .timeout = 120);
+TestSuite(attention_memory, .timeout = 600);
 TEST_EACH_ISA(attention_memory, nothing_outside_is_touched)

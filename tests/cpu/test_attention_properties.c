@@ -374,7 +374,7 @@ static void extremes(void)
     each_problem(nan_in_a_query_stays_there);
 }
 
-TestSuite(attention_properties, .timeout = 120);
+TestSuite(attention_properties, .timeout = 600);
 TEST_EACH_ISA(attention_properties, sums)
 TEST_EACH_ISA(attention_properties, masks)
 TEST_EACH_ISA(attention_properties, extremes)

@@ -126,7 +126,7 @@ static void dropped_keys_may_hold_anything(void)
     }
 }
 
-TestSuite(attention_scores, .timeout = 120);
+TestSuite(attention_scores, .timeout = 600);
 TEST_EACH_ISA(attention_scores, equals_oracle)
 TEST_EACH_ISA(attention_scores, sinks_are_all_that_some_rows_see)
 TEST_EACH_ISA(attention_scores, dropped_keys_may_hold_anything)

@@ -252,7 +252,7 @@ static void rows_keep_bits(void)
     each_problem(check_rows_alone);
 }
 
-TestSuite(decode, .timeout = 120);
+TestSuite(decode, .timeout = 600);
 TEST_EACH_ISA(decode, equals_oracle)
 TEST_EACH_ISA(decode, nothing_unseen_is_used)
 TEST_EACH_ISA(decode, rows_keep_bits)

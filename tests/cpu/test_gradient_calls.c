@@ -255,7 +255,7 @@ static void messages_move(void)
     meeting_close(&m);
 }
 
-TestSuite(gradient_calls, .timeout = 120);
+TestSuite(gradient_calls, .timeout = 600);
 TEST_EACH_ISA(gradient_calls, threads_do_not_matter)
 TEST_EACH_ISA(gradient_calls, sums_are_those_of_the_tree)
 TEST_EACH_ISA(gradient_calls, messages_move)

@@ -99,7 +99,7 @@ static void chunks_are_exact(void)
             .shape = {1, 2, 2, 20, 3900, 4, LS_F32}, .mask = masks[i], .threads = 1 + i % 2});
 }
 
-TestSuite(gradient_kernel, .timeout = 120);
+TestSuite(gradient_kernel, .timeout = 600);
 TEST_EACH_ISA(gradient_kernel, shapes_are_exact)
 TEST_EACH_ISA(gradient_kernel, masks_are_exact)
 TEST_EACH_ISA(gradient_kernel, scores_are_exact)

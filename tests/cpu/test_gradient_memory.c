@@ -64,5 +64,5 @@ static void nothing_outside_is_touched(void)
     }
 }
 
-TestSuite(gradient_memory, .timeout = 120);
+TestSuite(gradient_memory, .timeout = 600);
 TEST_EACH_ISA(gradient_memory, nothing_outside_is_touched)

@@ -184,7 +184,7 @@ static void forward_agrees(void)
     problem_close(&p);
 }
 
-TestSuite(gradient_properties, .timeout = 120);
+TestSuite(gradient_properties, .timeout = 600);
 TEST_EACH_ISA(gradient_properties, odd_numbers_stay_behind_the_mask)
 TEST_EACH_ISA(gradient_properties, blind_rows_take_no_part)
 TEST_EACH_ISA(gradient_properties, sums_over_keys)

@@ -81,6 +81,6 @@ static inline void mpi_down(void)
     MPI_Finalize();
 }
 
-#define MPI_SUITE(name) TestSuite(name, .init = mpi_up, .fini = mpi_down, .timeout = 120)
+#define MPI_SUITE(name) TestSuite(name, .init = mpi_up, .fini = mpi_down, .timeout = 600)
 
 #endif
