@@ -285,20 +285,13 @@ static ls_status post_visitor(struct ls_visiting_gradients *g, const struct ls_t
     return LS_OK;
 }
 
-/* [b, s, h, 1] of this rank's queries. */
-static struct ls_tensor number_view(const struct ls_visiting_gradients *g, const float *numbers)
-{
-    const struct ls_attention_shape *s = &g->plan->problem.shape;
-    const int64_t dim[] = {s->b, s->h, g->call->q->dim[1]};
-    const struct ls_tensor view = ls_tensor_view((void *)numbers, LS_F32, 3, dim);
-
-    return ls_travel_transposed(&view);
-}
-
 static ls_status post_visitors(struct ls_visiting_gradients *g, int64_t step)
 {
-    const struct ls_tensor from[VISITORS] = {
-        number_view(g, g->call->lse), number_view(g, g->call->delta), *g->call->q, *g->call->d_o};
+    const struct ls_backward_call *call = g->call;
+    const struct ls_attention_shape *s = &g->plan->problem.shape;
+    const struct ls_tensor from[VISITORS] = {ls_travel_numbers(s, call->q->dim[1], call->lse),
+                                             ls_travel_numbers(s, call->q->dim[1], call->delta),
+                                             *call->q, *call->d_o};
     const struct ls_row_range own = rows_of_rank(g, step, g->plan->rank);
     const int64_t first = step * ls_visit_most_rows(&g->plan->problem.q_layout);
     struct ls_tensor all[VISITORS];
@@ -353,16 +346,6 @@ static ls_status post_sums(struct ls_visiting_gradients *g, int64_t step)
 
 /* ---- execution */
 
-/* out [b, h, s] = numbers [b, s, h, 1]. */
-static void transpose(float *out, const struct ls_tensor *t)
-{
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t head = 0; head < t->dim[2]; head++)
-            for (int64_t row = 0; row < t->dim[1]; row++)
-                *out++ = ((const float *)
-                              t->data)[b * t->stride[0] + row * t->stride[1] + head * t->stride[2]];
-}
-
 /* One node of a step's queries meets all of this rank's keys, node by node. */
 static ls_status meet_node(struct ls_visiting_gradients *g, const struct ls_tensor all[VISITORS],
                            struct ls_leaf_list queries)
@@ -396,8 +379,8 @@ static ls_status meet(struct ls_visiting_gradients *g, int64_t step)
     struct ls_tensor all[VISITORS];
 
     view_visitors(all, g, step);
-    transpose(g->lse, &all[0]);
-    transpose(g->delta, &all[1]);
+    ls_travel_take_numbers(g->lse, &all[0]);
+    ls_travel_take_numbers(g->delta, &all[1]);
     for (int64_t i = g->dkv.first[step]; i < g->dkv.first[step + 1]; i++)
         LS_TRY(meet_node(g, all, g->dkv.node[i]));
     return LS_OK;

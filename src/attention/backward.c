@@ -104,17 +104,12 @@ static ls_status sum_sinks(struct ls_tensor *dsinks, struct ls_attention_plan *p
 
 /* ---- execution */
 
-/* out [b, h, s] = numbers of any strides. */
-static void copy_numbers(float *out, const struct ls_tensor *numbers)
+/* out [b, h, s] = lse or delta. */
+static void take_numbers(float *out, const struct ls_tensor *numbers)
 {
-    const float *from = numbers->data;
+    const struct ls_tensor view = ls_travel_transposed(numbers);
 
-    if (from == out) return;
-    for (int64_t i = 0; i < numbers->dim[0]; i++)
-        for (int64_t j = 0; j < numbers->dim[1]; j++)
-            for (int64_t k = 0; k < numbers->dim[2]; k++)
-                *out++ =
-                    from[i * numbers->stride[0] + j * numbers->stride[1] + k * numbers->stride[2]];
+    ls_travel_take_numbers(out, &view);
 }
 
 static void find_delta(float *delta, const struct ls_attention_plan *plan,
@@ -130,7 +125,7 @@ static ls_status backward_parts(const struct ls_attention_gradients *out,
 {
     const struct ls_gradients *g = &plan->gradients;
 
-    copy_numbers(g->lse, saved->lse);
+    take_numbers(g->lse, saved->lse);
     find_delta(g->delta, plan, saved);
     return plan->method->backward(plan, &(struct ls_backward_call){.dq = out->dq,
                                                                    .dk = out->dk,
@@ -165,8 +160,8 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
         if (back[which]) ls_redistribution_part(&gradient[which], r, which, back[which]);
     }
     LS_TRY(ls_redistribute_to_parts(r, in));
-    copy_numbers(g->lse, &part[LS_LSE]);
-    copy_numbers(g->delta, &part[LS_DELTA]);
+    take_numbers(g->lse, &part[LS_LSE]);
+    take_numbers(g->delta, &part[LS_DELTA]);
     const ls_status status =
         plan->method->backward(plan, &(struct ls_backward_call){.dq = &gradient[LS_Q],
                                                                 .dk = &gradient[LS_K],

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "attention/subtrees.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
@@ -29,7 +30,7 @@ ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan
                        const struct ls_leaf_list *part, int parts)
 {
     const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t all = s->b * s->h * ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
+    const int64_t rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
 
     out->part = part;
     LS_TRY(ls_forest_init(&out->forest, part, parts, plan->problem.strict));
@@ -39,12 +40,8 @@ ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan
     if (!out->state) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
     LS_TRY(
         ls_alloc(&out->memory, LS_TAG_WORKSPACE, state_bytes(&plan->problem, plan->rank, slots)));
-    for (int i = 0; i < slots; i++) {
-        float *memory = (float *)out->memory + i * all * (s->d + 2);
-
-        out->state[i] = (struct ls_row_states){
-            .acc = memory, .m = memory + all * s->d, .l = memory + all * (s->d + 1)};
-    }
+    for (int i = 0; i < slots; i++)
+        out->state[i] = ls_states_in((float *)out->memory + i * ls_state_count(s, rows), s, rows);
     return LS_OK;
 }
 

@@ -65,11 +65,10 @@ ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, 
 
 ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked)
 {
-    double least = asked, most = asked;
+    bool same;
 
-    LS_TRY(ls_comm_reduce(&least, plan->comm, 1, LS_REDUCE_MIN));
-    LS_TRY(ls_comm_reduce(&most, plan->comm, 1, LS_REDUCE_MAX));
-    if (least == most) return LS_OK;
+    LS_TRY(ls_comm_alike(&same, plan->comm, asked));
+    if (same) return LS_OK;
     return ls_fail(LS_EVALUE, "%s is asked for on some ranks and not on others", name);
 }
 

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
+
 void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layout *layout,
                       int rank, int64_t first_row)
 {
@@ -113,15 +115,10 @@ static int method_number(const struct ls_method *method)
     return i;
 }
 
-/* A number that tells arrays apart, exact as a double; 0 for none. Source: FNV-1a. */
+/* A number that tells arrays apart, exact as a double; 0 for none. */
 static double digest(const void *array, size_t bytes)
 {
-    const unsigned char *byte = array;
-    uint64_t hash = 0xcbf29ce484222325;
-
-    if (!array) return 0;
-    for (size_t i = 0; i < bytes; i++) hash = (hash ^ byte[i]) * 0x100000001b3;
-    return (double)(hash >> 12);
+    return array ? (double)(ls_hash(LS_HASH_START, array, bytes) >> 12) : 0;
 }
 
 /* Every rank must have asked for the same. */
@@ -269,12 +266,11 @@ static ls_status take_rows(struct ls_attention_plan *plan)
 /* Each rank has tried its products for itself; all must have found the same. */
 static ls_status compare_places(const struct ls_attention_plan *plan)
 {
-    const double own = ls_attention_kernel_is_canonical(&plan->problem.device, plan->kernel);
-    double least = own, most = own;
+    bool same;
 
-    LS_TRY(ls_comm_reduce(&least, plan->comm, 1, LS_REDUCE_MIN));
-    LS_TRY(ls_comm_reduce(&most, plan->comm, 1, LS_REDUCE_MAX));
-    if (least == most) return LS_OK;
+    LS_TRY(ls_comm_alike(&same, plan->comm,
+                         ls_attention_kernel_is_canonical(&plan->problem.device, plan->kernel)));
+    if (same) return LS_OK;
     return ls_fail(LS_EFIT,
                    "a row's bits depend on its place on some ranks and not on others, all "
                    "with %s: strict mode needs the same machines",

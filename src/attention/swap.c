@@ -296,23 +296,3 @@ ls_status ls_swap_back(const struct ls_tensor *const part[LS_TRAVELLERS], struct
     }
     return LS_OK;
 }
-
-void ls_swap_take_numbers(float *out, const struct ls_swap_place *place)
-{
-    const struct ls_tensor *t = &place->all;
-
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t head = 0; head < t->dim[2]; head++)
-            for (int64_t row = 0; row < t->dim[1]; row++)
-                *out++ = ((const float *)
-                              t->data)[b * t->stride[0] + row * t->stride[1] + head * t->stride[2]];
-}
-
-struct ls_tensor ls_swap_number_view(const struct ls_attention_plan *plan, const float *numbers)
-{
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t dim[] = {s->b, s->h, ls_layout_part_rows(&plan->problem.q_layout, plan->rank)};
-    const struct ls_tensor view = ls_tensor_view((void *)numbers, LS_F32, 3, dim);
-
-    return ls_travel_transposed(&view);
-}

@@ -48,10 +48,4 @@ ls_status ls_swap_there(struct ls_swap *swap, struct ls_swap_place *place,
 ls_status ls_swap_back(const struct ls_tensor *const part[LS_TRAVELLERS], struct ls_swap *swap,
                        struct ls_swap_place *place);
 
-/* out [b, heads, s] = the numbers of a place. */
-void ls_swap_take_numbers(float *out, const struct ls_swap_place *place);
-
-/* Numbers [b, h, s_q_loc] of this rank's queries as a traveller. */
-struct ls_tensor ls_swap_number_view(const struct ls_attention_plan *plan, const float *numbers);
-
 #endif

@@ -70,3 +70,24 @@ struct ls_tensor ls_travel_transposed(const struct ls_tensor *t)
         .data = t->data,
     };
 }
+
+struct ls_tensor ls_travel_numbers(const struct ls_attention_shape *shape, int64_t rows,
+                                   const float *numbers)
+{
+    const int64_t dim[] = {shape->b, shape->h, rows};
+    const struct ls_tensor view = ls_tensor_view((void *)numbers, LS_F32, 3, dim);
+
+    return ls_travel_transposed(&view);
+}
+
+void ls_travel_take_numbers(float *out, const struct ls_tensor *numbers)
+{
+    const struct ls_tensor *t = numbers;
+    const float *from = t->data;
+
+    if (from == out) return;
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        for (int64_t head = 0; head < t->dim[2]; head++)
+            for (int64_t row = 0; row < t->dim[1]; row++)
+                *out++ = from[b * t->stride[0] + row * t->stride[1] + head * t->stride[2]];
+}

@@ -33,4 +33,11 @@ size_t ls_travel_bytes(const struct ls_tensor *t);
 /* lse [b, h, s] as a traveller, [b, s, h, 1], and back. */
 struct ls_tensor ls_travel_transposed(const struct ls_tensor *t);
 
+/* The same of numbers [b, h, rows] of all heads, one after the other. */
+struct ls_tensor ls_travel_numbers(const struct ls_attention_shape *shape, int64_t rows,
+                                   const float *numbers);
+
+/* out [b, h, s] = numbers [b, s, h, 1], unless they lie there already. */
+void ls_travel_take_numbers(float *out, const struct ls_tensor *numbers);
+
 #endif

@@ -187,8 +187,8 @@ static ls_status compute(struct ls_attention_plan *plan)
     const struct ls_head_share *share = &own->swap.share[plan->rank];
 
     if (share->q.count == 0) return LS_OK;
-    ls_swap_take_numbers(own->lse, &place[LS_LSE]);
-    ls_swap_take_numbers(own->delta, &place[LS_DELTA]);
+    ls_travel_take_numbers(own->lse, &place[LS_LSE].all);
+    ls_travel_take_numbers(own->delta, &place[LS_DELTA].all);
     LS_TRY(ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_Q].all,
                                                              .d_o = &place[LS_O].all,
                                                              .k = &place[LS_K].all,
@@ -212,8 +212,10 @@ ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_ba
 {
     struct ls_swap *swap = &((struct ls_ulysses *)plan->own)->swap;
     const bool split = splits_groups(&plan->problem);
-    const struct ls_tensor lse = ls_swap_number_view(plan, call->lse);
-    const struct ls_tensor delta = ls_swap_number_view(plan, call->delta);
+    const struct ls_tensor lse =
+        ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->lse);
+    const struct ls_tensor delta =
+        ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->delta);
     const struct ls_tensor *const there[LS_TRAVELLERS] = {
         [LS_LSE] = &lse,  [LS_DELTA] = &delta, [LS_Q] = call->q,
         [LS_K] = call->k, [LS_V] = call->v,    [LS_O] = call->d_o};

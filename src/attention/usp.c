@@ -285,8 +285,10 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
     struct usp *own = plan->own;
     struct ls_swap_place *place = own->swap.backward;
     const struct ls_gradients *numbers = &own->ring.gradients;
-    const struct ls_tensor lse = ls_swap_number_view(plan, call->lse);
-    const struct ls_tensor delta = ls_swap_number_view(plan, call->delta);
+    const struct ls_tensor lse =
+        ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->lse);
+    const struct ls_tensor delta =
+        ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->delta);
     const struct ls_tensor *const there[LS_TRAVELLERS] = {
         [LS_LSE] = &lse,  [LS_DELTA] = &delta, [LS_Q] = call->q,
         [LS_K] = call->k, [LS_V] = call->v,    [LS_O] = call->d_o};
@@ -295,8 +297,8 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
 
     begin(own);
     LS_TRY(ls_swap_there(&own->swap, place, there));
-    ls_swap_take_numbers(numbers->lse, &place[LS_LSE]);
-    ls_swap_take_numbers(numbers->delta, &place[LS_DELTA]);
+    ls_travel_take_numbers(numbers->lse, &place[LS_LSE].all);
+    ls_travel_take_numbers(numbers->delta, &place[LS_DELTA].all);
     const ls_status status =
         ls_ring_backward(&own->ring, &(struct ls_backward_call){.dq = &place[LS_Q].all,
                                                                 .dk = &place[LS_K].all,

@@ -10,7 +10,7 @@
 struct batch {
     int64_t b, head;
     int n;
-    int64_t position[CLI_BATCH_ROWS];
+    const int64_t *position;          /* [n] */
     double *rows;                     /* [n, 2 d + 1]: q, o, lse of each; [n, 4 d + 1]: d_o, dq */
     struct ls_reference_row *partial; /* [n]: of this rank's keys */
     struct ls_reference_row *all;     /* [p, n] */
@@ -155,6 +155,7 @@ static void judge_dq(struct ls_gradient_errors *errors, const struct batch *batc
 struct checker {
     const struct cli_world *world;
     const struct cli_verify *what;
+    struct cli_verdict *out;
     struct batch batch;
     struct share *shares; /* [threads] */
     pthread_t *threads;
@@ -196,23 +197,15 @@ static ls_status check_batch(struct cli_verdict *out, struct checker *c)
     return check_dq(&out->gradient_errors[CLI_DQ], c);
 }
 
-/* The i-th of b h heads. */
-static ls_status check_head(struct cli_verdict *out, struct checker *c, int64_t i,
-                            struct cli_progress *progress)
+static ls_status check_rows(void *context, int64_t i, const int64_t *position, int n)
 {
-    const struct ls_attention_shape *n = &c->what->shape;
-    const int64_t rows = cli_rows_choose(c->position, &c->what->q_layout, c->what->rows, i);
+    struct checker *c = context;
 
-    c->batch.b = i / n->h;
-    c->batch.head = i % n->h;
-    for (int64_t first = 0; first < rows; first += CLI_BATCH_ROWS) {
-        cli_progress_set(progress, i * rows + first, n->b * n->h * rows);
-        c->batch.n = (int)(rows - first < CLI_BATCH_ROWS ? rows - first : CLI_BATCH_ROWS);
-        memcpy(c->batch.position, c->position + first,
-               (size_t)c->batch.n * sizeof(*c->batch.position));
-        LS_TRY(check_batch(out, c));
-    }
-    return LS_OK;
+    c->batch.b = i / c->what->shape.h;
+    c->batch.head = i % c->what->shape.h;
+    c->batch.n = n;
+    c->batch.position = position;
+    return check_batch(c->out, c);
 }
 
 static ls_status checker_init(struct checker *c)
@@ -266,15 +259,6 @@ static void checker_fini(struct checker *c)
     ls_free(c->batch.rows);
 }
 
-static ls_status check_all(struct cli_verdict *out, struct checker *c,
-                           struct cli_progress *progress)
-{
-    const struct ls_attention_shape *n = &c->what->shape;
-
-    for (int64_t i = 0; i < n->b * n->h; i++) LS_TRY(check_head(out, c, i, progress));
-    return LS_OK;
-}
-
 static void judge(struct cli_verdict *out, const struct cli_verify *what)
 {
     ls_errors_judge(&out->verdict, &out->errors, what->contract, 1);
@@ -289,7 +273,7 @@ static void judge(struct cli_verdict *out, const struct cli_verify *what)
 ls_status cli_verify(struct cli_verdict *out, const struct cli_world *world,
                      const struct cli_verify *what, struct cli_progress *progress)
 {
-    struct checker c = {.world = world, .what = what};
+    struct checker c = {.world = world, .what = what, .out = out};
     ls_status status;
 
     *out = (struct cli_verdict){.contract = what->contract, .has_lse = what->lse != NULL};
@@ -300,7 +284,10 @@ ls_status cli_verify(struct cli_verdict *out, const struct cli_world *world,
     }
     cli_progress_begin(progress, "verifying");
     LS_TRY_GOTO(status, ls_comm_agree(world->comm, checker_init(&c)), fini);
-    LS_TRY_GOTO(status, check_all(out, &c, progress), fini);
+    LS_TRY_GOTO(status,
+                cli_rows_each(c.position, &what->q_layout, what->rows,
+                              what->shape.b * what->shape.h, progress, check_rows, &c),
+                fini);
 fini:
     cli_progress_end(progress);
     checker_fini(&c);

@@ -9,7 +9,7 @@
 struct batch {
     int64_t b, kv_head;
     int n;
-    int64_t position[CLI_BATCH_ROWS];
+    const int64_t *position;             /* [n] */
     double *rows;                        /* [n, 4 d]: k, v, dk, dv of each */
     struct ls_reference_sum *partial[2]; /* [n]: of this rank's queries */
     struct ls_reference_sum *all;        /* [p, n] */
@@ -151,6 +151,7 @@ static ls_status judge_rows(struct ls_gradient_errors *errors, struct batch *bat
 struct checker {
     const struct cli_world *world;
     const struct cli_verify *what;
+    struct ls_gradient_errors *errors;
     struct batch batch;
     struct share *shares; /* [threads] */
     pthread_t *threads;
@@ -172,23 +173,15 @@ static ls_status check_batch(struct ls_gradient_errors *errors, struct checker *
     return judge_rows(errors, batch, w, c->world, 1);
 }
 
-/* The i-th of b h_kv heads. */
-static ls_status check_head(struct ls_gradient_errors *errors, struct checker *c, int64_t i,
-                            struct cli_progress *progress)
+static ls_status check_rows(void *context, int64_t i, const int64_t *position, int n)
 {
-    const struct ls_attention_shape *n = &c->what->shape;
-    const int64_t rows = cli_rows_choose(c->position, &c->what->k_layout, c->what->rows, i);
+    struct checker *c = context;
 
-    c->batch.b = i / n->h_kv;
-    c->batch.kv_head = i % n->h_kv;
-    for (int64_t first = 0; first < rows; first += CLI_BATCH_ROWS) {
-        cli_progress_set(progress, i * rows + first, n->b * n->h_kv * rows);
-        c->batch.n = (int)(rows - first < CLI_BATCH_ROWS ? rows - first : CLI_BATCH_ROWS);
-        memcpy(c->batch.position, c->position + first,
-               (size_t)c->batch.n * sizeof(*c->batch.position));
-        LS_TRY(check_batch(errors, c));
-    }
-    return LS_OK;
+    c->batch.b = i / c->what->shape.h_kv;
+    c->batch.kv_head = i % c->what->shape.h_kv;
+    c->batch.n = n;
+    c->batch.position = position;
+    return check_batch(c->errors, c);
 }
 
 static ls_status checker_init(struct checker *c)
@@ -237,15 +230,17 @@ static void checker_fini(struct checker *c)
 ls_status cli_verify_keys(struct ls_gradient_errors *errors, const struct cli_world *world,
                           const struct cli_verify *what, struct cli_progress *progress)
 {
-    struct checker c = {.world = world, .what = what};
+    struct checker c = {.world = world, .what = what, .errors = errors};
     const struct ls_attention_shape *n = &what->shape;
     ls_status status;
 
     if (!what->gradients->has[CLI_DK] && !what->gradients->has[CLI_DV]) return LS_OK;
     cli_progress_begin(progress, "verifying dk, dv");
     LS_TRY_GOTO(status, ls_comm_agree(world->comm, checker_init(&c)), fini);
-    for (int64_t i = 0; i < n->b * n->h_kv && status == LS_OK; i++)
-        status = check_head(errors, &c, i, progress);
+    LS_TRY_GOTO(status,
+                cli_rows_each(c.position, &what->k_layout, what->rows, n->b * n->h_kv, progress,
+                              check_rows, &c),
+                fini);
 fini:
     cli_progress_end(progress);
     checker_fini(&c);

@@ -53,7 +53,8 @@ static int64_t sample(int64_t *out, const struct ls_layout *layout, int64_t rows
     return taken;
 }
 
-int64_t cli_rows_choose(int64_t *out, const struct ls_layout *layout, int64_t rows, int64_t head)
+/* Returns how many. */
+static int64_t choose(int64_t *out, const struct ls_layout *layout, int64_t rows, int64_t head)
 {
     if (rows > 0 && rows < layout->s) return sample(out, layout, rows, head);
     for (int64_t i = 0; i < layout->s; i++) out[i] = i;
@@ -65,6 +66,24 @@ int64_t cli_rows_most(const struct ls_layout *layout, int64_t rows)
     const int64_t edges = 2 * (int64_t)layout->p;
 
     return rows > 0 && rows < layout->s - edges ? rows + edges : layout->s;
+}
+
+ls_status cli_rows_each(int64_t *position, const struct ls_layout *layout, int64_t rows,
+                        int64_t heads, struct cli_progress *progress, cli_rows_judge *judge,
+                        void *context)
+{
+    for (int64_t i = 0; i < heads; i++) {
+        const int64_t all = choose(position, layout, rows, i);
+
+        for (int64_t first = 0; first < all; first += CLI_BATCH_ROWS) {
+            const int64_t left = all - first;
+
+            cli_progress_set(progress, i * all + first, heads * all);
+            LS_TRY(judge(context, i, position + first,
+                         left < CLI_BATCH_ROWS ? (int)left : CLI_BATCH_ROWS));
+        }
+    }
+    return LS_OK;
 }
 
 /* ---- their elements */

@@ -6,18 +6,25 @@
 #include <stddef.h>
 
 #include "base/status.h"
+#include "cli/progress.h"
 #include "longspan/layout.h"
 #include "longspan/tensor.h"
 
 /* Rows of one head that are judged together. */
 #define CLI_BATCH_ROWS 64
 
-/* Positions of a head's rows that are judged, rising: the first and last of every part and others
- * by chance, the same ones on every rank; all for rows 0. Returns how many. */
-int64_t cli_rows_choose(int64_t *out, const struct ls_layout *layout, int64_t rows, int64_t head);
-
-/* The most that it can be. */
+/* The most rows of a head that are judged. */
 int64_t cli_rows_most(const struct ls_layout *layout, int64_t rows);
+
+/* Some rows of the i-th head of all batches. */
+typedef ls_status cli_rows_judge(void *context, int64_t i, const int64_t *position, int n);
+
+/* Calls judge for the rows that are judged of each head, rising, at most CLI_BATCH_ROWS at a time:
+ * the first and last of every part and others by chance, the same ones on every rank; all for rows
+ * 0. position: room for cli_rows_most. The first failure ends it. */
+ls_status cli_rows_each(int64_t *position, const struct ls_layout *layout, int64_t rows,
+                        int64_t heads, struct cli_progress *progress, cli_rows_judge *judge,
+                        void *context);
 
 /* Local row of a position, -1 if another rank holds it. */
 int64_t cli_rows_find(const struct ls_layout *layout, int rank, int64_t position);

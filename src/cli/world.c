@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/hash.h"
 #include "comm/comm.h"
 #include "config.h"
 #include "longspan/mpi.h"
@@ -51,19 +52,15 @@ ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv)
 
 /* How a rank was started. */
 struct start {
-    uint64_t hash;  /* of all arguments (FNV-1a) */
+    uint64_t hash;  /* of all arguments */
     char text[400]; /* program and arguments in one line, as far as there is room */
 };
 
 static uint64_t hash_arguments(int argc, char **argv)
 {
-    uint64_t hash = UINT64_C(14695981039346656037);
+    uint64_t hash = LS_HASH_START;
 
-    for (int i = 1; i < argc; i++) {
-        const unsigned char *c = (const unsigned char *)argv[i];
-        do hash = (hash ^ *c) * UINT64_C(1099511628211);
-        while (*c++ != '\0');
-    }
+    for (int i = 1; i < argc; i++) hash = ls_hash(hash, argv[i], strlen(argv[i]) + 1);
     return hash;
 }
 

@@ -279,6 +279,15 @@ ls_status ls_comm_agree(struct ls_comm *comm, ls_status status)
     return adopt_failure(comm, status, (int)lowest);
 }
 
+ls_status ls_comm_alike(bool *same, struct ls_comm *comm, double value)
+{
+    double bound[] = {value, -value}; /* the least, and minus the most */
+
+    LS_TRY(ls_comm_reduce(bound, comm, 2, LS_REDUCE_MIN));
+    *same = bound[0] == -bound[1];
+    return LS_OK;
+}
+
 int64_t ls_comm_bytes_sent(const struct ls_comm *comm)
 {
     return comm->bytes_sent;

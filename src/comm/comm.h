@@ -90,6 +90,9 @@ ls_status ls_comm_all_to_all(void *out, struct ls_comm *comm, const void *in, si
  * brought the same failure. Collective: call it where ranks could otherwise part ways. */
 ls_status ls_comm_agree(struct ls_comm *comm, ls_status status);
 
+/* Whether every rank brings the same value. Collective. Errors: LS_ECOMM. */
+ls_status ls_comm_alike(bool *same, struct ls_comm *comm, double value);
+
 int ls_comm_node_size(const struct ls_comm *comm);
 
 /* n, the same on every rank, if each node has n of the ranks and they follow each other: the first

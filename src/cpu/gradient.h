@@ -9,6 +9,7 @@
 
 #include "cpu/gradient_products.h"
 #include "cpu/sum_forest.h"
+#include "cpu/team.h"
 
 /* The most leaves of keys of a work item. */
 #define GRADIENT_CHUNK 2
@@ -66,9 +67,7 @@ struct gradient_job {
     const struct ls_gradient_call *call;
     int64_t first, heads; /* query heads of the wave, batch x h + head */
     _Atomic int64_t next_pack, next_item;
-    _Atomic int busy;   /* threads that still have items */
-    _Atomic int failed; /* an ls_status */
-    char message[256];
+    struct team team;
 };
 
 static inline int64_t gradient_chunks(const struct gradient_job *job)

@@ -6,20 +6,10 @@
 #include <fenv.h>
 #include <omp.h>
 #include <sched.h>
-#include <stdio.h>
 
 #include "cpu/gradient.h"
 #include "cpu/gradient_kernel.h"
 #include "cpu/leaf.h"
-
-/* ls_fail's message belongs to the thread that failed; the first one is kept for the caller. */
-static void record_failure(struct gradient_job *job, ls_status status)
-{
-    int none = LS_OK;
-
-    if (atomic_compare_exchange_strong(&job->failed, &none, (int)status))
-        snprintf(job->message, sizeof job->message, "%s", ls_message());
-}
 
 static int64_t wave_groups(const struct gradient_job *job)
 {
@@ -34,10 +24,10 @@ static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
     const double since = ls_now();
     int64_t i, packed = 0;
 
-    while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->failed) {
+    while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
         const ls_status status =
             i < keys ? pack_gradient_keys(job, w, i) : pack_gradient_queries(job, w, i - keys);
-        if (status != LS_OK) record_failure(job, status);
+        if (status != LS_OK) team_fail(&job->team, status);
         packed++;
         progress_tick(w->clock);
     }
@@ -89,7 +79,7 @@ static bool wait_for_turn(struct gradient_job *job, struct gradient_worker *w,
     end_tiles(w, job, item, q_leaf);
     const double since = ls_now();
     while (!is_turn_of(queries, item)) {
-        if (job->failed) return false;
+        if (job->team.failed) return false;
         progress_tick(w->clock);
         sched_yield();
     }
@@ -175,22 +165,12 @@ static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, i
     start_tiles(&item, w);
     for (int64_t j = first; j < item.end; j++)
         sum_forest_start(&w->dkv[j - first], 1, 2 * LS_LEAF * job->kernel->d_pad);
-    for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->failed; i--)
+    for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->team.failed; i--)
         LS_TRY(meet_queries(job, w, &item, i));
     for (int64_t j = first; j < item.end; j++)
         finish_keys(job, &w->dkv[j - first], item.head, &keys->leaf[j]);
     end_tiles(w, job, &item, 0);
     return LS_OK;
-}
-
-/* Until the others are through, the first thread moves messages. */
-static void wait_for_others(struct gradient_job *job, struct gradient_worker *w)
-{
-    atomic_fetch_sub(&job->busy, 1);
-    while (w->clock && w->clock->progress.call && job->busy > 0) {
-        progress_tick(w->clock);
-        sched_yield();
-    }
 }
 
 static void item_phase(struct gradient_job *job, struct gradient_worker *w)
@@ -200,12 +180,12 @@ static void item_phase(struct gradient_job *job, struct gradient_worker *w)
     int64_t item;
 
     if (products->begin) products->begin();
-    while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->failed) {
+    while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->team.failed) {
         const ls_status status = run_item(job, w, item);
-        if (status != LS_OK) record_failure(job, status);
+        if (status != LS_OK) team_fail(&job->team, status);
     }
     if (products->end) products->end();
-    wait_for_others(job, w);
+    team_wait(&job->team, w->clock);
 }
 
 static void start_wave(struct gradient_job *job, int64_t first, int64_t heads)
@@ -213,7 +193,7 @@ static void start_wave(struct gradient_job *job, int64_t first, int64_t heads)
     job->first = first;
     job->heads = heads;
     job->next_pack = job->next_item = 0;
-    job->busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
+    job->team.busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
 }
 
 /* Heads [first, end) are a wave's: whole groups, or some of one. */
@@ -274,6 +254,5 @@ ls_status cpu_gradient(struct ls_kernel_result *result, struct ls_gradient_kerne
         fesetenv(&callers);
     }
     collect(result, kernel);
-    if (job.failed) return ls_fail((ls_status)job.failed, "%s", job.message);
-    return LS_OK;
+    return team_status(&job.team);
 }

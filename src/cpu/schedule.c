@@ -1,12 +1,11 @@
 /* One call of the attention kernel: who does what, and in which order. */
 #include <fenv.h>
 #include <omp.h>
-#include <sched.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "cpu/attention.h"
 #include "cpu/kernel.h"
+#include "cpu/team.h"
 
 /* What one call's phases share. */
 struct job {
@@ -17,23 +16,12 @@ struct job {
     int64_t spans;      /* items that share a tile, 1 unless tiles are few */
     int64_t span_first; /* place where the first one begins, a multiple of span */
     _Atomic int64_t next_pack, next_item, next_fold;
-    _Atomic int busy;   /* threads that still have tiles */
-    _Atomic int failed; /* an ls_status */
-    char message[256];
+    struct team team;
 };
 
 static int64_t pairs(const struct ls_attention_kernel *kernel)
 {
     return kernel->shape.global.b * kernel->shape.global.h_kv;
-}
-
-/* ls_fail's message belongs to the thread that failed; the first one is kept for the caller. */
-static void record_failure(struct job *job, ls_status status)
-{
-    int none = LS_OK;
-
-    if (atomic_compare_exchange_strong(&job->failed, &none, (int)status))
-        snprintf(job->message, sizeof job->message, "%s", ls_message());
 }
 
 static void pack_phase(struct job *job, struct worker *w)
@@ -44,10 +32,10 @@ static void pack_phase(struct job *job, struct worker *w)
     int64_t i, packed = 0;
 
     if (job->kernel->products->decode) return;
-    while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->failed) {
+    while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
         const ls_status status = pack_leaf(job->kernel, w, job->call, job->wave_first,
                                            job->wave_first + i / leaves, agenda->keys[i % leaves]);
-        if (status != LS_OK) record_failure(job, status);
+        if (status != LS_OK) team_fail(&job->team, status);
         packed++;
         progress_tick(w->clock);
     }
@@ -185,26 +173,16 @@ static ls_status run_item(struct job *job, struct worker *w, int64_t item)
     return LS_OK;
 }
 
-/* Until the others are through, the first thread moves messages. */
-static void wait_for_others(struct job *job, struct worker *w)
-{
-    atomic_fetch_sub(&job->busy, 1);
-    while (w->clock && w->clock->progress.call && job->busy > 0) {
-        progress_tick(w->clock);
-        sched_yield();
-    }
-}
-
 static void tile_phase(struct job *job, struct worker *w)
 {
     const int64_t items = tile_count(job) * job->spans;
     int64_t item;
 
-    while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->failed) {
+    while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->team.failed) {
         const ls_status status = run_item(job, w, item);
-        if (status != LS_OK) record_failure(job, status);
+        if (status != LS_OK) team_fail(&job->team, status);
     }
-    wait_for_others(job, w);
+    team_wait(&job->team, w->clock);
 }
 
 /* Merges the spans of each tile and finishes it. */
@@ -214,7 +192,7 @@ static void fold_phase(struct job *job, struct worker *w)
     const int64_t tiles = job->spans > 1 ? tile_count(job) : 0;
     int64_t number;
 
-    while ((number = atomic_fetch_add(&job->next_fold, 1)) < tiles && !job->failed) {
+    while ((number = atomic_fetch_add(&job->next_fold, 1)) < tiles && !job->team.failed) {
         struct forest forest = {.simd = kernel->simd, .d = kernel->d_pad};
         struct tile tile;
 
@@ -241,7 +219,7 @@ static void start_wave(struct job *job, int64_t first)
     job->wave_first = first;
     job->wave_pairs = left < job->kernel->wave ? left : job->kernel->wave;
     job->next_pack = job->next_item = job->next_fold = 0;
-    job->busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
+    job->team.busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
     choose_spans(job);
 }
 
@@ -291,8 +269,7 @@ ls_status cpu_attend(struct ls_kernel_result *result, struct ls_attention_kernel
         fesetenv(&callers);
     }
     collect(result, kernel);
-    if (job.failed) return ls_fail((ls_status)job.failed, "%s", job.message);
-    return LS_OK;
+    return team_status(&job.team);
 }
 
 void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,

@@ -1,5 +1,5 @@
-/* A job and its gradients. Every rank draws the whole of d_o and dlse by seed, and the exact
- * gradients are made in double from the whole input, each rank some of the heads. */
+/* A job and its gradients. Every rank draws the whole of d_o and dlse by seed; the exact gradients
+ * are the oracle's, of the whole input, which the first rank makes for all. */
 #ifndef TESTS_MPI_GRADIENTS_H
 #define TESTS_MPI_GRADIENTS_H
 
@@ -25,146 +25,48 @@ struct descent {
 
 /* ---- the exact gradients */
 
-struct exact_head {
-    double *q, *d_o, *k, *v, *dlse; /* widened */
-    double *p, *dq, *dk, *dv;
-};
-
-static inline double *doubles(int64_t n)
-{
-    return calloc((size_t)n + 1, sizeof(double));
-}
-
-static inline struct exact_head exact_head_create(const struct ls_attention_shape *s)
-{
-    return (struct exact_head){.q = doubles(s->s_q * s->d),
-                               .d_o = doubles(s->s_q * s->d),
-                               .k = doubles(s->s_k * s->d),
-                               .v = doubles(s->s_k * s->d),
-                               .p = doubles(s->s_k),
-                               .dq = doubles(s->s_q * s->d),
-                               .dk = doubles(s->s_k * s->d),
-                               .dv = doubles(s->s_k * s->d)};
-}
-
-static inline void exact_head_destroy(struct exact_head *e)
-{
-    double *all[] = {e->q, e->d_o, e->k, e->v, e->p, e->dq, e->dk, e->dv};
-
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-}
-
-static inline double dot(const double *a, const double *b, int64_t d)
-{
-    double sum = 0;
-
-    for (int64_t e = 0; e < d; e++) sum += a[e] * b[e];
-    return sum;
-}
-
-/* e->p = the probabilities of a row; returns its lse. */
-static inline double exact_row(struct exact_head *e, const struct ls_problem *problem, int64_t i,
-                               double sink)
-{
-    const int64_t d = problem->shape.d, s_k = problem->shape.s_k;
-    const struct ls_visible visible = ls_mask_row(&problem->mask, i);
-    double top = sink, sum = 0;
-
-    for (int64_t j = 0; j < s_k; j++) {
-        const bool seen = j < visible.prefix || (j >= visible.from && j < visible.to);
-
-        e->p[j] =
-            seen ? (double)problem->scores.scale * dot(e->q + i * d, e->k + j * d, d) : -INFINITY;
-        top = fmax(top, e->p[j]);
-    }
-    if (top == -INFINITY) {
-        memset(e->p, 0, (size_t)s_k * sizeof *e->p);
-        return -INFINITY;
-    }
-    for (int64_t j = 0; j < s_k; j++) sum += exp(e->p[j] - top);
-    sum += exp(sink - top);
-    for (int64_t j = 0; j < s_k; j++) e->p[j] = exp(e->p[j] - top) / sum;
-    return top + log(sum);
-}
-
-static inline void add_scaled(double *into, double factor, const double *from, int64_t d)
-{
-    for (int64_t e = 0; e < d; e++) into[e] += factor * from[e];
-}
-
-/* Adds a row's share; returns that of the sink. */
-static inline double exact_row_backward(struct exact_head *e, const struct ls_problem *problem,
-                                        int64_t i, double lse, double dlse, double sink)
-{
-    const int64_t d = problem->shape.d, s_k = problem->shape.s_k;
-    const double *d_o = e->d_o + i * d;
-    double delta = -dlse;
-
-    for (int64_t j = 0; j < s_k; j++)
-        if (e->p[j] != 0) delta += e->p[j] * dot(d_o, e->v + j * d, d);
-    for (int64_t j = 0; j < s_k; j++) {
-        if (e->p[j] == 0) continue;
-        const double ds =
-            (double)problem->scores.scale * e->p[j] * (dot(d_o, e->v + j * d, d) - delta);
-
-        add_scaled(e->dv + j * d, e->p[j], d_o, d);
-        add_scaled(e->dk + j * d, ds, e->q + i * d, d);
-        add_scaled(e->dq + i * d, ds, e->k + j * d, d);
-    }
-    return sink == -INFINITY ? 0 : -exp(sink - lse) * delta;
-}
-
-/* into [b, s, heads, d] += one head's [s, d]. */
-static inline void add_head(double *into, const double *head, const struct ls_tensor *like,
-                            int64_t b, int64_t h)
-{
-    for (int64_t i = 0; i < like->dim[1]; i++)
-        add_scaled(into + ((b * like->dim[1] + i) * like->dim[2] + h) * like->dim[3], 1,
-                   head + i * like->dim[3], like->dim[3]);
-}
-
-static inline void exact_of_head(struct descent *g, const struct ls_problem *problem, int64_t b,
-                                 int64_t h)
-{
-    const struct ls_attention_shape *s = &problem->shape;
-    const double sink = problem->scores.sinks ? problem->scores.sinks[h] : -INFINITY;
-    const int64_t kv = h / (s->h / s->h_kv);
-    struct exact_head e = exact_head_create(s);
-
-    widen_head(e.q, &g->job.whole[0], b, h);
-    widen_head(e.k, &g->job.whole[1], b, kv);
-    widen_head(e.v, &g->job.whole[2], b, kv);
-    widen_head(e.d_o, &g->whole_d_o, b, h);
-    for (int64_t i = 0; i < s->s_q; i++) {
-        const double lse = exact_row(&e, problem, i, sink);
-        const double dlse = g->whole_dlse.data ? lse_of(&g->whole_dlse, b, h)[i] : 0;
-
-        g->exact_dsinks[h] += exact_row_backward(&e, problem, i, lse, dlse, sink);
-    }
-    add_head(g->exact[DQ], e.dq, &g->job.whole[0], b, h);
-    add_head(g->exact[DK], e.dk, &g->job.whole[1], b, kv);
-    add_head(g->exact[DV], e.dv, &g->job.whole[2], b, kv);
-    exact_head_destroy(&e);
-}
-
 static inline int64_t elements(const struct ls_tensor *t)
 {
     return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+}
+
+static inline struct ls_attention_saved descent_saved(const struct descent *g)
+{
+    return (struct ls_attention_saved){.q = &g->job.whole[0],
+                                       .k = &g->job.whole[1],
+                                       .v = &g->job.whole[2],
+                                       .d_o = &g->whole_d_o,
+                                       .o_lo = g->residual ? &g->o_lo : NULL,
+                                       .dlse = g->whole_dlse.data ? &g->whole_dlse : NULL};
+}
+
+static inline void broadcast_exact(double *values, int64_t n)
+{
+    MPI_Bcast(values, (int)n, MPI_DOUBLE, 0, MPI_COMM_WORLD);
 }
 
 /* Collective. The exact gradients of the whole problem. */
 static inline void descent_solve(struct descent *g)
 {
     const struct ls_attention_shape *s = &g->job.shape;
+    const struct ls_attention_saved saved = descent_saved(g);
+    struct ls_tensor exact[GRADIENTS], dsinks = ls_tensor_view(g->exact_dsinks, LS_F64, 1, &s->h);
     struct ls_problem problem;
+    ls_status status = LS_OK;
 
     cr_assert_eq(ls_problem_init(&problem, s, &g->job.options, size, NULL), LS_OK);
-    for (int64_t i = 0; i < s->b * s->h; i++)
-        if (i % size == rank) exact_of_head(g, &problem, i / s->h, i % s->h);
     for (int i = 0; i < GRADIENTS; i++)
-        MPI_Allreduce(MPI_IN_PLACE, g->exact[i], (int)elements(&g->job.whole[i]), MPI_DOUBLE,
-                      MPI_SUM, MPI_COMM_WORLD);
-    MPI_Allreduce(MPI_IN_PLACE, g->exact_dsinks, (int)s->h, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+        exact[i] = ls_tensor_view(g->exact[i], LS_F64, 4, g->job.whole[i].dim);
+    if (rank == 0)
+        status = ls_reference_attention_backward(
+            &(struct ls_attention_gradients){.dq = &exact[DQ],
+                                             .dk = &exact[DK],
+                                             .dv = &exact[DV],
+                                             .dsinks = g->job.options.sinks ? &dsinks : NULL},
+            &saved, &problem.mask, &problem.scores);
+    MPI_CHECK_OK(status);
+    for (int i = 0; i < GRADIENTS; i++) broadcast_exact(g->exact[i], elements(&exact[i]));
+    broadcast_exact(g->exact_dsinks, s->h);
     ls_problem_fini(&problem);
 }
 
@@ -200,8 +102,9 @@ static inline void descent_create_whole(struct descent *g, uint64_t seed)
     ls_random_normal(values, seed, 3, 0, n);
     ls_dtype_convert(g->whole_d_o.data, s->type, values, LS_F32, n);
     free(values);
-    for (int i = 0; i < GRADIENTS; i++) g->exact[i] = doubles(elements(&g->job.whole[i]));
-    g->exact_dsinks = doubles(s->h);
+    for (int i = 0; i < GRADIENTS; i++)
+        g->exact[i] = calloc((size_t)elements(&g->job.whole[i]) + 1, sizeof(double));
+    g->exact_dsinks = calloc((size_t)s->h, sizeof(double));
 }
 
 static inline void descent_draw_dlse(struct descent *g, uint64_t seed)
@@ -372,12 +275,7 @@ static inline void descent_judge(const struct descent *g, const char *what)
     struct ls_tensor whole[GRADIENTS];
     struct ls_gradient_verdict verdict[LS_GRADIENTS] = {0};
     const struct ls_problem *problem = &g->job.plan->problem;
-    const struct ls_attention_saved saved = {.q = &g->job.whole[0],
-                                             .k = &g->job.whole[1],
-                                             .v = &g->job.whole[2],
-                                             .d_o = &g->whole_d_o,
-                                             .o_lo = g->residual ? &g->o_lo : NULL,
-                                             .dlse = g->whole_dlse.data ? &g->whole_dlse : NULL};
+    const struct ls_attention_saved saved = descent_saved(g);
     ls_status status = LS_OK;
 
     for (int i = 0; i < GRADIENTS; i++) whole[i] = descent_gather(g, i);
