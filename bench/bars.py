@@ -68,4 +68,4 @@ def problem(s, h, d, causal=False, s_q=None):
 
 def best(results, key):
     """The highest rate, or the least time, of several rounds."""
-    return (min if key == "seconds" else max)(result[key] for result in results)
+    return (min if key.endswith("seconds") else max)(result[key] for result in results)
