@@ -20,7 +20,8 @@ struct decode_products {
 
 #define DECODE_LANES 16
 #define DECODE_STRIP 4
-#define DECODE_AHEAD 16 /* rows */
+#define DECODE_AHEAD 1024 /* bytes */
+#define DECODE_AHEAD_ROWS 8
 
 /* Rows of q or acc lie so many floats apart. */
 static inline int decode_pitch(const struct key_rows *rows)
@@ -33,15 +34,14 @@ static inline size_t decode_bytes(const struct key_rows *rows)
     return (size_t)rows->d * (size_t)ls_dtype_size(rows->type);
 }
 
-/* With a row, one further on is asked for, unless rows lie side by side, which the hardware
- * foresees better. */
+/* With a row, what comes a little later is asked for; too early, and it is slower than never. */
 static inline void decode_prefetch(const struct key_rows *rows, const char *row)
 {
     const size_t bytes = decode_bytes(rows);
+    const bool side_by_side = rows->stride == (ptrdiff_t)bytes;
+    const char *later = row + (side_by_side ? DECODE_AHEAD : DECODE_AHEAD_ROWS * rows->stride);
 
-    if (rows->stride == (ptrdiff_t)bytes) return;
-    for (size_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(row + DECODE_AHEAD * rows->stride + i, 0, 2);
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(later + i);
 }
 
 extern const struct decode_products decode_generic, decode_avx2, decode_avx512;
