@@ -34,11 +34,16 @@ static size_t leaf_floats(const struct ls_gradient_kernel *kernel)
     return (size_t)LS_LEAF * (size_t)kernel->d_pad;
 }
 
+static float *carve_leaf(struct cursor *cursor, const struct ls_gradient_kernel *kernel)
+{
+    return carve(cursor, leaf_floats(kernel) * sizeof(float));
+}
+
 static void carve_nodes(struct sum_forest *forest, struct cursor *cursor, int first, int count,
-                        size_t floats, int d_pad)
+                        const struct ls_gradient_kernel *kernel)
 {
     for (int i = first; i < count; i++)
-        forest->node[i] = (struct sums){carve(cursor, floats * sizeof(float)), d_pad};
+        forest->node[i] = (struct sums){carve_leaf(cursor, kernel), kernel->d_pad};
 }
 
 /* Of one leaf of queries: O(log k_leaves) times its dq. */
@@ -48,7 +53,7 @@ static void place_queries(struct gradient_queries *queries, struct cursor *curso
     queries->lse = carve(cursor, LS_LEAF * sizeof *queries->lse);
     queries->delta = carve(cursor, LS_LEAF * sizeof *queries->delta);
     carve_nodes(&queries->dq, cursor, 1, sum_forest_depth(chunks(&kernel->shape, kernel->chunk)),
-                leaf_floats(kernel), kernel->d_pad);
+                kernel);
 }
 
 /* O(log q_leaves) times dk and dv of a chunk. */
@@ -62,13 +67,17 @@ static void place_worker(struct gradient_worker *w, char **scratch, struct curso
     w->raw = carve(cursor, 2 * leaf * element);
     w->row = carve(cursor, LS_LEAF * sizeof *w->row);
     w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
-    for (int j = 0; j < GRADIENT_CHUNK; j++)
-        carve_nodes(&w->dkv[j], cursor, 0, depth + 1, 2 * leaf, kernel->d_pad);
-    carve_nodes(&w->dq, cursor, 0, sum_forest_depth(GRADIENT_CHUNK) + 1, leaf, kernel->d_pad);
-    w->upright = carve(cursor, kernel->products->turn_dq ? leaf * sizeof(float) : 0);
+    for (int j = 0; j < GRADIENT_CHUNK; j++) {
+        carve_nodes(&w->dk[j], cursor, 0, depth, kernel);
+        carve_nodes(&w->dv[j], cursor, 0, depth, kernel);
+    }
+    carve_nodes(&w->dq, cursor, 0, sum_forest_depth(GRADIENT_CHUNK), kernel);
     w->mended_keys = carve(cursor, kernel->keys_bytes);
     w->mended_queries = carve(cursor, kernel->queries_bytes);
     w->mended_lse = carve(cursor, LS_LEAF * sizeof(float));
+    w->mended_dq = carve_leaf(cursor, kernel);
+    w->mended_dk = carve_leaf(cursor, kernel);
+    w->mended_dv = carve_leaf(cursor, kernel);
     *scratch = carve(cursor, kernel->products->scratch_bytes(kernel->d_pad));
 }
 

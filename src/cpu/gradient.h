@@ -8,7 +8,6 @@
 #include <stdatomic.h>
 
 #include "cpu/gradient_products.h"
-#include "cpu/sum_forest.h"
 #include "cpu/team.h"
 
 /* The most leaves of keys of a work item. */
@@ -35,12 +34,12 @@ struct gradient_worker {
     struct ls_visible *row;       /* [LS_LEAF] what rows of a leaf of queries see */
     int64_t rows_of;              /* its number; -1: none yet */
     struct ls_leaf_keys *visible; /* [LS_LEAF] what they see of a leaf of keys */
-    struct sum_forest dkv[GRADIENT_CHUNK]; /* dk and, behind, dv of each leaf of a chunk */
-    struct sum_forest dq;                  /* of one leaf of queries, over a chunk */
-    float *upright;                        /* [LS_LEAF][d_pad] dq, if it comes transposed */
-    char *mended_keys, *mended_queries;    /* packed leaves without NaN and infinity */
-    float *mended_lse;                     /* [LS_LEAF] */
-    struct progress_clock *clock;          /* of the first thread, else NULL */
+    struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
+    struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
+    char *mended_keys, *mended_queries;       /* packed leaves without NaN and infinity */
+    float *mended_lse;                        /* [LS_LEAF] */
+    float *mended_dq, *mended_dk, *mended_dv; /* [LS_LEAF][d_pad] */
+    struct progress_clock *clock;             /* of the first thread, else NULL */
     struct ls_profile profile;
     int64_t tiles;
 } __attribute__((aligned(64)));
@@ -105,11 +104,11 @@ bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible vis
 /* The first chunk, of `from` and those behind it, that has some of them; none: gradient_chunks. */
 int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
                             int64_t from);
-/* Parts of one tile, of a leaf of queries and one of keys; out says where. */
-struct gradient_parts {
-    float *dq, *dk, *dv;
+/* Where the parts of one tile, of a leaf of queries and one of keys, go. */
+struct gradient_paths {
+    struct sum_path dq, dk, dv;
 };
-ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *job,
+ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
                         struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf);
 
 /* gradient_mend.c: the same where a row that has NaN or infinity must not be seen by others. */

@@ -57,7 +57,6 @@ const struct gradient_products GRADIENT_AMX = {
     .type = LS_BF16,
     .d_multiple = SIDE,
     .fits = fits,
-    .turn_dq = bf16_turn_dq,
     .keys_bytes = bf16_keys_bytes,
     .queries_bytes = bf16_queries_bytes,
     .scratch_bytes = bf16_scratch_bytes,

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/status.h"
 #include "cpu/gradient_avx512.h"
-#include "cpu/products.h"
 
 #define BLOCK 64 /* keys, and queries */
 #define BLOCKS (LS_LEAF / BLOCK)
@@ -17,8 +17,9 @@
 #define PANEL 32                                 /* its columns: two vectors */
 #define PARTS (2 * BLOCK / ROWS * BLOCK / PANEL) /* of scores and dp of a block */
 
-/* What a leaf is packed into: for each 64 rows k and v, or q, d_o and these two transposed, in
- * panels of 32 columns, [columns / 32][rows][32]. So what the next block needs comes next. */
+/* What a leaf is packed into: for each 64 rows k, and k and v transposed, or q and d_o, in panels
+ * of 32 columns, [columns / 32][rows][32]. So what the next block needs comes next; and queries,
+ * which pass by for each chunk of keys, are there but once. */
 static size_t block_floats(int d_pad)
 {
     return (size_t)BLOCK * (size_t)d_pad;
@@ -26,12 +27,12 @@ static size_t block_floats(int d_pad)
 
 static size_t keys_bytes(int d_pad)
 {
-    return BLOCKS * 2 * block_floats(d_pad) * sizeof(float);
+    return BLOCKS * 3 * block_floats(d_pad) * sizeof(float);
 }
 
 static size_t queries_bytes(int d_pad)
 {
-    return BLOCKS * 4 * block_floats(d_pad) * sizeof(float);
+    return BLOCKS * 2 * block_floats(d_pad) * sizeof(float);
 }
 
 static float *pack_panels(float *to, const float *from, int d_pad)
@@ -57,38 +58,64 @@ TARGET_AVX512 static float *pack_transposed(float *to, const float *from, int d_
     return to;
 }
 
+/* A thread's own. */
+struct worker {
+    int d_pad;
+    float *dk, *dv; /* [BLOCK][d_pad] */
+    float *dq;      /* [LS_LEAF][d_pad] */
+};
+
+static size_t scratch_bytes(int d_pad)
+{
+    return (2 + BLOCKS) * block_floats(d_pad) * sizeof(float);
+}
+
+static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch)
+{
+    struct worker *w = malloc(sizeof *w);
+    float *sums = scratch;
+
+    (void)isa;
+    if (!w) return ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
+    *w = (struct worker){.d_pad = d_pad,
+                         .dk = sums,
+                         .dv = sums + block_floats(d_pad),
+                         .dq = sums + 2 * block_floats(d_pad)};
+    *out = w;
+    return LS_OK;
+}
+
 static ls_status pack_keys(void *packed, void *worker, const void *k, const void *v)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
+    const int d_pad = ((struct worker *)worker)->d_pad;
     float *to = packed;
 
     for (int row = 0; row < LS_LEAF; row += BLOCK) {
         to = pack_panels(to, (const float *)k + row * d_pad, d_pad);
-        to = pack_panels(to, (const float *)v + row * d_pad, d_pad);
+        to = pack_transposed(to, (const float *)k + row * d_pad, d_pad);
+        to = pack_transposed(to, (const float *)v + row * d_pad, d_pad);
     }
     return LS_OK;
 }
 
 static ls_status pack_queries(void *packed, void *worker, const void *q, const void *d_o)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
+    const int d_pad = ((struct worker *)worker)->d_pad;
     float *to = packed;
 
     for (int row = 0; row < LS_LEAF; row += BLOCK) {
         to = pack_panels(to, (const float *)q + row * d_pad, d_pad);
         to = pack_panels(to, (const float *)d_o + row * d_pad, d_pad);
-        to = pack_transposed(to, (const float *)q + row * d_pad, d_pad);
-        to = pack_transposed(to, (const float *)d_o + row * d_pad, d_pad);
     }
     return LS_OK;
 }
 
 /* A block on its way. */
 struct block {
-    float p[BLOCK * BLOCK], ds[BLOCK * BLOCK]; /* [key][query] */
+    float p[BLOCK * BLOCK], ds[BLOCK * BLOCK]; /* [query][key] */
     struct tile_lanes lanes;
     bool masked;
-    bool query_begun, keys_begun[BLOCKS]; /* whether their sums have been written */
+    bool keys_begun, queries_begun[BLOCKS]; /* whether their sums have been written */
     int d_pad, key, query;
     struct ahead ahead;
 } __attribute__((aligned(64)));
@@ -110,52 +137,64 @@ multiply(__m512 sum[ROWS][2], const float *left, int row, int step, const float 
     }
 }
 
-/* Eight rows of keys, 32 each panel, against 32 queries. */
+/* Eight rows, 32 columns each panel, against 32 keys. */
 TARGET_AVX512 static inline __attribute__((always_inline)) void
-multiply_heads(__m512 sum[ROWS][2], const float *keys, const float *queries, int d_pad)
+multiply_heads(__m512 sum[ROWS][2], const float *rows, const float *keys, int d_pad)
 {
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-    for (int e = 0; e < d_pad; e += PANEL, keys += BLOCK * PANEL, queries += PANEL * PANEL)
-        multiply(sum, keys, PANEL, 1, queries, PANEL);
+    for (int e = 0; e < d_pad; e += PANEL, rows += BLOCK * PANEL, keys += PANEL * PANEL)
+        multiply(sum, rows, PANEL, 1, keys, PANEL);
+}
+
+/* Of sixteen keys, those that a query sees. */
+TARGET_AVX512 static inline __mmask16 keys_seen(const struct tile_lanes *lanes, int key, int query)
+{
+    const __m512i at =
+        _mm512_add_epi32(_mm512_set1_epi32(key),
+                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+
+    return _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(lanes->prefix[query])) |
+           (_mm512_cmple_epi32_mask(_mm512_set1_epi32(lanes->from[query]), at) &
+            _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(lanes->to[query])));
 }
 
 TARGET_AVX512 static inline __attribute__((always_inline)) void
-block_p(struct block *b, int row, int column, const float *k, const float *q)
+block_p(struct block *b, int row, int column, const float *q, const float *k)
 {
     static const float coefficient[] = EXP2_DEGREE_5;
     const __m512 factor = _mm512_set1_ps(b->lanes.factor);
     __m512 sum[ROWS][2];
 
-    multiply_heads(sum, k + row * PANEL, q + column * b->d_pad, b->d_pad);
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-        const int query = b->query + column + 16 * half;
-        const __m512 lse = _mm512_loadu_ps(b->lanes.lse + query);
-
+    multiply_heads(sum, q + row * PANEL, k + column * b->d_pad, b->d_pad);
 #pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
-            const __mmask16 seen =
-                b->masked ? lanes_that_see(&b->lanes, b->key + row + r, query) : 0xffff;
-            _mm512_store_ps(b->p + (row + r) * BLOCK + column + 16 * half,
+    for (int r = 0; r < ROWS; r++) {
+        const int query = b->query + row + r;
+        const __m512 lse = _mm512_set1_ps(b->lanes.lse[query]);
+
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            const int at = column + 16 * half;
+            const __mmask16 seen = b->masked ? keys_seen(&b->lanes, b->key + at, query) : 0xffff;
+            _mm512_store_ps(b->p + (row + r) * BLOCK + at,
                             probability_512(sum[r][half], factor, lse, seen, coefficient, 5));
         }
     }
 }
 
 TARGET_AVX512 static inline __attribute__((always_inline)) void
-block_ds(struct block *b, int row, int column, const float *v, const float *d_o)
+block_ds(struct block *b, int row, int column, const float *d_o, const float *v)
 {
     const __m512 scale = _mm512_set1_ps(b->lanes.scale);
     __m512 sum[ROWS][2];
 
-    multiply_heads(sum, v + row * PANEL, d_o + column * b->d_pad, b->d_pad);
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-        const __m512 delta = _mm512_load_ps(b->lanes.delta + b->query + column + 16 * half);
-
+    multiply_heads(sum, d_o + row * PANEL, v + column * b->d_pad, b->d_pad);
 #pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < ROWS; r++) {
+        const __m512 delta = _mm512_set1_ps(b->lanes.delta[b->query + row + r]);
+
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
             const int at = (row + r) * BLOCK + column + 16 * half;
             _mm512_store_ps(b->ds + at, _mm512_mul_ps(_mm512_load_ps(b->p + at),
                                                       _mm512_fmsub_ps(sum[r][half], scale, delta)));
@@ -189,57 +228,60 @@ add_product(float *out, bool add, const float *left, int row, int step, const fl
     }
 }
 
-TARGET_AVX512 static void compute_block(struct block *b, const struct gradient_tile *tile)
+TARGET_AVX512 static void compute_block(struct block *b, const struct gradient_tile *tile,
+                                        const struct worker *w)
 {
     const size_t part = block_floats(b->d_pad);
-    const float *k = (const float *)tile->keys + b->key / BLOCK * 2 * part, *v = k + part;
-    const float *q = (const float *)tile->queries + b->query / BLOCK * 4 * part, *d_o = q + part;
-    const float *q_t = d_o + part, *d_o_t = q_t + part;
+    const float *k = (const float *)tile->keys + b->key / BLOCK * 3 * part;
+    const float *k_t = k + part, *v_t = k_t + part;
+    const float *q = (const float *)tile->queries + b->query / BLOCK * 2 * part, *d_o = q + part;
 
     for (int column = 0; column < BLOCK; column += PANEL) {
         for (int row = 0; row < BLOCK; row += ROWS) {
-            block_p(b, row, column, k, q_t);
+            block_p(b, row, column, q, k_t);
             bring_nearer(&b->ahead);
         }
         for (int row = 0; row < BLOCK; row += ROWS) {
-            block_ds(b, row, column, v, d_o_t);
+            block_ds(b, row, column, d_o, v_t);
             bring_nearer(&b->ahead);
         }
     }
-    const bool keys_begun = b->keys_begun[b->key / BLOCK];
-    add_product(tile->dv + b->key * b->d_pad, keys_begun, b->p, BLOCK, 1, d_o, b->d_pad);
-    add_product(tile->dk + b->key * b->d_pad, keys_begun, b->ds, BLOCK, 1, q, b->d_pad);
-    add_product(tile->dq + b->query * b->d_pad, b->query_begun, b->ds, 1, BLOCK, k, b->d_pad);
-    b->keys_begun[b->key / BLOCK] = b->query_begun = true;
+    bool *query_begun = &b->queries_begun[b->query / BLOCK];
+    add_product(w->dv, b->keys_begun, b->p, 1, BLOCK, d_o, b->d_pad);
+    add_product(w->dk, b->keys_begun, b->ds, 1, BLOCK, q, b->d_pad);
+    add_product(w->dq + b->query * b->d_pad, *query_begun, b->ds, BLOCK, 1, k, b->d_pad);
+    b->keys_begun = *query_begun = true;
 }
 
-static void clear_unless(bool begun, float *sums, int row, int d_pad)
+/* Rows [first, first + BLOCK) of dq, dk or dv; zero if no pair of them is seen. */
+static void hand_over(const struct sum_path *to, int first, float *sum, bool begun, int d_pad)
 {
-    if (!begun) memset(sums + row * d_pad, 0, block_floats(d_pad) * sizeof *sums);
+    if (!begun) memset(sum, 0, block_floats(d_pad) * sizeof *sum);
+    sum_path_take(to, first, BLOCK, (struct sums){sum, d_pad});
 }
 
 static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
 {
-    struct block b = {.d_pad = ((struct plain_worker *)worker)->d_pad,
-                      .ahead = ahead_of_tile(tile, BLOCKS * BLOCKS * PARTS)};
+    const struct worker *w = worker;
+    struct block b = {.d_pad = w->d_pad, .ahead = ahead_of_tile(tile, BLOCKS * BLOCKS * PARTS)};
 
     lanes_of_tile(&b.lanes, tile);
-    for (b.query = 0; b.query < tile->rows; b.query += BLOCK) {
-        b.query_begun = false;
-        for (b.key = 0; b.key < tile->key_count; b.key += BLOCK) {
+    for (b.key = 0; b.key < tile->key_count; b.key += BLOCK) {
+        b.keys_begun = false;
+        for (b.query = 0; b.query < tile->rows; b.query += BLOCK) {
             const enum sight sight = block_sight(&b.lanes, b.key, BLOCK, b.query, BLOCK);
 
             if (sight == SEES_NOTHING) continue;
             b.masked = sight == SEES_SOME;
-            compute_block(&b, tile);
+            compute_block(&b, tile, w);
             progress_tick(tile->clock);
         }
-        clear_unless(b.query_begun, tile->dq, b.query, b.d_pad);
+        hand_over(tile->dv, b.key, w->dv, b.keys_begun, w->d_pad);
+        hand_over(tile->dk, b.key, w->dk, b.keys_begun, w->d_pad);
     }
-    for (int key = 0; key < tile->key_count; key += BLOCK) {
-        clear_unless(b.keys_begun[key / BLOCK], tile->dk, key, b.d_pad);
-        clear_unless(b.keys_begun[key / BLOCK], tile->dv, key, b.d_pad);
-    }
+    for (int query = 0; query < tile->rows; query += BLOCK)
+        hand_over(tile->dq, query, w->dq + query * w->d_pad, b.queries_begun[query / BLOCK],
+                  w->d_pad);
     return LS_OK;
 }
 
@@ -256,8 +298,8 @@ const struct gradient_products gradient_avx512 = {
     .fits = fits,
     .keys_bytes = keys_bytes,
     .queries_bytes = queries_bytes,
-    .scratch_bytes = no_scratch,
-    .create = plain_worker_create,
+    .scratch_bytes = scratch_bytes,
+    .create = create,
     .destroy = free,
     .pack_keys = pack_keys,
     .pack_queries = pack_queries,

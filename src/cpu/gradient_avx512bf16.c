@@ -64,7 +64,6 @@ const struct gradient_products gradient_avx512bf16 = {
     .type = LS_BF16,
     .d_multiple = SIDE,
     .fits = fits,
-    .turn_dq = bf16_turn_dq,
     .keys_bytes = bf16_keys_bytes,
     .queries_bytes = bf16_queries_bytes,
     .scratch_bytes = bf16_scratch_bytes,

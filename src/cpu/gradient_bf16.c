@@ -13,22 +13,23 @@
 
 struct worker {
     int d_pad;
-    float *scores, *dp; /* of a block */
-    char *p, *ds;       /* of a strip of 32 keys, for each 32 queries: left operands */
-    char *ds_right;     /* for each 32 queries, for each 32 keys */
+    float *scores, *dp;  /* of a block */
+    char *p, *ds;        /* of a strip of 32 keys, for each 32 queries: left operands */
+    char *ds_right;      /* for each 32 queries, for each 32 keys */
+    float *sum, *turned; /* [SIDE][d_pad] of dq, dk or dv, or [d_pad][SIDE] of dq */
 };
 
 size_t bf16_scratch_bytes(int d_pad)
 {
-    (void)d_pad;
-    return 2 * SIDE * SIDE * sizeof(float) + (2 + SIDES) * STRIP_BYTES;
+    return (2 * SIDE * SIDE + 2 * SIDE * (size_t)d_pad) * sizeof(float) + (2 + SIDES) * STRIP_BYTES;
 }
 
 ls_status bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
 {
     struct worker *w = malloc(sizeof *w);
     float *blocks = scratch;
-    char *strips = (char *)scratch + 2 * SIDE * SIDE * sizeof(float);
+    float *sums = blocks + 2 * SIDE * SIDE;
+    char *strips = (char *)(sums + 2 * SIDE * d_pad);
 
     (void)isa;
     if (!w) return ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
@@ -37,7 +38,9 @@ ls_status bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
                          .dp = blocks + SIDE * SIDE,
                          .p = strips,
                          .ds = strips + STRIP_BYTES,
-                         .ds_right = strips + 2 * STRIP_BYTES};
+                         .ds_right = strips + 2 * STRIP_BYTES,
+                         .sum = sums,
+                         .turned = sums + SIDE * d_pad};
     *out = w;
     return LS_OK;
 }
@@ -82,17 +85,18 @@ ls_status bf16_pack_queries(void *packed, void *worker, const void *q, const voi
     return LS_OK;
 }
 
-TARGET_AVX512 void bf16_turn_dq(float *out, const float *dq, int d_pad)
+/* out [SIDE][d_pad] from [d_pad][SIDE] */
+TARGET_AVX512 static void turn(float *out, const float *in, int d_pad)
 {
-    for (int query = 0; query < LS_LEAF; query += 16) {
+    for (int query = 0; query < SIDE; query += 16) {
         for (int e = 0; e < d_pad; e += 16) {
             __m512i x[16];
 
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(dq + (e + i) * LS_LEAF + query);
+            for (int i = 0; i < 16; i++) x[i] = _mm512_load_si512(in + (e + i) * SIDE + query);
             transpose_16x16(x);
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + (query + i) * d_pad + e, x[i]);
+            for (int i = 0; i < 16; i++) _mm512_store_si512(out + (query + i) * d_pad + e, x[i]);
         }
     }
 }
@@ -213,17 +217,20 @@ static void extend(struct steps *steps, int block)
 }
 
 /* 32 rows of dv or dk from p or ds and from d_o or q. */
-static void sum_over_queries(float *out, const struct run *run, const char *left, const char *right)
+static void sum_over_queries(const struct sum_path *to, int key, const struct run *run,
+                             const char *left, const char *right)
 {
     const struct steps steps = run->queries;
     const ptrdiff_t skipped = steps.first * STEP_BYTES;
+    const struct sums sum = {run->w->sum, run->w->d_pad};
 
     for (int e = 0; e < run->w->d_pad; e += SIDE, right += STRIP_BYTES)
-        run->multiply(out + e, run->w->d_pad, left + skipped, right + skipped,
+        run->multiply(sum.at + e, sum.stride, left + skipped, right + skipped,
                       steps.end - steps.first);
+    sum_path_take(to, key, SIDE, sum);
 }
 
-/* 32 columns of dq. */
+/* 32 rows of dq. */
 static void sum_over_keys(const struct run *run, int query)
 {
     const struct steps steps = run->keys[query / SIDE];
@@ -232,13 +239,14 @@ static void sum_over_keys(const struct run *run, int query)
     const char *ds = run->w->ds_right + query / SIDE * STRIP_BYTES + skipped;
 
     for (int e = 0; e < run->w->d_pad; e += SIDE, k += STRIP_BYTES)
-        run->multiply(run->tile->dq + e * LS_LEAF + query, LS_LEAF, k, ds, steps.end - steps.first);
+        run->multiply(run->w->turned + e * SIDE, SIDE, k, ds, steps.end - steps.first);
+    turn(run->w->sum, run->w->turned, run->w->d_pad);
+    sum_path_take(run->tile->dq, query, SIDE, (struct sums){run->w->sum, run->w->d_pad});
 }
 
 static void strip_of_keys(struct run *run, int key)
 {
     const struct gradient_tile *tile = run->tile;
-    const ptrdiff_t first = (ptrdiff_t)key * run->w->d_pad;
 
     run->queries = (struct steps){0};
     for (int query = 0; query < LS_LEAF; query += SIDE) {
@@ -252,8 +260,8 @@ static void strip_of_keys(struct run *run, int key)
         extend(&run->queries, query / SIDE);
         extend(&run->keys[query / SIDE], key / SIDE);
     }
-    sum_over_queries(tile->dv + first, run, run->w->p, operand(tile->queries, run, 3));
-    sum_over_queries(tile->dk + first, run, run->w->ds, operand(tile->queries, run, 2));
+    sum_over_queries(tile->dv, key, run, run->w->p, operand(tile->queries, run, 3));
+    sum_over_queries(tile->dk, key, run, run->w->ds, operand(tile->queries, run, 2));
 }
 
 void bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply)

@@ -21,7 +21,6 @@ size_t bf16_scratch_bytes(int d_pad);
 ls_status bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
 ls_status bf16_pack_keys(void *packed, void *worker, const void *k, const void *v);
 ls_status bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o);
-void bf16_turn_dq(float *out, const float *dq, int d_pad);
 void bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply);
 
 #endif

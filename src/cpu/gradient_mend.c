@@ -22,6 +22,7 @@ struct mend {
     const struct ls_gradient_kernel *kernel;
     const struct gradient_tile *tile;
     struct rows keys, queries;
+    float *dq, *dk, *dv; /* of the tile */
 };
 
 static bool is_finite(const struct ls_tensor *t, const struct rows *rows, int r)
@@ -85,13 +86,6 @@ static float dot(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-/* Row i of the tile's dq, by element. */
-static float *dq_at(const struct mend *mend, int i, int64_t e)
-{
-    return mend->kernel->products->turn_dq ? mend->tile->dq + e * LS_LEAF + i
-                                           : mend->tile->dq + i * mend->kernel->d_pad + e;
-}
-
 /* The gradients of one pair, added. */
 static void add_pair(const struct mend *mend, int i, int j)
 {
@@ -113,9 +107,9 @@ static void add_pair(const struct mend *mend, int i, int j)
         scores->alibi ? scores->alibi[tile->head] : 0, tile->first_place + i - key, kept[key % 4]);
 
     for (int64_t e = 0; e < d; e++) {
-        *dq_at(mend, i, e) += pair.ds * k[e];
-        tile->dk[j * mend->kernel->d_pad + e] += pair.ds * q[e];
-        tile->dv[j * mend->kernel->d_pad + e] += pair.p * d_o[e];
+        mend->dq[i * mend->kernel->d_pad + e] += pair.ds * k[e];
+        mend->dk[j * mend->kernel->d_pad + e] += pair.ds * q[e];
+        mend->dv[j * mend->kernel->d_pad + e] += pair.p * d_o[e];
     }
 }
 
@@ -142,12 +136,11 @@ static void clear_odd_rows(const struct mend *mend)
 
     for (int j = 0; j < mend->tile->key_count; j++) {
         if (!mend->keys.odd[j]) continue;
-        memset(mend->tile->dk + j * mend->kernel->d_pad, 0, row);
-        memset(mend->tile->dv + j * mend->kernel->d_pad, 0, row);
+        memset(mend->dk + j * mend->kernel->d_pad, 0, row);
+        memset(mend->dv + j * mend->kernel->d_pad, 0, row);
     }
     for (int i = 0; i < mend->tile->rows; i++)
-        for (int e = 0; e < mend->kernel->d_pad; e++)
-            if (mend->queries.odd[i]) *dq_at(mend, i, e) = 0;
+        if (mend->queries.odd[i]) memset(mend->dq + i * mend->kernel->d_pad, 0, row);
 }
 
 ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
@@ -162,7 +155,14 @@ ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker 
         .tile = tile,
         .keys = {call->k, call->v, k_leaf, tile->batch, kv_head, {false}},
         .queries = {call->q, call->d_o, q_leaf, tile->batch, local, {false}},
+        .dq = w->mended_dq,
+        .dk = w->mended_dk,
+        .dv = w->mended_dv,
     };
+    const int d_pad = job->kernel->d_pad;
+    const struct sum_path dq = sum_path_to(mend.dq, LS_LEAF, d_pad),
+                          dk = sum_path_to(mend.dk, LS_LEAF, d_pad),
+                          dv = sum_path_to(mend.dv, LS_LEAF, d_pad);
     struct gradient_tile rest = *tile;
 
     find_odd_rows(&mend);
@@ -172,8 +172,14 @@ ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker 
     rest.keys = w->mended_keys;
     rest.queries = w->mended_queries;
     rest.lse = w->mended_lse;
+    rest.dq = &dq;
+    rest.dk = &dk;
+    rest.dv = &dv;
     LS_TRY(job->kernel->products->tile(w->own, &rest));
     clear_odd_rows(&mend);
     add_odd_pairs(&mend);
+    sum_path_take(tile->dq, 0, tile->rows, dq.total);
+    sum_path_take(tile->dk, 0, tile->key_count, dk.total);
+    sum_path_take(tile->dv, 0, tile->key_count, dv.total);
     return LS_OK;
 }

@@ -24,6 +24,7 @@ struct portable_worker {
     char *p;           /* [STRIP][LS_LEAF] of p^T */
     char *ds_t;        /* [STRIP][LS_LEAF] of ds^T */
     char *ds;          /* [LS_LEAF][LS_LEAF] */
+    float *sum;        /* [STRIP][d_pad] of dq, dk or dv */
 };
 
 static size_t row_bytes(ls_dtype type, int d_pad)
@@ -60,12 +61,13 @@ static size_t place(struct portable_worker *w, char *base)
     w->p = carve(&cursor, STRIP * LS_LEAF * element);
     w->ds_t = carve(&cursor, STRIP * LS_LEAF * element);
     w->ds = carve(&cursor, LS_LEAF * LS_LEAF * element);
+    w->sum = carve(&cursor, STRIP * (size_t)w->d_pad * sizeof *w->sum);
     return cursor.used;
 }
 
-static size_t scratch_bytes(ls_dtype type)
+static size_t scratch_bytes(ls_dtype type, int d_pad)
 {
-    struct portable_worker w = {.type = type};
+    struct portable_worker w = {.type = type, .d_pad = d_pad};
 
     return place(&w, NULL);
 }
@@ -241,18 +243,27 @@ static ls_status multiply(float *c, struct portable_worker *w, struct gemm *gemm
     return LS_OK;
 }
 
+/* Rows [first, first + STRIP) of dq, dk or dv. */
+static ls_status sum_strip(const struct sum_path *to, int first, struct portable_worker *w,
+                           const void *a, const void *packed, const struct gradient_tile *tile)
+{
+    LS_TRY(multiply(w->sum, w, w->sums, a, packed, tile));
+    sum_path_take(to, first, STRIP, (struct sums){w->sum, w->d_pad});
+    return LS_OK;
+}
+
 static ls_status tile_strip(struct portable_worker *w, const struct gradient_tile *tile, int first)
 {
     const size_t leaf = LS_LEAF * row_bytes(w->type, w->d_pad);
-    const size_t packed = packed_bytes(w->type, w->d_pad), to = (size_t)first * (size_t)w->d_pad;
+    const size_t packed = packed_bytes(w->type, w->d_pad);
     const char *k = (const char *)tile->keys + (size_t)first * row_bytes(w->type, w->d_pad);
     const char *queries = tile->queries;
 
     LS_TRY(multiply(w->score, w, w->scores, k, queries, tile));
     LS_TRY(multiply(w->dp, w, w->scores, k + leaf, queries + packed, tile));
     strip_gradients(w, tile, first);
-    LS_TRY(multiply(tile->dk + to, w, w->sums, w->ds_t, queries + 2 * packed, tile));
-    return multiply(tile->dv + to, w, w->sums, w->p, queries + 3 * packed, tile);
+    LS_TRY(sum_strip(tile->dk, first, w, w->ds_t, queries + 2 * packed, tile));
+    return sum_strip(tile->dv, first, w, w->p, queries + 3 * packed, tile);
 }
 
 static ls_status tile(void *worker, const struct gradient_tile *tile)
@@ -262,8 +273,8 @@ static ls_status tile(void *worker, const struct gradient_tile *tile)
 
     for (int first = 0; first < LS_LEAF; first += STRIP) LS_TRY(tile_strip(w, tile, first));
     for (int first = 0; first < LS_LEAF; first += STRIP)
-        LS_TRY(multiply(tile->dq + (size_t)first * (size_t)w->d_pad, w, w->sums,
-                        w->ds + (size_t)first * row_bytes(w->type, LS_LEAF), k, tile));
+        LS_TRY(sum_strip(tile->dq, first, w, w->ds + (size_t)first * row_bytes(w->type, LS_LEAF), k,
+                         tile));
     return LS_OK;
 }
 
@@ -271,7 +282,7 @@ static ls_status tile(void *worker, const struct gradient_tile *tile)
 #define OF_TYPE(name, type_)                                                                       \
     static size_t keys_bytes_##name(int d_pad) { return keys_bytes(type_, d_pad); }                \
     static size_t queries_bytes_##name(int d_pad) { return queries_bytes(type_, d_pad); }          \
-    static size_t scratch_bytes_##name(int d_pad) { (void)d_pad; return scratch_bytes(type_); }    \
+    static size_t scratch_bytes_##name(int d_pad) { return scratch_bytes(type_, d_pad); }          \
     static ls_status create_##name(void **out, ls_isa isa, int d_pad, void *scratch)               \
     {                                                                                              \
         return create(out, isa, d_pad, scratch, type_);                                            \

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "cpu/progress.h"
+#include "cpu/sum_forest.h"
 #include "device/device.h"
 
 struct gradient_tile {
@@ -21,7 +22,8 @@ struct gradient_tile {
     const struct ls_leaf_keys *visible;
     int rows, key_count; /* in use, from the first one */
     float scale;
-    float *dq, *dk, *dv; /* [LS_LEAF][d_pad], written; rows that are not in use: anything */
+    /* what the rows take, of d_pad or fewer columns; of rows that are not in use: anything */
+    const struct sum_path *dq, *dk, *dv;
     struct progress_clock *clock; /* to be ticked between parts of a tile; may be NULL */
     /* what a later tile needs and this one does not, to be brought nearer meanwhile; NULL: none */
     const char *ahead;
@@ -40,8 +42,6 @@ struct gradient_products {
     ls_dtype type;
     int d_multiple; /* d is padded to a multiple of it */
     bool (*fits)(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
-    /* dq is [d_pad][LS_LEAF] instead, and this turns it; NULL: it is upright */
-    void (*turn_dq)(float *out, const float *dq, int d_pad);
 
     /* of what one leaf's K and V, or Q and d_o, are packed into, and of one thread's scratch */
     size_t (*keys_bytes)(int d_pad);

@@ -59,13 +59,6 @@ static void end_tiles(struct gradient_worker *w, const struct gradient_job *job,
                                            .query_leaf = q_leaf});
 }
 
-static struct sums turn_dq(struct gradient_worker *w, const struct gradient_products *products,
-                           struct sums dq, int d_pad)
-{
-    products->turn_dq(w->upright, dq.at, d_pad);
-    return (struct sums){w->upright, d_pad};
-}
-
 static bool is_turn_of(struct gradient_queries *queries, const struct item *item)
 {
     return atomic_load_explicit(&queries->turn, memory_order_acquire) == item->chunk;
@@ -91,70 +84,57 @@ static bool wait_for_turn(struct gradient_job *job, struct gradient_worker *w,
     return true;
 }
 
-/* Hands dq, summed over the chunk, to its leaf of queries. */
-static void push_dq(struct gradient_job *job, struct gradient_worker *w, struct item *item,
-                    int64_t q_leaf)
+/* The last leaf of keys of the chunk that these see; none: -1. */
+static int64_t last_seen(const struct gradient_job *job, const struct item *item,
+                         struct ls_visible visible)
 {
-    struct gradient_queries *queries = &job->kernel->queries[queries_slot(job, item->head, q_leaf)];
-    const int64_t next = gradient_next_chunk(job, queries->visible, item->chunk + 1);
-    const struct gradient_products *products = job->kernel->products;
-    struct sums dq = sum_forest_fold(&w->dq);
-
-    if (products->turn_dq) dq = turn_dq(w, products, dq, job->kernel->d_pad);
-    if (!wait_for_turn(job, w, queries, item, q_leaf)) return;
-    sum_forest_push_from(&queries->dq, dq, item->chunk);
-    if (next == gradient_chunks(job)) sum_forest_fold(&queries->dq);
-    atomic_store_explicit(&queries->turn, next, memory_order_release);
+    for (int64_t j = item->end - 1; j >= item->first; j--)
+        if (gradient_leaf_is_seen(job, visible, j)) return j;
+    return -1;
 }
 
-/* One leaf of queries meets the chunk. */
+/* One leaf of queries meets the chunk. Its dq of the chunk's last leaf goes on to what earlier
+ * chunks gave it. */
 static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *w,
                               struct item *item, int64_t q_leaf)
 {
-    const struct ls_visible visible =
-        job->kernel->queries[queries_slot(job, item->head, q_leaf)].visible;
-    const int64_t leaf_floats = (int64_t)LS_LEAF * job->kernel->d_pad;
+    struct gradient_queries *queries = &job->kernel->queries[queries_slot(job, item->head, q_leaf)];
+    const int64_t last = last_seen(job, item, queries->visible);
+    const int64_t next = gradient_next_chunk(job, queries->visible, item->chunk + 1);
 
-    sum_forest_start(&w->dq, 1, (int)leaf_floats);
-    for (int64_t j = item->first; j < item->end; j++) {
-        struct sum_forest *dkv = &w->dkv[j - item->first];
+    sum_forest_start(&w->dq, LS_LEAF, job->kernel->d_pad);
+    for (int64_t j = item->first; j <= last; j++) {
+        struct gradient_paths paths = {0};
 
-        if (!gradient_leaf_is_seen(job, visible, j)) continue;
-        float *dk = sum_forest_next(dkv, ~q_leaf).at;
-        const struct gradient_parts parts = {sum_forest_next(&w->dq, j).at, dk, dk + leaf_floats};
-
-        LS_TRY(gradient_tile(&parts, job, w, item->head, q_leaf, j));
-        sum_forest_push(&w->dq, j);
-        sum_forest_push(dkv, ~q_leaf);
+        if (!gradient_leaf_is_seen(job, queries->visible, j)) continue;
+        sum_forest_lead(&paths.dq, &w->dq, j, j == last);
+        sum_forest_lead(&paths.dk, &w->dk[j - item->first], ~q_leaf, false);
+        sum_forest_lead(&paths.dv, &w->dv[j - item->first], ~q_leaf, false);
+        if (j == last) {
+            if (!wait_for_turn(job, w, queries, item, q_leaf)) return LS_OK;
+            sum_forest_lead(&paths.dq, &queries->dq, item->chunk, next == gradient_chunks(job));
+        }
+        LS_TRY(gradient_tile(&paths, job, w, item->head, q_leaf, j));
         progress_tick(w->clock);
     }
-    if (w->dq.top > 0) push_dq(job, w, item, q_leaf);
+    if (last >= 0) atomic_store_explicit(&queries->turn, next, memory_order_release);
     return LS_OK;
 }
 
-/* dk and dv of a leaf of keys to the caller; 0 if nobody sees it. */
-static void finish_keys(const struct gradient_job *job, struct sum_forest *dkv, int64_t head,
-                        const struct ls_leaf *leaf)
+/* dk or dv of a leaf of keys to the caller; 0 if nobody sees it. */
+static void finish_keys(struct sums to, struct sum_forest *forest, int rows, int d)
 {
-    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
-    const int rows = leaf_rows(leaf->number, s->s_k), d = (int)s->d;
-    const int64_t row = head * job->call->k->dim[1] + leaf->row;
-    const struct sums dk = {job->call->dk + row * d, d}, dv = {job->call->dv + row * d, d};
-
-    if (dkv->top == 0) {
-        sums_clear(dk, rows, d);
-        sums_clear(dv, rows, d);
-        return;
-    }
-    const struct sums sum = sum_forest_fold(dkv);
-    const int64_t d_pad = job->kernel->d_pad;
-    sums_copy(dk, (struct sums){sum.at, d_pad}, rows, d);
-    sums_copy(dv, (struct sums){sum.at + LS_LEAF * d_pad, d_pad}, rows, d);
+    if (forest->top == 0)
+        sums_clear(to, rows, d);
+    else
+        sums_copy(to, sum_forest_fold(forest), rows, d);
 }
 
 static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, int64_t number)
 {
+    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
     const struct ls_leaf_list *keys = &job->call->k_leaves;
+    const int d = (int)s->d;
     const int64_t first = number % gradient_chunks(job) * job->kernel->chunk;
     const int64_t end = first + job->kernel->chunk;
     struct item item = {.head = job->first + number / gradient_chunks(job),
@@ -163,12 +143,20 @@ static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, i
                         .end = end < keys->count ? end : keys->count};
 
     start_tiles(&item, w);
-    for (int64_t j = first; j < item.end; j++)
-        sum_forest_start(&w->dkv[j - first], 1, 2 * LS_LEAF * job->kernel->d_pad);
+    for (int64_t j = first; j < item.end; j++) {
+        sum_forest_start(&w->dk[j - first], LS_LEAF, job->kernel->d_pad);
+        sum_forest_start(&w->dv[j - first], LS_LEAF, job->kernel->d_pad);
+    }
     for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->team.failed; i--)
         LS_TRY(meet_queries(job, w, &item, i));
-    for (int64_t j = first; j < item.end; j++)
-        finish_keys(job, &w->dkv[j - first], item.head, &keys->leaf[j]);
+    for (int64_t j = first; j < item.end; j++) {
+        const struct ls_leaf *leaf = &keys->leaf[j];
+        const int64_t to = (item.head * job->call->k->dim[1] + leaf->row) * d;
+        const int rows = leaf_rows(leaf->number, s->s_k);
+
+        finish_keys((struct sums){job->call->dk + to, d}, &w->dk[j - first], rows, d);
+        finish_keys((struct sums){job->call->dv + to, d}, &w->dv[j - first], rows, d);
+    }
     end_tiles(w, job, &item, 0);
     return LS_OK;
 }

@@ -67,13 +67,13 @@ void cpu_delta(float *delta, const struct ls_tensor *d_o, const struct ls_tensor
 
 #pragma omp for
         for (int64_t i = 0; i < b * h * s; i++) {
-            const int64_t batch = i / (h * s), head = i / s % h, row = i % s;
+            const int64_t batch = i / (h * s), row = i / h % s, head = i % h;
             double sum = row_delta(d_o, o, o_lo, batch, row, head);
 
             if (dlse)
                 sum -= ((const float *)dlse->data)[batch * dlse->stride[0] +
                                                    head * dlse->stride[1] + row * dlse->stride[2]];
-            delta[i] = (float)sum;
+            delta[(batch * h + head) * s + row] = (float)sum;
         }
         fesetenv(&callers);
     }

@@ -60,7 +60,7 @@ static void look_ahead(struct gradient_tile *tile, const struct gradient_job *jo
     }
 }
 
-ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *job,
+ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
                         struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
@@ -79,9 +79,9 @@ ls_status gradient_tile(const struct gradient_parts *out, struct gradient_job *j
         .rows = rows,
         .key_count = key_count,
         .scale = shape->scores.scale,
-        .dq = out->dq,
-        .dk = out->dk,
-        .dv = out->dv,
+        .dq = &to->dq,
+        .dk = &to->dk,
+        .dv = &to->dv,
         .clock = w->clock,
         .scores = &shape->scores,
         .batch = head / shape->global.h,

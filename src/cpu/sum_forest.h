@@ -1,9 +1,10 @@
-/* The order in which sums are added: the binary tree over the places of what is pushed, left to
+/* The order in which sums are added: the binary tree over the places of what comes, left to
  * right. Places may be left out, which costs nothing. Finished subtrees wait in a stack.
- * Pushed at ~place, sums may come right to left: the tree is the same, seen in a mirror. */
+ * At ~place, sums may come right to left: the tree is the same, seen in a mirror. */
 #ifndef LS_CPU_SUM_FOREST_H
 #define LS_CPU_SUM_FOREST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define SUM_DEPTH 40
@@ -69,37 +70,39 @@ static inline void sum_forest_settle(struct sum_forest *forest, int64_t next)
         sum_forest_add_top(forest);
 }
 
-/* Where the sums of `place`, behind all earlier ones, are to be written. */
-static inline struct sums sum_forest_next(struct sum_forest *forest, int64_t place)
+/* The way of sums into the tree: what waits is added to them, one subtree after the other, and
+ * `total` receives them; it may be the last one's place. */
+struct sum_path {
+    int rows, d;
+    int count;
+    struct sums waiting[2 * SUM_DEPTH], total;
+};
+
+/* Leads `path`, empty or from another forest, on to `place`, behind all earlier ones, whose sums
+ * are to take it next; `last`: nothing follows. */
+static inline void sum_forest_lead(struct sum_path *path, struct sum_forest *forest, int64_t place,
+                                   bool last)
 {
     sum_forest_settle(forest, place);
-    return forest->node[forest->top];
-}
-
-/* What was written at sum_forest_next is complete. */
-static inline void sum_forest_push(struct sum_forest *forest, int64_t place)
-{
+    path->rows = forest->rows;
+    path->d = forest->d;
+    while (forest->top > 0 &&
+           (last || sum_forest_ends(forest->place[forest->top - 1], place, place + 1)))
+        path->waiting[path->count++] = forest->node[--forest->top];
+    path->total = forest->node[forest->top];
     forest->place[forest->top++] = place;
-    sum_forest_settle(forest, place + 1);
 }
 
-/* The same for sums that lie elsewhere; needs no node for them where they are added at once. */
-static inline void sum_forest_push_from(struct sum_forest *forest, struct sums from, int64_t place)
+/* A path to nowhere but here. */
+static inline struct sum_path sum_path_to(float *at, int rows, int d)
 {
-    const struct sums next = sum_forest_next(forest, place);
-    const int top = forest->top;
-
-    if (top > 0 && sum_forest_ends(forest->place[top - 1], place, place + 1)) {
-        sums_add(forest->node[top - 1], from, forest->rows, forest->d);
-        forest->place[top - 1] = place;
-        sum_forest_settle(forest, place + 1);
-    } else {
-        sums_copy(next, from, forest->rows, forest->d);
-        sum_forest_push(forest, place);
-    }
+    return (struct sum_path){.rows = rows, .d = d, .total = {at, d}};
 }
 
-/* Adds everything pushed, at least one, into node 0. */
+/* x holds rows [first, first + rows) of sums; those that the path does not have are left out. */
+void sum_path_take(const struct sum_path *path, int first, int rows, struct sums x);
+
+/* Adds everything, at least one subtree, into node 0. */
 static inline struct sums sum_forest_fold(struct sum_forest *forest)
 {
     while (forest->top > 1) sum_forest_add_top(forest);

@@ -3,6 +3,7 @@
 
 #include "base/cpu.h"
 #include "cpu/sum_forest.h"
+#include "longspan/attention.h"
 
 /* Static: compilers export what they clone, whatever the visibility. */
 LS_CLONED static void add(float *restrict into, const float *restrict from, int64_t n)
@@ -14,6 +15,31 @@ LS_CLONED static void add(float *restrict into, const float *restrict from, int6
 void add_floats(float *restrict into, const float *restrict from, int64_t n)
 {
     add(into, from, n);
+}
+
+/* to = a + b, of which one may be `to` */
+LS_CLONED static void add_row(float *to, const float *a, const float *b, int d)
+{
+#pragma omp simd
+    for (int i = 0; i < d; i++) to[i] = a[i] + b[i];
+}
+
+void sum_path_take(const struct sum_path *path, int first, int rows, struct sums x)
+{
+    const int end = first + rows < path->rows ? first + rows : path->rows;
+
+    for (int r = first; r < end; r++, x.at += x.stride) {
+        float *total = path->total.at + r * path->total.stride, sum[LS_MAX_HEAD_DIM];
+        const float *from = x.at;
+
+        if (path->count == 0) memcpy(total, from, (size_t)path->d * sizeof *total);
+        for (int i = 0; i < path->count; i++) {
+            float *to = i == path->count - 1 ? total : sum;
+
+            add_row(to, path->waiting[i].at + r * path->waiting[i].stride, from, path->d);
+            from = to;
+        }
+    }
 }
 
 void sums_add(struct sums into, struct sums from, int rows, int d)

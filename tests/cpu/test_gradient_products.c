@@ -25,6 +25,7 @@ static struct bench {
     char *raw[OPERANDS]; /* [LS_LEAF][d_pad] */
     double value[OPERANDS][LS_LEAF][LS_MAX_HEAD_DIM];
     float *sums[SUMS];
+    struct sum_path path[SUMS];
     float lse[LS_LEAF], delta[LS_LEAF];
     struct ls_leaf_keys visible[LS_LEAF];
     struct gradient_tile tile;
@@ -63,7 +64,10 @@ static void bench_open(const struct gradient_products *products, ls_isa isa, int
     bench.keys = allocate(products->keys_bytes(d_pad));
     bench.queries = allocate(products->queries_bytes(d_pad));
     for (int i = 0; i < OPERANDS; i++) bench.raw[i] = allocate(LS_LEAF * bench.row_bytes);
-    for (int i = 0; i < SUMS; i++) bench.sums[i] = (float *)(void *)allocate(sum_bytes());
+    for (int i = 0; i < SUMS; i++) {
+        bench.sums[i] = (float *)(void *)allocate(sum_bytes());
+        bench.path[i] = sum_path_to(bench.sums[i], LS_LEAF, d_pad);
+    }
     cr_assert_eq(products->create(&bench.worker, isa, d_pad, bench.scratch), LS_OK, "%s",
                  ls_message());
 }
@@ -159,9 +163,9 @@ static void draw_tile(enum mask mask, int rows, int keys)
                                         .rows = rows,
                                         .key_count = keys,
                                         .scale = (float)(1 / sqrt((double)bench.d)),
-                                        .dq = bench.sums[DQ],
-                                        .dk = bench.sums[DK],
-                                        .dv = bench.sums[DV]};
+                                        .dq = &bench.path[DQ],
+                                        .dk = &bench.path[DK],
+                                        .dv = &bench.path[DV]};
     draw_rows(Q, rows);
     draw_rows(D_O, rows);
     draw_rows(K, keys);
@@ -185,7 +189,6 @@ static void compute(void)
 
 static float result(enum sum sum, int row, int e)
 {
-    if (sum == DQ && bench.products->turn_dq) return bench.sums[sum][e * LS_LEAF + row];
     return bench.sums[sum][row * bench.d_pad + e];
 }
 

@@ -142,44 +142,73 @@ static float node_sum(bool *any, const bool *present, int64_t first, int height)
     return !left_any ? right : !right_any ? left : left + right;
 }
 
+static void take(struct sum_forest *forest, int64_t place, float x, bool last)
+{
+    struct sum_path path = {0};
+
+    sum_forest_lead(&path, forest, place, last);
+    sum_path_take(&path, 0, 1, (struct sums){&x, 1});
+}
+
 /* Wherever places are left out and from whichever side they come, sums are those of the tree over
  * places, and no more of them wait than was foretold. */
 Test(gradient_sums, forest_is_the_tree_over_places)
 {
     for (uint64_t seed = 0; seed < 200; seed++) {
-        struct sum_forest by_next = {0}, by_push = {0}, mirrored = {0};
-        float next[SUM_DEPTH], push[SUM_DEPTH], mirror[SUM_DEPTH];
+        struct sum_forest forest = {0}, mirrored = {0}, ended = {0};
+        float node[SUM_DEPTH], mirror[SUM_DEPTH], end[SUM_DEPTH];
         bool present[PLACES] = {false}, any = false;
+        int64_t last = -1;
 
         for (int i = 0; i < SUM_DEPTH; i++) {
-            by_next.node[i] = (struct sums){next + i, 1};
-            by_push.node[i] = (struct sums){push + i, 1};
+            forest.node[i] = (struct sums){node + i, 1};
             mirrored.node[i] = (struct sums){mirror + i, 1};
+            ended.node[i] = (struct sums){end + i, 1};
         }
-        sum_forest_start(&by_next, 1, 1);
-        sum_forest_start(&by_push, 1, 1);
+        sum_forest_start(&forest, 1, 1);
         sum_forest_start(&mirrored, 1, 1);
+        sum_forest_start(&ended, 1, 1);
         for (int64_t place = 0; place < PLACES; place++) {
             present[place] = ls_random_below(seed, 0, (uint64_t)place, 8) >= seed % 8;
+            if (present[place]) last = place;
+        }
+        for (int64_t place = 0; place < PLACES; place++) {
             if (!present[place]) continue;
-            float x = summand(place, 0, 0);
-
-            *sum_forest_next(&by_next, place).at = x;
-            sum_forest_push(&by_next, place);
-            sum_forest_push_from(&by_push, (struct sums){&x, 1}, place);
-            cr_assert_leq(by_push.top, sum_forest_depth(place + 1), "seed %d", (int)seed);
-            cr_assert_leq(by_next.top, sum_forest_depth(place + 1), "seed %d", (int)seed);
+            take(&forest, place, summand(place, 0, 0), false);
+            take(&ended, place, summand(place, 0, 0), place == last);
+            cr_assert_leq(forest.top, sum_forest_depth(place + 1), "seed %d", (int)seed);
         }
         for (int64_t place = PLACES - 1; place >= 0; place--) {
             if (!present[place]) continue;
-            *sum_forest_next(&mirrored, ~place).at = summand(place, 0, 0);
+            take(&mirrored, ~place, summand(place, 0, 0), false);
             cr_assert_leq(mirrored.top, sum_forest_depth(PLACES), "seed %d", (int)seed);
-            sum_forest_push(&mirrored, ~place);
         }
         const float exact = node_sum(&any, present, 0, 6);
         if (!any) continue;
-        cr_expect_eq(*sum_forest_fold(&by_next).at, exact, "seed %d", (int)seed);
-        cr_expect_eq(*sum_forest_fold(&by_push).at, exact, "seed %d", (int)seed);
+        cr_expect_eq(*sum_forest_fold(&forest).at, exact, "seed %d", (int)seed);
         cr_expect_eq(*sum_forest_fold(&mirrored).at, exact, "seed %d", (int)seed);
+        cr_expect(ended.top == 1 && end[0] == exact, "seed %d", (int)seed);
     }
+}
+
+/* From one forest a path goes on into another, whose rows are fewer and shorter. */
+Test(gradient_sums, a_path_goes_on_into_the_next_forest)
+{
+    enum { ROWS = 5, D = 7, FEWER = 3, LESS = 4 };
+    float inner[ROWS * D], outer[FEWER * LESS], x[ROWS * D];
+    struct sum_forest first = {.node = {{inner, D}}}, second = {.node = {{outer, LESS}}};
+    struct sum_path path = {0};
+
+    for (int i = 0; i < ROWS * D; i++) x[i] = inner[i] = (float)i;
+    for (int i = 0; i < FEWER * LESS; i++) outer[i] = 0.5F;
+    sum_forest_start(&first, ROWS, D);
+    sum_forest_start(&second, FEWER, LESS);
+    first.place[first.top++] = 0;
+    sum_forest_lead(&path, &first, 1, true);
+    second.place[second.top++] = 0;
+    sum_forest_lead(&path, &second, 1, true);
+    sum_path_take(&path, 2, 2, (struct sums){x + 2 * D, D});
+    for (int row = 0; row < FEWER; row++)
+        for (int e = 0; e < LESS; e++)
+            cr_expect_eq(outer[row * LESS + e], row < 2 ? 0.5F : 0.5F + (float)(2 * (row * D + e)));
 }
