@@ -2,26 +2,37 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "cpu/kernel.h"
 #include "tensor/dtype.h"
 
 #define LN2 0.693147180559945309
 
-/* Natural logarithm of x > 0, the same on every machine: x = 2^e f with f near 1, and the series
- * of log f in z = (f - 1) / (f + 1), |z| < 0.172. */
-static double logarithm(double x)
+/* Natural logarithm of a normal x > 0, the same on every machine: x = 2^e f with f near 1, and the
+ * series of log f in z = (f - 1) / (f + 1), |z| < 0.172. Infinity and NaN give NaN. */
+static inline double logarithm(double x)
 {
-    int exponent;
-    double f = frexp(x, &exponent);
+    const double half_root = 0.70710678118654752;
+    uint64_t bits, mantissa;
+    double f;
 
-    if (f < 0.70710678118654752) {
-        f *= 2;
-        exponent--;
-    }
-    const double z = (f - 1) / (f + 1), z2 = z * z;
-    double series = 0;
-    for (int n = 17; n >= 1; n -= 2) series = series * z2 + 1.0 / n;
-    return exponent * LN2 + 2 * z * series;
+    memcpy(&bits, &x, sizeof bits);
+    mantissa = (bits & 0xfffffffffffffull) | 0x3fe0000000000000ull; /* f in [0.5, 1) */
+    memcpy(&f, &mantissa, sizeof f);
+    const double exponent = (double)((int)(bits >> 52) - 1022) - (f < half_root);
+    f = f < half_root ? 2 * f : f;
+
+    const double z = (f - 1) / (f + 1), z2 = z * z, z4 = z2 * z2;
+    const double even = ((1.0 / 17 * z4 + 1.0 / 13) * z4 + 1.0 / 9) * z4 + 1.0 / 5;
+    const double odd = ((1.0 / 15 * z4 + 1.0 / 11) * z4 + 1.0 / 7) * z4 + 1.0 / 3;
+    return exponent * LN2 + 2 * z * (1 + z2 * (odd + z2 * even)) + (x - x);
+}
+
+LS_CLONED static void lse_of(float *lse, const float *m, const float *l, int rows)
+{
+#pragma omp simd
+    for (int r = 0; r < rows; r++)
+        lse[r] = m[r] == -INFINITY ? m[r] : (float)((double)m[r] * LN2 + logarithm(l[r]));
 }
 
 static size_t state_index(const struct ls_attention_kernel *kernel,
@@ -50,25 +61,31 @@ static void write_residual(void *o_lo, const void *o, ls_dtype type, float *acc,
     ls_dtype_convert(o_lo, type, acc, LS_F32, d);
 }
 
+#define ROWS_AHEAD 16
+
+/* To be written soon. */
+static void ask_for_row(const char *row, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 1);
+}
+
 static void finish_row(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
                        struct ls_row_states state, size_t r, size_t stride,
                        const struct tile_row *at)
 {
-    struct ls_tensor *const o = call->o, *const lse = call->lse;
+    struct ls_tensor *const o = call->o;
     const int64_t d = o->dim[3];
     float *acc = state.acc + r * stride;
-    float *lse_at = (float *)lse->data + at->batch * lse->stride[0] + at->head * lse->stride[1] +
-                    at->row * lse->stride[2];
 
     if (state.m[r] == -INFINITY) {
         memset(acc, 0, (size_t)d * sizeof *acc);
-        *lse_at = -INFINITY;
     } else {
         const float kept = 1.0f - kernel->shape.scores.dropout;
         kernel->simd->scale(acc, 1.0f / kept / state.l[r], (int)d);
-        *lse_at = (float)((double)state.m[r] * LN2 + logarithm(state.l[r]));
     }
-    void *out = element(o, at->batch, at->row, at->head);
+    char *out = element(o, at->batch, at->row, at->head);
+    ask_for_row(out + ROWS_AHEAD * o->stride[1] * ls_dtype_size(o->type),
+                d * ls_dtype_size(o->type));
     ls_dtype_convert(out, o->type, acc, LS_F32, d);
     if (call->o_lo)
         write_residual(element(call->o_lo, at->batch, at->row, at->head), out, o->type, acc, d);
@@ -114,6 +131,24 @@ static void merge_sinks(const struct ls_attention_kernel *kernel, struct worker 
     kernel->simd->merge(result, sink, tile->rows, kernel->d_pad);
 }
 
+static void finish_rows(const struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct ls_kernel_call *call, const struct tile *tile,
+                        struct ls_row_states result)
+{
+    const struct ls_tensor *lse = call->lse;
+    float of_row[TILE_ROWS];
+
+    if (kernel->shape.scores.sinks) merge_sinks(kernel, w, tile, result);
+    lse_of(of_row, result.m, result.l, tile->rows);
+    for (int r = 0; r < tile->rows; r++) {
+        const struct tile_row at = tile_row(kernel, tile, r);
+
+        ((float *)lse->data)[at.batch * lse->stride[0] + at.head * lse->stride[1] +
+                             at.row * lse->stride[2]] = of_row[r];
+        finish_row(kernel, call, result, (size_t)r, (size_t)kernel->d_pad, &at);
+    }
+}
+
 void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
                  const struct ls_kernel_call *call, const struct tile *tile,
                  struct ls_row_states result)
@@ -122,15 +157,14 @@ void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
 
     for (int i = 0; i < call->found_count; i++)
         result = merge_found(kernel, w, call, tile, result, &call->found[i]);
-    if (call->o && kernel->shape.scores.sinks) merge_sinks(kernel, w, tile, result);
+    if (call->o) {
+        finish_rows(kernel, w, call, tile, result);
+        return;
+    }
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);
-
-        if (call->o) {
-            finish_row(kernel, call, result, (size_t)r, d_pad, &at);
-            continue;
-        }
         const size_t i = state_index(kernel, call, &at);
+
         copy_state(*call->states, i, d, &result, (size_t)r, d_pad, d);
     }
 }

@@ -24,17 +24,18 @@ static int64_t pairs(const struct ls_attention_kernel *kernel)
     return kernel->shape.global.b * kernel->shape.global.h_kv;
 }
 
+/* Of a leaf one head after the other, whose rows lie side by side. */
 static void pack_phase(struct job *job, struct worker *w)
 {
     const struct agenda *agenda = &job->kernel->agenda;
-    const int64_t leaves = agenda->key_count, n = job->wave_pairs * leaves;
+    const int64_t heads = job->wave_pairs, n = heads * agenda->key_count;
     const double since = ls_now();
     int64_t i, packed = 0;
 
     if (job->kernel->products->decode) return;
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
         const ls_status status = pack_leaf(job->kernel, w, job->call, job->wave_first,
-                                           job->wave_first + i / leaves, agenda->keys[i % leaves]);
+                                           job->wave_first + i % heads, agenda->keys[i / heads]);
         if (status != LS_OK) team_fail(&job->team, status);
         packed++;
         progress_tick(w->clock);
