@@ -44,62 +44,6 @@ static inline void bring_nearer(const char **ahead)
     for (int i = 0; i < 4; i++, *ahead += 64) _mm_prefetch(*ahead, _MM_HINT_T1);
 }
 
-/* Two by two tiles of out, summed over `depths` steps. Rows of left are left_stride bytes apart,
- * of out out_stride floats; the second row of tiles is left out if there is none. */
-TARGET_AMX static inline void multiply(float *out, ptrdiff_t out_stride, const char *left,
-                                       ptrdiff_t left_stride, const char *right, int depths,
-                                       const char **ahead, bool two_rows)
-{
-    const ptrdiff_t below = 16 * left_stride;
-
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (int i = 0; i < depths; i++, left += 2 * DEPTH, right += PAIR_BYTES) {
-        bring_nearer(ahead);
-        TILE_LOAD(4, left, left_stride);
-        TILE_LOAD(6, right, 64);
-        TILE_LOAD(7, right + TILE_BYTES, 64);
-        TILE_PRODUCT(0, 4, 6);
-        TILE_PRODUCT(1, 4, 7);
-        if (!two_rows) continue;
-        TILE_LOAD(5, left + below, left_stride);
-        TILE_PRODUCT(2, 5, 6);
-        TILE_PRODUCT(3, 5, 7);
-    }
-    TILE_STORE(0, out, out_stride * 4);
-    TILE_STORE(1, out + 16, out_stride * 4);
-    if (!two_rows) return;
-    TILE_STORE(2, out + 16 * out_stride, out_stride * 4);
-    TILE_STORE(3, out + 16 * out_stride + 16, out_stride * 4);
-}
-
-TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, struct operand k,
-                                   int rows, struct key_span keys)
-{
-    const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = d_pad / DEPTH;
-    const int block = keys.first / COLUMNS;
-    const char *right = (const char *)k.packed + block * depths * PAIR_BYTES;
-
-    for (int key = block * COLUMNS; key < keys.end; key += COLUMNS, right += depths * PAIR_BYTES)
-        multiply(out + key, SCORE_STRIDE, q, d_pad * 2, right, depths, &k.ahead, rows > 16);
-    return LS_OK;
-}
-
-TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, struct operand v,
-                                   int rows, struct key_span keys)
-{
-    const int d_pad = ((struct plain_worker *)worker)->d_pad, step = keys.first / DEPTH;
-    const int depths = (keys.end + DEPTH - 1) / DEPTH - step;
-    const char *left = (const char *)p + step * 2 * DEPTH;
-    const char *right = (const char *)v.packed + step * PAIR_BYTES;
-
-    for (int column = 0; column < d_pad; column += COLUMNS, right += LS_LEAF / DEPTH * PAIR_BYTES)
-        multiply(acc + column, d_pad, left, P_STRIDE * 2, right, depths, &v.ahead, rows > 16);
-    return LS_OK;
-}
-
 /* A strip on its way from scores to probabilities. */
 struct softmax_strip {
     float block[2][STRIP * COLUMNS]; /* scores of 32 keys: one being written, one being read */
@@ -152,39 +96,103 @@ TARGET_AMX static inline void take(struct pending *pending, int rows)
     for (int i = 0; i < rows && pending->row < pending->end; i++) exponentials(pending, NULL);
 }
 
-/* Scores of 32 keys, and meanwhile the pending rows. */
-TARGET_AMX static inline __attribute__((always_inline)) void
-score_block(float *out, const char *q, const char *k, int depths, const char **ahead,
-            struct pending *pending, bool two_rows)
-{
-    const int pace = (8 + depths - 1) / depths; /* rows a tile product */
-    const ptrdiff_t stride = depths * DEPTH * 2;
+/* Sums that are still in tiles 0 to 3, two by two, and where they go: if they left before the next
+ * products start, the tiles would stand idle. NULL: there are none. */
+struct sums {
+    char *out;
+    ptrdiff_t stride; /* bytes */
+};
 
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (int i = 0; i < depths; i++, q += 2 * DEPTH, k += PAIR_BYTES) {
+/* One of them leaves its tile, which starts again from zero. */
+#define TAKE_SUM(tile, sums, offset)                                                               \
+    do {                                                                                           \
+        if ((sums).out) TILE_STORE(tile, (sums).out + (offset), (sums).stride);                    \
+        TILE_ZERO(tile);                                                                           \
+    } while (0)
+
+TARGET_AMX static inline void take_sums(struct sums sums, bool two_rows)
+{
+    TILE_STORE(0, sums.out, sums.stride);
+    TILE_STORE(1, sums.out + 64, sums.stride);
+    if (!two_rows) return;
+    TILE_STORE(2, sums.out + 16 * sums.stride, sums.stride);
+    TILE_STORE(3, sums.out + 16 * sums.stride + 64, sums.stride);
+}
+
+/* Two by two tiles of left x right, summed over `depths` steps into tiles 0 to 3, which `before`
+ * leave; the second row of tiles is left out if there is none. Rows of left are left_stride bytes
+ * apart. Meanwhile, `pace` pending rows a tile product. */
+TARGET_AMX static inline __attribute__((always_inline)) void
+multiply(struct sums before, const char *left, ptrdiff_t left_stride, const char *right, int depths,
+         const char **ahead, struct pending *pending, int pace, bool two_rows)
+{
+    const ptrdiff_t below = 16 * left_stride;
+
+    for (int i = 0; i < depths; i++, left += 2 * DEPTH, right += PAIR_BYTES) {
         bring_nearer(ahead);
-        TILE_LOAD(4, q, stride);
-        TILE_LOAD(6, k, 64);
+        TILE_LOAD(4, left, left_stride);
+        TILE_LOAD(6, right, 64);
+        if (i == 0) TAKE_SUM(0, before, 0);
         TILE_PRODUCT(0, 4, 6);
         take(pending, pace);
-        TILE_LOAD(7, k + TILE_BYTES, 64);
+        TILE_LOAD(7, right + TILE_BYTES, 64);
+        if (i == 0) TAKE_SUM(1, before, 64);
         TILE_PRODUCT(1, 4, 7);
         take(pending, pace);
         if (!two_rows) continue;
-        TILE_LOAD(5, q + 16 * stride, stride);
+        TILE_LOAD(5, left + below, left_stride);
+        if (i == 0) TAKE_SUM(2, before, 16 * before.stride);
         TILE_PRODUCT(2, 5, 6);
         take(pending, pace);
+        if (i == 0) TAKE_SUM(3, before, 16 * before.stride + 64);
         TILE_PRODUCT(3, 5, 7);
         take(pending, pace);
     }
-    TILE_STORE(0, out, COLUMNS * 4);
-    TILE_STORE(1, out + 16, COLUMNS * 4);
-    if (!two_rows) return;
-    TILE_STORE(2, out + 16 * COLUMNS, COLUMNS * 4);
-    TILE_STORE(3, out + 16 * COLUMNS + 16, COLUMNS * 4);
+}
+
+/* `blocks` blocks of 32 columns of left x right, side by side in out; those of right are
+ * right_bytes apart. */
+TARGET_AMX static void multiply_columns(struct sums out, const char *left, ptrdiff_t left_stride,
+                                        const char *right, ptrdiff_t right_bytes, int depths,
+                                        const char *ahead, int rows, int blocks)
+{
+    struct pending nothing = {0};
+    struct sums sums = {NULL, out.stride};
+
+    for (int block = 0; block < blocks; block++, right += right_bytes) {
+        if (rows > 16)
+            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, true);
+        else
+            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, false);
+        sums.out = out.out + block * COLUMNS * 4;
+    }
+    take_sums(sums, rows > 16);
+}
+
+TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, struct operand k,
+                                   int rows, struct key_span keys)
+{
+    const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = d_pad / DEPTH;
+    const int block = keys.first / COLUMNS, end = (keys.end + COLUMNS - 1) / COLUMNS;
+    const struct sums to = {(char *)(out + block * COLUMNS), SCORE_STRIDE * 4};
+    const ptrdiff_t bytes = depths * PAIR_BYTES;
+
+    multiply_columns(to, q, d_pad * 2, (const char *)k.packed + block * bytes, bytes, depths,
+                     k.ahead, rows, end - block);
+    return LS_OK;
+}
+
+TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, struct operand v,
+                                   int rows, struct key_span keys)
+{
+    const int d_pad = ((struct plain_worker *)worker)->d_pad, step = keys.first / DEPTH;
+    const int depths = (keys.end + DEPTH - 1) / DEPTH - step;
+    const struct sums to = {(char *)acc, d_pad * 4};
+
+    multiply_columns(to, (const char *)p + step * 2 * DEPTH, P_STRIDE * 2,
+                     (const char *)v.packed + step * PAIR_BYTES, LS_LEAF / DEPTH * PAIR_BYTES,
+                     depths, v.ahead, rows, d_pad / COLUMNS);
+    return LS_OK;
 }
 
 static int smaller(int a, int b)
@@ -299,26 +307,54 @@ TARGET_AMX static __attribute__((noinline)) void take_masked(struct softmax_stri
     }
 }
 
-/* 32 keys at a time: while tiles multiply one block, the exponentials of the one before are taken.
- * They are not on their way if a row does not see the whole block. */
+/* The scores of one block are complete: its rows are pending then, or done already if some do not
+ * see the whole block. */
+TARGET_AMX static inline __attribute__((always_inline)) struct pending
+complete_block(struct softmax_strip *strip, int block)
+{
+    struct pending pending = pending_block(strip, block);
+
+    if (strip->starts[block]) start_rows(strip, block);
+    if (all_see(strip, block)) return pending;
+    take_masked(strip, block);
+    pending.row = pending.end;
+    return pending;
+}
+
+/* 32 keys at a time: while tiles multiply one block, the exponentials of one before are taken. With
+ * few tile products these are taken behind them, which is soon enough for the units to work side by
+ * side, and the scores leave their tiles when the next block has begun; with many, between them. */
 TARGET_AMX static void interleave(struct softmax_strip *strip, const char *q, struct operand k,
                                   int depths, struct key_span keys)
 {
-    const struct softmax_rows *rows = strip->rows;
-    int block = keys.first / COLUMNS;
-    const char *right = (const char *)k.packed + block * depths * PAIR_BYTES;
+    const int first = keys.first / COLUMNS, end = (keys.end + COLUMNS - 1) / COLUMNS;
+    const int pace = depths > 2 ? (8 + depths - 1) / depths : 0;
+    const ptrdiff_t stride = depths * DEPTH * 2;
+    const bool two_rows = strip->rows->rows > 16;
+    const char *right = (const char *)k.packed + first * depths * PAIR_BYTES;
+    struct sums sums = {NULL, COLUMNS * 4};
     struct pending pending = {0};
 
-    for (; block * COLUMNS < keys.end; block++, right += depths * PAIR_BYTES) {
-        if (rows->rows > 16)
-            score_block(strip->block[block % 2], q, right, depths, &k.ahead, &pending, true);
+    for (int block = first; block < end; block++, right += depths * PAIR_BYTES) {
+        if (!two_rows)
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, false);
+        else if (pace > 0)
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, true);
         else
-            score_block(strip->block[block % 2], q, right, depths, &k.ahead, &pending, false);
-        if (strip->starts[block]) start_rows(strip, block);
-        pending = pending_block(strip, block);
-        if (all_see(strip, block)) continue;
-        take_masked(strip, block);
-        pending.row = pending.end;
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, 0, true);
+        take(&pending, STRIP);
+        if (sums.out) pending = complete_block(strip, block - 1);
+        sums.out = (char *)strip->block[block % 2];
+        if (pace > 0) {
+            take_sums(sums, two_rows);
+            pending = complete_block(strip, block);
+            sums.out = NULL;
+        }
+    }
+    if (sums.out) {
+        take_sums(sums, two_rows);
+        take(&pending, STRIP);
+        pending = complete_block(strip, end - 1);
     }
     take(&pending, STRIP);
 }
