@@ -121,8 +121,16 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
     return LS_OK;
 }
 
-/* dk or dv of a leaf of keys to the caller; 0 if nobody sees it. */
-static void finish_keys(struct sums to, struct sum_forest *forest, int rows, int d)
+static void start_keys(struct gradient_worker *w, const struct item *item, int d_pad)
+{
+    for (int64_t j = 0; j < item->end - item->first; j++) {
+        sum_forest_start(&w->dk[j], LS_LEAF, d_pad);
+        sum_forest_start(&w->dv[j], LS_LEAF, d_pad);
+    }
+}
+
+/* To the caller; 0 if nobody sees these keys. */
+static void finish_sums(struct sums to, struct sum_forest *forest, int rows, int d)
 {
     if (forest->top == 0)
         sums_clear(to, rows, d);
@@ -130,33 +138,38 @@ static void finish_keys(struct sums to, struct sum_forest *forest, int rows, int
         sums_copy(to, sum_forest_fold(forest), rows, d);
 }
 
-static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, int64_t number)
+static void finish_keys(const struct gradient_job *job, struct gradient_worker *w,
+                        const struct item *item)
 {
     const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
-    const struct ls_leaf_list *keys = &job->call->k_leaves;
+    const struct ls_gradient_call *call = job->call;
     const int d = (int)s->d;
+
+    for (int64_t j = item->first; j < item->end; j++) {
+        const struct ls_leaf *leaf = &call->k_leaves.leaf[j];
+        const int64_t to = (item->head * call->k->dim[1] + leaf->row) * d;
+        const int rows = leaf_rows(leaf->number, s->s_k);
+
+        finish_sums((struct sums){call->dk + to, d}, &w->dk[j - item->first], rows, d);
+        finish_sums((struct sums){call->dv + to, d}, &w->dv[j - item->first], rows, d);
+    }
+}
+
+static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, int64_t number)
+{
+    const int64_t leaves = job->call->k_leaves.count;
     const int64_t first = number % gradient_chunks(job) * job->kernel->chunk;
     const int64_t end = first + job->kernel->chunk;
     struct item item = {.head = job->first + number / gradient_chunks(job),
                         .chunk = number % gradient_chunks(job),
                         .first = first,
-                        .end = end < keys->count ? end : keys->count};
+                        .end = end < leaves ? end : leaves};
 
     start_tiles(&item, w);
-    for (int64_t j = first; j < item.end; j++) {
-        sum_forest_start(&w->dk[j - first], LS_LEAF, job->kernel->d_pad);
-        sum_forest_start(&w->dv[j - first], LS_LEAF, job->kernel->d_pad);
-    }
+    start_keys(w, &item, job->kernel->d_pad);
     for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->team.failed; i--)
         LS_TRY(meet_queries(job, w, &item, i));
-    for (int64_t j = first; j < item.end; j++) {
-        const struct ls_leaf *leaf = &keys->leaf[j];
-        const int64_t to = (item.head * job->call->k->dim[1] + leaf->row) * d;
-        const int rows = leaf_rows(leaf->number, s->s_k);
-
-        finish_keys((struct sums){job->call->dk + to, d}, &w->dk[j - first], rows, d);
-        finish_keys((struct sums){job->call->dv + to, d}, &w->dv[j - first], rows, d);
-    }
+    finish_keys(job, w, &item);
     end_tiles(w, job, &item, 0);
     return LS_OK;
 }
