@@ -117,6 +117,7 @@ struct block {
     bool masked;
     bool keys_begun, queries_begun[BLOCKS]; /* whether their sums have been written */
     int d_pad, key, query;
+    struct sums dk, dv, dq; /* of the block's keys; of all queries */
     struct ahead ahead;
 } __attribute__((aligned(64)));
 
@@ -228,8 +229,7 @@ add_product(float *out, bool add, const float *left, int row, int step, const fl
     }
 }
 
-TARGET_AVX512 static void compute_block(struct block *b, const struct gradient_tile *tile,
-                                        const struct worker *w)
+TARGET_AVX512 static void compute_block(struct block *b, const struct gradient_tile *tile)
 {
     const size_t part = block_floats(b->d_pad);
     const float *k = (const float *)tile->keys + b->key / BLOCK * 3 * part;
@@ -247,17 +247,17 @@ TARGET_AVX512 static void compute_block(struct block *b, const struct gradient_t
         }
     }
     bool *query_begun = &b->queries_begun[b->query / BLOCK];
-    add_product(w->dv, b->keys_begun, b->p, 1, BLOCK, d_o, b->d_pad);
-    add_product(w->dk, b->keys_begun, b->ds, 1, BLOCK, q, b->d_pad);
-    add_product(w->dq + b->query * b->d_pad, *query_begun, b->ds, BLOCK, 1, k, b->d_pad);
+    add_product(b->dv.at, b->keys_begun, b->p, 1, BLOCK, d_o, b->d_pad);
+    add_product(b->dk.at, b->keys_begun, b->ds, 1, BLOCK, q, b->d_pad);
+    add_product(b->dq.at + b->query * b->d_pad, *query_begun, b->ds, BLOCK, 1, k, b->d_pad);
     b->keys_begun = *query_begun = true;
 }
 
 /* Rows [first, first + BLOCK) of dq, dk or dv; zero if no pair of them is seen. */
-static void hand_over(const struct sum_path *to, int first, float *sum, bool begun, int d_pad)
+static void hand_over(const struct sum_path *to, int first, struct sums sum, bool begun)
 {
-    if (!begun) memset(sum, 0, block_floats(d_pad) * sizeof *sum);
-    sum_path_take(to, first, BLOCK, (struct sums){sum, d_pad});
+    if (!begun) memset(sum.at, 0, block_floats((int)sum.stride) * sizeof *sum.at);
+    sum_path_take(to, first, BLOCK, sum);
 }
 
 static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
@@ -266,22 +266,25 @@ static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
     struct block b = {.d_pad = w->d_pad, .ahead = ahead_of_tile(tile, BLOCKS * BLOCKS * PARTS)};
 
     lanes_of_tile(&b.lanes, tile);
+    b.dq = sum_path_room(tile->dq, 0, LS_LEAF, (struct sums){w->dq, w->d_pad});
     for (b.key = 0; b.key < tile->key_count; b.key += BLOCK) {
         b.keys_begun = false;
+        b.dk = sum_path_room(tile->dk, b.key, BLOCK, (struct sums){w->dk, w->d_pad});
+        b.dv = sum_path_room(tile->dv, b.key, BLOCK, (struct sums){w->dv, w->d_pad});
         for (b.query = 0; b.query < tile->rows; b.query += BLOCK) {
             const enum sight sight = block_sight(&b.lanes, b.key, BLOCK, b.query, BLOCK);
 
             if (sight == SEES_NOTHING) continue;
             b.masked = sight == SEES_SOME;
-            compute_block(&b, tile, w);
+            compute_block(&b, tile);
             progress_tick(tile->clock);
         }
-        hand_over(tile->dv, b.key, w->dv, b.keys_begun, w->d_pad);
-        hand_over(tile->dk, b.key, w->dk, b.keys_begun, w->d_pad);
+        hand_over(tile->dv, b.key, b.dv, b.keys_begun);
+        hand_over(tile->dk, b.key, b.dk, b.keys_begun);
     }
     for (int query = 0; query < tile->rows; query += BLOCK)
-        hand_over(tile->dq, query, w->dq + query * w->d_pad, b.queries_begun[query / BLOCK],
-                  w->d_pad);
+        hand_over(tile->dq, query, (struct sums){b.dq.at + query * w->d_pad, w->d_pad},
+                  b.queries_begun[query / BLOCK]);
     return LS_OK;
 }
 

@@ -96,7 +96,7 @@ TARGET_AVX512 static void turn(float *out, const float *in, int d_pad)
             for (int i = 0; i < 16; i++) x[i] = _mm512_load_si512(in + (e + i) * SIDE + query);
             transpose_16x16(x);
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) _mm512_store_si512(out + (query + i) * d_pad + e, x[i]);
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + (query + i) * d_pad + e, x[i]);
         }
     }
 }
@@ -222,7 +222,7 @@ static void sum_over_queries(const struct sum_path *to, int key, const struct ru
 {
     const struct steps steps = run->queries;
     const ptrdiff_t skipped = steps.first * STEP_BYTES;
-    const struct sums sum = {run->w->sum, run->w->d_pad};
+    const struct sums sum = sum_path_room(to, key, SIDE, (struct sums){run->w->sum, run->w->d_pad});
 
     for (int e = 0; e < run->w->d_pad; e += SIDE, right += STRIP_BYTES)
         run->multiply(sum.at + e, sum.stride, left + skipped, right + skipped,
@@ -237,11 +237,13 @@ static void sum_over_keys(const struct run *run, int query)
     const ptrdiff_t skipped = steps.first * STEP_BYTES;
     const char *k = operand(run->tile->keys, run, 2) + skipped;
     const char *ds = run->w->ds_right + query / SIDE * STRIP_BYTES + skipped;
+    const struct sums sum =
+        sum_path_room(run->tile->dq, query, SIDE, (struct sums){run->w->sum, run->w->d_pad});
 
     for (int e = 0; e < run->w->d_pad; e += SIDE, k += STRIP_BYTES)
         run->multiply(run->w->turned + e * SIDE, SIDE, k, ds, steps.end - steps.first);
-    turn(run->w->sum, run->w->turned, run->w->d_pad);
-    sum_path_take(run->tile->dq, query, SIDE, (struct sums){run->w->sum, run->w->d_pad});
+    turn(sum.at, run->w->turned, run->w->d_pad);
+    sum_path_take(run->tile->dq, query, SIDE, sum);
 }
 
 static void strip_of_keys(struct run *run, int key)

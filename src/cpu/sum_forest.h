@@ -99,6 +99,16 @@ static inline struct sum_path sum_path_to(float *at, int rows, int d)
     return (struct sum_path){.rows = rows, .d = d, .total = {at, d}};
 }
 
+/* Where rows [first, first + rows) may be written before they take the path: `spare`, or where they
+ * go if nothing is added to them and rows lie as there. */
+static inline struct sums sum_path_room(const struct sum_path *path, int first, int rows,
+                                        struct sums spare)
+{
+    if (path->count > 0 || path->total.stride != spare.stride || first + rows > path->rows)
+        return spare;
+    return (struct sums){path->total.at + first * spare.stride, spare.stride};
+}
+
 /* x holds rows [first, first + rows) of sums; those that the path does not have are left out. */
 void sum_path_take(const struct sum_path *path, int first, int rows, struct sums x);
 

@@ -32,7 +32,7 @@ void sum_path_take(const struct sum_path *path, int first, int rows, struct sums
         float *total = path->total.at + r * path->total.stride, sum[LS_MAX_HEAD_DIM];
         const float *from = x.at;
 
-        if (path->count == 0) memcpy(total, from, (size_t)path->d * sizeof *total);
+        if (path->count == 0 && total != from) memcpy(total, from, (size_t)path->d * sizeof *total);
         for (int i = 0; i < path->count; i++) {
             float *to = i == path->count - 1 ? total : sum;
 

@@ -212,3 +212,23 @@ Test(gradient_sums, a_path_goes_on_into_the_next_forest)
         for (int e = 0; e < LESS; e++)
             cr_expect_eq(outer[row * LESS + e], row < 2 ? 0.5F : 0.5F + (float)(2 * (row * D + e)));
 }
+
+/* Sums may be written where they go only if nothing is added to them and they fit there. */
+Test(gradient_sums, room_on_a_path)
+{
+    enum { ROWS = 5, D = 4 };
+    float at[ROWS * D] = {0}, elsewhere[ROWS * D] = {0};
+    const struct sums spare = {elsewhere, D}, wider = {elsewhere, D + 1};
+    struct sum_path path = sum_path_to(at, ROWS, D);
+    const struct sums room = sum_path_room(&path, 2, 3, spare);
+
+    cr_assert_eq(room.at, at + 2 * D);
+    cr_assert_eq(room.stride, D);
+    room.at[0] = 1;
+    sum_path_take(&path, 2, 3, room);
+    cr_expect_eq(at[2 * D], 1);
+    cr_expect_eq(sum_path_room(&path, 2, 4, spare).at, elsewhere);
+    cr_expect_eq(sum_path_room(&path, 2, 3, wider).at, elsewhere);
+    path.waiting[path.count++] = path.total;
+    cr_expect_eq(sum_path_room(&path, 2, 3, spare).at, elsewhere);
+}
