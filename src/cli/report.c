@@ -110,13 +110,19 @@ static struct cli_text side(int64_t keys)
     return keys == LS_NO_LIMIT ? (struct cli_text){"inf"} : cli_count(keys);
 }
 
+/* Causal closes a window behind, whatever was asked for. */
+static int64_t keys_behind(const struct ls_attention_options *o)
+{
+    return o->causal ? 0 : o->has_window ? o->window_right : LS_NO_LIMIT;
+}
+
 static struct words mask_words(const struct ls_attention_options *o)
 {
     struct words words = {.used = 0};
 
     if (o->has_window)
         add_words(&words, "%s keys before and %s behind", side(o->window_left).s,
-                  side(o->window_right).s);
+                  side(keys_behind(o)).s);
     if (o->documents)
         add_words(&words, "%s", cli_counted(o->document_count, "document", "documents").s);
     if (o->prefix > 0) add_words(&words, "a prefix of %s", cli_counted(o->prefix, "key", "keys").s);
@@ -144,6 +150,12 @@ static json_t *limit_json(bool limited, int64_t limit)
     return limited && limit != LS_NO_LIMIT ? json_integer(limit) : json_null();
 }
 
+/* Queries that stand at an offset are aligned with neither side. */
+static json_t *align_json(const struct ls_attention_options *o)
+{
+    return o->has_query_offset ? json_null() : json_string(o->align_start ? "start" : "end");
+}
+
 static void report_options(const struct cli_report *report, const struct ls_attention_options *o)
 {
     const struct words mask = mask_words(o), scores = score_words(o);
@@ -152,12 +164,12 @@ static void report_options(const struct cli_report *report, const struct ls_atte
     if (scores.used > 0) cli_report_line(report, "scores", "%s", scores.s);
     cli_report_value(report, "causal", json_boolean(o->causal));
     cli_report_value(report, "mask",
-                     json_pack("{sososIsIssso}", "window_left",
+                     json_pack("{sososIsIsoso}", "window_left",
                                limit_json(o->has_window, o->window_left), "window_right",
-                               limit_json(o->has_window, o->window_right), "documents",
+                               limit_json(true, keys_behind(o)), "documents",
                                (json_int_t)(o->documents ? o->document_count : 0), "prefix",
-                               (json_int_t)o->prefix, "align", o->align_start ? "start" : "end",
-                               "query_offset", limit_json(o->has_query_offset, o->query_offset)));
+                               (json_int_t)o->prefix, "align", align_json(o), "query_offset",
+                               limit_json(o->has_query_offset, o->query_offset)));
     cli_report_value(report, "scores",
                      json_pack("{sbsfsbsfsI}", "alibi", o->alibi != NULL, "soft_cap",
                                (double)o->soft_cap, "sinks", o->sinks != NULL, "dropout",

@@ -82,6 +82,12 @@ longspan attend $random --window 100,inf --documents documents.npy --quiet --jso
 holds "JSON: window" stdout_has '"window_left": 100'
 holds "JSON: no limit" stdout_has '"window_right": null'
 holds "JSON: documents" stdout_has '"documents": 4'
+holds "JSON: aligned at the end" stdout_has '"align": "end"'
+# shellcheck disable=SC2086
+longspan attend $random --window 100,7 --causal --query-offset 4 --json -
+holds "JSON: causal closes a window behind" stdout_has '"window_right": 0'
+holds "causal closes a window behind" grep -q '100 keys before and 0 behind' "$work/stderr"
+holds "JSON: an offset aligns with no side" stdout_has '"align": null'
 
 # Packed documents of random length over eight ranks: tiles of the busiest over the mean.
 # shellcheck disable=SC2046
