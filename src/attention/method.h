@@ -24,6 +24,9 @@ struct ls_problem {
     struct ls_device device;
 };
 
+/* Backward's operations, of forward's: five products instead of two. */
+#define LS_BACKWARD_WORK 2.5
+
 /* Predicted, exact: the ledger and the counters must show the same (tests/attention/test_cost.c).
  */
 struct ls_cost {

@@ -106,13 +106,14 @@ static ls_status check_memory(struct cli_attend_run *run)
 {
     const struct ls_problem *p = &run->problem;
 
+    const int rank = run->world->rank;
+    double tensors = cli_tensor_bytes(&p->shape, &p->q_layout, &p->k_layout, rank);
+
+    if (p->backward) tensors += cli_gradient_bytes(&p->shape, &p->q_layout, &p->k_layout, rank);
     run->method->cost(&run->cost, p);
-    /* gradients are as much again, and do and o_lo */
-    return cli_memory_check(
-        run->world, (p->backward ? 2.5 : 1) * cli_tensor_bytes(&p->shape, &p->q_layout,
-                                                               &p->k_layout, run->world->rank) +
-                        (double)run->cost.workspace_bytes + (double)run->cost.comm_bytes +
-                        (double)run->cost.gradient_bytes);
+    return cli_memory_check(run->world, tensors + (double)run->cost.workspace_bytes +
+                                            (double)run->cost.comm_bytes +
+                                            (double)run->cost.gradient_bytes);
 }
 
 static ls_status create_gradients(struct cli_attend_run *run)

@@ -63,9 +63,6 @@ static double gemm_total(const struct cli_attend_run *run)
     return run->gemm.best * run->options.shared.threads * run->world->size;
 }
 
-/* Operations backward for each one forward: five products instead of two. */
-#define BACKWARD_WORK 2.5
-
 /* The i-th time; `expected` seconds for the progress bar. */
 static ls_status compute_forward(struct cli_attend_run *run, int64_t i, double expected)
 {
@@ -86,7 +83,7 @@ static ls_status compute_forward(struct cli_attend_run *run, int64_t i, double e
 static ls_status compute_backward(struct cli_attend_run *run, int64_t i)
 {
     struct cli_attend_result *r = &run->result;
-    const double expected = i == 0 ? BACKWARD_WORK * r->seconds : r->backward_seconds;
+    const double expected = i == 0 ? LS_BACKWARD_WORK * r->seconds : r->backward_seconds;
     struct ls_attention_report report;
     double seconds;
 

@@ -50,10 +50,9 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_integer(report, "tiles_computed_most", (int64_t)r->tiles_most);
 }
 
-/* 10 d for each visible pair and head: five products. */
 static double backward_gflops(const struct cli_attend_run *run)
 {
-    return 2.5 * run->cost.flops / run->result.backward_seconds * 1e-9;
+    return LS_BACKWARD_WORK * run->cost.flops / run->result.backward_seconds * 1e-9;
 }
 
 static void report_backward_json(const struct cli_attend_run *run)

@@ -267,16 +267,34 @@ ls_status cli_inputs_open_do(struct cli_source *out, const struct cli_inputs *in
     return ls_comm_agree(world->comm, open_do(out, inputs, options));
 }
 
+/* Rows of one rank's part of all heads. */
+static double head_rows(const struct ls_attention_shape *shape, int64_t heads,
+                        const struct ls_layout *layout, int rank)
+{
+    return (double)(shape->b * heads) * (double)ls_layout_part_rows(layout, rank);
+}
+
+static double row_bytes(const struct ls_attention_shape *shape)
+{
+    return (double)shape->d * ls_dtype_size(shape->type);
+}
+
 double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
                         const struct ls_layout *k_layout, int rank)
 {
-    const double rows_q =
-        (double)(shape->b * shape->h) * (double)ls_layout_part_rows(q_layout, rank);
-    const double rows_k =
-        (double)(shape->b * shape->h_kv) * (double)ls_layout_part_rows(k_layout, rank);
-    const double row = (double)shape->d * ls_dtype_size(shape->type);
+    const double rows_q = head_rows(shape, shape->h, q_layout, rank);
+    const double rows_k = head_rows(shape, shape->h_kv, k_layout, rank);
 
-    return 2 * (rows_q + rows_k) * row + rows_q * (double)sizeof(float);
+    return 2 * (rows_q + rows_k) * row_bytes(shape) + rows_q * (double)sizeof(float);
+}
+
+double cli_gradient_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
+                          const struct ls_layout *k_layout, int rank)
+{
+    const double rows_q = head_rows(shape, shape->h, q_layout, rank);
+    const double rows_k = head_rows(shape, shape->h_kv, k_layout, rank);
+
+    return (3 * rows_q + 2 * rows_k) * row_bytes(shape);
 }
 
 static ls_status load(struct ls_tensor *out, const struct cli_inputs *in, int i,

@@ -51,10 +51,12 @@ ls_status cli_inputs_open_do(struct cli_source *out, const struct cli_inputs *in
                              const struct cli_world *world,
                              const struct cli_input_options *options);
 
-/* Bytes of one rank's parts of q, k, v, o (of type shape.type) and lse. A double, since the shape
- * may be absurd. */
+/* Bytes of one rank's parts of q, k, v, o (of type shape.type) and lse, and those that backward
+ * adds: do, o_lo, dq, dk and dv. Doubles, since the shape may be absurd. */
 double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
                         const struct ls_layout *k_layout, int rank);
+double cli_gradient_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
+                          const struct ls_layout *k_layout, int rank);
 
 /* Allocates and reads this rank's parts of q, k, v; the caller frees their data, also after an
  * error (what was not allocated is NULL). Agreed by all ranks. */

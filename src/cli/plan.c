@@ -15,17 +15,22 @@ struct plan_options {
     bool measure;
 };
 
-enum { KEY_RANKS = CLI_KEY_OWN, KEY_MEASURE };
+enum { KEY_RANKS = CLI_KEY_OWN, KEY_MEASURE, KEY_BACKWARD };
 
 static ls_status set_option(void *options, int key, const char *value)
 {
     struct plan_options *o = options;
 
-    if (key == KEY_MEASURE) {
+    switch (key) {
+    case KEY_MEASURE:
         o->measure = true;
         return LS_OK;
+    case KEY_BACKWARD:
+        o->shared.attention.backward = true;
+        return LS_OK;
+    default:
+        return cli_value_integer(&o->ranks, "--ranks", value, 1, CLI_MOST_RANKS);
     }
-    return cli_value_integer(&o->ranks, "--ranks", value, 1, CLI_MOST_RANKS);
 }
 
 static const struct cli_syntax plan_syntax = {
@@ -37,6 +42,8 @@ static const struct cli_syntax plan_syntax = {
     .own =
         (const struct argp_option[]){
             {"ranks", KEY_RANKS, "P", 0, "Ranks to plan for; default as many as run this",
+             CLI_SECTION_COMPUTATION},
+            {"backward", KEY_BACKWARD, NULL, 0, "Plan for gradients as well",
              CLI_SECTION_COMPUTATION},
             {"measure", KEY_MEASURE, NULL, 0,
              "Measure how fast these ranks compute and send, and predict times",
@@ -52,7 +59,7 @@ struct row {
     const char *reason; /* NULL: it fits */
     struct ls_problem problem;
     struct ls_cost cost;
-    double tensor_bytes; /* q, k, v, o and lse of the rank that holds most */
+    double tensor_bytes; /* of the rank that holds most: what cli_inputs.h counts */
     double gflops;       /* of a rank, measured for this method; 0: not measured */
     double seconds;
 };
@@ -63,8 +70,10 @@ static double most_tensor_bytes(const struct ls_problem *problem)
     double most = 0;
 
     for (int r = 0; r < problem->p; r++) {
-        const double bytes = cli_tensor_bytes(n, &problem->q_layout, &problem->k_layout, r);
+        double bytes = cli_tensor_bytes(n, &problem->q_layout, &problem->k_layout, r);
 
+        if (problem->backward)
+            bytes += cli_gradient_bytes(n, &problem->q_layout, &problem->k_layout, r);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -96,9 +105,31 @@ static ls_status predict_time(struct row *row, const struct cli_world *world,
     return LS_OK;
 }
 
+/* A method's own. */
+static double working_bytes(const struct ls_cost *c)
+{
+    return (double)c->workspace_bytes + (double)c->comm_bytes + (double)c->gradient_bytes;
+}
+
 static double bytes_in_all(const struct row *row)
 {
-    return row->tensor_bytes + (double)row->cost.workspace_bytes + (double)row->cost.comm_bytes;
+    return row->tensor_bytes + working_bytes(&row->cost);
+}
+
+/* Forward, which leaves o_lo where backward follows it. */
+static int64_t forward_bytes(const struct row *row)
+{
+    return row->cost.bytes_sent + (row->problem.backward ? row->cost.residual_bytes_sent : 0);
+}
+
+static int64_t forward_messages(const struct row *row)
+{
+    return row->cost.messages + (row->problem.backward ? row->cost.residual_messages : 0);
+}
+
+static double backward_flops(const struct row *row)
+{
+    return row->problem.backward ? LS_BACKWARD_WORK * row->cost.flops : 0;
 }
 
 /* Part of the ranks' time for which they wait for the one that has most to compute. */
@@ -119,10 +150,16 @@ static json_t *row_json(const struct row *row, bool measured)
     json_t *json =
         json_pack("{ss sb ss sf sf sI sI sI sI sI sI}", "method", row->method->name, "fits", 1,
                   "layout", ls_layout_name(row->problem.q_layout.kind), "flops", c->flops, "idle",
-                  idle_part(row), "bytes_sent", (json_int_t)c->bytes_sent, "messages",
-                  (json_int_t)c->messages, "tensor_bytes", (json_int_t)row->tensor_bytes,
+                  idle_part(row), "bytes_sent", (json_int_t)forward_bytes(row), "messages",
+                  (json_int_t)forward_messages(row), "tensor_bytes", (json_int_t)row->tensor_bytes,
                   "workspace_bytes", (json_int_t)c->workspace_bytes, "comm_bytes",
                   (json_int_t)c->comm_bytes, "bytes_per_rank", (json_int_t)bytes_in_all(row));
+    if (row->problem.backward)
+        json_object_update_new(json,
+                               json_pack("{sf sI sI sI}", "backward_flops", backward_flops(row),
+                                         "backward_bytes_sent", (json_int_t)c->backward_bytes_sent,
+                                         "backward_messages", (json_int_t)c->backward_messages,
+                                         "gradient_bytes", (json_int_t)c->gradient_bytes));
     if (measured) {
         json_object_set_new(json, "seconds", json_real(row->seconds));
         json_object_set_new(json, "gflops", json_real(row->gflops));
@@ -143,10 +180,11 @@ static void report_row(const struct cli_report *report, const struct row *row, b
     if (idle_part(row) > 0.005) snprintf(idle, sizeof idle, "  %.0f %% idle", 100 * idle_part(row));
     if (measured) snprintf(time, sizeof time, " %9s", cli_seconds(row->seconds).s);
     cli_report_line(report, row->method->name, "%-10s %8s %9s %8s %9s %9s %9s%s%s%s",
-                    ls_layout_name(row->problem.q_layout.kind), cli_flops(c->flops).s,
-                    cli_bytes((double)c->bytes_sent).s, cli_count(c->messages).s,
-                    cli_bytes(row->tensor_bytes).s,
-                    cli_bytes((double)c->workspace_bytes + (double)c->comm_bytes).s,
+                    ls_layout_name(row->problem.q_layout.kind),
+                    cli_flops(c->flops + backward_flops(row)).s,
+                    cli_bytes((double)(forward_bytes(row) + c->backward_bytes_sent)).s,
+                    cli_count(forward_messages(row) + c->backward_messages).s,
+                    cli_bytes(row->tensor_bytes).s, cli_bytes(working_bytes(c)).s,
                     cli_bytes(bytes_in_all(row)).s, time, idle, chosen ? "  <- auto" : "");
 }
 
@@ -156,6 +194,8 @@ static void report_head(const struct cli_report *report, const struct ls_attenti
     cli_report_task(report, n, &o->shared.attention);
     cli_report_line(report, "workers", "%s", cli_workers(p, o->shared.threads).s);
     cli_report_line(report, "", "compute, sent, messages: of all ranks; memory: of the largest");
+    if (o->shared.attention.backward)
+        cli_report_line(report, "", "all of forward and backward together");
     if (o->measure)
         cli_report_line(report, "", "time: as measured now, nothing of the sending hidden");
     cli_report_say(report, "%s", "");
@@ -181,6 +221,7 @@ static ls_status report_plan(const struct cli_report *report, const struct cli_w
     const struct ls_method *chosen = NULL;
     const char *why = "no method fits";
     struct row row;
+    ls_status status = LS_OK;
 
     if (sends) LS_TRY(cli_rates_measure(&rates, world));
     json_t *list = json_array();
@@ -188,17 +229,31 @@ static ls_status report_plan(const struct cli_report *report, const struct cli_w
     report_head(report, shape, o, p);
     for (int i = 0; i < ls_method_count(); i++) {
         row = (struct row){.method = NULL};
-        LS_TRY(plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p));
-        if (o->measure) LS_TRY(predict_time(&row, world, sends ? &rates : NULL));
-        report_row(report, &row, o->measure, row.method == chosen);
-        json_array_append_new(list, row_json(&row, o->measure));
+        LS_TRY_GOTO(status, plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p),
+                    free_list);
+        if (o->measure) status = predict_time(&row, world, sends ? &rates : NULL);
+        if (status == LS_OK) {
+            report_row(report, &row, o->measure, row.method == chosen);
+            json_array_append_new(list, row_json(&row, o->measure));
+        }
         ls_problem_fini(&row.problem);
+        if (status != LS_OK) goto free_list;
     }
     if (sends) report_rates(report, &rates);
     cli_report_line(report, "auto", "%s%s%s", chosen ? chosen->name : "", chosen ? ": " : "", why);
     cli_report_integer(report, "ranks", p);
     cli_report_value(report, "methods", list);
     cli_report_value(report, "auto", chosen ? json_string(chosen->name) : json_null());
+    return LS_OK;
+free_list:
+    json_decref(list);
+    return status;
+}
+
+static ls_status check_options(const struct plan_options *o)
+{
+    if (o->measure && o->shared.attention.backward)
+        return ls_fail(LS_EVALUE, "--measure times forward alone: leave out --backward");
     return LS_OK;
 }
 
@@ -214,6 +269,7 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
     (void)held;
     LS_TRY(cli_options_parse(&done, &o.shared, world, &plan_syntax, argc, argv, &o));
     if (done) return LS_OK;
+    LS_TRY(check_options(&o));
     const int p = o.ranks ? (int)o.ranks : world->size;
 
     if (o.shared.attention.node_size == 0 && p == world->size)

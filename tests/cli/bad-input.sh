@@ -300,6 +300,8 @@ bad "plan for no ranks" 2 "--ranks: .*0" plan attend $small --ranks 0
 # shellcheck disable=SC2086
 bad "one rank measures messages" 2 "--measure: one rank" plan attend $small --ranks 2 --measure
 # shellcheck disable=SC2086
+bad "times of backward" 2 "--measure.*--backward" plan attend $small --measure --backward
+# shellcheck disable=SC2086
 bad_on_ranks "unknown option" 2 "--caussal.*--causal" attend $small --out "$out" --caussal
 # shellcheck disable=SC2086
 bad_on_ranks "a method that cannot" 2 "local" attend $small --method local --out "$out"

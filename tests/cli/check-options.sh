@@ -63,7 +63,7 @@ small="--random 1,1,1,8,8,16"
 {
     json attend $small --verify --backward --out "$work/o.safetensors"
     json check $small --result "$work/o.safetensors"
-    json plan attend $small --ranks 2
+    json plan attend $small --ranks 2 --backward
     json plan attend $small --ranks 1 --measure
 }
 json check "$work/o.safetensors" "$work/o.safetensors"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # shellcheck disable=SC2154,SC2317 # variables of the harness; functions that `holds` calls
-# `longspan plan attend`: what it says of a method is what `attend` by that method then reports, and
-# with --measure each method that fits has a time.
+# `longspan plan attend`: what it says of a method is what `attend` by that method then reports,
+# backward too, and with --measure each method that fits has a time.
 # shellcheck source=/dev/null
 . "${srcdir-.}/tests/cli/harness.sh"
 
@@ -42,7 +42,25 @@ has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$fai
         holds "$method has a time" test -n "$(planned "$method" seconds)"
     done
 }
-cp "$work/plan" "$work/stdout"
+cp "$work/plan" "$work/times"
+
+# few queries, so that tree fits
+back="--random 1,2,2,600,900,16 --threads 1 --causal --backward"
+# shellcheck disable=SC2086 # option and value
+{
+    on_ranks 2 plan attend $back --json -
+    cp "$work/stdout" "$work/plan"
+    for method in ring ring2 ulysses usp allreduce tree allgather; do
+        on_ranks 2 attend $back --method "$method" --json -
+        for name in bytes_sent backward_bytes_sent; do
+            holds "backward, $method: $name as planned" \
+                test "$(number $name)" -eq "$(planned "$method" $name)"
+        done
+    done
+    holds "memory of gradients" test "$(planned ring bytes_per_rank)" -gt \
+        $(($(planned ring tensor_bytes) + $(planned ring gradient_bytes)))
+}
+cp "$work/times" "$work/stdout"
 holds "messages have a rate" stdout_has '"message_bytes_per_second": *[1-9]'
 holds "few queries visit" stdout_has '"auto": *"tree"'
 
