@@ -65,6 +65,9 @@ TARGET_AVX512 static inline void store_sums(const struct softmax_rows *a, __m512
     _mm512_mask_storeu_ps(a->m + first, _mm512_mask_cmp_ps_mask(present, l, l, _CMP_UNORD_Q), l);
 }
 
+/* A fused product is exact, its origin was rounded: up to here by less than one in the exponent. */
+#define FUSED_LIMIT 0x1p24f
+
 /* s becomes p in registers; returns the lanes' sums. */
 TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *s,
                                                 struct ls_leaf_keys seen, float scale, float origin,
@@ -73,7 +76,14 @@ TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *
     const __m512 factor = _mm512_set1_ps(scale), from = _mm512_set1_ps(origin);
     __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
 
-    if (sees_all(seen)) {
+    if (fabsf(origin) > FUSED_LIMIT) { /* both are rounded: the largest is 0 */
+#pragma GCC unroll 16
+        for (int j = 0; j < VECTORS; j++) {
+            const __m512 score = load_scores(s, j, seen);
+            x[j] =
+                _mm512_sub_ps(_mm512_mask_mul_ps(score, seen_mask(j, seen), score, factor), from);
+        }
+    } else if (sees_all(seen)) {
 #pragma GCC unroll 16
         for (int j = 0; j < VECTORS; j++)
             x[j] = _mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * j), factor, from);

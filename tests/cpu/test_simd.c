@@ -171,6 +171,25 @@ static void softmax_of_any_size(const struct simd *simd, const char *name)
     }
 }
 
+/* Where one in the last place is more than an exponent can be, the largest still counts as one. */
+static void softmax_of_huge_scores(const struct simd *simd, const char *name)
+{
+    static const float sizes[] = {1e7f, 1e8f, 1e9f, 1e12f, 1e20f, 1e36f};
+
+    for (int c = 0; c < 2 * LENGTH(sizes); c++) {
+        draw_leaf(MOST_ROWS, LS_LEAF, 1.4f, c % 2 ? -sizes[c / 2] : sizes[c / 2]);
+        mask_rows();
+        run_softmax(simd);
+        for (int r = 0; r < leaf.rows; r++) {
+            if (sees_none(leaf.visible[r])) continue;
+            cr_expect(isfinite(leaf.m[r]), "%s size %g row %d: m = %g", name, (double)sizes[c / 2],
+                      r, (double)leaf.m[r]);
+            cr_expect(leaf.l[r] > 0.5f && leaf.l[r] < LS_LEAF, "%s size %g row %d: l = %g", name,
+                      (double)sizes[c / 2], r, (double)leaf.l[r]);
+        }
+    }
+}
+
 /* Scores of -inf in places that differ from row to row, whole rows as well. */
 static void softmax_of_minus_infinity(const struct simd *simd, const char *name)
 {
@@ -247,6 +266,7 @@ static void exponentials_are_within_their_degree(const struct simd *simd, const 
 
 TEST_SOFTMAX(softmax_of_any_rows)
 TEST_SOFTMAX(softmax_of_any_size)
+TEST_SOFTMAX(softmax_of_huge_scores)
 TEST_SOFTMAX(softmax_of_minus_infinity)
 TEST_SOFTMAX(softmax_hides_masked_keys)
 TEST_SOFTMAX(softmax_keeps_nan)
