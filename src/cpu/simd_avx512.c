@@ -251,12 +251,11 @@ TARGET_AVX512 static inline __m512 tanh_512(__m512 x)
 TARGET_AVX512 static void logits(float *s, const struct logit_row *row)
 {
     const __m512 scale = _mm512_set1_ps(row->scale), cap = _mm512_set1_ps(row->soft_cap);
-    const __m512 slope = _mm512_set1_ps(row->slope), step = _mm512_set1_ps(16);
-    __m512 distance =
-        _mm512_sub_ps(_mm512_set1_ps(row->place),
-                      _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512 slope = _mm512_set1_ps(row->slope), place = _mm512_set1_ps(row->place);
+    __m512 key = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
-    for (int j = 0; j < VECTORS; j++, distance = _mm512_sub_ps(distance, step)) {
+    for (int j = 0; j < VECTORS; j++, key = _mm512_add_ps(key, _mm512_set1_ps(16))) {
+        const __m512 distance = _mm512_sub_ps(place, key);
         __m512 x = _mm512_mul_ps(_mm512_loadu_ps(s + 16 * j), scale);
 
         if (row->soft_cap != 0) x = _mm512_mul_ps(cap, tanh_512(_mm512_div_ps(x, cap)));

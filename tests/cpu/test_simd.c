@@ -276,8 +276,8 @@ TEST_SOFTMAX(exponentials_are_within_their_degree)
 static void logits_equal_double(const struct simd *simd, const char *name)
 {
     static const struct logit_row rows[] = {
-        {0.125F, 0, 0, 0}, {0.2F, 30, 0, 0},        {1, 0.5F, 0, 0},     {3, 50, 0.25F, 100},
-        {1, 0, 1, -1000},  {0.7F, 0, -0.3F, 16e6F}, {0, 2, 0.5F, 255.0F}};
+        {0.125F, 0, 0, 0}, {0.2F, 30, 0, 0},        {1, 0.5F, 0, 0},      {3, 50, 0.25F, 100},
+        {1, 0, 1, -1000},  {0.7F, 0, -0.3F, 16e6F}, {0, 2, 0.5F, 255.0F}, {1, 0, 0.3F, 6e8F}};
 
     for (int c = 0; c < LENGTH(rows) * 6; c++) {
         const struct logit_row *row = &rows[c % LENGTH(rows)];
