@@ -1,5 +1,5 @@
 /* Strict kernels: products whose rows depend on their place are found out, and a kernel that keeps
- * rows in place computes the same attention. */
+ * rows in place computes the same attention, and the same bits whatever else it computes. */
 #include "harness.h"
 
 #include <omp.h>
@@ -63,8 +63,9 @@ static void place_is_found_out(void)
     }
 }
 
-/* One kernel over all leaves of both sides; with rows in place if asked for. */
-static void attend_in_place(struct problem *p, bool in_place)
+/* One kernel over all leaves of both sides; with rows in place if asked for; products NULL: its
+ * own. */
+static void attend_in_place(struct problem *p, bool in_place, const struct products *products)
 {
     struct ls_attention_kernel *kernel;
     struct ls_kernel_result result = {0};
@@ -94,7 +95,11 @@ static void attend_in_place(struct problem *p, bool in_place)
                      }),
                  LS_OK, "%s", ls_message());
     kernel->canonical = in_place;
-    for (int t = 0; t < p->options.threads; t++) kernel->worker[t].strip.full = in_place;
+    if (products) kernel->products = products;
+    for (int t = 0; t < p->options.threads; t++) {
+        kernel->worker[t].strip.full = in_place;
+        kernel->worker[t].strip.products = kernel->products;
+    }
     cr_expect_eq(ls_attention_kernel_is_canonical(&device, kernel), in_place);
     cr_assert_eq(ls_attention_kernel_attend(&result, &device, kernel, &call), LS_OK);
     ls_attention_kernel_destroy(&device, kernel);
@@ -117,12 +122,12 @@ static void rows_in_place_are_attention(void)
 
         problem_open(&p);
         if (i % 3 == 0 && p.options.causal) store_at(&p.v, 0, 515, 0, 3, NAN);
-        attend_in_place(&p, true);
+        attend_in_place(&p, true, NULL);
         if (i % 3 != 0) expect_oracle(&p, 20);
         struct problem other = p;
         other.o.data = malloc(tensor_bytes(&p.o));
         other.lse.data = malloc(tensor_bytes(&p.lse));
-        attend_in_place(&other, false);
+        attend_in_place(&other, false, NULL);
         for (int64_t row = 0; row < p.shape.s_q; row++)
             for (int64_t head = 0; head < p.shape.h; head++)
                 for (int64_t e = 0; e < p.shape.d; e++) {
@@ -140,5 +145,59 @@ static void rows_in_place_are_attention(void)
     }
 }
 
+/* A row's place is all too plain in it. */
+static ls_status crooked_scores(float *out, void *worker, const void *q, struct operand k, int rows,
+                                struct key_span keys)
+{
+    LS_TRY(honest->scores(out, worker, q, k, rows, keys));
+    for (int r = 0; r < rows; r++) out[r * honest->score_stride + 100] += (float)r;
+    return LS_OK;
+}
+
+/* Whether a head alone, as Ulysses deals them, has the bits that it has beside those of its group,
+ * which leave room for each other's rows in a tile. */
+static bool heads_have_bits_of_their_own(struct problem *p, bool in_place,
+                                         const struct products *products)
+{
+    const size_t bytes = tensor_bytes(&p->o) / (size_t)p->shape.h;
+    char *together = p->o.data;
+    struct problem one = *p;
+    bool same = true;
+
+    attend_in_place(p, in_place, products);
+    one.shape.h = one.q.dim[2] = one.o.dim[2] = one.lse.dim[1] = 1;
+    one.o.data = malloc(bytes);
+    for (int64_t head = 0; head < p->shape.h; head++) {
+        one.q.data = element_at(&p->q, 0, 0, head);
+        attend_in_place(&one, in_place, products);
+        same &= memcmp(one.o.data, together + (size_t)head * bytes, bytes) == 0;
+    }
+    free(one.o.data);
+    return same;
+}
+
+static void rows_keep_their_places(void)
+{
+    static const ls_dtype types[] = {LS_F32, LS_BF16};
+    ls_isa isa;
+
+    cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
+    for (int i = 0; i < LENGTH(types); i++) {
+        struct problem p = {
+            .shape = {.b = 1, .h = 3, .h_kv = 1, .s_q = 40, .s_k = 300, .d = 32, .type = types[i]},
+            .bhsd = true};
+
+        honest = products_find(isa, types[i]);
+        struct products crooked = *honest;
+        crooked.scores = crooked_scores;
+        crooked.probabilities = NULL;
+        problem_open(&p);
+        cr_expect(heads_have_bits_of_their_own(&p, true, &crooked), "%s", problem_name(&p));
+        cr_expect_not(heads_have_bits_of_their_own(&p, false, &crooked), "%s", problem_name(&p));
+        problem_close(&p);
+    }
+}
+
 TEST_EACH_ISA(row_bits, place_is_found_out)
+TEST_EACH_ISA(row_bits, rows_keep_their_places)
 TEST_EACH_ISA(row_bits, rows_in_place_are_attention)
