@@ -186,6 +186,7 @@ const struct ls_method ls_method_allgather = {
     .name = "allgather",
     .summary = "every rank gets all of K and V, then computes alone; memory O(s)",
     .fits = ls_method_fits_all,
+    .merges_backward = true,
     .layout = ls_method_even_layout,
     .cost = cost,
     .create = create,

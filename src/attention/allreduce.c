@@ -356,6 +356,7 @@ const struct ls_method ls_method_allreduce = {
     .name = "allreduce",
     .summary = "K and V stay, queries visit, results are combined; memory O(s/p)",
     .fits = ls_method_fits_all,
+    .merges = true,
     .layout = ls_method_visit_layout,
     .cost = cost,
     .create = create,

@@ -44,10 +44,37 @@ ls_status ls_method_find(const struct ls_method **out, const char *name)
                    near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
+/* Where leaves are dealt one by one, nearly each is a node of the tree that waits for others: their
+ * memory, and the time to plan them, grow with the square of the length. */
+#define MOST_SINGLE_LEAVES (1 << 15)
+#define MOST_SINGLE_LEAVES_BACKWARD (1 << 13)
+
+static const char *strict_misfit(const struct ls_problem *problem)
+{
+    static _Thread_local char reason[192];
+    const ls_layout_kind kind = problem->k_layout.kind;
+    const bool single = kind == LS_LAYOUT_STRIPED || kind == LS_LAYOUT_BALANCED;
+    const int64_t q_leaves = ls_layout_leaves(&problem->q_layout);
+    const int64_t k_leaves = ls_layout_leaves(&problem->k_layout);
+    const int64_t leaves = q_leaves > k_leaves ? q_leaves : k_leaves;
+    const int most = problem->backward ? MOST_SINGLE_LEAVES_BACKWARD : MOST_SINGLE_LEAVES;
+
+    if (!problem->strict || problem->p == 1 || !single || leaves <= most) return NULL;
+    snprintf(reason, sizeof reason,
+             "strict mode would keep a result for nearly each of %lld leaves in layout %s, at most "
+             "%d: layout zigzag or contiguous needs few",
+             (long long)leaves, ls_layout_name(kind), most);
+    return reason;
+}
+
 const char *ls_method_misfit(const struct ls_method *method, const struct ls_problem *problem)
 {
     if (problem->backward && !method->backward) return "it has no backward";
-    return method->fits(problem);
+
+    const bool merges = method->merges || (problem->backward && method->merges_backward);
+    const char *reason = method->fits(problem);
+
+    return reason || !merges ? reason : strict_misfit(problem);
 }
 
 const char *ls_method_fits_all(const struct ls_problem *problem)

@@ -71,6 +71,9 @@ struct ls_method {
     const char *summary; /* one line */
     /* NULL if the method can do it, else the reason why not, in words (static or per-thread) */
     const char *(*fits)(const struct ls_problem *problem);
+    /* whether partial results come part by part, so that in strict mode they wait for each other;
+     * whether gradients alone do */
+    bool merges, merges_backward;
     /* the layout that suits it best when the caller leaves the choice */
     ls_layout_kind (*layout)(const struct ls_problem *problem);
     void (*cost)(struct ls_cost *out, const struct ls_problem *problem);

@@ -296,6 +296,7 @@ const struct ls_method ls_method_ring = {
     .name = "ring",
     .summary = "parts of K and V travel round a ring; memory O(s/p)",
     .fits = ls_method_fits_all,
+    .merges = true,
     .layout = ls_method_even_layout,
     .cost = cost,
     .create = create,

@@ -34,6 +34,7 @@ const struct ls_method ls_method_ring2 = {
     .name = "ring2",
     .summary = "as ring, in two: inside a node, and between nodes at the same time",
     .fits = fits,
+    .merges = true,
     .layout = ls_method_even_layout,
     .cost = cost,
     .create = create,

@@ -396,6 +396,7 @@ const struct ls_method ls_method_tree = {
     .name = "tree",
     .summary = "few queries visit all K and V at once, results are merged in log2 p rounds",
     .fits = fits,
+    .merges = true,
     .layout = ls_method_visit_layout,
     .cost = cost,
     .create = create,

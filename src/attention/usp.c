@@ -319,6 +319,7 @@ const struct ls_method ls_method_usp = {
     .name = "usp",
     .summary = "some ranks swap the sequence for heads, and rings go round among the places",
     .fits = fits,
+    .merges = true,
     .layout = ls_method_even_layout,
     .cost = cost,
     .create = create,

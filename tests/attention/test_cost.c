@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "attention/plan.h"
 #include "base/ledger.h"
@@ -158,6 +159,41 @@ Test(cost, auto_brings_only_what_is_seen)
 
     cr_assert_eq(ls_method_choose(&method, &why, &s, &options, 4), LS_OK);
     cr_expect_str_eq(method->name, "halo");
+}
+
+/* Strict over leaves that are dealt one by one: refused where the results that wait would be too
+ * many to be planned, let alone kept; otherwise counted within a moment, and not beyond int64_t. */
+Test(cost, strict_has_a_limit_of_single_leaves, .timeout = 60)
+{
+    static const int64_t lengths[] = {1000000, 100000000};
+    int refused = 0;
+
+    for (int i = 0; i < ls_method_count() * 8; i++) {
+        const int64_t n = lengths[i % 2];
+        const struct ls_attention_shape s = {1, 4, 4, n, n, 64, LS_BF16};
+        const struct ls_attention_options options = {.size = sizeof options,
+                                                     .strict = true,
+                                                     .backward = i / 2 % 2,
+                                                     .layout = i / 4 % 2 ? LS_LAYOUT_STRIPED
+                                                                         : LS_LAYOUT_BALANCED};
+        const struct ls_method *method = ls_method_at(i / 8);
+        struct ls_problem problem;
+        struct ls_cost cost;
+
+        cr_assert_eq(ls_problem_init(&problem, &s, &options, 4, method), LS_OK);
+        const char *reason = ls_method_misfit(method, &problem);
+        if (!reason) {
+            method->cost(&cost, &problem);
+            cr_expect(cost.bytes_sent >= 0 && cost.workspace_bytes < (size_t)1 << 60, "%s",
+                      method->name);
+        } else if (strstr(reason, "zigzag")) {
+            cr_expect_eq(n, 100000000, "%s: %s", method->name, reason);
+            cr_expect_not_null(strstr(reason, "390625 leaves"), "%s", reason);
+            refused++;
+        }
+        ls_problem_fini(&problem);
+    }
+    cr_expect_eq(refused, 14, "%d refusals", refused); /* ring, usp, allreduce; allgather's dkv */
 }
 
 /* 4 d for every pair that sees each other. */

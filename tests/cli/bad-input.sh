@@ -305,6 +305,8 @@ bad "times of backward" 2 "--measure.*--backward" plan attend $small --measure -
 bad_on_ranks "unknown option" 2 "--caussal.*--causal" attend $small --out "$out" --caussal
 # shellcheck disable=SC2086
 bad_on_ranks "a method that cannot" 2 "local" attend $small --method local --out "$out"
+bad_on_ranks "strict over too many stripes" 2 "ring.*35157 leaves in layout striped.*zigzag" \
+    attend --random 1,1,1,9000000,9000000,1 --method ring --layout striped --strict --out "$out"
 longspan atend
 expect "unknown subcommand" 2 "atend.*attend" longspan
 
