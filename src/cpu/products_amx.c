@@ -271,6 +271,9 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
     }
 }
 
+/* The first keys' largest score counts as one, unless it is so large that its rounding counts. */
+#define P_LEAST 0.25f
+
 /* Rows for which these keys were no measure, or whose scores are not finite: once more, and apart,
  * so that a row's bits do not depend on its neighbours. */
 TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *worker,
@@ -279,8 +282,9 @@ TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *w
     bool scored = false;
 
     for (int r = 0; r < rows->rows; r++) {
-        if ((rows->m[r] > -INFINITY && rows->l[r] < P_LIMIT) || sees_none(keys_of_row(rows, r)))
-            continue;
+        const bool sound = rows->m[r] > -INFINITY && rows->l[r] > P_LEAST && rows->l[r] < P_LIMIT;
+
+        if (sound || sees_none(keys_of_row(rows, r))) continue;
         if (!scored) LS_TRY(scores((float *)rows->s, worker, q, k, rows->rows, keys));
         scored = true;
         struct softmax_rows one = *rows;

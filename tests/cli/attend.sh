@@ -58,6 +58,10 @@ for dtype in f32 f16; do
 done
 longspan attend --random 2,3,1,1,700,40 --scale 0.3 --threads 2 --verify
 holds "one query, 700 keys, head dim 40, a scale" verified
+for scale in 1e8 -1e9 1e30; do
+    longspan attend --random 1,2,2,300,300,64 --scale $scale --verify
+    holds "logits that f32 counts in steps above one, scale $scale" verified
+done
 longspan attend --random 1,2,2,600,300,16 --causal --verify
 holds "rows that see no key" verified
 
