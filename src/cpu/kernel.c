@@ -12,20 +12,20 @@
 
 #define LOG2E 1.44269504088896341
 #define WAVE_BYTES ((size_t)64 << 20) /* packed K and V at once, unless one head has more */
-#define SPLITS_PER_THREAD 8
+#define SPLIT_ROWS_PER_THREAD (8 * TILE_ROWS)
 
 static int64_t pairs(const struct ls_kernel_shape *shape)
 {
     return shape->global.b * shape->global.h_kv;
 }
 
-static struct ls_row_states carve_states(struct cursor *cursor, int d_pad)
+static struct ls_row_states carve_states(struct cursor *cursor, int rows, int d_pad)
 {
     struct ls_row_states states;
 
-    states.acc = carve(cursor, (size_t)TILE_ROWS * (size_t)d_pad * sizeof(float));
-    states.m = carve(cursor, TILE_ROWS * sizeof(float));
-    states.l = carve(cursor, TILE_ROWS * sizeof(float));
+    states.acc = carve(cursor, (size_t)rows * (size_t)d_pad * sizeof(float));
+    states.m = carve(cursor, (size_t)rows * sizeof(float));
+    states.l = carve(cursor, (size_t)rows * sizeof(float));
     return states;
 }
 
@@ -40,12 +40,12 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     w->row = carve(cursor, LS_LEAF * sizeof *w->row);
     w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
     w->score_row = carve(cursor, TILE_ROWS * sizeof *w->score_row);
-    w->spare = carve_states(cursor, kernel->d_pad);
+    w->spare = carve_states(cursor, TILE_ROWS, kernel->d_pad);
     w->q = carve(cursor, TILE_ROWS * row);
     w->forest.simd = kernel->simd;
     w->forest.d = kernel->d_pad;
     for (int i = 0; i < forest_depth(chunks); i++)
-        w->forest.node[i] = carve_states(cursor, kernel->d_pad);
+        w->forest.node[i] = carve_states(cursor, TILE_ROWS, kernel->d_pad);
     *scratch = carve(cursor, strip_scratch_bytes(kernel->products, kernel->d_pad));
 }
 
@@ -53,6 +53,12 @@ static const struct products *products_of(const struct ls_kernel_shape *shape)
 {
     if (shape->few_rows) return decode_find(shape->isa);
     return products_find(shape->isa, shape->global.type);
+}
+
+/* Of a tile. */
+static int most_rows(const struct ls_kernel_shape *shape)
+{
+    return shape->few_rows ? LS_FEW_ROWS : TILE_ROWS;
 }
 
 const char *cpu_kernel_name(const struct ls_kernel_shape *shape)
@@ -74,7 +80,7 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kern
         .softmax_scale = (float)(plain ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
         .plain = plain,
         .negate = shape->scores.scale < 0,
-        .split_states = (int64_t)SPLITS_PER_THREAD * shape->threads,
+        .split_states = (int64_t)SPLIT_ROWS_PER_THREAD / most_rows(shape) * shape->threads,
     };
     kernel->d_pad = (int)((d + kernel->products->d_multiple - 1) / kernel->products->d_multiple *
                           kernel->products->d_multiple);
@@ -109,7 +115,8 @@ static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, c
     place_agenda(&kernel->agenda, &cursor, &kernel->shape);
     kernel->split = carve(&cursor, (size_t)kernel->split_states * sizeof *kernel->split);
     for (int64_t i = 0; i < kernel->split_states; i++) {
-        const struct ls_row_states states = carve_states(&cursor, kernel->d_pad);
+        const struct ls_row_states states =
+            carve_states(&cursor, most_rows(&kernel->shape), kernel->d_pad);
         if (base) kernel->split[i] = states;
     }
     kernel->worker = carve(&cursor, (size_t)kernel->shape.threads * sizeof *kernel->worker);

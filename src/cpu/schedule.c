@@ -92,17 +92,28 @@ static bool find_tile(struct tile *out, const struct job *job, int64_t i)
     return true;
 }
 
-/* With few tiles, each one's keys are cut into spans, aligned nodes of the tree, so that all
- * threads have work; the results are merged as the tree says, so the bits do not depend on it. */
+/* Whether several heads' keys lie side by side and are read where they lie. */
+static bool heads_are_neighbours(const struct job *job)
+{
+    const struct ls_tensor *k = job->call->k;
+
+    return job->kernel->products->decode && k->dim[2] > 1 && k->stride[2] < k->stride[1];
+}
+
+/* Each tile's keys are cut into spans, aligned nodes of the tree: with few tiles, so that all
+ * threads have work, and with neighbours, so that what the hardware brings of the next head is
+ * still near when its turn comes. The results are merged as the tree says, so the bits do not
+ * depend on it. */
 static void choose_spans(struct job *job)
 {
     const struct agenda *agenda = &job->kernel->agenda;
     const int64_t threads = job->kernel->shape.threads, tiles = tile_count(job);
+    const bool few = threads > 1 && tiles < 2 * threads;
 
     job->span = job->call->k_leaves.count;
     job->spans = 1;
     job->span_first = 0;
-    if (tiles == 0 || agenda->key_count == 0 || tiles >= 2 * threads || threads == 1) return;
+    if (tiles == 0 || agenda->key_count == 0 || !(few || heads_are_neighbours(job))) return;
     const int64_t begin = agenda->keys[0], end = agenda->keys[agenda->key_count - 1] + 1;
 
     job->span = CHUNK_LEAVES;
@@ -148,10 +159,11 @@ static void add_event(struct worker *w, ls_event event, double since, const stru
                    (struct ls_event_scope){tile->pair, amount, tile->leaf->number});
 }
 
+/* Span by span, of each all tiles. */
 static ls_status run_item(struct job *job, struct worker *w, int64_t item)
 {
     struct ls_attention_kernel *kernel = job->kernel;
-    const int64_t number = item / job->spans, span = item % job->spans;
+    const int64_t tiles = tile_count(job), number = item % tiles, span = item / tiles;
     const int64_t tiles_before = w->tiles;
     struct ls_row_states result;
     struct tile tile;
@@ -168,7 +180,7 @@ static ls_status run_item(struct job *job, struct worker *w, int64_t item)
         finish_tile(kernel, w, job->call, &tile, result);
         add_event(w, LS_EVENT_FINISH, since, &tile, tile.rows);
     } else {
-        keep_split(kernel->split[item], result, tile.rows, kernel->d_pad);
+        keep_split(kernel->split[number * job->spans + span], result, tile.rows, kernel->d_pad);
         add_event(w, LS_EVENT_MERGE, since, &tile, 1);
     }
     return LS_OK;
