@@ -97,6 +97,15 @@ bool gemm_has_type(ls_isa isa, ls_dtype type)
     return type == LS_F32 || (type == LS_BF16 && isa >= LS_ISA_AVX512BF16);
 }
 
+bool gemm_bf16_pays(ls_isa isa)
+{
+#if defined(__x86_64__)
+    return isa == LS_ISA_AMX || (isa == LS_ISA_AVX512BF16 && __builtin_cpu_is("amd"));
+#else
+    return gemm_has_type(isa, LS_BF16);
+#endif
+}
+
 static ls_status make_memory(dnnl_memory_t *out, dnnl_engine_t engine, md_ref md)
 {
     TRY_DNNL(dnnl_memory_create(out, md, engine, DNNL_MEMORY_NONE));

@@ -18,6 +18,10 @@ void gemm_limit_isa(ls_isa isa);
 /* True if products of this type run natively (bf16 needs AVX512_BF16, f16 has none). */
 bool gemm_has_type(ls_isa isa, ls_dtype type);
 
+/* Whether bf16 products are faster than f32 ones: on AMX, and by VDPBF16PS where it is AMD's.
+ * Intel's takes two cycles, and loses to f32 blocks by a third. */
+bool gemm_bf16_pays(ls_isa isa);
+
 /* One thread's product of A [m, k] and B [k, n] into a contiguous C. Not to be shared by threads.
  */
 struct gemm;

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "cpu/gemm.h"
 #include "cpu/gradient_bf16.h"
 
 #define ROWS 8 /* in registers */
@@ -56,7 +57,7 @@ static ls_status tile(void *worker, const struct gradient_tile *tile)
 static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 {
     return isa >= LS_ISA_AVX512BF16 && storage == LS_BF16 && ls_scores_are_plain(scores) &&
-           __builtin_cpu_is("amd");
+           gemm_bf16_pays(isa);
 }
 
 const struct gradient_products gradient_avx512bf16 = {

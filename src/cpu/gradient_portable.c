@@ -295,7 +295,7 @@ OF_TYPE(f32, LS_F32)
 static bool fits_bf16(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 {
     (void)scores;
-    return storage == LS_BF16 && gemm_has_type(isa, LS_BF16);
+    return storage == LS_BF16 && gemm_bf16_pays(isa);
 }
 
 static bool fits_any(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)

@@ -187,7 +187,7 @@ static ls_status output(float *acc, void *worker, const void *p, struct operand 
 
 static bool fits_bf16(ls_isa isa, ls_dtype storage)
 {
-    return storage == LS_BF16 && gemm_has_type(isa, LS_BF16);
+    return storage == LS_BF16 && gemm_bf16_pays(isa);
 }
 
 static bool fits_any(ls_isa isa, ls_dtype storage)
