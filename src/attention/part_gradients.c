@@ -134,10 +134,12 @@ static void add_groups(float *pair, const struct ls_part_gradients *g, int64_t r
     }
 }
 
-/* One node of the queries meets one of the keys. pair: dk and dv over this node of the queries. */
-static ls_status meet_nodes(struct ls_part_gradients *g, float *pair, struct ls_leaf_list queries,
-                            struct ls_leaf_list keys, const struct ls_tensor *k,
-                            const struct ls_tensor *v, struct ls_progress progress)
+/* One node of the queries meets one of the keys. dq: over this node of the keys; pair: dk and dv
+ * over this node of the queries. */
+static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair,
+                            struct ls_leaf_list queries, struct ls_leaf_list keys,
+                            const struct ls_tensor *k, const struct ls_tensor *v,
+                            struct ls_progress progress)
 {
     const struct ls_problem *problem = &g->plan->problem;
     float *dk = ls_part_adds_groups(problem) ? g->heads : pair;
@@ -150,7 +152,7 @@ static ls_status meet_nodes(struct ls_part_gradients *g, float *pair, struct ls_
         .delta = g->call->delta,
         .q_leaves = queries,
         .k_leaves = keys,
-        .dq = g->dq_sum,
+        .dq = dq,
         .dk = dk,
         .dv = dk + ls_gradient_count(&problem->shape, problem->shape.h, k->dim[1]),
         .progress = progress,
@@ -161,6 +163,15 @@ static ls_status meet_nodes(struct ls_part_gradients *g, float *pair, struct ls_
     return LS_OK;
 }
 
+/* dk and dv of a step over the i-th node of the queries. */
+static float *pair_of(const struct ls_part_gradients *g, int step, int64_t i, int64_t rows)
+{
+    const struct ls_problem *problem = &g->plan->problem;
+    float *pair = g->out[step % 2] + i * ls_part_pair_count(problem, rows);
+
+    return step == 0 && i == 0 ? ls_total_room(&g->dkv, problem, pair) : pair;
+}
+
 ls_status ls_part_gradients_meet(struct ls_part_gradients *g, int step, const struct ls_tensor *k,
                                  const struct ls_tensor *v, struct ls_progress progress)
 {
@@ -168,13 +179,14 @@ ls_status ls_part_gradients_meet(struct ls_part_gradients *g, int step, const st
     struct movement movement = {.g = g, .other = progress};
     const struct ls_progress both = {progress.call || g->requests > 0 ? move_messages : NULL,
                                      &movement};
-    const int64_t pair = ls_part_pair_count(problem, k->dim[1]);
 
     for (int64_t j = g->dq.first[step]; j < g->dq.first[step + 1]; j++) {
+        float *dq = ls_total_room(&g->dq, problem, g->dq_sum);
+
         for (int64_t i = 0; i < ls_total_sums(&g->dkv, 0); i++)
-            LS_TRY(meet_nodes(g, g->out[step % 2] + i * pair, g->dkv.node[i], g->dq.node[j], k, v,
-                              both));
-        if (g->call->q->dim[1] > 0) ls_total_add(&g->dq, problem, g->dq_sum);
+            LS_TRY(meet_nodes(g, dq, pair_of(g, step, i, k->dim[1]), g->dkv.node[i], g->dq.node[j],
+                              k, v, both));
+        if (g->call->q->dim[1] > 0) ls_total_add(&g->dq, problem, dq);
     }
     return LS_OK;
 }
@@ -198,14 +210,15 @@ static const float *spread(const struct ls_part_gradients *g, const float *pair,
 }
 
 /* Sums of this rank's keys over the queries that meet them in a step. */
-static void add_sums(struct ls_part_gradients *g, int step, const float *pairs)
+static void add_sums(struct ls_part_gradients *g, int step)
 {
     const struct ls_problem *problem = &g->plan->problem;
     const int64_t rows = g->steps.rows_back[step];
 
     if (g->call->k->dim[1] == 0) return;
     for (int64_t i = 0; i < ls_total_sums(&g->dkv, step); i++) {
-        const float *pair = pairs + i * ls_part_pair_count(problem, rows);
+        const float *pair =
+            step == 0 ? pair_of(g, 0, i, rows) : g->in + i * ls_part_pair_count(problem, rows);
 
         if (g->order.seen && step > 0) pair = rows > 0 ? spread(g, pair, step) : NULL;
         ls_total_add(&g->dkv, problem, pair);
@@ -242,10 +255,10 @@ ls_status ls_part_gradients_pass(struct ls_part_gradients *g, int step)
 {
     LS_TRY(wait_for_messages(g));
     if (step == 0) {
-        add_sums(g, 0, g->out[0]);
+        add_sums(g, 0);
         return LS_OK;
     }
-    if (step > 1) add_sums(g, step - 1, g->in);
+    if (step > 1) add_sums(g, step - 1);
     return post(g, step);
 }
 
@@ -256,7 +269,7 @@ ls_status ls_part_gradients_end(struct ls_part_gradients *g)
     const int64_t group = ls_part_adds_groups(problem) ? 1 : problem->shape.h / problem->shape.h_kv;
 
     LS_TRY(wait_for_messages(g));
-    if (problem->p > 1) add_sums(g, problem->p - 1, g->in);
+    if (problem->p > 1) add_sums(g, problem->p - 1);
     const float *dk = g->dkv.whole;
 
     ls_plan_round(call->dq, g->plan, g->dq.whole, 1);

@@ -110,6 +110,12 @@ static float *slot_at(const struct ls_total *total, int64_t slot)
     return total->slot + slot * total->floats;
 }
 
+/* A step that needs no slot uses the first one. */
+static int64_t slot_of(const struct ls_forest_step *step)
+{
+    return step->slot < 0 ? 0 : step->slot;
+}
+
 static void put(struct ls_total *total, const struct ls_problem *problem, int64_t slot, bool first,
                 const float *sum)
 {
@@ -117,10 +123,19 @@ static void put(struct ls_total *total, const struct ls_problem *problem, int64_
 
     if (!first && sum)
         ls_device_add(&problem->device, slot_at(total, slot), sum, total->floats, problem->threads);
-    else if (first && sum)
+    else if (first && sum && sum != slot_at(total, slot))
         memcpy(slot_at(total, slot), sum, bytes);
-    else if (first)
+    else if (first && !sum)
         memset(slot_at(total, slot), 0, bytes);
+}
+
+float *ls_total_room(const struct ls_total *total, const struct ls_problem *problem, float *spare)
+{
+    if (total->slots == 0) return spare;
+    if (!problem->strict) return total->added == 0 ? total->slot : spare;
+    const struct ls_forest_step *step = &total->forest.step[total->step];
+
+    return step->join == LS_NODE_ALONE ? slot_at(total, slot_of(step)) : spare;
 }
 
 /* Strict mode: the next sum, and everything that is complete with it. */
@@ -129,7 +144,7 @@ static void climb(struct ls_total *total, const struct ls_problem *problem, cons
     const struct ls_forest *forest = &total->forest;
     const struct ls_forest_step *step = &forest->step[total->step++];
 
-    put(total, problem, step->slot < 0 ? 0 : step->slot, step->join == LS_NODE_ALONE, sum);
+    put(total, problem, slot_of(step), step->join == LS_NODE_ALONE, sum);
     while (total->step < forest->steps && !brings_sum(&forest->step[total->step])) {
         const struct ls_forest_step *next = &forest->step[total->step++];
 
@@ -137,8 +152,7 @@ static void climb(struct ls_total *total, const struct ls_problem *problem, cons
             put(total, problem, next->slot, false, slot_at(total, next->from));
         step = next;
     }
-    if (total->step == forest->steps)
-        total->whole = slot_at(total, step->slot < 0 ? 0 : step->slot);
+    if (total->step == forest->steps) total->whole = slot_at(total, slot_of(step));
 }
 
 void ls_total_add(struct ls_total *total, const struct ls_problem *problem, const float *sum)

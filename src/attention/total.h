@@ -38,6 +38,10 @@ int64_t ls_total_most_sums(const struct ls_total *total, int p);
 /* Starts an execution; the memory [slots][floats] is borrowed until its end. */
 void ls_total_begin(struct ls_total *total, float *memory, int64_t floats);
 
+/* Where the next sum may be written, so that adding it need not copy it: `spare`, or the slot in
+ * which it is to wait. */
+float *ls_total_room(const struct ls_total *total, const struct ls_problem *problem, float *spare);
+
 /* The next sum [floats], or NULL: it is 0. It may be overwritten afterwards, unless there is but
  * one part. */
 void ls_total_add(struct ls_total *total, const struct ls_problem *problem, const float *sum);
