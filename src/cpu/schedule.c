@@ -113,7 +113,8 @@ static void choose_spans(struct job *job)
     job->span = job->call->k_leaves.count;
     job->spans = 1;
     job->span_first = 0;
-    if (tiles == 0 || agenda->key_count == 0 || !(few || heads_are_neighbours(job))) return;
+    if (tiles == 0 || agenda->key_count == 0 || tiles > job->kernel->split_states) return;
+    if (!few && !heads_are_neighbours(job)) return;
     const int64_t begin = agenda->keys[0], end = agenda->keys[agenda->key_count - 1] + 1;
 
     job->span = CHUNK_LEAVES;
