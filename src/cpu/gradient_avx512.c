@@ -148,18 +148,6 @@ multiply_heads(__m512 sum[ROWS][2], const float *rows, const float *keys, int d_
         multiply(sum, rows, PANEL, 1, keys, PANEL);
 }
 
-/* Of sixteen keys, those that a query sees. */
-TARGET_AVX512 static inline __mmask16 keys_seen(const struct tile_lanes *lanes, int key, int query)
-{
-    const __m512i at =
-        _mm512_add_epi32(_mm512_set1_epi32(key),
-                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-
-    return _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(lanes->prefix[query])) |
-           (_mm512_cmple_epi32_mask(_mm512_set1_epi32(lanes->from[query]), at) &
-            _mm512_cmplt_epi32_mask(at, _mm512_set1_epi32(lanes->to[query])));
-}
-
 TARGET_AVX512 static inline __attribute__((always_inline)) void
 block_p(struct block *b, int row, int column, const float *q, const float *k)
 {
@@ -176,7 +164,9 @@ block_p(struct block *b, int row, int column, const float *q, const float *k)
 #pragma GCC unroll 2
         for (int half = 0; half < 2; half++) {
             const int at = column + 16 * half;
-            const __mmask16 seen = b->masked ? keys_seen(&b->lanes, b->key + at, query) : 0xffff;
+            const __mmask16 seen =
+                b->masked ? seen_mask((b->key + at) / 16, keys_of_query(&b->lanes, query)) : 0xffff;
+
             _mm512_store_ps(b->p + (row + r) * BLOCK + at,
                             probability_512(sum[r][half], factor, lse, seen, coefficient, 5));
         }

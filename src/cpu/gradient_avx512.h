@@ -35,6 +35,13 @@ static inline void lanes_of_tile(struct tile_lanes *lanes, const struct gradient
     }
 }
 
+static inline struct ls_leaf_keys keys_of_query(const struct tile_lanes *lanes, int query)
+{
+    return (struct ls_leaf_keys){.prefix = (int16_t)lanes->prefix[query],
+                                 .from = (int16_t)lanes->from[query],
+                                 .to = (int16_t)lanes->to[query]};
+}
+
 /* How much of keys [key, key + keys) queries [query, query + queries) see, sixteen at a time. */
 TARGET_AVX512 static inline enum sight block_sight(const struct tile_lanes *lanes, int key,
                                                    int keys, int query, int queries)
