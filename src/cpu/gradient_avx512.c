@@ -10,11 +10,11 @@
 
 #include "base/status.h"
 #include "cpu/gradient_avx512.h"
+#include "cpu/pack_f32.h"
 
 #define BLOCK 64 /* keys, and queries */
 #define BLOCKS (LS_LEAF / BLOCK)
 #define ROWS 8                                   /* of a product in registers */
-#define PANEL 32                                 /* its columns: two vectors */
 #define PARTS (2 * BLOCK / ROWS * BLOCK / PANEL) /* of scores and dp of a block */
 
 /* What a leaf is packed into: for each 64 rows k, and k and v transposed, or q and d_o, in panels
@@ -33,29 +33,6 @@ static size_t keys_bytes(int d_pad)
 static size_t queries_bytes(int d_pad)
 {
     return BLOCKS * 2 * block_floats(d_pad) * sizeof(float);
-}
-
-static float *pack_panels(float *to, const float *from, int d_pad)
-{
-    for (int column = 0; column < d_pad; column += PANEL)
-        for (int row = 0; row < BLOCK; row++, to += PANEL)
-            memcpy(to, from + row * d_pad + column, PANEL * sizeof *to);
-    return to;
-}
-
-TARGET_AVX512 static float *pack_transposed(float *to, const float *from, int d_pad)
-{
-    const __m512i row =
-        _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                           _mm512_set1_epi32(d_pad));
-
-    for (int first = 0; first < BLOCK; first += PANEL, from += PANEL * d_pad) {
-        for (int e = 0; e < d_pad; e++, to += PANEL) {
-            _mm512_storeu_ps(to, _mm512_i32gather_ps(row, from + e, 4));
-            _mm512_storeu_ps(to + 16, _mm512_i32gather_ps(row, from + 16 * d_pad + e, 4));
-        }
-    }
-    return to;
 }
 
 /* A thread's own. */
@@ -91,9 +68,9 @@ static ls_status pack_keys(void *packed, void *worker, const void *k, const void
     float *to = packed;
 
     for (int row = 0; row < LS_LEAF; row += BLOCK) {
-        to = pack_panels(to, (const float *)k + row * d_pad, d_pad);
-        to = pack_transposed(to, (const float *)k + row * d_pad, d_pad);
-        to = pack_transposed(to, (const float *)v + row * d_pad, d_pad);
+        to = pack_panels(to, (const float *)k + row * d_pad, BLOCK, d_pad);
+        to = pack_transposed(to, (const float *)k + row * d_pad, BLOCK, d_pad);
+        to = pack_transposed(to, (const float *)v + row * d_pad, BLOCK, d_pad);
     }
     return LS_OK;
 }
@@ -104,8 +81,8 @@ static ls_status pack_queries(void *packed, void *worker, const void *q, const v
     float *to = packed;
 
     for (int row = 0; row < LS_LEAF; row += BLOCK) {
-        to = pack_panels(to, (const float *)q + row * d_pad, d_pad);
-        to = pack_panels(to, (const float *)d_o + row * d_pad, d_pad);
+        to = pack_panels(to, (const float *)q + row * d_pad, BLOCK, d_pad);
+        to = pack_panels(to, (const float *)d_o + row * d_pad, BLOCK, d_pad);
     }
     return LS_OK;
 }

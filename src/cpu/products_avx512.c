@@ -4,52 +4,30 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "cpu/pack_f32.h"
 
 #define STRIP 64 /* four blocks of 13 rows and one of 12 */
 #define BLOCK_ROWS 13
 #define LAST_BLOCK 12
-#define PANEL 32 /* columns: two vectors */
 #define SCORE_PART 64
 #define SCORE_STRIDE (LS_LEAF + 16) /* off the power of two, whose rows share cache sets */
-#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma")))
 
 static size_t packed_bytes(int d_pad)
 {
     return (size_t)LS_LEAF * (size_t)d_pad * sizeof(float);
 }
 
-/* Panels of 32 keys: [d_pad][32]. */
-TARGET_AVX512 static ls_status pack_k(void *packed, void *worker, const void *raw)
+static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    const __m512i key =
-        _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                           _mm512_set1_epi32(d_pad));
-    float *to = packed;
-
-    for (int panel = 0; panel < LS_LEAF; panel += PANEL) {
-        const float *from = (const float *)raw + panel * d_pad;
-
-        for (int e = 0; e < d_pad; e++, to += PANEL) {
-            _mm512_storeu_ps(to, _mm512_i32gather_ps(key, from + e, 4));
-            _mm512_storeu_ps(to + 16, _mm512_i32gather_ps(key, from + 16 * d_pad + e, 4));
-        }
-    }
+    pack_transposed(packed, raw, LS_LEAF, ((struct plain_worker *)worker)->d_pad);
     return LS_OK;
 }
 
-/* Panels of 32 columns: [LS_LEAF][32]. */
 static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    float *to = packed;
-
-    for (int panel = 0; panel < d_pad; panel += PANEL)
-        for (int key = 0; key < LS_LEAF; key++, to += PANEL)
-            memcpy(to, (const float *)raw + key * d_pad + panel, PANEL * sizeof *to);
+    pack_panels(packed, raw, LS_LEAF, ((struct plain_worker *)worker)->d_pad);
     return LS_OK;
 }
 
