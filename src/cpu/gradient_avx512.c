@@ -1,6 +1,6 @@
-/* Backward's tile in f32 by AVX-512. Against oneDNN's products: probabilities and gradients of
- * scores are taken while the sums they come from are in registers, blocks of 64 keys by 64 queries
- * stay in the first-level cache, and blocks that nobody sees are left out. */
+/* Backward's tile in f32 by AVX-512. Against oneDNN's products: blocks of 64 keys by 64 queries
+ * stay in the first-level cache, those that nobody sees are left out, and complete sums go into the
+ * tree while they are in registers. */
 #include "cpu/gradient_products.h"
 
 #if defined(__x86_64__)
@@ -10,16 +10,15 @@
 
 #include "base/status.h"
 #include "cpu/gradient_avx512.h"
-#include "cpu/pack_f32.h"
+#include "cpu/panels_f32.h"
 
-#define BLOCK 64 /* keys, and queries */
+#define BLOCK PANEL /* keys, and queries */
 #define BLOCKS (LS_LEAF / BLOCK)
-#define ROWS 8                                   /* of a product in registers */
-#define PARTS (2 * BLOCK / ROWS * BLOCK / PANEL) /* of scores and dp of a block */
+#define PARTS (2 * ((BLOCK + ROWS - 1) / ROWS)) /* of scores and dp of a block */
 
-/* What a leaf is packed into: for each 64 rows k, and k and v transposed, or q and d_o, in panels
- * of 32 columns, [columns / 32][rows][32]. So what the next block needs comes next; and queries,
- * which pass by for each chunk of keys, are there but once. */
+/* What a leaf is packed into: for each 64 rows k, and k and v transposed, or q and d_o, in panels.
+ * So what the next block needs comes next; and queries, which pass by for each chunk of keys, are
+ * there but once. */
 static size_t block_floats(int d_pad)
 {
     return (size_t)BLOCK * (size_t)d_pad;
@@ -35,11 +34,11 @@ static size_t queries_bytes(int d_pad)
     return BLOCKS * 2 * block_floats(d_pad) * sizeof(float);
 }
 
-/* A thread's own. */
+/* A thread's own: sums that are not complete yet. */
 struct worker {
     int d_pad;
-    float *dk, *dv; /* [BLOCK][d_pad] */
-    float *dq;      /* [LS_LEAF][d_pad] */
+    float *dk, *dv; /* of a block of keys */
+    float *dq;      /* of each block of queries */
 };
 
 static size_t scratch_bytes(int d_pad)
@@ -87,171 +86,268 @@ static ls_status pack_queries(void *packed, void *worker, const void *q, const v
     return LS_OK;
 }
 
-/* A block on its way. */
-struct block {
-    float p[BLOCK * BLOCK], ds[BLOCK * BLOCK]; /* [query][key] */
+/* Rows of dq, dk or dv, to which blocks add one after the other. */
+struct block_sums {
+    float *so_far; /* in panels */
+    bool begun;    /* so_far has been written */
+    int left;      /* blocks that are to add; after the last one the sums take the path */
+    const struct sum_path *path;
+    int first; /* row of the path */
+};
+
+/* A tile on its way, block by block. */
+struct run {
+    float p[BLOCK * BLOCK], ds[BLOCK * BLOCK]; /* [query][key] of a block */
     struct tile_lanes lanes;
-    bool masked;
-    bool keys_begun, queries_begun[BLOCKS]; /* whether their sums have been written */
-    int d_pad, key, query;
-    struct sums dk, dv, dq; /* of the block's keys; of all queries */
+    const struct gradient_tile *tile;
+    int d_pad, key, query;            /* of the block, its first ones */
+    enum sight sight[BLOCKS][BLOCKS]; /* of keys by queries */
+    struct block_sums dk, dv, dq[BLOCKS];
     struct ahead ahead;
 } __attribute__((aligned(64)));
 
-/* sum += left x right: element (r, i) of left is at r row + i step, row i of right at 32 i. */
-TARGET_AVX512 static inline __attribute__((always_inline)) void
-multiply(__m512 sum[ROWS][2], const float *left, int row, int step, const float *right, int depth)
+/* out [rows][BLOCK]: rows of a block, from `row` on, against 64 keys. */
+INLINE_AVX512 void score_rows(float *out, int rows, const float *left, int row, const float *keys,
+                              int d_pad)
 {
-#pragma GCC unroll 2
-    for (int i = 0; i < depth; i++, left += step, right += PANEL) {
-        const __m512 b0 = _mm512_load_ps(right), b1 = _mm512_load_ps(right + 16);
+    __m512 sum[ROWS][WIDE];
+    int e = 0;
 
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
-            const __m512 a = _mm512_set1_ps(left[r * row]);
-            sum[r][0] = _mm512_fmadd_ps(a, b0, sum[r][0]);
-            sum[r][1] = _mm512_fmadd_ps(a, b1, sum[r][1]);
-        }
+    clear_sums(sum, rows, WIDE);
+    for (; e + PANEL <= d_pad; e += PANEL, left += BLOCK * PANEL, keys += PANEL * BLOCK)
+        multiply_panel(sum, rows, WIDE, left + row * PANEL, PANEL, 1, keys, PANEL);
+    if (e < d_pad)
+        multiply_panel(sum, rows, WIDE, left + row * HALF_PANEL, HALF_PANEL, 1, keys, HALF_PANEL);
+    store_sums(out + row * BLOCK, BLOCK, sum, rows, WIDE);
+}
+
+/* out [BLOCK][BLOCK] = q k^T or d_o v^T */
+TARGET_AVX512 static void score_block(float *out, struct run *run, const float *left,
+                                      const float *keys)
+{
+    int row = 0;
+
+    for (; row + ROWS <= BLOCK; row += ROWS) {
+        score_rows(out, ROWS, left, row, keys, run->d_pad);
+        bring_nearer(&run->ahead);
     }
+    score_rows(out, BLOCK % ROWS, left, row, keys, run->d_pad);
+    bring_nearer(&run->ahead);
 }
 
-/* Eight rows, 32 columns each panel, against 32 keys. */
-TARGET_AVX512 static inline __attribute__((always_inline)) void
-multiply_heads(__m512 sum[ROWS][2], const float *rows, const float *keys, int d_pad)
-{
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-    for (int e = 0; e < d_pad; e += PANEL, rows += BLOCK * PANEL, keys += PANEL * PANEL)
-        multiply(sum, rows, PANEL, 1, keys, PANEL);
-}
-
-TARGET_AVX512 static inline __attribute__((always_inline)) void
-block_p(struct block *b, int row, int column, const float *q, const float *k)
+/* Scores become p, and dp becomes ds. */
+TARGET_AVX512 static void take_block(struct run *run, bool masked)
 {
     static const float coefficient[] = EXP2_DEGREE_5;
-    const __m512 factor = _mm512_set1_ps(b->lanes.factor);
-    __m512 sum[ROWS][2];
+    const struct tile_lanes *lanes = &run->lanes;
+    const __m512 factor = _mm512_set1_ps(lanes->factor), scale = _mm512_set1_ps(lanes->scale);
+    float *p = run->p, *ds = run->ds;
 
-    multiply_heads(sum, q + row * PANEL, k + column * b->d_pad, b->d_pad);
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-        const int query = b->query + row + r;
-        const __m512 lse = _mm512_set1_ps(b->lanes.lse[query]);
+    for (int query = run->query; query < run->query + BLOCK; query++) {
+        const __m512 lse = _mm512_set1_ps(lanes->lse[query]);
+        const __m512 delta = _mm512_set1_ps(lanes->delta[query]);
 
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
-            const int at = column + 16 * half;
+#pragma GCC unroll 4
+        for (int key = run->key; key < run->key + BLOCK; key += 16, p += 16, ds += 16) {
             const __mmask16 seen =
-                b->masked ? seen_mask((b->key + at) / 16, keys_of_query(&b->lanes, query)) : 0xffff;
+                masked ? seen_mask(key / 16, keys_of_query(lanes, query)) : 0xffff;
+            const __m512 x = probability_512(_mm512_load_ps(p), factor, lse, seen, coefficient, 5);
+            const __m512 dp = _mm512_fmsub_ps(_mm512_load_ps(ds), scale, delta);
 
-            _mm512_store_ps(b->p + (row + r) * BLOCK + at,
-                            probability_512(sum[r][half], factor, lse, seen, coefficient, 5));
+            _mm512_store_ps(p, x);
+            _mm512_store_ps(ds, _mm512_mul_ps(x, dp));
         }
     }
 }
 
-TARGET_AVX512 static inline __attribute__((always_inline)) void
-block_ds(struct block *b, int row, int column, const float *d_o, const float *v)
+/* Complete sums take the path as in sum_path_take, from registers. */
+INLINE_AVX512 void take_path(const struct sum_path *path, __m512 sum[ROWS][WIDE], int rows,
+                             int wide, int row, int column)
 {
-    const __m512 scale = _mm512_set1_ps(b->lanes.scale);
-    __m512 sum[ROWS][2];
+    const int there = path->rows - row < rows ? path->rows - row : rows;
+    __mmask16 columns[WIDE];
 
-    multiply_heads(sum, d_o + row * PANEL, v + column * b->d_pad, b->d_pad);
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-        const __m512 delta = _mm512_set1_ps(b->lanes.delta[b->query + row + r]);
+#pragma GCC unroll 4
+    for (int j = 0; j < wide; j++) {
+        const int left = path->d - column - 16 * j;
 
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
-            const int at = (row + r) * BLOCK + column + 16 * half;
-            _mm512_store_ps(b->ds + at, _mm512_mul_ps(_mm512_load_ps(b->p + at),
-                                                      _mm512_fmsub_ps(sum[r][half], scale, delta)));
+        columns[j] = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
+    }
+    for (int i = 0; i < path->count; i++) {
+        const struct sums *waiting = &path->waiting[i];
+        const float *from = waiting->at + row * waiting->stride + column;
+
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++, from += waiting->stride) {
+            if (r >= there) break;
+#pragma GCC unroll 4
+            for (int j = 0; j < wide; j++)
+                sum[r][j] =
+                    _mm512_add_ps(_mm512_maskz_loadu_ps(columns[j], from + 16 * j), sum[r][j]);
         }
+    }
+    float *to = path->total.at + row * path->total.stride + column;
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++, to += path->total.stride) {
+        if (r >= there) break;
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++) _mm512_mask_storeu_ps(to + 16 * j, columns[j], sum[r][j]);
     }
 }
 
-/* out [BLOCK][d_pad] = left x right, in panels, or added to it. */
-TARGET_AVX512 static inline __attribute__((always_inline)) void
-add_product(float *out, bool add, const float *left, int row, int step, const float *right,
-            int d_pad)
+INLINE_AVX512 void bring_rows(const float *at, int64_t stride, int rows, int wide)
 {
-    for (int column = 0; column < d_pad; column += PANEL, right += BLOCK * PANEL) {
-        for (int first = 0; first < BLOCK; first += ROWS) {
-            float *to = out + first * d_pad + column;
-            __m512 sum[ROWS][2];
-
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-            multiply(sum, left + first * row, row, step, right, BLOCK);
-#pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++, to += d_pad) {
-                if (add) {
-                    sum[r][0] = _mm512_add_ps(_mm512_loadu_ps(to), sum[r][0]);
-                    sum[r][1] = _mm512_add_ps(_mm512_loadu_ps(to + 16), sum[r][1]);
-                }
-                _mm512_storeu_ps(to, sum[r][0]);
-                _mm512_storeu_ps(to + 16, sum[r][1]);
-            }
-        }
-    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++, at += stride)
+#pragma GCC unroll 4
+        for (int j = 0; j < wide; j++) _mm_prefetch((const char *)(at + 16 * j), _MM_HINT_T0);
 }
 
-TARGET_AVX512 static void compute_block(struct block *b, const struct gradient_tile *tile)
+/* Asks for what complete sums will be added to, and for the place where they go. */
+INLINE_AVX512 void bring_path(const struct sum_path *path, int rows, int wide, int row, int column)
 {
-    const size_t part = block_floats(b->d_pad);
-    const float *k = (const float *)tile->keys + b->key / BLOCK * 3 * part;
+    const struct sums *total = &path->total;
+
+    if (row + rows > path->rows) return;
+    for (int i = 0; i < path->count; i++)
+        bring_rows(path->waiting[i].at + row * path->waiting[i].stride + column,
+                   path->waiting[i].stride, rows, wide);
+    if (path->count == 0)
+        bring_rows(total->at + row * total->stride + column, total->stride, rows, wide);
+}
+
+/* left x right [BLOCK][d_pad], in panels. */
+struct factors {
+    const float *left;
+    int row, step; /* element (r, i) of left is at r row + i step */
+    const float *right;
+};
+
+/* Rows of a block, from `first` on, and a panel of columns of the product. */
+INLINE_AVX512 void add_rows(const struct block_sums *to, bool complete, int rows, int wide,
+                            int first, int column, struct factors x)
+{
+    float *so_far = to->so_far + column * BLOCK + first * 16 * wide;
+    __m512 sum[ROWS][WIDE];
+
+    if (complete) bring_path(to->path, rows, wide, to->first + first, column);
+    clear_sums(sum, rows, wide);
+    multiply_panel(sum, rows, wide, x.left + first * x.row, x.row, x.step, x.right + column * BLOCK,
+                   BLOCK);
+    if (to->begun) add_to_sums(sum, rows, wide, so_far, 16 * wide);
+    if (complete)
+        take_path(to->path, sum, rows, wide, to->first + first, column);
+    else
+        store_sums(so_far, 16 * wide, sum, rows, wide);
+}
+
+INLINE_AVX512 void add_panel(const struct block_sums *to, bool complete, int wide, int column,
+                             struct factors x)
+{
+    int first = 0;
+
+    for (; first + ROWS <= BLOCK; first += ROWS)
+        add_rows(to, complete, ROWS, wide, first, column, x);
+    add_rows(to, complete, BLOCK % ROWS, wide, first, column, x);
+}
+
+INLINE_AVX512 void add_product(struct block_sums *to, struct factors x, int d_pad)
+{
+    const bool complete = --to->left == 0;
+    int column = 0;
+
+    for (; column + PANEL <= d_pad; column += PANEL) add_panel(to, complete, WIDE, column, x);
+    if (column < d_pad) add_panel(to, complete, WIDE / 2, column, x);
+    to->begun = true;
+}
+
+/* += left right, and left^T right */
+TARGET_AVX512 static void add_plain(struct block_sums *to, const float *left, const float *right,
+                                    int d_pad)
+{
+    add_product(to, (struct factors){left, BLOCK, 1, right}, d_pad);
+}
+
+TARGET_AVX512 static void add_transposed(struct block_sums *to, const float *left,
+                                         const float *right, int d_pad)
+{
+    add_product(to, (struct factors){left, 1, BLOCK, right}, d_pad);
+}
+
+static void compute_block(struct run *run, bool masked)
+{
+    const size_t part = block_floats(run->d_pad);
+    const float *k = (const float *)run->tile->keys + (size_t)(run->key / BLOCK) * 3 * part;
     const float *k_t = k + part, *v_t = k_t + part;
-    const float *q = (const float *)tile->queries + b->query / BLOCK * 2 * part, *d_o = q + part;
+    const float *q = (const float *)run->tile->queries + (size_t)(run->query / BLOCK) * 2 * part;
+    const float *d_o = q + part;
 
-    for (int column = 0; column < BLOCK; column += PANEL) {
-        for (int row = 0; row < BLOCK; row += ROWS) {
-            block_p(b, row, column, q, k_t);
-            bring_nearer(&b->ahead);
-        }
-        for (int row = 0; row < BLOCK; row += ROWS) {
-            block_ds(b, row, column, d_o, v_t);
-            bring_nearer(&b->ahead);
-        }
-    }
-    bool *query_begun = &b->queries_begun[b->query / BLOCK];
-    add_product(b->dv.at, b->keys_begun, b->p, 1, BLOCK, d_o, b->d_pad);
-    add_product(b->dk.at, b->keys_begun, b->ds, 1, BLOCK, q, b->d_pad);
-    add_product(b->dq.at + b->query * b->d_pad, *query_begun, b->ds, BLOCK, 1, k, b->d_pad);
-    b->keys_begun = *query_begun = true;
+    score_block(run->p, run, q, k_t);
+    score_block(run->ds, run, d_o, v_t);
+    take_block(run, masked);
+    add_transposed(&run->dv, run->p, d_o, run->d_pad);
+    add_transposed(&run->dk, run->ds, q, run->d_pad);
+    add_plain(&run->dq[run->query / BLOCK], run->ds, k, run->d_pad);
 }
 
-/* Rows [first, first + BLOCK) of dq, dk or dv; zero if no pair of them is seen. */
-static void hand_over(const struct sum_path *to, int first, struct sums sum, bool begun)
+static struct block_sums sums_of(float *so_far, const struct sum_path *path, int first)
 {
-    if (!begun) memset(sum.at, 0, block_floats((int)sum.stride) * sizeof *sum.at);
-    sum_path_take(to, first, BLOCK, sum);
+    return (struct block_sums){.so_far = so_far, .path = path, .first = first};
+}
+
+/* Zeroes take the path where no pair is seen. */
+static void hand_over_nothing(const struct block_sums *sums, int d_pad)
+{
+    if (sums->begun) return;
+    memset(sums->so_far, 0, block_floats(d_pad) * sizeof *sums->so_far);
+    sum_path_take(sums->path, sums->first, BLOCK, (struct sums){sums->so_far, d_pad});
+}
+
+static void start_run(struct run *run, const struct worker *w, const struct gradient_tile *tile)
+{
+    run->tile = tile;
+    run->d_pad = w->d_pad;
+    run->ahead = ahead_of_tile(tile, BLOCKS * BLOCKS * PARTS);
+    lanes_of_tile(&run->lanes, tile);
+    for (int j = 0; j < BLOCKS; j++) {
+        run->dq[j] = sums_of(w->dq + (size_t)j * block_floats(w->d_pad), tile->dq, j * BLOCK);
+        for (int i = 0; i < BLOCKS; i++) {
+            const bool empty = i * BLOCK >= tile->key_count || j * BLOCK >= tile->rows;
+
+            run->sight[i][j] =
+                empty ? SEES_NOTHING : block_sight(&run->lanes, i * BLOCK, BLOCK, j * BLOCK, BLOCK);
+            run->dq[j].left += run->sight[i][j] != SEES_NOTHING;
+        }
+    }
+}
+
+static void strip_of_keys(struct run *run, const struct worker *w)
+{
+    const enum sight *sight = run->sight[run->key / BLOCK];
+
+    run->dk = sums_of(w->dk, run->tile->dk, run->key);
+    run->dv = sums_of(w->dv, run->tile->dv, run->key);
+    for (int j = 0; j < BLOCKS; j++) run->dk.left += sight[j] != SEES_NOTHING;
+    run->dv.left = run->dk.left;
+    for (run->query = 0; run->query < LS_LEAF; run->query += BLOCK) {
+        const enum sight seen = sight[run->query / BLOCK];
+
+        if (seen == SEES_NOTHING) continue;
+        compute_block(run, seen == SEES_SOME);
+        progress_tick(run->tile->clock);
+    }
+    hand_over_nothing(&run->dv, run->d_pad);
+    hand_over_nothing(&run->dk, run->d_pad);
 }
 
 static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
 {
     const struct worker *w = worker;
-    struct block b = {.d_pad = w->d_pad, .ahead = ahead_of_tile(tile, BLOCKS * BLOCKS * PARTS)};
+    struct run run;
 
-    lanes_of_tile(&b.lanes, tile);
-    b.dq = sum_path_room(tile->dq, 0, LS_LEAF, (struct sums){w->dq, w->d_pad});
-    for (b.key = 0; b.key < tile->key_count; b.key += BLOCK) {
-        b.keys_begun = false;
-        b.dk = sum_path_room(tile->dk, b.key, BLOCK, (struct sums){w->dk, w->d_pad});
-        b.dv = sum_path_room(tile->dv, b.key, BLOCK, (struct sums){w->dv, w->d_pad});
-        for (b.query = 0; b.query < tile->rows; b.query += BLOCK) {
-            const enum sight sight = block_sight(&b.lanes, b.key, BLOCK, b.query, BLOCK);
-
-            if (sight == SEES_NOTHING) continue;
-            b.masked = sight == SEES_SOME;
-            compute_block(&b, tile);
-            progress_tick(tile->clock);
-        }
-        hand_over(tile->dv, b.key, b.dv, b.keys_begun);
-        hand_over(tile->dk, b.key, b.dk, b.keys_begun);
-    }
-    for (int query = 0; query < tile->rows; query += BLOCK)
-        hand_over(tile->dq, query, (struct sums){b.dq.at + query * w->d_pad, w->d_pad},
-                  b.queries_begun[query / BLOCK]);
+    start_run(&run, w, tile);
+    for (run.key = 0; run.key < LS_LEAF; run.key += BLOCK) strip_of_keys(&run, w);
+    for (int j = 0; j < BLOCKS; j++) hand_over_nothing(&run.dq[j], w->d_pad);
     return LS_OK;
 }
 
@@ -264,7 +360,7 @@ static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 const struct gradient_products gradient_avx512 = {
     .name = "AVX-512 f32 blocks",
     .type = LS_F32,
-    .d_multiple = PANEL,
+    .d_multiple = HALF_PANEL,
     .fits = fits,
     .keys_bytes = keys_bytes,
     .queries_bytes = queries_bytes,

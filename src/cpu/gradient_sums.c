@@ -87,30 +87,31 @@ void cpu_add(float *into, const float *from, int64_t n, int threads)
 
 #pragma omp for
         for (int64_t first = 0; first < n; first += BLOCK)
-            add_floats(into + first, from + first, first + BLOCK < n ? BLOCK : n - first);
+            add_floats(into + first, into + first, from + first,
+                       first + BLOCK < n ? BLOCK : n - first);
         fesetenv(&callers);
     }
 }
 
-/* out [d] = `count` rows, a head apart, added by the tree. */
+/* out [d] = `count` rows, a head apart, added by the tree; -0 becomes +0. */
 static void add_heads(float *out, const float *sums, int64_t apart, int64_t count, int64_t d)
 {
+    static const float zeroes[LS_MAX_HEAD_DIM];
     float right[LS_MAX_HEAD_DIM];
     int64_t half = 1;
 
     if (count == 1) {
-        memcpy(out, sums, (size_t)d * sizeof *out);
+        add_floats(out, sums, zeroes, d);
         return;
     }
     while (2 * half < count) half *= 2;
     add_heads(out, sums, apart, half, d);
     add_heads(right, sums + half * apart, apart, count - half, d);
-    add_floats(out, right, d);
+    add_floats(out, out, right, d);
 }
 
 void cpu_round_sums(struct ls_tensor *out, const float *sums, int64_t group, int threads)
 {
-    static const float zeroes[LS_MAX_HEAD_DIM];
     const int64_t b = out->dim[0], s = out->dim[1], heads = out->dim[2], d = out->dim[3];
 
 #pragma omp parallel num_threads(threads)
@@ -123,7 +124,6 @@ void cpu_round_sums(struct ls_tensor *out, const float *sums, int64_t group, int
             float sum[LS_MAX_HEAD_DIM];
 
             add_heads(sum, sums + (pair * group * s + row) * d, s * d, group, d);
-            add_floats(sum, zeroes, d); /* -0 becomes +0 */
             ls_dtype_convert(element(out, pair / heads, row, pair % heads), out->type, sum, LS_F32,
                              d);
         }

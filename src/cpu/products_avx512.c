@@ -1,16 +1,14 @@
-/* Products in f32 by AVX-512. Against oneDNN: no set-up per call, keys that nobody sees are left
- * out, and blocks of 13 rows by 32 columns keep both multipliers busy. */
+/* Products in f32 by AVX-512. Against oneDNN: no set-up per call, and keys that nobody sees are
+ * left out. */
 #include "cpu/products.h"
 
 #if defined(__x86_64__)
 
 #include <stdlib.h>
 
-#include "cpu/pack_f32.h"
+#include "cpu/panels_f32.h"
 
-#define STRIP 64 /* four blocks of 13 rows and one of 12 */
-#define BLOCK_ROWS 13
-#define LAST_BLOCK 12
+#define STRIP 64
 #define SCORE_PART 64
 #define SCORE_STRIDE (LS_LEAF + 16) /* off the power of two, whose rows share cache sets */
 
@@ -31,68 +29,58 @@ static ls_status pack_v(void *packed, void *worker, const void *raw)
     return LS_OK;
 }
 
-/* out [rows][32] = left [rows][depth] x panel [depth][32], or added to it; `rows` is a constant
- * where this is inlined, so that the sums stay in registers. */
-TARGET_AVX512 static inline __attribute__((always_inline)) void
-multiply_block(float *out, int out_stride, const float *left, int left_stride, const float *panel,
-               int depth, bool add, int rows)
-{
-    __m512 sum[BLOCK_ROWS][2];
-
-#pragma GCC unroll 13
-    for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-#pragma GCC unroll 2
-    for (int i = 0; i < depth; i++, panel += PANEL) {
-        const __m512 b0 = _mm512_loadu_ps(panel), b1 = _mm512_loadu_ps(panel + 16);
-
-#pragma GCC unroll 13
-        for (int r = 0; r < rows; r++) {
-            const __m512 a = _mm512_set1_ps(left[r * left_stride + i]);
-            sum[r][0] = _mm512_fmadd_ps(a, b0, sum[r][0]);
-            sum[r][1] = _mm512_fmadd_ps(a, b1, sum[r][1]);
-        }
-    }
-#pragma GCC unroll 13
-    for (int r = 0; r < rows; r++) {
-        float *to = out + r * out_stride;
-
-        if (add) {
-            sum[r][0] = _mm512_add_ps(_mm512_loadu_ps(to), sum[r][0]);
-            sum[r][1] = _mm512_add_ps(_mm512_loadu_ps(to + 16), sum[r][1]);
-        }
-        _mm512_storeu_ps(to, sum[r][0]);
-        _mm512_storeu_ps(to + 16, sum[r][1]);
-    }
-}
-
-/* A strip's share of a leaf, spread evenly over the blocks that multiply its own leaf. */
+/* A strip's share of a leaf, spread evenly over the blocks that multiply its own leaf: six rows by
+ * eleven deep for each line. */
 static inline void bring_nearer(const char **ahead, int depth)
 {
     if (!*ahead) return;
-    for (int i = 0; i < depth; i += BLOCK_ROWS, *ahead += 64) _mm_prefetch(*ahead, _MM_HINT_T1);
+    for (int i = 0; i < depth; i += 11, *ahead += 64) _mm_prefetch(*ahead, _MM_HINT_T1);
 }
 
-/* The same for any number of rows; a row's sum does not depend on the others. */
-TARGET_AVX512 static void multiply_panel(float *out, int out_stride, const float *left,
-                                         int left_stride, const float *panel, const char **ahead,
-                                         int depth, bool add, int rows)
+/* What a strip's rows are multiplied by, a panel at a time. */
+struct product {
+    float *out; /* [rows][16 wide], rows out_stride apart */
+    int out_stride;
+    const float *left; /* [rows][depth] */
+    int left_stride;
+    const float *panel; /* [depth][16 wide] */
+    int depth;
+    bool add; /* to what is in out */
+};
+
+INLINE_AVX512 void multiply_rows(const struct product *x, int first, int rows, int wide)
+{
+    float *out = x->out + first * x->out_stride;
+    __m512 sum[ROWS][WIDE];
+
+    clear_sums(sum, rows, wide);
+    multiply_panel(sum, rows, wide, x->left + first * x->left_stride, x->left_stride, 1, x->panel,
+                   x->depth);
+    if (x->add) add_to_sums(sum, rows, wide, out, x->out_stride);
+    store_sums(out, x->out_stride, sum, rows, wide);
+}
+
+/* Any number of rows; a row's sum does not depend on the others. */
+INLINE_AVX512 void multiply(const struct product *x, int rows, int wide, const char **ahead)
 {
     int r = 0;
 
-    for (; r + BLOCK_ROWS <= rows; r += BLOCK_ROWS) {
-        bring_nearer(ahead, depth);
-        multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, add, BLOCK_ROWS);
+    for (; r + ROWS <= rows; r += ROWS) {
+        bring_nearer(ahead, x->depth);
+        multiply_rows(x, r, ROWS, wide);
     }
-    for (; r + LAST_BLOCK <= rows; r += LAST_BLOCK)
-        multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, add, LAST_BLOCK);
-    for (; r + 4 <= rows; r += 4)
-        multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, add, 4);
-    for (; r < rows; r++)
-        multiply_block(out + r * out_stride, out_stride, left + r * left_stride, left_stride, panel,
-                       depth, add, 1);
+    for (; r + 4 <= rows; r += 4) multiply_rows(x, r, 4, wide);
+    for (; r < rows; r++) multiply_rows(x, r, 1, wide);
+}
+
+TARGET_AVX512 static void multiply_wide(const struct product *x, int rows, const char **ahead)
+{
+    multiply(x, rows, WIDE, ahead);
+}
+
+TARGET_AVX512 static void multiply_half(const struct product *x, int rows, const char **ahead)
+{
+    multiply(x, rows, WIDE / 2, ahead);
 }
 
 /* A score is a sum of up to 256 products: taken in parts of 64, it stays within the contract also
@@ -106,10 +94,17 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
 
     for (int key = first; key < keys.end; key += PANEL, panel += d_pad * PANEL) {
         for (int part = 0; part < d_pad; part += SCORE_PART) {
-            const int depth = d_pad - part < SCORE_PART ? d_pad - part : SCORE_PART;
+            const struct product x = {
+                .out = out + key,
+                .out_stride = SCORE_STRIDE,
+                .left = (const float *)q + part,
+                .left_stride = d_pad,
+                .panel = panel + part * PANEL,
+                .depth = d_pad - part < SCORE_PART ? d_pad - part : SCORE_PART,
+                .add = part > 0,
+            };
 
-            multiply_panel(out + key, SCORE_STRIDE, (const float *)q + part, d_pad,
-                           panel + part * PANEL, &k.ahead, depth, part > 0, rows);
+            multiply_wide(&x, rows, &k.ahead);
         }
     }
     return LS_OK;
@@ -119,11 +114,21 @@ static ls_status output(float *acc, void *worker, const void *p, struct operand 
                         struct key_span keys)
 {
     const int d_pad = ((struct plain_worker *)worker)->d_pad;
-    const float *panel = (const float *)v.packed + keys.first * PANEL;
+    struct product x = {
+        .out = acc,
+        .out_stride = d_pad,
+        .left = (const float *)p + keys.first,
+        .left_stride = SCORE_STRIDE,
+        .panel = (const float *)v.packed + keys.first * PANEL,
+        .depth = keys.end - keys.first,
+    };
+    int column = 0;
 
-    for (int column = 0; column < d_pad; column += PANEL, panel += LS_LEAF * PANEL)
-        multiply_panel(acc + column, d_pad, (const float *)p + keys.first, SCORE_STRIDE, panel,
-                       &v.ahead, keys.end - keys.first, false, rows);
+    for (; column + PANEL <= d_pad; column += PANEL, x.out += PANEL, x.panel += LS_LEAF * PANEL)
+        multiply_wide(&x, rows, &v.ahead);
+    if (column == d_pad) return LS_OK;
+    x.panel = (const float *)v.packed + column * LS_LEAF + keys.first * HALF_PANEL;
+    multiply_half(&x, rows, &v.ahead);
     return LS_OK;
 }
 
@@ -136,7 +141,7 @@ static bool fits(ls_isa isa, ls_dtype storage)
 const struct products products_avx512 = {
     .name = "AVX-512 f32 blocks",
     .type = LS_F32,
-    .d_multiple = PANEL,
+    .d_multiple = HALF_PANEL,
     .strip = STRIP,
     .score_stride = SCORE_STRIDE,
     .p_stride = SCORE_STRIDE,

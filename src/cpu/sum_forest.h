@@ -34,8 +34,8 @@ static inline int sum_forest_depth(int64_t count)
     return count < 3 ? 1 : sum_height(count - 1, 0);
 }
 
-/* into [n] += from [n] */
-void add_floats(float *restrict into, const float *restrict from, int64_t n);
+/* to [n] = a [n] + b [n]; one of these may be `to` */
+void add_floats(float *to, const float *a, const float *b, int64_t n);
 
 /* into += from; into = from; all [rows][d]. */
 void sums_add(struct sums into, struct sums from, int rows, int d);

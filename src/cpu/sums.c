@@ -6,22 +6,15 @@
 #include "longspan/attention.h"
 
 /* Static: compilers export what they clone, whatever the visibility. */
-LS_CLONED static void add(float *restrict into, const float *restrict from, int64_t n)
+LS_CLONED static void add(float *to, const float *a, const float *b, int64_t n)
 {
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) into[i] += from[i];
+    for (int64_t i = 0; i < n; i++) to[i] = a[i] + b[i];
 }
 
-void add_floats(float *restrict into, const float *restrict from, int64_t n)
+void add_floats(float *to, const float *a, const float *b, int64_t n)
 {
-    add(into, from, n);
-}
-
-/* to = a + b, of which one may be `to` */
-LS_CLONED static void add_row(float *to, const float *a, const float *b, int d)
-{
-#pragma omp simd
-    for (int i = 0; i < d; i++) to[i] = a[i] + b[i];
+    add(to, a, b, n);
 }
 
 void sum_path_take(const struct sum_path *path, int first, int rows, struct sums x)
@@ -36,7 +29,7 @@ void sum_path_take(const struct sum_path *path, int first, int rows, struct sums
         for (int i = 0; i < path->count; i++) {
             float *to = i == path->count - 1 ? total : sum;
 
-            add_row(to, path->waiting[i].at + r * path->waiting[i].stride, from, path->d);
+            add(to, path->waiting[i].at + r * path->waiting[i].stride, from, path->d);
             from = to;
         }
     }
@@ -44,7 +37,11 @@ void sum_path_take(const struct sum_path *path, int first, int rows, struct sums
 
 void sums_add(struct sums into, struct sums from, int rows, int d)
 {
-    for (int r = 0; r < rows; r++) add(into.at + r * into.stride, from.at + r * from.stride, d);
+    for (int r = 0; r < rows; r++) {
+        float *row = into.at + r * into.stride;
+
+        add(row, row, from.at + r * from.stride, d);
+    }
 }
 
 void sums_copy(struct sums into, struct sums from, int rows, int d)
