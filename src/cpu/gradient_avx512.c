@@ -14,7 +14,9 @@
 
 #define BLOCK PANEL /* keys, and queries */
 #define BLOCKS (LS_LEAF / BLOCK)
-#define PARTS (2 * ((BLOCK + ROWS - 1) / ROWS)) /* of scores and dp of a block */
+#define PARTS (2 * (BLOCK / ROWS + 1)) /* of scores and dp of a block */
+
+_Static_assert(BLOCK % ROWS != 0, "the last rows of a block are fewer");
 
 /* What a leaf is packed into: for each 64 rows k, and k and v transposed, or q and d_o, in panels.
  * So what the next block needs comes next; and queries, which pass by for each chunk of keys, are
@@ -34,10 +36,10 @@ static size_t queries_bytes(int d_pad)
     return BLOCKS * 2 * block_floats(d_pad) * sizeof(float);
 }
 
-/* A thread's own: sums that are not complete yet. */
+/* A thread's own. */
 struct worker {
     int d_pad;
-    float *dk, *dv; /* of a block of keys */
+    float *dk, *dv; /* sums of a block of keys, not complete yet */
     float *dq;      /* of each block of queries */
 };
 
@@ -90,7 +92,7 @@ static ls_status pack_queries(void *packed, void *worker, const void *q, const v
 struct block_sums {
     float *so_far; /* in panels */
     bool begun;    /* so_far has been written */
-    int left;      /* blocks that are to add; after the last one the sums take the path */
+    int to_come;   /* blocks that are to add; after the last one the sums take the path */
     const struct sum_path *path;
     int first; /* row of the path */
 };
@@ -167,6 +169,7 @@ INLINE_AVX512 void take_path(const struct sum_path *path, __m512 sum[ROWS][WIDE]
     const int there = path->rows - row < rows ? path->rows - row : rows;
     __mmask16 columns[WIDE];
 
+    if (there <= 0) return;
 #pragma GCC unroll 4
     for (int j = 0; j < wide; j++) {
         const int left = path->d - column - 16 * j;
@@ -203,7 +206,8 @@ INLINE_AVX512 void bring_rows(const float *at, int64_t stride, int rows, int wid
         for (int j = 0; j < wide; j++) _mm_prefetch((const char *)(at + 16 * j), _MM_HINT_T0);
 }
 
-/* Asks for what complete sums will be added to, and for the place where they go. */
+/* Asks for what complete sums will be added to, and for the place where they go; not at the end of
+ * the path's rows. */
 INLINE_AVX512 void bring_path(const struct sum_path *path, int rows, int wide, int row, int column)
 {
     const struct sums *total = &path->total;
@@ -212,7 +216,7 @@ INLINE_AVX512 void bring_path(const struct sum_path *path, int rows, int wide, i
     for (int i = 0; i < path->count; i++)
         bring_rows(path->waiting[i].at + row * path->waiting[i].stride + column,
                    path->waiting[i].stride, rows, wide);
-    if (path->count == 0)
+    if (path->count == 0 || path->waiting[path->count - 1].at != total->at)
         bring_rows(total->at + row * total->stride + column, total->stride, rows, wide);
 }
 
@@ -253,7 +257,7 @@ INLINE_AVX512 void add_panel(const struct block_sums *to, bool complete, int wid
 
 INLINE_AVX512 void add_product(struct block_sums *to, struct factors x, int d_pad)
 {
-    const bool complete = --to->left == 0;
+    const bool complete = --to->to_come == 0;
     int column = 0;
 
     for (; column + PANEL <= d_pad; column += PANEL) add_panel(to, complete, WIDE, column, x);
@@ -295,8 +299,8 @@ static struct block_sums sums_of(float *so_far, const struct sum_path *path, int
     return (struct block_sums){.so_far = so_far, .path = path, .first = first};
 }
 
-/* Zeroes take the path where no pair is seen. */
-static void hand_over_nothing(const struct block_sums *sums, int d_pad)
+/* Zeroes take the path if nothing has been added. */
+static void complete_empty(const struct block_sums *sums, int d_pad)
 {
     if (sums->begun) return;
     memset(sums->so_far, 0, block_floats(d_pad) * sizeof *sums->so_far);
@@ -316,7 +320,7 @@ static void start_run(struct run *run, const struct worker *w, const struct grad
 
             run->sight[i][j] =
                 empty ? SEES_NOTHING : block_sight(&run->lanes, i * BLOCK, BLOCK, j * BLOCK, BLOCK);
-            run->dq[j].left += run->sight[i][j] != SEES_NOTHING;
+            run->dq[j].to_come += run->sight[i][j] != SEES_NOTHING;
         }
     }
 }
@@ -327,17 +331,17 @@ static void strip_of_keys(struct run *run, const struct worker *w)
 
     run->dk = sums_of(w->dk, run->tile->dk, run->key);
     run->dv = sums_of(w->dv, run->tile->dv, run->key);
-    for (int j = 0; j < BLOCKS; j++) run->dk.left += sight[j] != SEES_NOTHING;
-    run->dv.left = run->dk.left;
-    for (run->query = 0; run->query < LS_LEAF; run->query += BLOCK) {
+    for (int j = 0; j < BLOCKS; j++) run->dk.to_come += sight[j] != SEES_NOTHING;
+    run->dv.to_come = run->dk.to_come;
+    for (run->query = 0; run->query < run->tile->rows; run->query += BLOCK) {
         const enum sight seen = sight[run->query / BLOCK];
 
         if (seen == SEES_NOTHING) continue;
         compute_block(run, seen == SEES_SOME);
         progress_tick(run->tile->clock);
     }
-    hand_over_nothing(&run->dv, run->d_pad);
-    hand_over_nothing(&run->dk, run->d_pad);
+    complete_empty(&run->dv, run->d_pad);
+    complete_empty(&run->dk, run->d_pad);
 }
 
 static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
@@ -346,8 +350,8 @@ static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
     struct run run;
 
     start_run(&run, w, tile);
-    for (run.key = 0; run.key < LS_LEAF; run.key += BLOCK) strip_of_keys(&run, w);
-    for (int j = 0; j < BLOCKS; j++) hand_over_nothing(&run.dq[j], w->d_pad);
+    for (run.key = 0; run.key < tile->key_count; run.key += BLOCK) strip_of_keys(&run, w);
+    for (int j = 0; j * BLOCK < tile->rows; j++) complete_empty(&run.dq[j], w->d_pad);
     return LS_OK;
 }
 

@@ -89,20 +89,24 @@ TARGET_AVX512 static inline __m512 probability_512(__m512 score, __m512 factor, 
 
 /* A tile's `ahead`, in as many shares as the tile has parts. */
 struct ahead {
-    const char *at;
-    int lines; /* of a share */
+    const char *at, *end;
+    int lines; /* of a share; the last ones may have fewer */
 };
 
 static inline struct ahead ahead_of_tile(const struct gradient_tile *tile, int parts)
 {
-    const size_t lines = tile->ahead ? tile->ahead_bytes / 64 : 0;
+    const size_t share = (size_t)parts * 64;
 
-    return (struct ahead){tile->ahead, (int)(lines / (size_t)parts)};
+    if (!tile->ahead) return (struct ahead){0};
+    return (struct ahead){.at = tile->ahead,
+                          .end = tile->ahead + tile->ahead_bytes,
+                          .lines = (int)((tile->ahead_bytes + share - 1) / share)};
 }
 
 static inline void bring_nearer(struct ahead *ahead)
 {
-    for (int i = 0; i < ahead->lines; i++, ahead->at += 64) _mm_prefetch(ahead->at, _MM_HINT_T1);
+    for (int i = 0; i < ahead->lines && ahead->at < ahead->end; i++, ahead->at += 64)
+        _mm_prefetch(ahead->at, _MM_HINT_T1);
 }
 
 #endif

@@ -29,12 +29,13 @@ static ls_status pack_v(void *packed, void *worker, const void *raw)
     return LS_OK;
 }
 
-/* A strip's share of a leaf, spread evenly over the blocks that multiply its own leaf: six rows by
- * eleven deep for each line. */
-static inline void bring_nearer(const char **ahead, int depth)
+/* A strip's share of a leaf, spread evenly over the blocks that multiply its own leaf: a line for
+ * six rows by four vectors, eleven deep. */
+static inline void bring_nearer(const char **ahead, int depth, int wide)
 {
     if (!*ahead) return;
-    for (int i = 0; i < depth; i += 11, *ahead += 64) _mm_prefetch(*ahead, _MM_HINT_T1);
+    for (int i = 0; i < depth; i += 11 * WIDE / wide, *ahead += 64)
+        _mm_prefetch(*ahead, _MM_HINT_T1);
 }
 
 /* What a strip's rows are multiplied by, a panel at a time. */
@@ -66,7 +67,7 @@ INLINE_AVX512 void multiply(const struct product *x, int rows, int wide, const c
     int r = 0;
 
     for (; r + ROWS <= rows; r += ROWS) {
-        bring_nearer(ahead, x->depth);
+        bring_nearer(ahead, x->depth, wide);
         multiply_rows(x, r, ROWS, wide);
     }
     for (; r + 4 <= rows; r += 4) multiply_rows(x, r, 4, wide);

@@ -34,7 +34,7 @@ static inline int sum_forest_depth(int64_t count)
     return count < 3 ? 1 : sum_height(count - 1, 0);
 }
 
-/* to [n] = a [n] + b [n]; one of these may be `to` */
+/* to [n] = a [n] + b [n]; a or b may be `to` */
 void add_floats(float *to, const float *a, const float *b, int64_t n);
 
 /* into += from; into = from; all [rows][d]. */
