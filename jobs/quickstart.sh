@@ -7,7 +7,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages="gcc libc6-dev make autoconf automake libtool pkg-config
-    libopenmpi-dev openmpi-bin libdnnl-dev libhwloc-dev libjansson-dev libcriterion-dev"
+    libopenmpi-dev openmpi-bin libdnnl-dev libhwloc-dev libjansson-dev libxxhash-dev
+    libcriterion-dev"
 
 say() { printf '\n== %s\n' "$*"; }
 

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 
-#include "base/hash.h"
 #include "comm/comm.h"
 #include "config.h"
 #include "longspan/mpi.h"
@@ -58,9 +58,9 @@ struct start {
 
 static uint64_t hash_arguments(int argc, char **argv)
 {
-    uint64_t hash = LS_HASH_START;
+    uint64_t hash = 0;
 
-    for (int i = 1; i < argc; i++) hash = ls_hash(hash, argv[i], strlen(argv[i]) + 1);
+    for (int i = 1; i < argc; i++) hash = XXH3_64bits_withSeed(argv[i], strlen(argv[i]) + 1, hash);
     return hash;
 }
 
