@@ -9,15 +9,20 @@
 #include "cli/format.h"
 #include "comm/comm.h"
 #include "reference/contract.h"
+#include "reference/gradient_contract.h"
 #include "tensor/dtype.h"
 #include "tensor/file.h"
 
 #define CHUNK 65536 /* elements that are read at a time */
 
-/* A tensor that both files have. */
+enum { O, LSE, DQ, DK, DV, TENSORS };
+
+static const char *const tensor_name[TENSORS] = {"o", "lse", "dq", "dk", "dv"};
+
+/* A tensor as both files have it. */
 struct pair {
     const struct ls_tensor_file *file[2];
-    const struct ls_file_tensor *tensor[2];
+    const struct ls_file_tensor *tensor[2]; /* NULL: not there */
 };
 
 /* How far apart its two are. */
@@ -26,6 +31,14 @@ struct distance {
     double units;        /* largest |a - b| / (2 u max(|a|, |b|) + 2 eta) */
     double largest;      /* |a - b| */
     double relative;     /* largest |a - b| / max(1, |b|) */
+};
+
+/* What is found out about a tensor. */
+struct comparison {
+    struct pair pair;
+    bool common, ok;
+    struct distance apart;
+    double error, limit; /* as the table has it for this tensor */
 };
 
 static int64_t elements(const struct ls_file_tensor *t)
@@ -109,19 +122,46 @@ static ls_status measure(struct distance *out, const struct cli_world *world,
     return LS_OK;
 }
 
-/* The limits of the table, as ls_errors_judge knows them. */
-static void judge(struct ls_verdict *out, const struct distance *o, const struct distance *lse,
-                  ls_dtype contract)
+/* The limits of the tables, as the contract knows them. */
+
+static void judge_forward(struct comparison *c, bool lse, ls_dtype contract)
 {
     struct ls_errors errors;
+    struct ls_verdict v;
 
     ls_errors_init(&errors);
-    if (o) {
-        errors.diff2 = o->diff2;
-        errors.norm2 = o->norm2;
+    if (lse) {
+        errors.max_lse = c->apart.relative;
+    } else {
+        errors.diff2 = c->apart.diff2;
+        errors.norm2 = c->apart.norm2;
     }
-    if (lse) errors.max_lse = lse->relative;
-    ls_errors_judge(out, &errors, contract, 2);
+    ls_errors_judge(&v, &errors, contract, 2);
+    c->ok = v.ok;
+    c->error = lse ? v.max_lse : v.rel_o;
+    c->limit = lse ? v.lse_limit : v.rel_o_limit;
+}
+
+static void judge_gradient(struct comparison *c, ls_dtype contract)
+{
+    struct ls_gradient_errors errors;
+    struct ls_gradient_verdict v;
+
+    ls_gradient_errors_init(&errors);
+    errors.diff2 = c->apart.diff2;
+    errors.norm2 = c->apart.norm2;
+    ls_gradient_errors_judge(&v, &errors, contract, 2);
+    c->ok = v.ok;
+    c->error = v.rel;
+    c->limit = v.rel_limit;
+}
+
+static void judge(struct comparison *c, int which, ls_dtype contract)
+{
+    if (which == O || which == LSE)
+        judge_forward(c, which == LSE, contract);
+    else
+        judge_gradient(c, contract);
 }
 
 static double relative_norm(const struct distance *x)
@@ -129,48 +169,52 @@ static double relative_norm(const struct distance *x)
     return x->diff2 == 0 ? 0 : sqrt(x->diff2 / x->norm2);
 }
 
-static json_t *tensor_json(const struct distance *x, double limit, bool lse)
+static json_t *tensor_json(const struct comparison *c, bool lse)
 {
     json_t *json = json_object();
 
-    json_object_set_new(json, "rel", cli_json_real(relative_norm(x)));
-    json_object_set_new(json, "units", cli_json_real(x->units));
-    json_object_set_new(json, "abs", cli_json_real(x->largest));
-    if (lse) json_object_set_new(json, "rel_lse", cli_json_real(x->relative));
-    json_object_set_new(json, "limit", cli_json_real(limit));
+    json_object_set_new(json, "rel", cli_json_real(relative_norm(&c->apart)));
+    json_object_set_new(json, "units", cli_json_real(c->apart.units));
+    json_object_set_new(json, "abs", cli_json_real(c->apart.largest));
+    if (lse) json_object_set_new(json, "rel_lse", cli_json_real(c->error));
+    json_object_set_new(json, "limit", cli_json_real(c->limit));
     return json;
 }
 
-static void report_units(const struct cli_report *report, const struct distance *x)
+static void report_tensor(const struct cli_report *report, const struct comparison *c, int which,
+                          ls_dtype contract)
 {
+    const char *name = tensor_name[which];
+
+    if (which == LSE) {
+        cli_report_line(report, name, "rel %.3g, limit %.3g, relative to max(1, |lse|)", c->error,
+                        c->limit);
+        cli_report_line(report, "", "abs %.3g", c->apart.largest);
+    } else {
+        cli_report_line(report, name, "rel %.3g, limit %.3g (twice the contract of %s)", c->error,
+                        c->limit, ls_dtype_name(contract));
+    }
     cli_report_line(report, "",
-                    "units %.3g: the largest difference / (2 u max(|a|, |b|)), no limit", x->units);
+                    "units %.3g: the largest difference / (2 u max(|a|, |b|)), no limit",
+                    c->apart.units);
+    cli_report_value(report, name, tensor_json(c, which == LSE));
 }
 
-static void report_pair(const struct cli_report *report, const struct ls_verdict *v,
-                        const struct distance *o, const struct distance *lse, ls_dtype contract)
+static void report_all(const struct cli_report *report, const struct comparison *all, bool ok,
+                       ls_dtype contract)
 {
+    char names[32] = "";
+
     cli_report_string(report, "contract", ls_dtype_name(contract));
-    if (o) {
-        cli_report_line(report, "o", "rel %.3g, limit %.3g (twice the contract of %s)", v->rel_o,
-                        v->rel_o_limit, ls_dtype_name(contract));
-        report_units(report, o);
-        cli_report_value(report, "o", tensor_json(o, v->rel_o_limit, false));
+    for (int i = 0; i < TENSORS; i++) {
+        if (!all[i].common) continue;
+        report_tensor(report, &all[i], i, contract);
+        strcat(names, names[0] ? ", " : "");
+        strcat(names, tensor_name[i]);
     }
-    if (lse) {
-        cli_report_line(report, "lse", "rel %.3g, limit %.3g, relative to max(1, |lse|)",
-                        lse->relative, v->lse_limit);
-        cli_report_line(report, "", "abs %.3g", lse->largest);
-        report_units(report, lse);
-        cli_report_value(report, "lse", tensor_json(lse, v->lse_limit, true));
-    }
-    cli_report_value(report, "ok", json_boolean(v->ok));
-    cli_report_say(report, "compared: %s%s",
-                   v->ok ? "ok, within twice the contract"
-                         : "FAILED, further apart than the limits",
-                   o && lse ? ""
-                   : o      ? " (o alone is in both)"
-                            : " (lse alone is in both)");
+    cli_report_value(report, "ok", json_boolean(ok));
+    cli_report_say(report, "compared (%s): %s", names,
+                   ok ? "ok, within twice the contract" : "FAILED, further apart than the limits");
 }
 
 static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_file *const file[2])
@@ -179,7 +223,8 @@ static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_
     for (int i = 0; i < 2; i++) {
         out->file[i] = file[i];
         out->tensor[i] = ls_tensor_file_find(file[i], name);
-        if (!out->tensor[i] && name[0] == 'o' && ls_tensor_file_at(file[i], 0)->name[0] == '\0')
+        if (!out->tensor[i] && name == tensor_name[O] &&
+            ls_tensor_file_at(file[i], 0)->name[0] == '\0')
             out->tensor[i] = ls_tensor_file_at(file[i], 0); /* a .npy file has no names */
     }
     const struct ls_file_tensor *a = out->tensor[0], *b = out->tensor[1];
@@ -192,44 +237,64 @@ static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_
     return LS_OK;
 }
 
-static bool is_common(const struct pair *pair)
+static ls_status find_pairs(struct comparison *all, struct ls_tensor_file *const file[2])
 {
-    return pair->tensor[0] && pair->tensor[1];
+    bool any = false;
+
+    for (int i = 0; i < TENSORS; i++) {
+        LS_TRY(find_pair(&all[i].pair, tensor_name[i], file));
+        all[i].common = all[i].pair.tensor[0] && all[i].pair.tensor[1];
+        any |= all[i].common;
+    }
+    if (!any)
+        return ls_fail(LS_EVALUE, "%s and %s have none of o, lse, dq, dk and dv in common",
+                       ls_tensor_file_path(file[0]), ls_tensor_file_path(file[1]));
+    return LS_OK;
 }
 
-static ls_dtype coarser(const struct pair *o)
+static ls_dtype coarser(ls_dtype a, ls_dtype b)
 {
-    const ls_dtype a = o->tensor[0]->type, b = o->tensor[1]->type;
-    const ls_dtype type = ls_dtype_unit(a) > ls_dtype_unit(b) ? a : b;
+    return ls_dtype_unit(a) > ls_dtype_unit(b) ? a : b;
+}
 
-    return type == LS_F64 ? LS_F32 : type;
+/* The coarsest type of what both have, but for lse, which is f32 whatever the others are. */
+static ls_status choose_contract(ls_dtype *out, const struct comparison *all)
+{
+    bool found = false;
+
+    *out = LS_F32;
+    for (int i = 0; i < TENSORS; i++) {
+        if (!all[i].common || i == LSE) continue;
+        for (int k = 0; k < 2; k++) *out = coarser(*out, all[i].pair.tensor[k]->type);
+        found = true;
+    }
+    if (!found)
+        return ls_fail(LS_EVALUE, "only lse is in both files: --contract must say which type's "
+                                  "limits hold");
+    return LS_OK;
 }
 
 static ls_status compare(bool *held, const struct cli_report *report, const struct cli_world *world,
                          struct ls_tensor_file *const file[2], const ls_dtype *contract)
 {
-    struct pair o, lse;
-    struct distance apart_o, apart_lse;
-    struct ls_verdict verdict;
+    struct comparison all[TENSORS] = {{.common = false}};
+    ls_dtype type;
 
-    LS_TRY(find_pair(&o, "o", file));
-    LS_TRY(find_pair(&lse, "lse", file));
-    if (!is_common(&o) && !is_common(&lse))
-        return ls_fail(LS_EVALUE, "%s and %s have neither o nor lse in common",
-                       ls_tensor_file_path(file[0]), ls_tensor_file_path(file[1]));
-    if (!is_common(&o) && !contract)
-        return ls_fail(LS_EVALUE, "without o in both files, --contract must say which type's "
-                                  "limits hold");
-    const ls_dtype type = contract ? *contract : coarser(&o);
+    LS_TRY(find_pairs(all, file));
+    if (contract)
+        type = *contract;
+    else
+        LS_TRY(choose_contract(&type, all));
+    *held = true;
+    for (int i = 0; i < TENSORS; i++) {
+        struct comparison *c = &all[i];
 
-    if (is_common(&o)) LS_TRY(measure(&apart_o, world, &o, type));
-    if (is_common(&lse)) LS_TRY(measure(&apart_lse, world, &lse, LS_F32));
-    const struct distance *const x = is_common(&o) ? &apart_o : NULL;
-    const struct distance *const y = is_common(&lse) ? &apart_lse : NULL;
-
-    judge(&verdict, x, y, type);
-    report_pair(report, &verdict, x, y, type);
-    *held = verdict.ok;
+        if (!c->common) continue;
+        LS_TRY(measure(&c->apart, world, &c->pair, i == LSE ? LS_F32 : type));
+        judge(c, i, type);
+        *held &= c->ok;
+    }
+    report_all(report, all, *held, type);
     return LS_OK;
 }
 

@@ -6,9 +6,10 @@
 #include "cli/world.h"
 #include "longspan/tensor.h"
 
-/* Compares o and lse as far as both files have them; the limits are twice the contract's. contract
- * NULL: that of the coarser type of the two o. *held: whether all limits hold. Agreed by all ranks.
- * Errors: LS_ESHAPE, LS_EVALUE if they have neither tensor in common. */
+/* Compares o, lse, dq, dk and dv as far as both files have them; the limits are twice the
+ * contract's. contract NULL: that of the coarsest type that one of them, lse apart, is stored in.
+ * *held: whether all limits hold. Agreed by all ranks. Errors: LS_ESHAPE, LS_EVALUE if they have
+ * none in common, or lse alone and there is no contract. */
 ls_status cli_compare(bool *held, const struct cli_report *report, const struct cli_world *world,
                       const char *path_a, const char *path_b, const ls_dtype *contract);
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # shellcheck disable=SC2154,SC2317 # variables of the harness; functions that `holds` calls
 # Gradients on the command line: `attend --backward` verified on one rank and several, with masks, in
-# every type; what it writes is judged by `check`, which finds gradients that trade places.
+# every type; what it writes is judged by `check`, which finds gradients that trade places, also
+# between two results.
 # shellcheck source=/dev/null
 . "${srcdir-.}/tests/cli/harness.sh"
 cd "$work" || exit 99
@@ -67,7 +68,24 @@ for pair in 'dq dk' 'dk dv' 'dq dv'; do
     renamed $pair >renamed.out
     longspan check --input bshd.in --order bshd --causal --result renamed.out
     holds "check: $pair trade places" found_wrong
+    longspan check bshd.out renamed.out
+    holds "check of two results: $pair trade places" found_wrong
 done
+longspan check bshd.out bshd.out
+holds "check of two results: gradients too" stdout_has '^compared \(o, lse, dq, dk, dv\): ok'
+LC_ALL=C sed -e 's/"o"/"u"/' -e 's/"lse"/"esl"/' bshd.out >gradients.out
+longspan check bshd.out gradients.out --json g.json
+holds "check of two results: gradients alone" stdout_has '^compared \(dq, dk, dv\): ok'
+holds "the limits of their type" grep -q '"contract": *"bf16"' g.json
+LC_ALL=C sed -e 's/"o"/"u"/' -e 's/"d\([qkv]\)"/"x\1"/g' bshd.out >lse.out
+longspan check lse.out bshd.out --contract f32
+holds "check of two results: lse alone" stdout_has '^compared \(lse\): ok'
+longspan check lse.out bshd.out
+holds "lse alone does not say whose limits hold" test "$status" -eq 2
+holds "--contract would, says the message" grep -q -e '--contract' stderr
+longspan check lse.out gradients.out
+holds "nothing in common" test "$status" -eq 2
+holds "nothing in common, says the message" grep -q 'none of o, lse' stderr
 longspan attend --random 1,2,2,300,300,16,1 --causal --backward --out random.out --quiet
 longspan check --random 1,2,2,300,300,16,1 --causal --result random.out
 holds "do by the seed" verified
