@@ -111,19 +111,23 @@ Test(comm, progress_completes_what_has_both_sides)
     free(into);
 }
 
+/* Rank 1 waits for rank 0, unless it comes to it a tenth of a second late, on a machine that is
+ * busy with other things; hardly ten times. */
 Test(comm, waiting_is_measured)
 {
-    char in = 1, into = 0;
-    struct ls_request requests[2];
-    ls_status sent, waited;
-    double seconds;
+    for (int round = 0; round < 10; round++) {
+        char in = 1, into = 0;
+        struct ls_request requests[2];
 
-    MPI_CHECK_OK(ls_comm_receive(&requests[0], world, &into, 1, previous_rank(), 0));
-    if (rank == 0) usleep(100000);
-    sent = ls_comm_send(&requests[1], world, &in, 1, next_rank(), 0);
-    waited = ls_comm_wait(world, requests, 2);
-    seconds = ls_comm_exposed_seconds(world);
-    MPI_CHECK(sent == LS_OK && waited == LS_OK, "%s", ls_message());
+        MPI_CHECK_OK(ls_comm_receive(&requests[0], world, &into, 1, previous_rank(), 0));
+        if (rank == 0) usleep(100000);
+        const ls_status sent = ls_comm_send(&requests[1], world, &in, 1, next_rank(), 0);
+        const ls_status waited = ls_comm_wait(world, requests, 2);
+
+        MPI_CHECK(sent == LS_OK && waited == LS_OK, "%s", ls_message());
+    }
+    const double seconds = ls_comm_exposed_seconds(world);
+
     MPI_CHECK(rank == 0 || previous_rank() != 0 || seconds > 0.02, "%g s", seconds);
     ls_comm_reset_counters(world);
     MPI_CHECK(ls_comm_exposed_seconds(world) == 0, "after the reset");
