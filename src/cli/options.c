@@ -5,274 +5,9 @@
 #include <string.h>
 
 #include "base/nearest.h"
-#include "cli/values.h"
+#include "cli/shared_options.h"
 
-#define MOST_THREADS 4096
 #define MOST_OPTIONS 64
-
-enum {
-    KEY_HELP = 'h',
-    KEY_JSON = 256,
-    KEY_QUIET,
-    KEY_THREADS,
-    KEY_PROGRESS,
-    KEY_TRACE,
-    KEY_INPUT,
-    KEY_Q,
-    KEY_K,
-    KEY_V,
-    KEY_RANDOM,
-    KEY_ORDER,
-    KEY_DTYPE,
-    KEY_ALLOW_NONFINITE,
-    KEY_STRICT,
-    KEY_SCALE,
-    KEY_LAYOUT,
-    KEY_NODE_SIZE,
-    KEY_GRID,
-    KEY_PLACEMENT,
-};
-
-static const struct {
-    unsigned of; /* 0: everybody's */
-    struct argp_option option;
-} shared_options[] = {
-    {CLI_TAKES_INPUT,
-     {"input", KEY_INPUT, "FILE", 0, "A .safetensors file with q, k and v", CLI_SECTION_INPUT}},
-    {CLI_TAKES_INPUT, {"q", KEY_Q, "FILE", 0, "Queries, .npy or .safetensors", CLI_SECTION_INPUT}},
-    {CLI_TAKES_INPUT, {"k", KEY_K, "FILE", 0, "Keys", CLI_SECTION_INPUT}},
-    {CLI_TAKES_INPUT, {"v", KEY_V, "FILE", 0, "Values", CLI_SECTION_INPUT}},
-    {CLI_TAKES_INPUT,
-     {"random", KEY_RANDOM, "B,H,HKV,SQ,SK,D[,SEED]", 0,
-      "Standard normal numbers, the same for any number of ranks; seed 0 unless given",
-      CLI_SECTION_INPUT}},
-    {CLI_TAKES_INPUT,
-     {"order", KEY_ORDER, "ORDER", 0,
-      "Order of the files' dimensions, bshd or bhsd (batch, sequence, heads, head dim); without it "
-      "the one that their shapes fit",
-      CLI_SECTION_INPUT}},
-    {CLI_TAKES_INPUT,
-     {"dtype", KEY_DTYPE, "TYPE", 0,
-      "Compute in bf16, f16 or f32, rounding the input once; default the files' own, bf16 for "
-      "--random",
-      CLI_SECTION_INPUT}},
-    {CLI_TAKES_ELEMENTS,
-     {"allow-nonfinite", KEY_ALLOW_NONFINITE, NULL, 0, "Accept NaN and infinity in the input",
-      CLI_SECTION_INPUT}},
-    {CLI_TAKES_MASK,
-     {"causal", CLI_KEY_CAUSAL, NULL, 0,
-      "Query i sees key j iff j <= i', its place among the keys; i' = i + SK - SQ",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"align", CLI_KEY_ALIGN, "SIDE", 0,
-      "Whether the last query stands at the last key (end, the default) or i' = i (start)",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"query-offset", CLI_KEY_QUERY_OFFSET, "N", 0, "i' = i + N", CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"window", CLI_KEY_WINDOW, "L,R", 0, "Query i sees keys i' - L to i' + R; inf is no limit",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"documents", CLI_KEY_DOCUMENTS, "LIST", 0,
-      "A query sees its own document; their lengths added up, from 0 to SK, or a .npy file of "
-      "int64",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"prefix", CLI_KEY_PREFIX, "N", 0, "Everybody sees the first N keys",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"alibi", CLI_KEY_ALIBI, NULL, 0,
-      "Take 2^(-8 i/H) |i' - j| off the logits of the i-th of H heads", CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"soft-cap", CLI_KEY_SOFT_CAP, "X", 0, "Logits x become X tanh(x / X)",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"sinks", CLI_KEY_SINKS, "LIST", 0,
-      "One more logit of each head in the denominator; or .npy, or tensor sinks of .safetensors",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_MASK,
-     {"dropout", CLI_KEY_DROPOUT, "P[,SEED]", 0,
-      "Drop this part of the probabilities, the same ones for any number of ranks; seed 0 unless "
-      "given",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_SCALE,
-     {"scale", KEY_SCALE, "X", 0, "Factor of q.k; default 1/sqrt(D)", CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_STRICT,
-     {"strict", KEY_STRICT, NULL, 0,
-      "The same bits for any number of ranks, threads, method and layout",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_LAYOUT,
-     {"layout", KEY_LAYOUT, "NAME", 0,
-      "Which positions a rank holds: contiguous, zigzag, striped or balanced (by the work under "
-      "the mask); default auto, the best for method and mask",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_LAYOUT,
-     {"node-size", KEY_NODE_SIZE, "N", 0,
-      "Ranks of a node, N after each other, for methods that care; default those that share one",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_LAYOUT,
-     {"grid", KEY_GRID, "UxR", 0,
-      "Of the method usp: U ranks swap the sequence for heads, R make a ring",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_LAYOUT,
-     {"placement", KEY_PLACEMENT, "WHICH", 0,
-      "Of the method usp: ranks that follow each other swap heads (heads) or are a ring (ring)",
-      CLI_SECTION_COMPUTATION}},
-    {CLI_TAKES_THREADS,
-     {"threads", KEY_THREADS, "N", 0, "Threads of each rank; default what OpenMP would use",
-      CLI_SECTION_COMMON}},
-    {CLI_TAKES_PROGRESS,
-     {"progress", KEY_PROGRESS, "WHEN", 0,
-      "Draw a progress bar: auto (on a terminal, after two seconds), always or never",
-      CLI_SECTION_COMMON}},
-    {CLI_TAKES_TRACE,
-     {"trace", KEY_TRACE, "FILE", 0,
-      "Write what every thread of every rank did, and when, for chrome://tracing or Perfetto",
-      CLI_SECTION_COMMON}},
-    {0,
-     {"json", KEY_JSON, "FILE", 0,
-      "Write the results as a JSON object (-: to standard output, the text to standard error)",
-      CLI_SECTION_COMMON}},
-    {0, {"quiet", KEY_QUIET, NULL, 0, "Print no text", CLI_SECTION_COMMON}},
-    {0, {"help", KEY_HELP, NULL, 0, "Print this help", CLI_SECTION_COMMON}},
-};
-
-#define SHARED_OPTIONS ((int)(sizeof(shared_options) / sizeof(shared_options[0])))
-
-/* ---- their values */
-
-static ls_status set_threads(struct cli_options *o, const char *value)
-{
-    int64_t threads;
-
-    LS_TRY(cli_value_integer(&threads, "--threads", value, 1, MOST_THREADS));
-    o->threads = (int)threads;
-    return LS_OK;
-}
-
-static ls_status set_progress(struct cli_options *o, const char *value)
-{
-    static const char *const names[] = {"auto", "always", "never"};
-    int i;
-
-    LS_TRY(cli_value_name(&i, "--progress", value, names, 3));
-    o->progress = (cli_progress_mode)i;
-    return LS_OK;
-}
-
-static ls_status set_order(struct cli_input_options *o, const char *value)
-{
-    const char *const names[] = {cli_order_name(CLI_BSHD), cli_order_name(CLI_BHSD)};
-    int i;
-
-    LS_TRY(cli_value_name(&i, "--order", value, names, 2));
-    o->has_order = true;
-    o->order = (cli_order)i;
-    return LS_OK;
-}
-
-static ls_status set_scale(struct ls_attention_options *o, const char *value)
-{
-    LS_TRY(cli_value_float(&o->scale, "--scale", value));
-    o->has_scale = true;
-    return LS_OK;
-}
-
-static ls_status set_layout(struct ls_attention_options *o, const char *value)
-{
-    const char *names[LS_LAYOUT_BALANCED + 1];
-    int i;
-
-    for (i = LS_LAYOUT_AUTO; i <= LS_LAYOUT_BALANCED; i++)
-        names[i] = ls_layout_name((ls_layout_kind)i);
-    LS_TRY(cli_value_name(&i, "--layout", value, names, LS_LAYOUT_BALANCED + 1));
-    o->layout = (ls_layout_kind)i;
-    return LS_OK;
-}
-
-static ls_status set_node_size(struct ls_attention_options *o, const char *value)
-{
-    int64_t ranks;
-
-    LS_TRY(cli_value_integer(&ranks, "--node-size", value, 1, CLI_MOST_RANKS));
-    o->node_size = (int)ranks;
-    return LS_OK;
-}
-
-static ls_status set_grid(struct ls_attention_options *o, const char *value)
-{
-    int heads, ring, used = 0;
-
-    if (value[strspn(value, "0123456789x")] ||
-        sscanf(value, "%6dx%6d%n", &heads, &ring, &used) != 2 || value[used] || heads < 1 ||
-        ring < 1)
-        return ls_fail(LS_EVALUE, "--grid: '%s' is no grid of ranks, like 2x4", value);
-    o->grid_heads = heads;
-    o->grid_ring = ring;
-    return LS_OK;
-}
-
-static ls_status set_placement(struct ls_attention_options *o, const char *value)
-{
-    static const char *const names[] = {"heads", "ring"};
-    int i;
-
-    LS_TRY(cli_value_name(&i, "--placement", value, names, 2));
-    o->ring_inside = i == 1;
-    return LS_OK;
-}
-
-static ls_status set_shared(struct cli_options *o, int key, const char *value)
-{
-    if (key >= CLI_KEY_CAUSAL && key < CLI_KEY_MASK_END)
-        return cli_mask_set(&o->mask, &o->attention, key, value);
-    switch (key) {
-    case KEY_JSON:
-        o->json = value;
-        return LS_OK;
-    case KEY_QUIET:
-        o->quiet = true;
-        return LS_OK;
-    case KEY_THREADS:
-        return set_threads(o, value);
-    case KEY_PROGRESS:
-        return set_progress(o, value);
-    case KEY_TRACE:
-        o->trace = value;
-        return LS_OK;
-    case KEY_INPUT:
-        o->input.input = value;
-        return LS_OK;
-    case KEY_Q:
-    case KEY_K:
-    case KEY_V:
-        o->input.single[key - KEY_Q] = value;
-        return LS_OK;
-    case KEY_RANDOM:
-        return cli_inputs_set_random(&o->input, value);
-    case KEY_ORDER:
-        return set_order(&o->input, value);
-    case KEY_DTYPE:
-        o->input.has_dtype = true;
-        return cli_value_dtype(&o->input.dtype, "--dtype", value);
-    case KEY_ALLOW_NONFINITE:
-        o->input.allow_nonfinite = true;
-        return LS_OK;
-    case KEY_STRICT:
-        o->attention.strict = true;
-        return LS_OK;
-    case KEY_SCALE:
-        return set_scale(&o->attention, value);
-    case KEY_NODE_SIZE:
-        return set_node_size(&o->attention, value);
-    case KEY_GRID:
-        return set_grid(&o->attention, value);
-    case KEY_PLACEMENT:
-        return set_placement(&o->attention, value);
-    default:
-        return set_layout(&o->attention, value);
-    }
-}
 
 /* ---- the options of one subcommand */
 
@@ -290,12 +25,13 @@ static void list_options(struct option_list *list, const struct cli_syntax *synt
         {.doc = "Common options:", .group = CLI_SECTION_COMMON},
     };
     bool used[CLI_SECTION_COMMON + 1] = {false};
+    const struct argp_option *o;
+    unsigned of;
 
     *list = (struct option_list){.count = 0};
-    for (int i = 0; i < SHARED_OPTIONS; i++)
-        if (!shared_options[i].of || (shared_options[i].of & syntax->takes))
-            list->at[list->count++] = shared_options[i].option;
-    for (const struct argp_option *o = syntax->own; o && o->name; o++) list->at[list->count++] = *o;
+    for (int i = 0; (o = cli_shared_option(i, &of)) != NULL; i++)
+        if (!of || (of & syntax->takes)) list->at[list->count++] = *o;
+    for (o = syntax->own; o && o->name; o++) list->at[list->count++] = *o;
     for (int i = 0; i < list->count; i++) used[list->at[i].group] = true;
     for (int i = 0; i < CLI_SECTION_COMMON; i++)
         if (used[sections[i].group]) list->at[list->count++] = sections[i];
@@ -399,10 +135,10 @@ static ls_status take_words(struct parsing *p, int argc, char **argv)
         only_arguments = strcmp(argv[i], "--") == 0;
         if (only_arguments) continue;
         LS_TRY(read_option(&option, &value, &p->list, argc, argv, &i));
-        if (option->key == KEY_HELP)
+        if (option->key == CLI_KEY_HELP)
             p->help = true;
         else if (option->key < CLI_KEY_OWN)
-            LS_TRY(set_shared(p->shared, option->key, value));
+            LS_TRY(cli_shared_set(p->shared, option->key, value));
         else
             LS_TRY(p->syntax->set(p->own, option->key, value));
     }
