@@ -405,10 +405,10 @@ static void finish_rows(struct ls_visiting_gradients *g, int64_t step)
 static void finish_keys(struct ls_visiting_gradients *g)
 {
     const struct ls_attention_shape *s = &g->plan->problem.shape;
-    const float *dk = g->dkv.whole;
+    const struct ls_sums dk = g->dkv.whole, dv = ls_sums_behind(dk, g->dkv.floats / 2);
 
     ls_plan_round(g->call->dk, g->plan, dk, s->h / s->h_kv);
-    ls_plan_round(g->call->dv, g->plan, dk ? dk + g->dkv.floats / 2 : NULL, s->h / s->h_kv);
+    ls_plan_round(g->call->dv, g->plan, dv, s->h / s->h_kv);
 }
 
 /* A rank whose kernel fails still exchanges what the others wait for. */

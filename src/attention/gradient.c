@@ -75,11 +75,18 @@ static void fill_with_zero(struct ls_tensor *t)
                        0, (size_t)t->dim[3] * size);
 }
 
-void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan, const float *sums,
+struct ls_sums ls_sums_behind(struct ls_sums sums, int64_t floats)
+{
+    return (struct ls_sums){.a = sums.a ? sums.a + floats : NULL,
+                            .b = sums.b ? sums.b + floats : NULL};
+}
+
+void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan, struct ls_sums sums,
                    int64_t group)
 {
-    if (sums)
-        ls_device_round_sums(&plan->problem.device, out, sums, group, plan->problem.threads);
+    if (sums.a)
+        ls_device_round_sums(&plan->problem.device, out, sums.a, sums.b, group,
+                             plan->problem.threads);
     else
         fill_with_zero(out);
 }

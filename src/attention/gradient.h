@@ -31,9 +31,16 @@ ls_status ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradi
 /* Floats of the sums of so many rows of `heads` heads. */
 int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows);
 
-/* out [b, s, heads, d], rounded = sums [b, heads x group, s, d], the heads of a group added; zero
- * if sums is NULL. */
-void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan, const float *sums,
+/* Sums whose last addition is left to whoever rounds them: a + b, a if b is NULL, 0 if a is. */
+struct ls_sums {
+    const float *a, *b;
+};
+
+/* Those that lie so many floats behind them. */
+struct ls_sums ls_sums_behind(struct ls_sums sums, int64_t floats);
+
+/* out [b, s, heads, d], rounded = sums [b, heads x group, s, d], the heads of a group added. */
+void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan, struct ls_sums sums,
                    int64_t group);
 
 #endif

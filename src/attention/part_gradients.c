@@ -23,6 +23,7 @@ struct ls_part_gradients {
     int requests;
     void *memory;
     const struct ls_backward_call *call;
+    int64_t last_met; /* the node of the queries that met keys last; -1: none in this execution */
 };
 
 /* ---- making */
@@ -93,6 +94,7 @@ void ls_part_gradients_begin(struct ls_part_gradients *g, const struct ls_backwa
 
     g->call = call;
     g->requests = 0;
+    g->last_met = -1;
     ls_total_begin(&g->dq, g->dq_slots,
                    ls_gradient_count(&problem->shape, problem->shape.h, call->q->dim[1]));
     ls_total_begin(&g->dkv, g->dkv_slots, ls_part_pair_count(problem, call->k->dim[1]));
@@ -129,17 +131,16 @@ static void add_groups(float *pair, const struct ls_part_gradients *g, int64_t r
         };
 
         ls_device_round_sums(&problem->device, &out,
-                             g->heads + i * ls_gradient_count(s, s->h, rows), s->h / s->h_kv,
+                             g->heads + i * ls_gradient_count(s, s->h, rows), NULL, s->h / s->h_kv,
                              problem->threads);
     }
 }
 
-/* One node of the queries meets one of the keys. dq: over this node of the keys; pair: dk and dv
- * over this node of the queries. */
-static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair,
-                            struct ls_leaf_list queries, struct ls_leaf_list keys,
-                            const struct ls_tensor *k, const struct ls_tensor *v,
-                            struct ls_progress progress)
+/* The i-th node of the queries meets one of the keys. dq: over this node of the keys; pair: dk and
+ * dv over this node of the queries. */
+static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair, int64_t i,
+                            struct ls_leaf_list keys, const struct ls_tensor *k,
+                            const struct ls_tensor *v, struct ls_progress progress)
 {
     const struct ls_problem *problem = &g->plan->problem;
     float *dk = ls_part_adds_groups(problem) ? g->heads : pair;
@@ -150,14 +151,16 @@ static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair,
         .v = v,
         .lse = g->call->lse,
         .delta = g->call->delta,
-        .q_leaves = queries,
+        .q_leaves = g->dkv.node[i],
         .k_leaves = keys,
+        .same_queries = i == g->last_met,
         .dq = dq,
         .dk = dk,
         .dv = dk + ls_gradient_count(&problem->shape, problem->shape.h, k->dim[1]),
         .progress = progress,
     };
 
+    g->last_met = i;
     LS_TRY(ls_plan_gradient(g->plan, &call));
     if (ls_part_adds_groups(problem)) add_groups(pair, g, k->dim[1]);
     return LS_OK;
@@ -184,8 +187,7 @@ ls_status ls_part_gradients_meet(struct ls_part_gradients *g, int step, const st
         float *dq = ls_total_room(&g->dq, problem, g->dq_sum);
 
         for (int64_t i = 0; i < ls_total_sums(&g->dkv, 0); i++)
-            LS_TRY(meet_nodes(g, dq, pair_of(g, step, i, k->dim[1]), g->dkv.node[i], g->dq.node[j],
-                              k, v, both));
+            LS_TRY(meet_nodes(g, dq, pair_of(g, step, i, k->dim[1]), i, g->dq.node[j], k, v, both));
         if (g->call->q->dim[1] > 0) ls_total_add(&g->dq, problem, dq);
     }
     return LS_OK;
@@ -270,10 +272,9 @@ ls_status ls_part_gradients_end(struct ls_part_gradients *g)
 
     LS_TRY(wait_for_messages(g));
     if (problem->p > 1) add_sums(g, problem->p - 1);
-    const float *dk = g->dkv.whole;
 
     ls_plan_round(call->dq, g->plan, g->dq.whole, 1);
-    ls_plan_round(call->dk, g->plan, dk, group);
-    ls_plan_round(call->dv, g->plan, dk ? dk + g->dkv.floats / 2 : NULL, group);
+    ls_plan_round(call->dk, g->plan, g->dkv.whole, group);
+    ls_plan_round(call->dv, g->plan, ls_sums_behind(g->dkv.whole, g->dkv.floats / 2), group);
     return LS_OK;
 }

@@ -46,7 +46,8 @@ ls_status ls_total_init_parts(struct ls_total *out, const struct ls_leaf_list *p
 
     for (int i = 0; i < parts; i++) leaves += part[i].count;
     *out = (struct ls_total){.first = calloc((size_t)parts + 1, sizeof *out->first),
-                             .node = calloc((size_t)leaves + 1, sizeof *out->node)};
+                             .node = calloc((size_t)leaves + 1, sizeof *out->node),
+                             .parts = parts};
     if (!out->first || !out->node) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
     if (strict) return list_nodes(out, part, parts);
     list_parts(out, part, parts);
@@ -102,7 +103,7 @@ void ls_total_begin(struct ls_total *total, float *memory, int64_t floats)
     total->slot = memory;
     total->floats = floats;
     total->added = total->step = 0;
-    total->whole = NULL;
+    total->whole = (struct ls_sums){NULL, NULL};
 }
 
 static float *slot_at(const struct ls_total *total, int64_t slot)
@@ -116,12 +117,24 @@ static int64_t slot_of(const struct ls_forest_step *step)
     return step->slot < 0 ? 0 : step->slot;
 }
 
+/* Whether what is put now is all that was missing, and of the last part. */
+static bool is_last(const struct ls_total *total)
+{
+    const int64_t sums = total->first[total->parts];
+
+    return total->added == sums && total->first[total->parts - 1] < sums &&
+           total->step == total->forest.steps;
+}
+
 static void put(struct ls_total *total, const struct ls_problem *problem, int64_t slot, bool first,
                 const float *sum)
 {
     const size_t bytes = (size_t)total->floats * sizeof *sum;
 
-    if (!first && sum)
+    total->whole = (struct ls_sums){slot_at(total, slot), NULL};
+    if (!first && sum && is_last(total))
+        total->whole.b = sum;
+    else if (!first && sum)
         ls_device_add(&problem->device, slot_at(total, slot), sum, total->floats, problem->threads);
     else if (first && sum && sum != slot_at(total, slot))
         memcpy(slot_at(total, slot), sum, bytes);
@@ -152,18 +165,16 @@ static void climb(struct ls_total *total, const struct ls_problem *problem, cons
             put(total, problem, next->slot, false, slot_at(total, next->from));
         step = next;
     }
-    if (total->step == forest->steps) total->whole = slot_at(total, slot_of(step));
 }
 
 void ls_total_add(struct ls_total *total, const struct ls_problem *problem, const float *sum)
 {
     total->added++;
     if (total->slots == 0) {
-        total->whole = sum;
+        total->whole = (struct ls_sums){sum, NULL};
     } else if (problem->strict) {
         climb(total, problem, sum);
     } else {
         put(total, problem, 0, total->added == 1, sum);
-        total->whole = total->slot;
     }
 }

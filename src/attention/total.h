@@ -12,13 +12,14 @@ struct ls_total {
     int64_t *first;            /* [parts + 1] part i brings sums [first[i], first[i + 1]) */
     struct ls_leaf_list *node; /* the leaves of each sum, by the rows of its part */
     int64_t slots;             /* sums that wait for others at once */
+    int parts;
 
     struct ls_forest forest; /* strict mode */
     struct ls_leaf *leaf;    /* storage of node, unless that is borrowed */
     float *slot;             /* [slots][floats] */
     int64_t floats;          /* of a sum */
     int64_t added, step;     /* sums, and steps of the forest, so far */
-    const float *whole;      /* NULL until the last sum was added, or if there is none */
+    struct ls_sums whole;    /* once the last sum was added; 0 if there is none */
 };
 
 /* Rank order[i] holds the i-th part that comes. fini accepts what init left when it failed.
@@ -42,8 +43,8 @@ void ls_total_begin(struct ls_total *total, float *memory, int64_t floats);
  * which it is to wait. */
 float *ls_total_room(const struct ls_total *total, const struct ls_problem *problem, float *spare);
 
-/* The next sum [floats], or NULL: it is 0. It may be overwritten afterwards, unless there is but
- * one part. */
+/* The next sum [floats], or NULL: it is 0. It may be overwritten afterwards, unless it is of the
+ * last part: that one may be a term of `whole`. */
 void ls_total_add(struct ls_total *total, const struct ls_problem *problem, const float *sum);
 
 #endif

@@ -15,6 +15,7 @@ ls_status cpu_gradient(struct ls_kernel_result *result, struct ls_gradient_kerne
 void cpu_delta(float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
                const struct ls_tensor *o_lo, const struct ls_tensor *dlse, int threads);
 void cpu_add(float *into, const float *from, int64_t n, int threads);
-void cpu_round_sums(struct ls_tensor *out, const float *sums, int64_t group, int threads);
+void cpu_round_sums(struct ls_tensor *out, const float *a, const float *b, int64_t group,
+                    int threads);
 
 #endif

@@ -80,6 +80,14 @@ static void start_dq(struct gradient_queries *out, const struct gradient_job *jo
     if (out->turn == gradient_chunks(job)) sums_clear(out->dq.node[0], rows, (int)d);
 }
 
+/* Whether the leaves that the last call packed are those of this call: one wave has them all. */
+static bool are_packed(const struct gradient_job *job)
+{
+    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
+
+    return job->call->same_queries && job->heads == s->b * s->h;
+}
+
 ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
@@ -91,10 +99,11 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
     const int64_t first = head * call->q->dim[1] + leaf->row;
     char *d_o = w->raw + LS_LEAF * row_bytes(kernel);
 
+    start_dq(&kernel->queries[slot], job, first, rows, leaf->number);
+    if (are_packed(job)) return LS_OK;
     gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
     gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
     place_rows(&kernel->queries[slot], job, w, first, rows);
-    start_dq(&kernel->queries[slot], job, first, rows, leaf->number);
     kernel->packed.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_queries(
         kernel->packed.leaf + (size_t)slot * kernel->queries_bytes, w->own, w->raw, d_o);

@@ -93,37 +93,50 @@ void cpu_add(float *into, const float *from, int64_t n, int threads)
     }
 }
 
-/* out [d] = `count` rows, a head apart, added by the tree; -0 becomes +0. */
-static void add_heads(float *out, const float *sums, int64_t apart, int64_t count, int64_t d)
+/* out = a + b; b may be NULL; -0 becomes +0. */
+LS_CLONED static void add_terms(float *out, const float *a, const float *b, int64_t d)
 {
-    static const float zeroes[LS_MAX_HEAD_DIM];
+    if (b) {
+#pragma omp simd
+        for (int64_t e = 0; e < d; e++) out[e] = (a[e] + b[e]) + 0.0F;
+    } else {
+#pragma omp simd
+        for (int64_t e = 0; e < d; e++) out[e] = a[e] + 0.0F;
+    }
+}
+
+/* out [d] = `count` rows of a + b, a head apart, added by the tree. */
+static void add_heads(float *out, const float *a, const float *b, int64_t apart, int64_t count,
+                      int64_t d)
+{
     float right[LS_MAX_HEAD_DIM];
     int64_t half = 1;
 
     if (count == 1) {
-        add_floats(out, sums, zeroes, d);
+        add_terms(out, a, b, d);
         return;
     }
     while (2 * half < count) half *= 2;
-    add_heads(out, sums, apart, half, d);
-    add_heads(right, sums + half * apart, apart, count - half, d);
+    add_heads(out, a, b, apart, half, d);
+    add_heads(right, a + half * apart, b ? b + half * apart : NULL, apart, count - half, d);
     add_floats(out, out, right, d);
 }
 
-void cpu_round_sums(struct ls_tensor *out, const float *sums, int64_t group, int threads)
+void cpu_round_sums(struct ls_tensor *out, const float *a, const float *b, int64_t group,
+                    int threads)
 {
-    const int64_t b = out->dim[0], s = out->dim[1], heads = out->dim[2], d = out->dim[3];
+    const int64_t batches = out->dim[0], s = out->dim[1], heads = out->dim[2], d = out->dim[3];
 
 #pragma omp parallel num_threads(threads)
     {
         const fenv_t callers = enter();
 
 #pragma omp for
-        for (int64_t i = 0; i < b * heads * s; i++) {
-            const int64_t pair = i / s, row = i % s;
+        for (int64_t i = 0; i < batches * heads * s; i++) {
+            const int64_t pair = i / s, row = i % s, at = (pair * group * s + row) * d;
             float sum[LS_MAX_HEAD_DIM];
 
-            add_heads(sum, sums + (pair * group * s + row) * d, s * d, group, d);
+            add_heads(sum, a + at, b ? b + at : NULL, s * d, group, d);
             ls_dtype_convert(element(out, pair / heads, row, pair % heads), out->type, sum, LS_F32,
                              d);
         }

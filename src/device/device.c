@@ -132,8 +132,8 @@ void ls_device_add(const struct ls_device *device, float *into, const float *fro
     device->ops->add(into, from, n, threads);
 }
 
-void ls_device_round_sums(const struct ls_device *device, struct ls_tensor *out, const float *sums,
-                          int64_t group, int threads)
+void ls_device_round_sums(const struct ls_device *device, struct ls_tensor *out, const float *a,
+                          const float *b, int64_t group, int threads)
 {
-    device->ops->round_sums(out, sums, group, threads);
+    device->ops->round_sums(out, a, b, group, threads);
 }

@@ -99,8 +99,9 @@ struct ls_gradient_call {
     const struct ls_tensor *q, *d_o, *k, *v;
     const float *lse, *delta; /* [b, h, s_q_loc], lse the natural logarithm */
     struct ls_leaf_list q_leaves, k_leaves;
-    float *dq;      /* [b, h, s_q_loc, d] */
-    float *dk, *dv; /* [b, h, s_k_loc, d] */
+    bool same_queries; /* q, d_o, lse, delta and q_leaves are those of the kernel's last call */
+    float *dq;         /* [b, h, s_q_loc, d] */
+    float *dk, *dv;    /* [b, h, s_k_loc, d] */
     struct ls_progress progress;
 };
 
@@ -135,7 +136,8 @@ struct ls_device_ops {
     void (*delta)(float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
                   const struct ls_tensor *o_lo, const struct ls_tensor *dlse, int threads);
     void (*add)(float *into, const float *from, int64_t n, int threads);
-    void (*round_sums)(struct ls_tensor *out, const float *sums, int64_t group, int threads);
+    void (*round_sums)(struct ls_tensor *out, const float *a, const float *b, int64_t group,
+                       int threads);
 };
 
 /* A backend and the instruction set that it is to use. A value; nothing to free. */
@@ -221,9 +223,9 @@ void ls_device_delta(const struct ls_device *device, float *delta, const struct 
 void ls_device_add(const struct ls_device *device, float *into, const float *from, int64_t n,
                    int threads);
 
-/* out [b, s, heads, d], rounded once = sums [b, heads x group, s, d], each group of heads added by
- * the binary tree over its heads; zeroes are positive. */
-void ls_device_round_sums(const struct ls_device *device, struct ls_tensor *out, const float *sums,
-                          int64_t group, int threads);
+/* out [b, s, heads, d], rounded once = a + b, both [b, heads x group, s, d], each group of heads
+ * added by the binary tree over its heads; zeroes are positive. b may be NULL. */
+void ls_device_round_sums(const struct ls_device *device, struct ls_tensor *out, const float *a,
+                          const float *b, int64_t group, int threads);
 
 #endif

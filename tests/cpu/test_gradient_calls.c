@@ -115,6 +115,36 @@ static void sums_are_those_of_the_tree(void)
     meeting_close(&m);
 }
 
+/* Also where there are more heads than are packed at once. */
+static void queries_may_be_those_of_the_last_call(void)
+{
+    const struct ls_attention_shape shapes[] = {{1, 4, 2, 700, 600, 12, LS_BF16},
+                                                {1, 400, 1, 9, 20, 128, LS_BF16}};
+    const struct ls_device device = cpu_device();
+
+    for (int i = 0; i < LENGTH(shapes); i++) {
+        struct meeting m = {.shape = shapes[i], .threads = 2};
+        struct ls_gradient_kernel *kernel;
+
+        m.mask = ls_mask_causal(m.shape.s_q, m.shape.s_k);
+        meeting_open(&m);
+        meeting_run(&m);
+        struct results one = take_results(&m);
+        struct ls_gradient_call call = meeting_call(&m);
+
+        cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+        call.k_leaves.count = 1;
+        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &call), LS_OK);
+        call = meeting_call(&m);
+        call.same_queries = true;
+        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &call), LS_OK);
+        expect_results(&m, &one, "the queries of the last call");
+        ls_gradient_kernel_destroy(&device, kernel);
+        free_results(&one);
+        meeting_close(&m);
+    }
+}
+
 /* OpenMP may give fewer threads than the kernel was made for. */
 Test(gradient_calls, fewer_threads_than_asked_for)
 {
@@ -258,4 +288,5 @@ static void messages_move(void)
 TestSuite(gradient_calls, .timeout = 600);
 TEST_EACH_ISA(gradient_calls, threads_do_not_matter)
 TEST_EACH_ISA(gradient_calls, sums_are_those_of_the_tree)
+TEST_EACH_ISA(gradient_calls, queries_may_be_those_of_the_last_call)
 TEST_EACH_ISA(gradient_calls, messages_move)

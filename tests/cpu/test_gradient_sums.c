@@ -63,13 +63,16 @@ static float summand(int64_t head, int64_t row, int64_t e)
     return ldexpf(x, (int)(head * 7 % 13));
 }
 
-static float tree_sum(int64_t first, int64_t count, int64_t row, int64_t e)
+/* Of one term each, or of two; those of the second are the numbers of heads far behind. */
+static float tree_sum(int64_t first, int64_t count, int64_t row, int64_t e, int terms)
 {
     int64_t half = 1;
 
-    if (count == 1) return summand(first, row, e);
+    if (count == 1)
+        return summand(first, row, e) + (terms == 2 ? summand(first + 50, row, e) : 0.0F);
     while (2 * half < count) half *= 2;
-    return tree_sum(first, half, row, e) + tree_sum(first + half, count - half, row, e);
+    return tree_sum(first, half, row, e, terms) +
+           tree_sum(first + half, count - half, row, e, terms);
 }
 
 Test(gradient_sums, heads_of_a_group_are_added_by_the_tree)
@@ -78,19 +81,25 @@ Test(gradient_sums, heads_of_a_group_are_added_by_the_tree)
     const struct ls_device device = cpu_device();
 
     for (int64_t group = 1; group <= 9; group++) {
-        float *sums = room((size_t)(B * HEADS * group * S * D) * sizeof *sums);
+        const int64_t n = B * HEADS * group * S * D;
+        float *a = room((size_t)n * sizeof *a), *b = room((size_t)n * sizeof *b);
         struct ls_tensor out =
             tensor_over(room(B * S * HEADS * D * 4), LS_F32, B, S, HEADS, D, group % 2);
 
-        for (int64_t i = 0; i < B * HEADS * group * S * D; i++)
-            sums[i] = summand(i / (S * D), i / D % S, i % D);
-        ls_device_round_sums(&device, &out, sums, group, 2);
-        for (int64_t pair = 0; pair < B * HEADS; pair++)
-            for (int64_t i = 0; i < S * D; i++)
-                cr_assert_eq((float)load_at(&out, pair / HEADS, i / D, pair % HEADS, i % D),
-                             tree_sum(pair * group, group, i / D, i % D));
+        for (int64_t i = 0; i < n; i++) {
+            a[i] = summand(i / (S * D), i / D % S, i % D);
+            b[i] = summand(i / (S * D) + 50, i / D % S, i % D);
+        }
+        for (int terms = 1; terms <= 2; terms++) {
+            ls_device_round_sums(&device, &out, a, terms == 2 ? b : NULL, group, 2);
+            for (int64_t pair = 0; pair < B * HEADS; pair++)
+                for (int64_t i = 0; i < S * D; i++)
+                    cr_assert_eq((float)load_at(&out, pair / HEADS, i / D, pair % HEADS, i % D),
+                                 tree_sum(pair * group, group, i / D, i % D, terms));
+        }
         free(out.data);
-        free(sums);
+        free(b);
+        free(a);
     }
 }
 
@@ -100,9 +109,9 @@ Test(gradient_sums, zeroes_are_positive)
     float sums[2] = {-0.0F, -0.0F}, got = 1;
     struct ls_tensor out = tensor_over(&got, LS_F32, 1, 1, 1, 1, false);
 
-    ls_device_round_sums(&device, &out, sums, 2, 1);
+    ls_device_round_sums(&device, &out, sums, sums, 2, 1);
     cr_expect_eq(signbit(got), 0);
-    ls_device_round_sums(&device, &out, sums, 1, 1);
+    ls_device_round_sums(&device, &out, sums, NULL, 1, 1);
     cr_expect_eq(signbit(got), 0);
 }
 
@@ -117,7 +126,7 @@ Test(gradient_sums, callers_rounding_does_not_matter)
     fesetround(FE_UPWARD);
     ls_device_add(&device, &got[0], &little, 1, 1);
     ls_device_delta(&device, &got[1], &unit, &unit, &rest, NULL, 1);
-    ls_device_round_sums(&device, &out, pair, 2, 1);
+    ls_device_round_sums(&device, &out, pair, NULL, 2, 1);
     cr_expect_eq(fegetround(), FE_UPWARD);
     fesetround(FE_TONEAREST);
     for (int i = 0; i < LENGTH(got); i++) cr_expect_eq(got[i], 1, "%d: %a", i, (double)got[i]);
