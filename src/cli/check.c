@@ -47,9 +47,8 @@ static ls_status set_option(void *options, int key, const char *value)
 
 static const struct cli_syntax check_syntax = {
     .doc = "Judges any program's result by the double-precision oracle and the error contract "
-           "(--input with --result), or compares two results A and B, gradients included, whose "
-           "limits "
-           "are twice the contract's.",
+           "(--input with --result), or compares two results A and B, whose limits are twice the "
+           "contract's.",
     .arguments = "[A B]",
     .takes = CLI_TAKES_INPUT | CLI_TAKES_ELEMENTS | CLI_TAKES_MASK | CLI_TAKES_SCALE |
              CLI_TAKES_THREADS | CLI_TAKES_PROGRESS,
@@ -60,9 +59,8 @@ static const struct cli_syntax check_syntax = {
              ".safetensors file, or o alone in a .npy file",
              CLI_SECTION_RESULTS},
             {"contract", KEY_CONTRACT, "TYPE", 0,
-             "Whose limits hold: f32, bf16 or f16; default those of o's own type, or of the "
-             "coarsest "
-             "type in A and B",
+             "Whose limits hold: f32, bf16 or f16; default those of o's own type, of A and B those "
+             "of each tensor's",
              CLI_SECTION_RESULTS},
             {"rows", KEY_ROWS, "ROWS", 0, "Judge this many rows of each head; default all",
              CLI_SECTION_RESULTS},

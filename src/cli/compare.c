@@ -37,6 +37,7 @@ struct distance {
 struct comparison {
     struct pair pair;
     bool common, ok;
+    ls_dtype contract; /* whose limits hold */
     struct distance apart;
     double error, limit; /* as the table has it for this tensor */
 };
@@ -124,7 +125,7 @@ static ls_status measure(struct distance *out, const struct cli_world *world,
 
 /* The limits of the tables, as the contract knows them. */
 
-static void judge_forward(struct comparison *c, bool lse, ls_dtype contract)
+static void judge_forward(struct comparison *c, bool lse)
 {
     struct ls_errors errors;
     struct ls_verdict v;
@@ -136,13 +137,14 @@ static void judge_forward(struct comparison *c, bool lse, ls_dtype contract)
         errors.diff2 = c->apart.diff2;
         errors.norm2 = c->apart.norm2;
     }
-    ls_errors_judge(&v, &errors, contract, 2);
+    ls_errors_judge(&v, &errors, c->contract, 2);
     c->ok = v.ok;
     c->error = lse ? v.max_lse : v.rel_o;
     c->limit = lse ? v.lse_limit : v.rel_o_limit;
 }
 
-static void judge_gradient(struct comparison *c, ls_dtype contract)
+/* What cancels on the way to a gradient is known only with the input: nothing is allowed for it. */
+static void judge_gradient(struct comparison *c)
 {
     struct ls_gradient_errors errors;
     struct ls_gradient_verdict v;
@@ -150,18 +152,18 @@ static void judge_gradient(struct comparison *c, ls_dtype contract)
     ls_gradient_errors_init(&errors);
     errors.diff2 = c->apart.diff2;
     errors.norm2 = c->apart.norm2;
-    ls_gradient_errors_judge(&v, &errors, contract, 2);
+    ls_gradient_errors_judge(&v, &errors, c->contract, 2);
     c->ok = v.ok;
     c->error = v.rel;
     c->limit = v.rel_limit;
 }
 
-static void judge(struct comparison *c, int which, ls_dtype contract)
+static void judge(struct comparison *c, int which)
 {
     if (which == O || which == LSE)
-        judge_forward(c, which == LSE, contract);
+        judge_forward(c, which == LSE);
     else
-        judge_gradient(c, contract);
+        judge_gradient(c);
 }
 
 static double relative_norm(const struct distance *x)
@@ -173,6 +175,7 @@ static json_t *tensor_json(const struct comparison *c, bool lse)
 {
     json_t *json = json_object();
 
+    json_object_set_new(json, "contract", json_string(ls_dtype_name(c->contract)));
     json_object_set_new(json, "rel", cli_json_real(relative_norm(&c->apart)));
     json_object_set_new(json, "units", cli_json_real(c->apart.units));
     json_object_set_new(json, "abs", cli_json_real(c->apart.largest));
@@ -181,8 +184,7 @@ static json_t *tensor_json(const struct comparison *c, bool lse)
     return json;
 }
 
-static void report_tensor(const struct cli_report *report, const struct comparison *c, int which,
-                          ls_dtype contract)
+static void report_tensor(const struct cli_report *report, const struct comparison *c, int which)
 {
     const char *name = tensor_name[which];
 
@@ -192,7 +194,7 @@ static void report_tensor(const struct cli_report *report, const struct comparis
         cli_report_line(report, "", "abs %.3g", c->apart.largest);
     } else {
         cli_report_line(report, name, "rel %.3g, limit %.3g (twice the contract of %s)", c->error,
-                        c->limit, ls_dtype_name(contract));
+                        c->limit, ls_dtype_name(c->contract));
     }
     cli_report_line(report, "",
                     "units %.3g: the largest difference / (2 u max(|a|, |b|)), no limit",
@@ -200,15 +202,13 @@ static void report_tensor(const struct cli_report *report, const struct comparis
     cli_report_value(report, name, tensor_json(c, which == LSE));
 }
 
-static void report_all(const struct cli_report *report, const struct comparison *all, bool ok,
-                       ls_dtype contract)
+static void report_all(const struct cli_report *report, const struct comparison *all, bool ok)
 {
     char names[32] = "";
 
-    cli_report_string(report, "contract", ls_dtype_name(contract));
     for (int i = 0; i < TENSORS; i++) {
         if (!all[i].common) continue;
-        report_tensor(report, &all[i], i, contract);
+        report_tensor(report, &all[i], i);
         strcat(names, names[0] ? ", " : "");
         strcat(names, tensor_name[i]);
     }
@@ -257,20 +257,24 @@ static ls_dtype coarser(ls_dtype a, ls_dtype b)
     return ls_dtype_unit(a) > ls_dtype_unit(b) ? a : b;
 }
 
-/* The coarsest type of what both have, but for lse, which is f32 whatever the others are. */
-static ls_status choose_contract(ls_dtype *out, const struct comparison *all)
+/* That of the coarser of a tensor's two types. lse is f32 whatever was computed: it has that of the
+ * first other one. contract: that of all; NULL: none was asked for. */
+static ls_status choose_contracts(struct comparison *all, const ls_dtype *contract)
 {
-    bool found = false;
+    const struct comparison *other = NULL;
 
-    *out = LS_F32;
-    for (int i = 0; i < TENSORS; i++) {
+    for (int i = TENSORS - 1; i >= 0; i--) {
+        const struct ls_file_tensor *const *tensor = all[i].pair.tensor;
+
         if (!all[i].common || i == LSE) continue;
-        for (int k = 0; k < 2; k++) *out = coarser(*out, all[i].pair.tensor[k]->type);
-        found = true;
+        all[i].contract = coarser(LS_F32, coarser(tensor[0]->type, tensor[1]->type));
+        other = &all[i];
     }
-    if (!found)
+    if (!other && !contract)
         return ls_fail(LS_EVALUE, "only lse is in both files: --contract must say which type's "
                                   "limits hold");
+    if (other) all[LSE].contract = other->contract;
+    for (int i = 0; i < TENSORS && contract; i++) all[i].contract = *contract;
     return LS_OK;
 }
 
@@ -278,23 +282,19 @@ static ls_status compare(bool *held, const struct cli_report *report, const stru
                          struct ls_tensor_file *const file[2], const ls_dtype *contract)
 {
     struct comparison all[TENSORS] = {{.common = false}};
-    ls_dtype type;
 
     LS_TRY(find_pairs(all, file));
-    if (contract)
-        type = *contract;
-    else
-        LS_TRY(choose_contract(&type, all));
+    LS_TRY(choose_contracts(all, contract));
     *held = true;
     for (int i = 0; i < TENSORS; i++) {
         struct comparison *c = &all[i];
 
         if (!c->common) continue;
-        LS_TRY(measure(&c->apart, world, &c->pair, i == LSE ? LS_F32 : type));
-        judge(c, i, type);
+        LS_TRY(measure(&c->apart, world, &c->pair, i == LSE ? LS_F32 : c->contract));
+        judge(c, i);
         *held &= c->ok;
     }
-    report_all(report, all, *held, type);
+    report_all(report, all, *held);
     return LS_OK;
 }
 
