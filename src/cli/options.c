@@ -29,7 +29,7 @@ static void list_options(struct option_list *list, const struct cli_syntax *synt
     unsigned of;
 
     *list = (struct option_list){.count = 0};
-    for (int i = 0; (o = cli_shared_option(i, &of)) != NULL; i++)
+    for (int i = 0; (o = cli_shared_option(&of, i)) != NULL; i++)
         if (!of || (of & syntax->takes)) list->at[list->count++] = *o;
     for (o = syntax->own; o && o->name; o++) list->at[list->count++] = *o;
     for (int i = 0; i < list->count; i++) used[list->at[i].group] = true;

@@ -135,7 +135,7 @@ static const struct {
 
 #define SHARED_OPTIONS ((int)(sizeof(shared_options) / sizeof(shared_options[0])))
 
-const struct argp_option *cli_shared_option(int i, unsigned *of)
+const struct argp_option *cli_shared_option(unsigned *of, int i)
 {
     if (i >= SHARED_OPTIONS) return NULL;
     *of = shared_options[i].of;

@@ -8,7 +8,7 @@
 
 /* The i-th of them; NULL behind the last. *of: CLI_TAKES_ of what it belongs to, 0 if everybody
  * takes it. */
-const struct argp_option *cli_shared_option(int i, unsigned *of);
+const struct argp_option *cli_shared_option(unsigned *of, int i);
 
 /* Takes one of them, --help apart. Errors: LS_EVALUE. */
 ls_status cli_shared_set(struct cli_options *options, int key, const char *value);
