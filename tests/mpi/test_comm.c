@@ -115,6 +115,8 @@ Test(comm, progress_completes_what_has_both_sides)
  * busy with other things; hardly ten times. */
 Test(comm, waiting_is_measured)
 {
+    double longest = 0;
+
     for (int round = 0; round < 10; round++) {
         char in = 1, into = 0;
         struct ls_request requests[2];
@@ -125,12 +127,11 @@ Test(comm, waiting_is_measured)
         const ls_status waited = ls_comm_wait(world, requests, 2);
 
         MPI_CHECK(sent == LS_OK && waited == LS_OK, "%s", ls_message());
+        longest = fmax(longest, ls_comm_exposed_seconds(world));
+        ls_comm_reset_counters(world);
+        MPI_CHECK(ls_comm_exposed_seconds(world) == 0, "after the reset");
     }
-    const double seconds = ls_comm_exposed_seconds(world);
-
-    MPI_CHECK(rank == 0 || previous_rank() != 0 || seconds > 0.02, "%g s", seconds);
-    ls_comm_reset_counters(world);
-    MPI_CHECK(ls_comm_exposed_seconds(world) == 0, "after the reset");
+    MPI_CHECK(rank == 0 || previous_rank() != 0 || longest > 0.02, "%g s", longest);
 }
 
 /* The message on `first` is sent first and received last. */
