@@ -366,6 +366,7 @@ static ls_status meet_node(struct ls_visiting_gradients *g, const struct ls_tens
                          .delta = g->delta,
                          .q_leaves = queries,
                          .k_leaves = g->dq.node[j],
+                         .same_queries = j > first,
                          .dq = g->dq_sums + (j - first) * ls_gradient_count(s, s->h, rows),
                          .dk = g->dkv_sum,
                          .dv = g->dkv_sum + g->dkv.floats / 2,
@@ -405,7 +406,7 @@ static void finish_rows(struct ls_visiting_gradients *g, int64_t step)
 static void finish_keys(struct ls_visiting_gradients *g)
 {
     const struct ls_attention_shape *s = &g->plan->problem.shape;
-    const struct ls_sums dk = g->dkv.whole, dv = ls_sums_behind(dk, g->dkv.floats / 2);
+    const struct ls_terms dk = g->dkv.whole, dv = ls_terms_behind(dk, g->dkv.floats / 2);
 
     ls_plan_round(g->call->dk, g->plan, dk, s->h / s->h_kv);
     ls_plan_round(g->call->dv, g->plan, dv, s->h / s->h_kv);

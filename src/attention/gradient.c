@@ -75,14 +75,14 @@ static void fill_with_zero(struct ls_tensor *t)
                        0, (size_t)t->dim[3] * size);
 }
 
-struct ls_sums ls_sums_behind(struct ls_sums sums, int64_t floats)
+struct ls_terms ls_terms_behind(struct ls_terms sums, int64_t floats)
 {
-    return (struct ls_sums){.a = sums.a ? sums.a + floats : NULL,
-                            .b = sums.b ? sums.b + floats : NULL};
+    return (struct ls_terms){.a = sums.a ? sums.a + floats : NULL,
+                             .b = sums.b ? sums.b + floats : NULL};
 }
 
-void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan, struct ls_sums sums,
-                   int64_t group)
+void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan,
+                   struct ls_terms sums, int64_t group)
 {
     if (sums.a)
         ls_device_round_sums(&plan->problem.device, out, sums.a, sums.b, group,

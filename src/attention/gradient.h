@@ -31,16 +31,16 @@ ls_status ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradi
 /* Floats of the sums of so many rows of `heads` heads. */
 int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows);
 
-/* Sums whose last addition is left to whoever rounds them: a + b, a if b is NULL, 0 if a is. */
-struct ls_sums {
+/* Sums as two terms, whose addition is left to whoever rounds them; b NULL: a alone; a NULL: 0. */
+struct ls_terms {
     const float *a, *b;
 };
 
 /* Those that lie so many floats behind them. */
-struct ls_sums ls_sums_behind(struct ls_sums sums, int64_t floats);
+struct ls_terms ls_terms_behind(struct ls_terms sums, int64_t floats);
 
 /* out [b, s, heads, d], rounded = sums [b, heads x group, s, d], the heads of a group added. */
-void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan, struct ls_sums sums,
-                   int64_t group);
+void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan,
+                   struct ls_terms sums, int64_t group);
 
 #endif

@@ -160,8 +160,8 @@ static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair,
         .progress = progress,
     };
 
-    g->last_met = i;
     LS_TRY(ls_plan_gradient(g->plan, &call));
+    g->last_met = i;
     if (ls_part_adds_groups(problem)) add_groups(pair, g, k->dim[1]);
     return LS_OK;
 }
@@ -275,6 +275,6 @@ ls_status ls_part_gradients_end(struct ls_part_gradients *g)
 
     ls_plan_round(call->dq, g->plan, g->dq.whole, 1);
     ls_plan_round(call->dk, g->plan, g->dkv.whole, group);
-    ls_plan_round(call->dv, g->plan, ls_sums_behind(g->dkv.whole, g->dkv.floats / 2), group);
+    ls_plan_round(call->dv, g->plan, ls_terms_behind(g->dkv.whole, g->dkv.floats / 2), group);
     return LS_OK;
 }

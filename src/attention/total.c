@@ -103,7 +103,7 @@ void ls_total_begin(struct ls_total *total, float *memory, int64_t floats)
     total->slot = memory;
     total->floats = floats;
     total->added = total->step = 0;
-    total->whole = (struct ls_sums){NULL, NULL};
+    total->whole = (struct ls_terms){NULL, NULL};
 }
 
 static float *slot_at(const struct ls_total *total, int64_t slot)
@@ -130,16 +130,17 @@ static void put(struct ls_total *total, const struct ls_problem *problem, int64_
                 const float *sum)
 {
     const size_t bytes = (size_t)total->floats * sizeof *sum;
+    float *to = slot_at(total, slot);
 
-    total->whole = (struct ls_sums){slot_at(total, slot), NULL};
+    total->whole = (struct ls_terms){to, NULL};
     if (!first && sum && is_last(total))
         total->whole.b = sum;
     else if (!first && sum)
-        ls_device_add(&problem->device, slot_at(total, slot), sum, total->floats, problem->threads);
-    else if (first && sum && sum != slot_at(total, slot))
-        memcpy(slot_at(total, slot), sum, bytes);
+        ls_device_add(&problem->device, to, sum, total->floats, problem->threads);
+    else if (first && sum && sum != to)
+        memcpy(to, sum, bytes);
     else if (first && !sum)
-        memset(slot_at(total, slot), 0, bytes);
+        memset(to, 0, bytes);
 }
 
 float *ls_total_room(const struct ls_total *total, const struct ls_problem *problem, float *spare)
@@ -159,11 +160,9 @@ static void climb(struct ls_total *total, const struct ls_problem *problem, cons
 
     put(total, problem, slot_of(step), step->join == LS_NODE_ALONE, sum);
     while (total->step < forest->steps && !brings_sum(&forest->step[total->step])) {
-        const struct ls_forest_step *next = &forest->step[total->step++];
-
-        if (next->join == LS_NODE_MERGE)
-            put(total, problem, next->slot, false, slot_at(total, next->from));
-        step = next;
+        step = &forest->step[total->step++];
+        if (step->join == LS_NODE_MERGE)
+            put(total, problem, step->slot, false, slot_at(total, step->from));
     }
 }
 
@@ -171,7 +170,7 @@ void ls_total_add(struct ls_total *total, const struct ls_problem *problem, cons
 {
     total->added++;
     if (total->slots == 0) {
-        total->whole = (struct ls_sums){sum, NULL};
+        total->whole = (struct ls_terms){sum, NULL};
     } else if (problem->strict) {
         climb(total, problem, sum);
     } else {

@@ -19,7 +19,7 @@ struct ls_total {
     float *slot;             /* [slots][floats] */
     int64_t floats;          /* of a sum */
     int64_t added, step;     /* sums, and steps of the forest, so far */
-    struct ls_sums whole;    /* once the last sum was added; 0 if there is none */
+    struct ls_terms whole;   /* partial until the last sum was added; 0 if there is none */
 };
 
 /* Rank order[i] holds the i-th part that comes. fini accepts what init left when it failed.

@@ -165,7 +165,7 @@ static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_bac
 {
     struct ls_ulysses *own = plan->own;
     const struct ls_attention_shape *s = &plan->problem.shape;
-    const struct ls_sums dk = {.a = own->whole};
+    const struct ls_terms dk = {.a = own->whole};
     const int64_t one = ls_gradient_count(s, s->h, call->k->dim[1]);
     float *outgoing = own->outgoing;
     int requests = 0;
@@ -175,7 +175,7 @@ static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_bac
             LS_TRY(post_batch(&requests, &outgoing, plan, which, batch));
     LS_TRY(ls_comm_wait(plan->comm, own->request, requests));
     ls_plan_round(call->dk, plan, dk, s->h / s->h_kv);
-    ls_plan_round(call->dv, plan, ls_sums_behind(dk, one), s->h / s->h_kv);
+    ls_plan_round(call->dv, plan, ls_terms_behind(dk, one), s->h / s->h_kv);
     return LS_OK;
 }
 
@@ -201,12 +201,12 @@ static ls_status compute(struct ls_attention_plan *plan)
                                                              .dq = own->dq,
                                                              .dk = own->dk,
                                                              .dv = own->dv}));
-    ls_plan_round(&place[LS_Q].all, plan, (struct ls_sums){own->dq, NULL}, 1);
+    ls_plan_round(&place[LS_Q].all, plan, (struct ls_terms){own->dq, NULL}, 1);
     if (splits_groups(&plan->problem)) return LS_OK;
     const int64_t group = share->q.count / share->kv.count;
 
-    ls_plan_round(&place[LS_K].all, plan, (struct ls_sums){own->dk, NULL}, group);
-    ls_plan_round(&place[LS_V].all, plan, (struct ls_sums){own->dv, NULL}, group);
+    ls_plan_round(&place[LS_K].all, plan, (struct ls_terms){own->dk, NULL}, group);
+    ls_plan_round(&place[LS_V].all, plan, (struct ls_terms){own->dv, NULL}, group);
     return LS_OK;
 }
 

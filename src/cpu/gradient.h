@@ -95,6 +95,8 @@ void gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
                           int64_t batch, int64_t head);
 ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
 ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
+/* Whether the leaves of queries that the last call packed are those of this one. */
+bool gradient_queries_are_packed(const struct gradient_job *job);
 
 /* gradient_tile.c */
 

@@ -80,8 +80,8 @@ static void start_dq(struct gradient_queries *out, const struct gradient_job *jo
     if (out->turn == gradient_chunks(job)) sums_clear(out->dq.node[0], rows, (int)d);
 }
 
-/* Whether the leaves that the last call packed are those of this call: one wave has them all. */
-static bool are_packed(const struct gradient_job *job)
+/* One wave must have them all. */
+bool gradient_queries_are_packed(const struct gradient_job *job)
 {
     const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
 
@@ -100,7 +100,7 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
     char *d_o = w->raw + LS_LEAF * row_bytes(kernel);
 
     start_dq(&kernel->queries[slot], job, first, rows, leaf->number);
-    if (are_packed(job)) return LS_OK;
+    if (gradient_queries_are_packed(job)) return LS_OK;
     gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
     gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
     place_rows(&kernel->queries[slot], job, w, first, rows);

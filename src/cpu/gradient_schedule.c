@@ -21,6 +21,7 @@ static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
 {
     const int64_t keys = wave_groups(job) * job->call->k_leaves.count;
     const int64_t n = keys + job->heads * job->call->q_leaves.count;
+    const bool only_keys = gradient_queries_are_packed(job);
     const double since = ls_now();
     int64_t i, packed = 0;
 
@@ -28,7 +29,7 @@ static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
         const ls_status status =
             i < keys ? pack_gradient_keys(job, w, i) : pack_gradient_queries(job, w, i - keys);
         if (status != LS_OK) team_fail(&job->team, status);
-        packed++;
+        packed += i < keys || !only_keys;
         progress_tick(w->clock);
     }
     ls_profile_add(

@@ -99,7 +99,8 @@ struct ls_gradient_call {
     const struct ls_tensor *q, *d_o, *k, *v;
     const float *lse, *delta; /* [b, h, s_q_loc], lse the natural logarithm */
     struct ls_leaf_list q_leaves, k_leaves;
-    bool same_queries; /* q, d_o, lse, delta and q_leaves are those of the kernel's last call */
+    bool same_queries; /* q, d_o, lse, delta and q_leaves: as in the kernel's last call, which
+                          went well, and unchanged since */
     float *dq;         /* [b, h, s_q_loc, d] */
     float *dk, *dv;    /* [b, h, s_k_loc, d] */
     struct ls_progress progress;
