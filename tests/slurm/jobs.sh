@@ -50,6 +50,12 @@ script "$work/bin/one-ends" <<'END'
 sleep 600
 END
 
+script "$work/bin/one-later" <<'END'
+#!/bin/sh
+[ "$PMIX_RANK" -ne 0 ] || sleep 1
+exit 2
+END
+
 start_cluster
 echo "two nodes: $machine"
 
@@ -68,6 +74,10 @@ for launcher in srun mpirun; do
     bound 2 "$cores"
     job $one_core_each $few_variables "$jobs/attend.sbatch"
     bound 4 1
+
+    export LONGSPAN="$work/bin/one-later"
+    job "$jobs/attend.sbatch"
+    ends "$launcher: all fail alike, one of them a second later" FAILED 2
 
     export LONGSPAN="$work/bin/one-ends"
     job "$jobs/attend.sbatch"
