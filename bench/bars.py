@@ -1,6 +1,7 @@
-"""What the sections of vs_pytorch.py share: a line of a table, and runs of the longspan command."""
+"""What the benchmarks share: a line of a table, and runs of the longspan command."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -42,14 +43,24 @@ class Row:
         return [self.what, self.ours, self.theirs, f"{self.value:.3g}", bar, self.verdict()]
 
 
+def add_launcher(add):
+    """The options of a Runner."""
+    root = " --allow-run-as-root" if os.geteuid() == 0 else ""
+    flags = os.environ.get("MPIEXEC_FLAGS", "--oversubscribe --bind-to none" + root)
+    add("--longspan", metavar="PATH", default=os.environ.get("LONGSPAN", "./longspan"))
+    add("--mpiexec", metavar="COMMAND", help="with its flags (%(default)s)",
+        default=f"{os.environ.get('MPIEXEC', 'mpirun')} {flags}")
+    add("--rounds", type=int, default=5, metavar="N", help="turns of each side (%(default)s)")
+
+
 class Runner:
     """Runs the longspan command and reads its JSON."""
 
-    def __init__(self, options):
+    def __init__(self, options, without_amx=False):
         self.program = str(Path(options.longspan).resolve())
         self.mpiexec = shlex.split(options.mpiexec)
         self.rounds = options.rounds
-        self.amx = "amx_bf16" in cpu_flags() and not options.without_amx
+        self.amx = "amx_bf16" in cpu_flags() and not without_amx
 
     def __call__(self, command, ranks=1, threads=1):
         line = [self.program, *shlex.split(command), "--threads", str(threads), "--json", "-"]
@@ -57,7 +68,7 @@ class Runner:
             line = [*self.mpiexec, "-n", str(ranks), *line]
         done = subprocess.run(line, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            sys.exit(f"vs_pytorch.py: {shlex.join(line)}: status {done.returncode}\n{done.stderr}")
+            sys.exit(f"{Path(sys.argv[0]).name}: {shlex.join(line)}: status {done.returncode}\n{done.stderr}")
         return json.loads(done.stdout)
 
 

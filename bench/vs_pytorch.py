@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import cached_venv  # noqa: E402
 
 import family  # noqa: E402
-from bars import MIB, Row, Runner, best, cpu_flags, problem  # noqa: E402
+from bars import MIB, Row, Runner, add_launcher, best, cpu_flags, problem  # noqa: E402
 
 # MKL, which PyTorch calls for bf16, has its own switch. E2 is its best without AMX: E3 adds the
 # AVX512_BF16 instructions and was slower than E2 on the CPUs tried.
@@ -261,14 +261,9 @@ def save_markdown(path, name, lines):
 
 def arguments():
     """The command line."""
-    root = " --allow-run-as-root" if os.geteuid() == 0 else ""
-    flags = os.environ.get("MPIEXEC_FLAGS", "--oversubscribe --bind-to none" + root)
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     add = parser.add_argument
-    add("--longspan", metavar="PATH", default=os.environ.get("LONGSPAN", "./longspan"))
-    add("--mpiexec", metavar="COMMAND", help="with its flags (%(default)s)",
-        default=f"{os.environ.get('MPIEXEC', 'mpirun')} {flags}")
-    add("--rounds", type=int, default=5, metavar="N", help="turns of each side (%(default)s)")
+    add_launcher(add)
     add("--only", action="append", choices=SECTIONS, help="a section; may be given several times")
     add("--without-amx", action="store_true", help="hide the AMX unit from both sides")
     add("--markdown", metavar="FILE", help="put the tables into FILE")
@@ -281,7 +276,7 @@ def main():
     cached_venv.enter("torch", ["torch", "numpy"])
     if options.without_amx:
         os.environ.update(WITHOUT_AMX)
-    longspan = Runner(options)
+    longspan = Runner(options, options.without_amx)
     head = heading(options, longspan)
     print("\n".join(head))
     markdown, missed = ["", *(line + "  " for line in head)], 0
