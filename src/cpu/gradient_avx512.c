@@ -157,7 +157,7 @@ TARGET_AVX512 static void take_block(struct run *run, bool masked)
             const __m512 dp = _mm512_fmsub_ps(_mm512_load_ps(ds), scale, delta);
 
             _mm512_store_ps(p, x);
-            _mm512_store_ps(ds, _mm512_mul_ps(x, dp));
+            _mm512_store_ps(ds, _mm512_maskz_mul_ps(seen, x, dp)); /* dp may be anything */
         }
     }
 }

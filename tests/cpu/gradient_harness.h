@@ -180,7 +180,7 @@ static inline void forward_row(struct meeting *m, const struct wide *wide, int64
     }
     for (int64_t j = 0; j < m->s_k_loc; j++)
         if (logit[j] != -INFINITY) sum += exp(logit[j] - top);
-    const double lse = sum > 0 ? top + log(sum) : -INFINITY;
+    const double lse = sum == 0 ? -INFINITY : top + log(sum);
     for (int64_t j = 0; j < m->s_k_loc; j++)
         if (logit[j] != -INFINITY) delta += exp(logit[j] - lse) * dp[j];
     m->lse[q / d] = (float)lse;

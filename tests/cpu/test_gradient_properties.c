@@ -1,11 +1,6 @@
 /* Properties of gradients that hold whatever computes them. */
 #include "gradient_harness.h"
 
-static size_t q_count(const struct meeting *m)
-{
-    return (size_t)(m->shape.b * m->shape.h * m->s_q_loc * m->shape.d);
-}
-
 static size_t k_count(const struct meeting *m)
 {
     return (size_t)(m->shape.b * m->shape.h * m->s_k_loc * m->shape.d);
@@ -22,62 +17,106 @@ static void fill_row(struct ls_tensor *t, int64_t row, double value)
         for (int64_t e = 0; e < t->dim[3]; e++) store_at(t, 0, row, head, e, value);
 }
 
-/* Rows whose pairs do not have `query` and `key` in common keep their bits. */
-static void expect_untouched(const struct meeting *m, const float *dq, const float *dk,
-                             const float *dv, int64_t query, int64_t key, const char *what)
+/* What backward takes. */
+enum { OF_K, OF_V, OF_Q, OF_D_O, OF_LSE, OF_DELTA, OPERANDS };
+
+static const char *const operand_names[] = {"k", "v", "q", "d_o", "lse", "delta"};
+
+/* Plants a number that is none; lse and delta are what forward then gives, if `forward`. */
+static void plant(struct meeting *m, int operand, int64_t row, float value, bool forward)
 {
-    const int64_t d = m->shape.d;
+    struct ls_tensor *const tensors[] = {&m->k, &m->v, &m->q, &m->d_o};
+
+    if (operand < OF_LSE) fill_row(tensors[operand], row, (double)value);
+    if (forward) meeting_forward(m);
+    if (operand == OF_LSE) m->lse[row] = value;
+    if (operand == OF_DELTA) m->delta[row] = value;
+}
+
+/* Whether query i is or sees the row. */
+static bool meets(const struct meeting *m, int operand, int64_t row, int64_t i)
+{
+    return operand <= OF_V ? meeting_sees(m, i, row) : i == row;
+}
+
+/* Queries that do not meet the row keep the bits of their dq, and keys that none of those see which
+ * do, theirs. */
+static void expect_untouched(const struct meeting *m, const struct meeting *before, int operand,
+                             int64_t row, const char *what)
+{
+    const size_t d = (size_t)m->shape.d, bytes = d * sizeof *m->dq;
+    bool *touched = calloc((size_t)m->s_k_loc, sizeof *touched);
 
     for (int64_t i = 0; i < m->s_q_loc; i++) {
-        if (i == query || (key >= 0 && meeting_sees(m, i, key))) continue;
-        cr_expect_eq(memcmp(m->dq + i * d, dq + i * d, (size_t)d * sizeof *dq), 0,
-                     "%s, %s: dq of row %ld", meeting_name(m), what, (long)i);
+        const bool met = meets(m, operand, row, i);
+
+        for (int64_t j = 0; j < m->s_k_loc; j++) touched[j] |= met && meeting_sees(m, i, j);
+        cr_expect(met || memcmp(m->dq + (size_t)i * d, before->dq + (size_t)i * d, bytes) == 0,
+                  "%s, %s: dq of row %ld", meeting_name(m), what, (long)i);
     }
     for (int64_t j = 0; j < m->s_k_loc; j++) {
-        if (j == key || (query >= 0 && meeting_sees(m, query, j))) continue;
-        /* a key's value is nothing to other keys, but NaN in a score is to delta's row */
-        cr_expect_eq(memcmp(m->dv + j * d, dv + j * d, (size_t)d * sizeof *dv), 0,
-                     "%s, %s: dv of row %ld", meeting_name(m), what, (long)j);
-        cr_expect_eq(memcmp(m->dk + j * d, dk + j * d, (size_t)d * sizeof *dk), 0,
-                     "%s, %s: dk of row %ld", meeting_name(m), what, (long)j);
+        const size_t at = (size_t)j * d;
+
+        if (touched[j]) continue;
+        cr_expect_eq(memcmp(m->dk + at, before->dk + at, bytes), 0, "%s, %s: dk of row %ld",
+                     meeting_name(m), what, (long)j);
+        cr_expect_eq(memcmp(m->dv + at, before->dv + at, bytes), 0, "%s, %s: dv of row %ld",
+                     meeting_name(m), what, (long)j);
     }
+    free(touched);
+}
+
+/* A pair that is seen hides nothing. */
+static void expect_odd(const struct meeting *m, int operand, int64_t row, const char *what)
+{
+    const float *const odd[] = {m->dq, m->dq, m->dk, m->dv, m->dv, m->dk};
+
+    cr_expect_not(isfinite(odd[operand][row * m->shape.d]), "%s, %s", meeting_name(m), what);
+}
+
+static void plant_in_each_operand(const struct meeting *base, int number)
+{
+    static const float values[] = {NAN, INFINITY, -INFINITY};
+    struct meeting before = *base;
+
+    meeting_open(&before);
+    meeting_run(&before);
+    for (int i = 0; i < 2 * OPERANDS; i++) {
+        const int operand = i % OPERANDS;
+        const bool forward = i < OPERANDS;
+        const float value = values[(i + number) % 3];
+        const int64_t row = (i + number) % 2 ? 260 : 70;
+        struct meeting m = *base;
+        char what[64];
+
+        snprintf(what, sizeof what, "%s of row %ld is %g %s forward", operand_names[operand],
+                 (long)row, (double)value, forward ? "before" : "after");
+        meeting_open(&m);
+        plant(&m, operand, row, value, forward);
+        meeting_run(&m);
+        expect_untouched(&m, &before, operand, row, what);
+        if (isnan(value) || operand != OF_LSE) expect_odd(&m, operand, row, what);
+        meeting_close(&m);
+    }
+    meeting_close(&before);
 }
 
 /* NaN or infinity in a row is nothing to those that have no pair with it. */
 static void odd_numbers_stay_behind_the_mask(void)
 {
-    static const double odd[] = {NAN, INFINITY, -INFINITY};
-    struct meeting base = {.shape = {1, 1, 1, 300, 310, 20, LS_F32},
-                           .mask = {.shift = -5, .left = 30, .right = 10, .prefix = 3}};
+    static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16};
+    static const int64_t documents[] = {0, 90, 130, 310};
+    const struct ls_mask masks[] = {
+        {.shift = -5, .left = 30, .right = 10, .prefix = 3},
+        {.shift = 10, .left = INT64_MAX},
+        {.left = INT64_MAX, .documents = documents, .document_count = 3},
+    };
 
-    for (int i = 0; i < 12; i++) {
-        struct meeting m = base;
-        const int64_t row = i % 2 ? 260 : 70;
+    for (int i = 0; i < LENGTH(types) * LENGTH(masks); i++) {
+        const struct meeting m = {.shape = {1, 1, 1, 300, 310, 20, types[i / LENGTH(masks)]},
+                                  .mask = masks[i % LENGTH(masks)]};
 
-        m.shape.type = i < 6 ? LS_F32 : LS_BF16;
-        meeting_open(&m);
-        meeting_run(&m);
-        float *dq = copy(m.dq, q_count(&m)), *dk = copy(m.dk, k_count(&m));
-        float *dv = copy(m.dv, k_count(&m));
-        struct ls_tensor *poisoned[] = {&m.k, &m.v, &m.q, &m.d_o};
-        struct ls_tensor *t = poisoned[i % 4];
-        const bool of_keys = i % 4 < 2;
-
-        fill_row(t, row, odd[i % 3]);
-        meeting_run(&m);
-        expect_untouched(&m, dq, dk, dv, of_keys ? -1 : row, of_keys ? row : -1,
-                         i % 4 == 0   ? "k"
-                         : i % 4 == 1 ? "v"
-                         : i % 4 == 2 ? "q"
-                                      : "d_o");
-        cr_expect(!isfinite(i % 4 == 3 ? m.dv[row * 20]
-                            : of_keys  ? m.dq[row * 20]
-                                       : m.dk[row * 20]),
-                  "%s: a pair that is seen hides it", meeting_name(&m));
-        free(dq);
-        free(dk);
-        free(dv);
-        meeting_close(&m);
+        plant_in_each_operand(&m, i);
     }
 }
 

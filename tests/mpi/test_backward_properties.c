@@ -110,6 +110,95 @@ Test(backward_properties, masked_keys_change_nothing)
     descent_destroy_whole(&g);
 }
 
+/* ---- what is no number stays in its document */
+
+enum { OF_Q, OF_K, OF_V, OF_D_O, OF_O, OF_LSE, OF_DLSE, OPERANDS };
+
+/* Both sides of where the second of two documents begins, in one leaf. */
+static const int64_t two_documents[] = {0, 400, 900}, odd_row[] = {390, 410};
+
+/* NaN in all heads of one row, by the rank that has it. */
+static void plant_nan(const struct descent *g, int operand, int64_t position)
+{
+    const struct ls_tensor *const rows[] = {&g->job.part[0], &g->job.part[1], &g->job.part[2],
+                                            &g->d_o, &g->job.o};
+    const struct ls_tensor *const numbers[] = {&g->job.lse, &g->dlse};
+    const int which = operand == OF_K || operand == OF_V;
+
+    for (int64_t i = 0; i < g->job.part[which].dim[1]; i++) {
+        if (job_position(&g->job, which, i) != position) continue;
+        for (int64_t h = 0; h < g->job.part[which].dim[2]; h++)
+            if (operand < OF_LSE)
+                memset(row_of(rows[operand], 0, i, h), 0xff, row_bytes(rows[operand]));
+            else
+                lse_of(numbers[operand - OF_LSE], 0, h)[i] = NAN;
+    }
+}
+
+static void run_with_nan(struct descent *g, int operand, int64_t position)
+{
+    descent_load(g);
+    if (operand != OF_O && operand != OF_LSE) plant_nan(g, operand, position);
+    MPI_CHECK_OK(descent_forward(g));
+    plant_nan(g, operand, position);
+    MPI_CHECK_OK(descent_backward(g));
+}
+
+static bool second(int64_t position)
+{
+    return position >= two_documents[1];
+}
+
+/* Whether this rank's gradients are those of `before`, in one of the documents. */
+static bool document_is_untouched(const struct descent *g, const struct ls_tensor before[GRADIENTS],
+                                  bool of_second)
+{
+    for (int which = 0; which < GRADIENTS; which++) {
+        const struct ls_tensor *t = &g->gradient[which];
+
+        for (int64_t i = 0; i < t->dim[1]; i++)
+            for (int64_t h = 0; h < t->dim[2]; h++)
+                if (second(job_position(&g->job, which, i)) == of_second &&
+                    memcmp(row_of(t, 0, i, h), row_of(&before[which], 0, i, h), row_bytes(t)) != 0)
+                    return false;
+    }
+    return true;
+}
+
+static void nan_stays_in_its_document(const struct descent *g)
+{
+    static const char *const names[] = {"q", "k", "v", "d_o", "o", "lse", "dlse"};
+    struct descent odd = *g;
+
+    for (int t = 0; t < GRADIENTS; t++)
+        tensor_create(&odd.gradient[t], g->job.shape.type, g->gradient[t].dim, false);
+    for (int i = 0; i < 2 * OPERANDS; i++) {
+        const int64_t position = odd_row[i / OPERANDS];
+
+        run_with_nan(&odd, i % OPERANDS, position);
+        MPI_CHECK(document_is_untouched(&odd, g->gradient, !second(position)),
+                  "%s: row %ld of %s is NaN", job_text(&g->job), (long)position,
+                  names[i % OPERANDS]);
+    }
+    for (int t = 0; t < GRADIENTS; t++) free(odd.gradient[t].data);
+}
+
+Test(backward_properties, nan_of_another_document_changes_no_bit)
+{
+    static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16};
+
+    for (int i = 0; i < 3; i++) {
+        struct descent g = new_descent(types[i], 2, true);
+
+        g.job.options.documents = two_documents;
+        g.job.options.document_count = 2;
+        descent_create_whole(&g, 9);
+        descent_draw_dlse(&g, 9);
+        each_method(&g, nan_stays_in_its_document);
+        descent_destroy_whole(&g);
+    }
+}
+
 static double error_without;
 
 static void keep_error(const struct descent *g)
