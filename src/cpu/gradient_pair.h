@@ -27,10 +27,10 @@ static inline struct gradient_pair gradient_of_pair(float score, float dp, float
     float logit = score * scale, slack = 1;
 
     if (scores->soft_cap != 0) {
-        const float bent = hyperbolic_tangent(logit / scores->soft_cap);
+        const struct tangent bent = hyperbolic_tangent(logit / scores->soft_cap);
 
-        logit = scores->soft_cap * bent;
-        slack = 1 - bent * bent;
+        logit = scores->soft_cap * bent.value;
+        slack = bent.slope;
     }
     if (slope != 0) logit -= slope * (float)(distance < 0 ? -distance : distance);
     const float p = exp2_any(logit * LOG2E - lse), keep = kept ? 1 / (1 - scores->dropout) : 0;

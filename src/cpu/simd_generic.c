@@ -89,7 +89,7 @@ static void logits(float *s, const struct logit_row *row)
     for (int j = 0; j < LS_LEAF; j++) {
         float x = row->scale * s[j];
 
-        if (row->soft_cap != 0) x = row->soft_cap * hyperbolic_tangent(x / row->soft_cap);
+        if (row->soft_cap != 0) x = row->soft_cap * hyperbolic_tangent(x / row->soft_cap).value;
         if (row->slope != 0) x -= row->slope * fabsf(row->place - (float)j);
         s[j] = x;
     }

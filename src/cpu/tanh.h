@@ -1,4 +1,4 @@
-/* The hyperbolic tangent, on an own 2^x: the same on every machine. */
+/* The hyperbolic tangent and its slope, on an own 2^x: the same on every machine. */
 #ifndef LS_CPU_TANH_H
 #define LS_CPU_TANH_H
 
@@ -51,14 +51,25 @@ static inline float exp2_any(float x)
     return value * float_of(choose(x == x, power, bits_of(NAN)));
 }
 
-static inline float hyperbolic_tangent(float x)
+struct tangent {
+    float value, slope; /* tanh x and its derivative, 1 - tanh^2 x */
+};
+
+/* The slope is made of 1 - |tanh x|, which does not cancel where that is near 0. */
+static inline struct tangent hyperbolic_tangent(float x)
 {
     static const float c[TANH_TERMS] = TANH_SERIES;
     const float magnitude = fabsf(x), xx = x * x;
 
-    if (magnitude < TANH_SERIES_END)
-        return x * (((((c[5] * xx + c[4]) * xx + c[3]) * xx + c[2]) * xx + c[1]) * xx + c[0]);
-    return copysignf(1 - 2 / (1 + exp2_any(2 * LOG2E * magnitude)), x);
+    if (magnitude < TANH_SERIES_END) {
+        const float value =
+            x * (((((c[5] * xx + c[4]) * xx + c[3]) * xx + c[2]) * xx + c[1]) * xx + c[0]);
+
+        return (struct tangent){value, 1 - value * value};
+    }
+    const float rest = 2 / (1 + exp2_any(2 * LOG2E * magnitude));
+
+    return (struct tangent){copysignf(1 - rest, x), rest * (2 - rest)};
 }
 
 #endif

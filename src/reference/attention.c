@@ -60,10 +60,11 @@ struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *qu
     logit.size *= fabs((double)scores->scale);
     logit.value = scores->scale * dot;
     if (cap > 0) {
-        const double part = tanh(logit.value / cap);
+        const double part = logit.value / cap;
 
-        logit.value = cap * part;
-        logit.slope = 1 - part * part;
+        logit.value = cap * tanh(part);
+        logit.slope = 1 / square(cosh(part)); /* 1 - tanh^2, which would cancel */
+        logit.bend = 2 * fabs(tanh(part)) * logit.size / cap;
     }
     if (scores->alibi) {
         const double distance = fabs((double)(query->position + query->mask->shift - j));

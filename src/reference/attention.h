@@ -38,6 +38,7 @@ struct ls_reference_logit {
     double value;
     double slope; /* of the logit over scale q.k: less than 1 under a soft cap */
     double size;  /* |scale| sum_e |q_e k_e| */
+    double bend;  /* how the slope errs, relatively: by bend / size times what scale q.k errs by */
     double bias;  /* |ALiBi's share| */
 };
 

@@ -14,14 +14,18 @@ struct pair {
     double dropped;  /* drop p */
     double drop;
     double kappa, bias;
-    bool unseen; /* its logit is -inf */
+    double slope, bend; /* as in struct ls_reference_logit */
+    bool unseen;        /* its logit is -inf */
 };
 
 static struct pair meet(const struct ls_reference_backward *row, const double *k, const double *v,
                         int64_t j, int d)
 {
     const struct ls_reference_logit logit = ls_reference_logit(&row->query, k, j, d);
-    struct pair pair = {.kappa = logit.size + fabs(row->lse), .bias = logit.bias};
+    struct pair pair = {.kappa = logit.size + fabs(row->lse),
+                        .bias = logit.bias,
+                        .slope = logit.slope,
+                        .bend = logit.bend};
     double dp = 0, size = 0, squares = 0;
 
     if (logit.value == -INFINITY) return (struct pair){.unseen = true};
@@ -91,15 +95,15 @@ void ls_reference_sum_init(struct ls_reference_sum *sum)
     memset(sum, 0, sizeof *sum);
 }
 
-/* The term of dq and dk. */
+/* The term of dq and dk. What a soft cap bends counts for all terms by as much as it weighs. */
 static struct term logit_term(const struct ls_reference_backward *row, const struct pair *pair)
 {
     return (struct term){.weight = pair->weight,
                          .majorant = pair->majorant,
                          .base2 = pair->base2,
                          .fixed = fabs((double)row->query.scores->scale),
-                         .kappa = pair->kappa,
-                         .bias = pair->bias};
+                         .kappa = pair->kappa + pair->slope * pair->bend,
+                         .bias = pair->bias + (1 - pair->slope) * pair->bend};
 }
 
 void ls_reference_add_dq(struct ls_reference_sum *dq, const struct ls_reference_backward *row,

@@ -26,13 +26,13 @@ struct ls_reference_backward {
 struct ls_reference_sum {
     double value[LS_MAX_HEAD_DIM];
     double majorant[LS_MAX_HEAD_DIM]; /* of terms in which nothing cancels: |v||d_o| + |d_o||o| */
-    double strained[LS_MAX_HEAD_DIM]; /* the same, each term times 4 + 8 (kappa + |bias|) */
+    double strained[LS_MAX_HEAD_DIM]; /* the same, times 4 + 8 (kappa + |bias| + bend) each */
     double factors[LS_MAX_HEAD_DIM];  /* of |scale factor|, of |drop factor| for dv */
     double spread[LS_MAX_HEAD_DIM];   /* of squares of what rounding errors are in proportion to */
     double base[LS_MAX_HEAD_DIM];     /* of squares of terms before dp - delta is taken */
     double pull[LS_MAX_HEAD_DIM];     /* of dq: -d value / d delta */
     double pulled2;                   /* squared size of the error of delta that pull acts on */
-    double kappa;                     /* largest |scale| sum_e |q k| + |lse| */
+    double kappa;                     /* largest |scale| sum_e |q k| + |lse| + slope bend */
     int64_t terms;
 };
 

@@ -71,11 +71,12 @@ static inline bool meeting_sees(const struct meeting *m, int64_t i, int64_t j)
 /* One query and one key of a head, in double. */
 struct exact_pair {
     double p, ds, majorant; /* of ds */
-    double kappa;
+    double kappa, bend;     /* of p; of ds besides */
 };
 
 struct exact_scores {
     double logit, slack, keep;
+    double bend; /* change of slack over that of logit before the cap, relative to slack */
 };
 
 static inline struct exact_scores exact_scores(const struct meeting *m, double product,
@@ -87,10 +88,11 @@ static inline struct exact_scores exact_scores(const struct meeting *m, double p
     bool kept[4];
 
     if (s->soft_cap != 0) {
-        const double bent = tanh(out.logit / (double)s->soft_cap);
+        const double bent = out.logit / (double)s->soft_cap;
 
-        out.logit = (double)s->soft_cap * bent;
-        out.slack = 1 - bent * bent;
+        out.logit = (double)s->soft_cap * tanh(bent);
+        out.slack = 1 / (cosh(bent) * cosh(bent));
+        out.bend = 2 * fabs(tanh(bent)) / (double)s->soft_cap;
     }
     if (s->alibi)
         out.logit -=
@@ -329,13 +331,14 @@ static inline struct exact_pair exact_pair(const struct meeting *m, const struct
     const double p = exp(scores.logit - (double)m->lse[q / d]), scale = (double)m->scores.scale;
     const double dp = dot(wide->d_o + q, wide->v + k, d), delta = (double)m->delta[q / d];
     const double most = dot_of_sizes(wide->d_o + q, wide->v + k, d);
+    const double size = fabs(scale) * dot_of_sizes(wide->q + q, wide->k + k, d);
 
     return (struct exact_pair){
         .p = p * scores.keep,
         .ds = scale * scores.slack * p * (scores.keep * dp - delta),
-        .majorant = fabs(scale) * p * (scores.keep * most + fabs(delta)),
-        .kappa =
-            fabs(scale) * dot_of_sizes(wide->q + q, wide->k + k, d) + fabs((double)m->lse[q / d]),
+        .majorant = fabs(scale) * scores.slack * p * (scores.keep * most + fabs(delta)),
+        .kappa = size + fabs((double)m->lse[q / d]),
+        .bend = scores.bend * size,
     };
 }
 
@@ -350,13 +353,14 @@ static inline void add_exact_pair(struct exact_sums *out, const struct meeting *
     const struct exact_pair pair = exact_pair(m, wide, batch, head, i, j);
     const double rounding = m->shape.type == LS_BF16 ? 0x1p-7 : 0;
     const double u = rounding + (8 + 8 * pair.kappa) * 0x1p-24;
+    const double ds_bound = (u + 8 * pair.bend * 0x1p-24) * pair.majorant;
 
     for (int64_t e = 0; e < d; e++) {
         out->dq[q_at + e] += pair.ds * k[e];
         out->dk[k_at + e] += pair.ds * q[e];
         out->dv[k_at + e] += pair.p * d_o[e];
-        out->dq_bound[q_at + e] += u * pair.majorant * fabs(k[e]);
-        out->dk_bound[k_at + e] += u * pair.majorant * fabs(q[e]);
+        out->dq_bound[q_at + e] += ds_bound * fabs(k[e]);
+        out->dk_bound[k_at + e] += ds_bound * fabs(q[e]);
         out->dv_bound[k_at + e] += u * pair.p * fabs(d_o[e]);
     }
 }

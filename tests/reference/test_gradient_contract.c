@@ -103,12 +103,15 @@ static struct pair pair_of(int h, int i, int j, mistake m)
     struct pair pair = {.slope = 1, .drop = 1};
     bool kept[4] = {true, true, true, true};
 
-    for (int e = 0; e < D; e++) pair.logit += s->scale * p.q[i][h][e] * p.k[j][e];
+    for (int e = 0; e < D; e++) {
+        pair.logit += s->scale * p.q[i][h][e] * p.k[j][e];
+        if (p.storage == LS_F32) pair.logit = (float)pair.logit;
+    }
     if (s->soft_cap > 0) {
-        const double part = tanh(pair.logit / s->soft_cap);
+        const double part = pair.logit / s->soft_cap;
 
-        pair.logit = s->soft_cap * part;
-        if (m != SLOPE_LEFT_OUT) pair.slope = 1 - part * part;
+        pair.logit = s->soft_cap * tanh(part);
+        if (m != SLOPE_LEFT_OUT) pair.slope = 1 / square(cosh(part));
     }
     if (s->alibi) pair.logit -= s->alibi[h] * abs(i - j + (m == BIAS_OFF_BY_ONE));
     if (s->dropout > 0) {
@@ -277,6 +280,40 @@ Test(gradient_contract, all_masks_and_scores_at_once_are_good)
             cr_expect(verdict[t].ok, "%s of %s: rel %g of %g, units %g", names[t],
                       ls_dtype_name(p.storage), verdict[t].rel, verdict[t].rel_limit,
                       verdict[t].max_units);
+    }
+}
+
+/* What the product errs by is much for the slope of a small cap. */
+Test(gradient_contract, soft_caps_of_any_size_are_good)
+{
+    static const float caps[] = {0.01f, 0.1f, 1, 50};
+
+    for (int c = 0; c < 4 * 3; c++) {
+        struct ls_gradient_verdict verdict[LS_GRADIENTS];
+
+        setup(storages[c % 3], 4, 0);
+        p.scores.soft_cap = caps[c / 3];
+        run_twin(NONE);
+        judge(verdict, true);
+        for (int t = 0; t < 3; t++)
+            cr_expect(verdict[t].ok, "cap %g, %s of %s: rel %g of %g, units %g",
+                      (double)caps[c / 3], names[t], ls_dtype_name(p.storage), verdict[t].rel,
+                      verdict[t].rel_limit, verdict[t].max_units);
+    }
+}
+
+/* 1 - tanh^2 x, where tanh x is 1 but for its last bits or to all of them. */
+Test(gradient_contract, slopes_of_a_soft_cap_are_exact_where_it_is_flat)
+{
+    const struct ls_scores scores = {.scale = 0.5f, .soft_cap = 2, .heads = 1};
+    const double one = 1;
+
+    for (double x = 0.25; x < 300; x *= 1.5) {
+        const double q = 4 * x, e = exp(-2 * x), exact = 4 * e / square(1 + e);
+        const struct ls_reference_query query = {.q = &q, .scores = &scores};
+        const double slope = ls_reference_logit(&query, &one, 0, 1).slope;
+
+        cr_expect(fabs(slope - exact) <= 1e-14 * exact, "%g: %g, not %g", x, slope, exact);
     }
 }
 
