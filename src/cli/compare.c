@@ -123,7 +123,7 @@ static ls_status measure(struct distance *out, const struct cli_world *world,
     return LS_OK;
 }
 
-/* The limits of the tables, as the contract knows them. */
+/* The limits of the tables, as the contract knows them; of logits nothing is known. */
 
 static void judge_forward(struct comparison *c, bool lse)
 {
@@ -133,6 +133,7 @@ static void judge_forward(struct comparison *c, bool lse)
     ls_errors_init(&errors);
     if (lse) {
         errors.max_lse = c->apart.relative;
+        errors.lse_limit = ls_lse_limit(c->contract, 0, 0, 0);
     } else {
         errors.diff2 = c->apart.diff2;
         errors.norm2 = c->apart.norm2;

@@ -3,7 +3,7 @@
  * once. A result is good if all three hold:
  *   element-wise   every error of o is within its bound (units <= 1);
  *   as a whole     the relative Frobenius error of o is within its limit, see ls_errors_judge;
- *   lse            every error is within the table's limit x max(1, |lse|).
+ *   lse            every error is within its row's limit, see ls_lse_limit.
  * The first alone would not do: over many keys the bound is hundreds of times what a good kernel
  * errs by, and a lost key hides in it. */
 #ifndef LS_REFERENCE_CONTRACT_H
@@ -19,9 +19,10 @@ struct ls_errors {
         spread2; /* sum of sum_j (p_j v_j)^2: what exact^2 is where the terms' signs are random */
     double row2; /* largest of the rows: sum over its elements of max(exact^2, spread^2) */
     double max_units; /* largest error / element-wise bound */
-    double max_lse;   /* largest lse error / max(1, |lse|) */
-    double abs_lse;   /* largest |lse - exact| */
-    double kappa;     /* largest of the rows where it is finite */
+    /* of the row whose error of lse is largest by its limit: both, divided by max(1, |lse|) */
+    double max_lse, lse_limit;
+    double abs_lse; /* largest |lse - exact| */
+    double kappa;   /* largest of the rows where it is finite */
     int64_t rows;
     int64_t worst[4]; /* b, position, head, element of max_units; all -1 if no element errs */
 };
@@ -30,9 +31,13 @@ struct ls_verdict {
     bool ok;
     double rel_o, rel_o_limit; /* relative Frobenius error; 0 / 0 is 0 */
     double max_units;          /* limit: the factor */
-    double max_lse, lse_limit; /* relative to max(1, |lse|) */
+    double max_lse, lse_limit; /* of the worst row, divided by max(1, |lse|) */
     double abs_lse;
 };
+
+/* What lse of a row may err by, divided by max(1, |lse|). kappa: the row's largest
+ * |scale| sum_e |q_e k_e| over d elements, and what a bias adds to it. */
+double ls_lse_limit(ls_dtype storage, int d, double kappa, double lse);
 
 void ls_errors_init(struct ls_errors *errors);
 

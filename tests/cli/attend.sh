@@ -62,6 +62,8 @@ for scale in 1e8 -1e9 1e30; do
     longspan attend --random 1,2,2,300,300,64 --scale $scale --verify
     holds "logits that f32 counts in steps above one, scale $scale" verified
 done
+longspan attend --random 1,1,1,64,1,128,4 --dtype f32 --scale 1 --verify
+holds "rows that see one key, f32" verified
 longspan attend --random 1,2,2,600,300,16 --causal --verify
 holds "rows that see no key" verified
 

@@ -351,11 +351,35 @@ static void nan_in_a_query_stays_there(struct problem *p)
     problem_close(&clean);
 }
 
+/* Products positive in the first half of the elements and negative in the second: their sum rises
+ * to half of all and falls back, which costs lse most, and most where a row sees one key. */
+static void sums_that_rise_and_fall(void)
+{
+    static const int64_t widths[] = {16, 64, 128, 256}, keys[] = {1, 3, 40};
+
+    for (int c = 0; c < LENGTH(types) * LENGTH(widths) * LENGTH(keys); c++) {
+        struct problem p = {.shape = {1, 1, 1, 300, keys[c % 3], widths[c / 3 % 4], types[c / 12]},
+                            .options = {.has_scale = true, .scale = 1}};
+        const int64_t d = p.shape.d;
+
+        problem_open(&p);
+        for (int64_t i = 0; i < elements(&p.q); i++)
+            store_at(&p.q, 0, i / d, 0, i % d, fabs(load_at(&p.q, 0, i / d, 0, i % d)));
+        for (int64_t j = 0; j < elements(&p.k); j++)
+            store_at(&p.k, 0, j / d, 0, j % d,
+                     copysign(load_at(&p.k, 0, j / d, 0, j % d), j % d < d / 2 ? 1 : -1));
+        problem_run(&p);
+        expect_oracle(&p, 300);
+        problem_close(&p);
+    }
+}
+
 static void sums(void)
 {
     each_problem(values_of_one_give_one);
     each_problem(shifted_keys_shift_lse);
     each_problem(order_of_keys_hardly_matters);
+    sums_that_rise_and_fall();
 }
 
 static void masks(void)

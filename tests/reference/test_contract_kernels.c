@@ -184,6 +184,20 @@ static void shift_lse(void)
     for (int i = 0; i < ROWS; i++) p.lse[i] += 7.5e-5 * fmax(1, fabs(p.lse[i]));
 }
 
+static void take_logarithm_of_base_2(void)
+{
+    for (int i = 0; i < ROWS; i++) p.lse[i] /= log(2);
+}
+
+static void lose_last_key_in_lse(void)
+{
+    double o[ROWS][D];
+
+    memcpy(o, p.o, sizeof o);
+    lose_last_key();
+    memcpy(p.o, o, sizeof o);
+}
+
 static void disturb_by_half_a_bf16_place(void)
 {
     for (int i = 0; i < ROWS; i++) {
@@ -231,6 +245,8 @@ Test(contract_kernels, wrong_kernels_fail)
         {"scale 1 % too large", scale_wrongly},
         {"exponential of 7.5e-4", use_poor_exponential},
         {"lse off by 7.5e-5", shift_lse},
+        {"lse in units of 2", take_logarithm_of_base_2},
+        {"lse without the last key", lose_last_key_in_lse},
         {"o off by 2^-8", disturb_by_half_a_bf16_place},
         {"NaN in o", put_nan_in_o},
         {"infinity in o", put_infinity_in_o},
