@@ -1,6 +1,7 @@
 #include "cli/attend.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "cli/command.h"
 #include "cli/memory.h"
@@ -23,12 +24,27 @@ static const struct argp_option own_options[] = {
      "Compute gradients as well, from do of the input or standard normal numbers",
      CLI_SECTION_COMPUTATION},
     {"repeat", KEY_REPEAT, "N", 0, "Compute N times and report the fastest", CLI_SECTION_RESULTS},
-    {"out", KEY_OUT, "FILE", 0,
-     "Write o, lse and the gradients to a .safetensors file, in global order", CLI_SECTION_RESULTS},
+    {"out", KEY_OUT, "FILE", CLI_WRITES,
+     "Write o, lse and the gradients to a .safetensors file, in global order (-: to standard "
+     "output)",
+     CLI_SECTION_RESULTS},
     {"verify", KEY_VERIFY, "ROWS", OPTION_ARG_OPTIONAL,
      "Hold ROWS rows of each head (256) against the double-precision oracle", CLI_SECTION_RESULTS},
     {0},
 };
+
+/* A name that ends like that of another format would promise it. */
+static ls_status set_out(struct cli_attend_options *o, const char *value)
+{
+    const char *end = strrchr(value, '.');
+
+    if (end && (strcasecmp(end, ".npy") == 0 || strcasecmp(end, ".npz") == 0))
+        return ls_fail(LS_EVALUE,
+                       "--out %s: several tensors are written, to a .safetensors file: name one",
+                       value);
+    o->out = value;
+    return LS_OK;
+}
 
 static ls_status set_option(void *options, int key, const char *value)
 {
@@ -41,8 +57,7 @@ static ls_status set_option(void *options, int key, const char *value)
     case KEY_REPEAT:
         return cli_value_integer(&o->repeat, "--repeat", value, 1, MOST_REPEATS);
     case KEY_OUT:
-        o->out = value;
-        return LS_OK;
+        return set_out(o, value);
     case KEY_BACKWARD:
         o->shared.attention.backward = true;
         return LS_OK;

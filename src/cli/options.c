@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/nearest.h"
+#include "cli/files.h"
 #include "cli/shared_options.h"
 
 #define MOST_OPTIONS 64
@@ -89,6 +90,7 @@ struct parsing {
     struct option_list list;
     struct cli_options *shared;
     void *own;
+    struct cli_files files;
     bool help;
 };
 
@@ -115,10 +117,24 @@ static ls_status read_option(const struct argp_option **option, const char **val
     return LS_OK;
 }
 
-static ls_status take_argument(const struct parsing *p, const char *argument)
+static ls_status take_argument(struct parsing *p, const char *argument)
 {
     if (!p->syntax->arguments) return cli_options_surplus(argument);
-    return p->syntax->set(p->own, CLI_ARGUMENT, argument);
+    LS_TRY(p->syntax->set(p->own, CLI_ARGUMENT, argument));
+    cli_files_add(&p->files, NULL, argument, false);
+    return LS_OK;
+}
+
+static ls_status take_option(struct parsing *p, const struct argp_option *option, const char *value)
+{
+    if (option->key == CLI_KEY_HELP) {
+        p->help = true;
+        return LS_OK;
+    }
+    if (value && strstr(option->arg, "FILE"))
+        cli_files_add(&p->files, option->name, value, option->flags & CLI_WRITES);
+    if (option->key < CLI_KEY_OWN) return cli_shared_set(p->shared, option->key, value);
+    return p->syntax->set(p->own, option->key, value);
 }
 
 static ls_status take_words(struct parsing *p, int argc, char **argv)
@@ -135,12 +151,7 @@ static ls_status take_words(struct parsing *p, int argc, char **argv)
         only_arguments = strcmp(argv[i], "--") == 0;
         if (only_arguments) continue;
         LS_TRY(read_option(&option, &value, &p->list, argc, argv, &i));
-        if (option->key == CLI_KEY_HELP)
-            p->help = true;
-        else if (option->key < CLI_KEY_OWN)
-            LS_TRY(cli_shared_set(p->shared, option->key, value));
-        else
-            LS_TRY(p->syntax->set(p->own, option->key, value));
+        LS_TRY(take_option(p, option, value));
     }
     return LS_OK;
 }
@@ -165,5 +176,6 @@ ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct
     shared->attention.threads = shared->threads;
     if (p.help && world->rank == 0) print_help(&p.list, syntax, argv[0]);
     *done = p.help;
-    return LS_OK;
+    if (p.help) return LS_OK;
+    return cli_files_check(&shared->text_aside, &p.files, world);
 }

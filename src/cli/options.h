@@ -14,6 +14,7 @@
 struct cli_options {
     const char *json; /* NULL: none; "-": standard output */
     bool quiet;
+    bool text_aside; /* standard output belongs to a file: the text goes to standard error */
     cli_progress_mode progress;
     const char *trace; /* NULL: none */
     int threads;       /* of each rank; also in attention */
@@ -38,12 +39,16 @@ enum {
 /* Sections of --help, for argp_option.group. */
 enum { CLI_SECTION_INPUT = 1, CLI_SECTION_COMPUTATION, CLI_SECTION_RESULTS, CLI_SECTION_COMMON };
 
+/* In argp_option.flags: the file that the value names is written. Any other option of which `arg`
+ * says FILE reads one, as do arguments. */
+enum { CLI_WRITES = 1 << 16 };
+
 /* Keys: an argument that is no option, and the first of a subcommand's own options. */
 enum { CLI_ARGUMENT = 0, CLI_KEY_OWN = 512 };
 
 struct cli_syntax {
     const char *doc;
-    const char *arguments; /* for --help: "[A B]"; NULL: only options */
+    const char *arguments; /* files, for --help: "[A B]"; NULL: only options */
     unsigned takes;
     const struct argp_option *own; /* ends with {0}; NULL: none */
     /* Takes one of `own`, or an argument, with its value. Errors: LS_EVALUE. */
@@ -51,7 +56,8 @@ struct cli_syntax {
 };
 
 /* Parses the command line into `shared` and, by syntax->set, into own_options. *done becomes true
- * if --help was asked for and printed. An unknown option is answered with the nearest one.
+ * if --help was asked for and printed. An unknown option is answered with the nearest one; an
+ * output that would replace an input or another output is refused. Collective.
  * Errors: LS_EVALUE. */
 ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct cli_world *world,
                             const struct cli_syntax *syntax, int argc, char **argv,

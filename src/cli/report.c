@@ -19,7 +19,7 @@ ls_status cli_report_open(struct cli_report *report, const struct cli_world *wor
 
     *report = (struct cli_report){.target = {.fd = -1, .sink = LS_NO_SINK}};
     if (world->rank == 0) {
-        if (!options->quiet) report->text = on_stdout ? stderr : stdout;
+        if (!options->quiet) report->text = options->text_aside ? stderr : stdout;
         if (options->json && !on_stdout) status = ls_target_open(&report->target, options->json);
         if (options->json && !(report->json = json_object()))
             status = ls_fail(LS_ENOMEM, "--json: no memory for the object");

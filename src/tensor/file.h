@@ -46,7 +46,8 @@ ls_status ls_integers_load(int64_t **out, int64_t *count, const char *path);
 
 /* Writing: a .safetensors file appears under its name whole or not at all. One process creates the
  * writer, which makes a temporary file of the final size beside the target (in $TMPDIR, or /tmp,
- * where the target exists and is no regular file); others may join it by its temporary name. */
+ * where the target is standard output, "-", or exists and is no regular file); others may join it
+ * by its temporary name. */
 struct ls_tensor_writer;
 
 /* tensors[i].offset is ignored and computed. Not collective. The caller commits or aborts it.

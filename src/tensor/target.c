@@ -77,14 +77,26 @@ static ls_status open_sink(struct ls_target *out, const char *path)
     return keep_name(&out->path, strdup(path), path);
 }
 
+static ls_status open_standard_output(struct ls_target *out)
+{
+    static const char name[] = "standard output";
+
+    out->sink = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+    if (out->sink < 0) return fail_file(name, "cannot open", "it");
+    return keep_name(&out->path, strdup(name), name);
+}
+
 static ls_status resolve(struct ls_target *out, const char *path)
 {
     struct stat about;
 
+    if (strcmp(path, "-") == 0) return open_standard_output(out);
     if (stat(path, &about) == 0) {
         if (S_ISDIR(about.st_mode))
             return ls_fail(LS_EFILE, "%s: is a folder: name a file in it", path);
-        return S_ISREG(about.st_mode) ? resolve_existing(&out->path, path) : open_sink(out, path);
+        if (!S_ISREG(about.st_mode)) return open_sink(out, path);
+        out->mode = about.st_mode & 0777;
+        return resolve_existing(&out->path, path);
     }
     if (errno != ENOENT) return fail_file(path, "cannot be", "written");
     if (lstat(path, &about) == 0)
@@ -118,8 +130,10 @@ static ls_status create_beside(struct ls_target *out)
     char *const folder = strndup(out->path, length > 1 ? length - 1 : 1); /* "/" stays */
 
     if (folder == NULL) return ls_fail(LS_ENOMEM, "%s: no memory for its name", out->path);
-    const ls_status status = create_temporary(out, folder, 0666);
+    ls_status status = create_temporary(out, folder, out->mode ? out->mode : 0666);
     free(folder);
+    if (status == LS_OK && out->mode && fchmod(out->fd, out->mode) != 0) /* whatever the umask */
+        status = fail_file(out->path, "cannot keep", "its mode");
     return status;
 }
 
@@ -149,7 +163,7 @@ ls_status ls_target_join(struct ls_target *out, const char *temporary)
 {
     struct ls_target target = {.sink = LS_NO_SINK, .joined = true};
 
-    target.fd = open(temporary, O_RDWR | O_CLOEXEC);
+    target.fd = open(temporary, O_WRONLY | O_CLOEXEC);
     if (target.fd < 0) return fail_file(temporary, "cannot open", "what another rank created");
     const ls_status status = keep_name(&target.path, strdup(temporary), temporary);
     if (status != LS_OK) {

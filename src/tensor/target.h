@@ -2,6 +2,8 @@
 #ifndef LS_TENSOR_TARGET_H
 #define LS_TENSOR_TARGET_H
 
+#include <sys/types.h>
+
 #include "base/status.h"
 
 #define LS_NO_SINK (-1)
@@ -11,11 +13,13 @@ struct ls_target {
     char *temporary; /* absolute; NULL once it has become the target */
     int fd;          /* of the temporary file, for reading and writing */
     int sink;        /* open for writing if the target exists and is no regular file */
+    mode_t mode;     /* of the file that is replaced; 0: there is none */
     bool joined;     /* the temporary file is another process's */
 };
 
 /* Creates the temporary file: beside the target, so that it can be renamed, or in $TMPDIR (/tmp)
- * if the target is a sink. Errors: LS_EFILE, LS_EIO (disk full), LS_ENOMEM. */
+ * if the target is a sink; path "-" is standard output, which is one. A file that is replaced
+ * leaves its mode to the new one. Errors: LS_EFILE, LS_EIO (disk full), LS_ENOMEM. */
 ls_status ls_target_open(struct ls_target *out, const char *path);
 
 /* Opens the temporary file of another process. Errors: LS_EFILE, LS_ENOMEM. */

@@ -197,6 +197,22 @@ Test(writer, mode_follows_the_umask)
         cr_assert_eq(stat(in_folder("a"), &about), 0);
         cr_expect_eq(about.st_mode & 0777, 0666 & ~masks[i], "umask %o: mode %o", masks[i],
                      about.st_mode);
+        unlink(in_folder("a"));
+    }
+}
+
+Test(writer, a_file_that_is_replaced_leaves_its_mode)
+{
+    static const mode_t modes[] = {0600, 0666, 0751, 0640};
+
+    put_file(in_folder("a"), "old", 3);
+    for (size_t i = 0; i < LENGTH(modes); i++) {
+        struct stat about;
+
+        cr_assert_eq(chmod(in_folder("a"), modes[i]), 0);
+        write_whole(in_folder("a"));
+        cr_assert_eq(stat(in_folder("a"), &about), 0);
+        cr_expect_eq(about.st_mode & 0777, modes[i], "%o: %o", modes[i], about.st_mode);
     }
 }
 
