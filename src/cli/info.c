@@ -1,5 +1,5 @@
+#include <math.h>
 #include <omp.h>
-#include <unistd.h>
 
 #include "base/cpu.h"
 #include "base/machine.h"
@@ -12,16 +12,25 @@
 
 static const struct cli_syntax info_syntax = {.doc = "Describes this machine as Longspan sees it."};
 
+static json_t *limit_json(const struct ls_cgroup_limit *limit, const char *unit)
+{
+    if (!isfinite(limit->limit)) return json_null();
+    return json_pack("{ss sf}", "cgroup", limit->group, unit, limit->limit);
+}
+
 static ls_status report_info(const struct cli_report *report, const struct cli_world *world)
 {
     struct ls_machine machine;
     struct ls_device device;
     char library[64], mpi[256];
     const ls_isa best = ls_cpu_isa_best();
-    const double memory = cli_memory_available();
+    struct ls_cgroup_limit processors;
+    struct cli_memory memory;
 
     LS_TRY(ls_device_find(&device, "cpu"));
     LS_TRY(ls_machine_describe(&machine));
+    ls_cgroup_processors(&processors, "");
+    cli_memory_find(&memory);
     ls_device_library(library, sizeof(library), &device);
     cli_world_mpi_version(mpi, sizeof(mpi));
     cli_report_line(report, "longspan", "%s", PACKAGE_VERSION);
@@ -31,8 +40,12 @@ static ls_status report_info(const struct cli_report *report, const struct cli_w
                     cli_bytes((double)machine.l2_bytes).s, cli_bytes((double)machine.l3_bytes).s);
     cli_report_line(report, "isa", "%s, best here %s", ls_device_isa(&device), ls_isa_name(best));
     cli_report_line(report, "threads", "%d a rank unless --threads says otherwise, %d processors",
-                    omp_get_max_threads(), omp_get_num_procs());
-    cli_report_line(report, "memory", "%s available", cli_bytes(memory).s);
+                    ls_device_threads(&device), omp_get_num_procs());
+    if (isfinite(processors.limit))
+        cli_report_line(report, "", "limit of cgroup %s: %.3g processor%s", processors.group,
+                        processors.limit, processors.limit == 1 ? "" : "s");
+    cli_report_line(report, "memory", "%s available%s", cli_bytes(memory.available).s,
+                    memory.reason);
     cli_report_line(report, "products", "%s", library);
     cli_report_line(report, "ranks", "%d", world->size);
     cli_report_line(report, "mpi", "%s", mpi);
@@ -44,8 +57,12 @@ static ls_status report_info(const struct cli_report *report, const struct cli_w
     cli_report_integer(report, "l3_bytes", (int64_t)machine.l3_bytes);
     cli_report_string(report, "isa", ls_device_isa(&device));
     cli_report_string(report, "isa_best", ls_isa_name(best));
-    cli_report_integer(report, "threads", omp_get_max_threads());
-    cli_report_integer(report, "memory_available_bytes", (int64_t)memory);
+    cli_report_integer(report, "threads", ls_device_threads(&device));
+    cli_report_value(report, "processor_limit", limit_json(&processors, "processors"));
+    cli_report_value(report, "memory_available_bytes",
+                     isfinite(memory.available) ? json_integer((json_int_t)memory.available)
+                                                : json_null());
+    cli_report_value(report, "memory_limit", limit_json(&memory.group, "bytes"));
     cli_report_string(report, "products", library);
     cli_report_integer(report, "ranks", world->size);
     cli_report_string(report, "mpi", mpi);

@@ -1,12 +1,12 @@
 #include "cli/options.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/nearest.h"
 #include "cli/files.h"
 #include "cli/shared_options.h"
+#include "device/device.h"
 
 #define MOST_OPTIONS 64
 
@@ -161,6 +161,18 @@ ls_status cli_options_surplus(const char *argument)
     return ls_fail(LS_EVALUE, "unexpected argument '%s'", argument);
 }
 
+static ls_status complete_threads(struct cli_options *shared)
+{
+    struct ls_device device;
+
+    if (shared->threads == 0) {
+        LS_TRY(ls_device_find(&device, "cpu"));
+        shared->threads = ls_device_threads(&device);
+    }
+    shared->attention.threads = shared->threads;
+    return LS_OK;
+}
+
 /* argp prints the help. Its parser is not used: its messages name no nearest option, and every rank
  * would print them. */
 ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct cli_world *world,
@@ -170,12 +182,12 @@ ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct
     const struct ls_attention_options attention = LS_ATTENTION_OPTIONS;
     struct parsing p = {.syntax = syntax, .shared = shared, .own = own_options};
 
-    *shared = (struct cli_options){.threads = omp_get_max_threads(), .attention = attention};
+    *shared = (struct cli_options){.attention = attention};
     list_options(&p.list, syntax);
     LS_TRY(take_words(&p, argc, argv));
-    shared->attention.threads = shared->threads;
     if (p.help && world->rank == 0) print_help(&p.list, syntax, argv[0]);
     *done = p.help;
     if (p.help) return LS_OK;
+    LS_TRY(complete_threads(shared));
     return cli_files_check(&shared->text_aside, &p.files, world);
 }

@@ -1,8 +1,11 @@
 #include "cpu/device.h"
 
+#include <math.h>
 #include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/cgroup.h"
 #include "base/ledger.h"
 #include "cpu/attention.h"
 #include "cpu/gemm.h"
@@ -81,9 +84,16 @@ static ls_status gemm_rate(double *gflops, ls_isa isa, ls_dtype type, int m, int
     return LS_OK;
 }
 
+/* OpenMP counts processors, of whose time a control group may give less. Who has set a number means
+ * it. */
 static int default_threads(void)
 {
-    return omp_get_max_threads();
+    const int threads = omp_get_max_threads();
+    struct ls_cgroup_limit processors;
+
+    if (getenv("OMP_NUM_THREADS") || threads != omp_get_num_procs()) return threads;
+    ls_cgroup_processors(&processors, "");
+    return (int)fmin(threads, fmax(1, ceil(processors.limit)));
 }
 
 const struct ls_device_ops ls_cpu_device_ops = {
