@@ -224,13 +224,14 @@ static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_
     for (int i = 0; i < 2; i++) {
         out->file[i] = file[i];
         out->tensor[i] = ls_tensor_file_find(file[i], name);
-        if (!out->tensor[i] && name == tensor_name[O] &&
+        if (!out->tensor[i] && name == tensor_name[O] && ls_tensor_file_count(file[i]) == 1 &&
             ls_tensor_file_at(file[i], 0)->name[0] == '\0')
             out->tensor[i] = ls_tensor_file_at(file[i], 0); /* a .npy file has no names */
     }
     const struct ls_file_tensor *a = out->tensor[0], *b = out->tensor[1];
 
     if (!a || !b) return LS_OK;
+    for (int i = 0; i < 2; i++) LS_TRY(ls_tensor_file_check(file[i], out->tensor[i]));
     if (a->ndim != b->ndim || memcmp(a->dim, b->dim, (size_t)a->ndim * sizeof(a->dim[0])) != 0)
         return ls_fail(LS_ESHAPE, "%s: shape is %s in %s, %s in %s", name,
                        cli_dims(a->dim, a->ndim).s, ls_tensor_file_path(file[0]),

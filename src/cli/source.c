@@ -8,6 +8,7 @@
 #include "base/ledger.h"
 #include "base/random.h"
 #include "tensor/dtype.h"
+#include "tensor/header.h"
 
 const char *cli_order_name(cli_order order)
 {
@@ -66,13 +67,31 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static ls_status find_tensor(struct cli_source *s, const char *path, const char *name, bool lone)
+/* Says what there is instead, as far as it fits. */
+static ls_status fail_missing(const struct ls_tensor_file *file, const char *name)
+{
+    const int count = ls_tensor_file_count(file);
+    char names[4 * LS_QUOTE_LENGTH] = "", quote[LS_QUOTE_LENGTH];
+    size_t used = 0;
+    int i = 0;
+
+    for (; i < count && used + LS_QUOTE_LENGTH + 4 < sizeof(names); i++) {
+        const char *have = ls_tensor_file_at(file, i)->name;
+
+        used += (size_t)snprintf(names + used, sizeof(names) - used, "%s'%s'", i > 0 ? ", " : "",
+                                 ls_quote(quote, have, strlen(have)));
+    }
+    return ls_fail(LS_EVALUE, "%s: holds no tensor '%s'; it holds %s%s", ls_tensor_file_path(file),
+                   name, count > 0 ? names : "none", i < count ? ", ..." : "");
+}
+
+static ls_status find_tensor(struct cli_source *s, const char *name, bool lone)
 {
     s->tensor = ls_tensor_file_find(s->file, name);
     if (!s->tensor && lone && ls_tensor_file_count(s->file) == 1)
         s->tensor = ls_tensor_file_at(s->file, 0);
-    if (!s->tensor) return ls_fail(LS_EVALUE, "%s: holds no tensor '%s'", path, name);
-    return LS_OK;
+    if (!s->tensor) return fail_missing(s->file, name);
+    return ls_tensor_file_check(s->file, s->tensor);
 }
 
 ls_status cli_source_open(struct cli_source *out, const char *path, const char *name, bool lone)
@@ -81,7 +100,7 @@ ls_status cli_source_open(struct cli_source *out, const char *path, const char *
     ls_status status;
 
     LS_TRY(ls_tensor_file_open(&s.file, path));
-    LS_TRY_GOTO(status, find_tensor(&s, path, name, lone), close_file);
+    LS_TRY_GOTO(status, find_tensor(&s, name, lone), close_file);
     s.type = s.tensor->type;
     if (lone) {
         snprintf(s.label, sizeof(s.label), "%s", base_name(path));

@@ -176,11 +176,24 @@ const struct ls_file_tensor *ls_tensor_file_find(const struct ls_tensor_file *fi
     return NULL;
 }
 
+ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
+                               const struct ls_file_tensor *tensor)
+{
+    char quote[LS_QUOTE_LENGTH];
+
+    if (tensor->foreign[0] == '\0') return LS_OK;
+    return ls_fail(LS_ETYPE,
+                   "%s: tensor \"%s\" has %s; what can be read has at most %d dimensions and "
+                   "elements of type F64, F32, F16 or BF16",
+                   file->path, ls_quote(quote, tensor->name, strlen(tensor->name)), tensor->foreign,
+                   LS_MAX_DIMS);
+}
+
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
                               const struct ls_file_tensor *tensor, int64_t first, int64_t n)
 {
     const int64_t size = ls_dtype_size(tensor->type);
 
-    assert(ls_extent_holds(tensor, first, n));
+    assert(tensor->foreign[0] == '\0' && ls_extent_holds(tensor, first, n));
     return ls_read_at(out, file->fd, file->path, n * size, tensor->offset + first * size);
 }

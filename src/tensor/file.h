@@ -9,21 +9,26 @@
 #include "longspan/tensor.h"
 
 #define LS_NAME_LENGTH 64
+#define LS_FOREIGN_LENGTH 96
 
 struct ls_file_tensor {
-    char name[LS_NAME_LENGTH]; /* "" in a .npy file */
+    char name[LS_NAME_LENGTH]; /* "" in a .npy file; a longer one is cut */
     ls_dtype type;
     int ndim;
     int64_t dim[LS_MAX_DIMS];
     int64_t offset; /* of the first element, bytes from the start of the file */
+    int64_t bytes;  /* of all elements */
+    /* "": it can be read; else what it has that cannot, such as "elements of type I64", and type
+     * and dimensions are not known */
+    char foreign[LS_FOREIGN_LENGTH];
 };
 
 struct ls_tensor_file;
 
-/* Reads and checks the header; the format is known by content (magic), not by name. Tensors with
- * more than LS_MAX_DIMS dimensions, or of a type not in ls_dtype, are refused.
- * The caller closes it. Errors: LS_EFILE (cannot be opened), LS_EFORMAT, LS_ETYPE; the message
- * names the file. Not collective. */
+/* Reads and checks the header; the format is known by content (magic), not by name. A
+ * tensor with more than LS_MAX_DIMS dimensions, or of a type not in ls_dtype, is refused in a .npy
+ * file, and foreign among those of a .safetensors file. The caller closes it. Errors: LS_EFILE
+ * (cannot be opened), LS_EFORMAT, LS_ETYPE; the message names the file. Not collective. */
 ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path);
 void ls_tensor_file_close(struct ls_tensor_file *file);
 
@@ -35,8 +40,12 @@ const char *ls_tensor_file_path(const struct ls_tensor_file *file);
 const struct ls_file_tensor *ls_tensor_file_find(const struct ls_tensor_file *file,
                                                  const char *name);
 
+/* Whether a tensor of the file can be read. Errors: LS_ETYPE for a foreign one. */
+ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
+                               const struct ls_file_tensor *tensor);
+
 /* Elements [first, first + n) of the tensor's contiguous data, in its own type.
- * Errors: LS_EIO. */
+ * It can be read. Errors: LS_EIO. */
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
                               const struct ls_file_tensor *tensor, int64_t first, int64_t n);
 
@@ -50,9 +59,9 @@ ls_status ls_integers_load(int64_t **out, int64_t *count, const char *path);
  * by its temporary name. */
 struct ls_tensor_writer;
 
-/* tensors[i].offset is ignored and computed. Not collective. The caller commits or aborts it.
- * Errors: LS_EFILE: the folder is missing or not writable, said with both names; LS_EIO: disk full
- * (space is reserved here, before anybody computes). */
+/* tensors[i].offset and bytes are ignored and computed. Not collective. The caller commits or
+ * aborts it. Errors: LS_EFILE: the folder is missing or not writable, said with both names; LS_EIO:
+ * disk full (space is reserved here, before anybody computes). */
 ls_status ls_tensor_writer_create(struct ls_tensor_writer **out, const char *path,
                                   const struct ls_file_tensor *tensors, int count);
 

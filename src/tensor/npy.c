@@ -276,6 +276,7 @@ ls_status ls_npy_parse(struct ls_file_tensor *out, const struct ls_source *sourc
     tensor.ndim = header.ndim;
     memcpy(tensor.dim, header.dim, sizeof tensor.dim);
     LS_TRY(check_length(&tensor, source));
+    tensor.bytes = source->bytes - tensor.offset;
     *out = tensor;
     return LS_OK;
 }

@@ -1,6 +1,6 @@
 /* The file is: length n of the header (8 bytes, little-endian), n bytes of JSON, the data. JSON:
  * {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...}, offsets counted
- * from the start of the data; an entry "__metadata__" holds strings for readers of its own.
+ * from the start of the data; an entry "__metadata__" is for readers of its own.
  * Source: github.com/huggingface/safetensors, README (Format). */
 #include "tensor/safetensors.h"
 
@@ -33,7 +33,7 @@ struct entry {
     int64_t data_bytes;
 };
 
-static ls_status parse_type(ls_dtype *out, const struct entry *entry)
+static ls_status parse_type(struct ls_file_tensor *out, const struct entry *entry)
 {
     const char *const name = json_string_value(json_object_get(entry->json, "dtype"));
     char quote[LS_QUOTE_LENGTH];
@@ -42,12 +42,12 @@ static ls_status parse_type(ls_dtype *out, const struct entry *entry)
         return ls_fail(LS_EFORMAT, "%s: tensor \"%s\" has no dtype", entry->path, entry->name);
     for (int i = 0; i < TYPES; i++) {
         if (strcmp(name, type_names[i]) != 0) continue;
-        *out = (ls_dtype)i;
+        out->type = (ls_dtype)i;
         return LS_OK;
     }
-    return ls_fail(LS_ETYPE,
-                   "%s: tensor \"%s\" has elements of type %s; can be F64, F32, F16, BF16",
-                   entry->path, entry->name, ls_quote(quote, name, strlen(name)));
+    snprintf(out->foreign, sizeof out->foreign, "elements of type %s",
+             ls_quote(quote, name, strlen(name)));
+    return LS_OK;
 }
 
 static ls_status parse_shape(struct ls_file_tensor *out, const struct entry *entry)
@@ -57,9 +57,10 @@ static ls_status parse_shape(struct ls_file_tensor *out, const struct entry *ent
 
     if (!json_is_array(shape))
         return ls_fail(LS_EFORMAT, "%s: tensor \"%s\" has no shape", entry->path, entry->name);
-    if (n > LS_MAX_DIMS)
-        return ls_fail(LS_EFORMAT, "%s: tensor \"%s\" has %zu dimensions, at most %d are supported",
-                       entry->path, entry->name, n, LS_MAX_DIMS);
+    if (n > LS_MAX_DIMS) {
+        snprintf(out->foreign, sizeof out->foreign, "%zu dimensions", n);
+        return LS_OK;
+    }
     for (size_t i = 0; i < n; i++) {
         const json_t *const dim = json_array_get(shape, i);
 
@@ -93,29 +94,47 @@ static ls_status parse_range(struct range *out, const struct entry *entry)
     return LS_OK;
 }
 
-/* Leaves the offset relative to the data. */
-static ls_status parse_tensor(struct ls_file_tensor *out, const struct entry *entry)
+static ls_status check_extent(const struct ls_file_tensor *tensor, const struct range *range,
+                              const struct entry *entry)
 {
     char extent[LS_EXTENT_TEXT];
-    struct range range = {0, 0};
     int64_t needed;
 
-    LS_TRY(parse_type(&out->type, entry));
-    LS_TRY(parse_shape(out, entry));
-    LS_TRY(parse_range(&range, entry));
-    ls_extent_text(extent, out);
-    if (!ls_extent_bytes(&needed, out))
+    ls_extent_text(extent, tensor);
+    if (!ls_extent_bytes(&needed, tensor))
         return ls_fail(LS_EFORMAT,
                        "%s: tensor \"%s\": %s is no possible shape (negative or over 2^63 bytes)",
                        entry->path, entry->name, extent);
-    if (needed != range.end - range.begin)
+    if (needed != range->end - range->begin)
         return ls_fail(
             LS_EFORMAT,
             "%s: tensor \"%s\": %s needs %lld bytes, data_offsets [%lld, %lld] give %lld",
-            entry->path, entry->name, extent, (long long)needed, (long long)range.begin,
-            (long long)range.end, (long long)(range.end - range.begin));
-    out->offset = range.begin;
+            entry->path, entry->name, extent, (long long)needed, (long long)range->begin,
+            (long long)range->end, (long long)(range->end - range->begin));
     return LS_OK;
+}
+
+/* Leaves the offset relative to the data. */
+static ls_status parse_tensor(struct ls_file_tensor *out, const struct entry *entry)
+{
+    struct range range = {0, 0};
+
+    LS_TRY(parse_range(&range, entry));
+    out->offset = range.begin;
+    out->bytes = range.end - range.begin;
+    LS_TRY(parse_type(out, entry));
+    if (out->foreign[0] == '\0') LS_TRY(parse_shape(out, entry));
+    return out->foreign[0] == '\0' ? check_extent(out, &range, entry) : LS_OK;
+}
+
+static void take_name(char out[LS_NAME_LENGTH], const char *name)
+{
+    const size_t length = strlen(name);
+
+    if (length < LS_NAME_LENGTH)
+        memcpy(out, name, length + 1);
+    else
+        ls_quote(out, name, length);
 }
 
 static ls_status parse_entries(struct ls_file_tensor *tensors, int *count, const char *path,
@@ -129,16 +148,12 @@ static ls_status parse_entries(struct ls_file_tensor *tensors, int *count, const
     {
         struct ls_file_tensor *const tensor = &tensors[n];
         struct entry entry = {.path = path, .json = json, .data_bytes = data_bytes};
-        const size_t length = strlen(name);
 
-        ls_quote(entry.name, name, length);
+        if (strcmp(name, METADATA) == 0) continue;
+        ls_quote(entry.name, name, strlen(name));
         if (!json_is_object(json))
             return ls_fail(LS_EFORMAT, "%s: entry \"%s\" is not an object", path, entry.name);
-        if (strcmp(name, METADATA) == 0) continue;
-        if (length >= LS_NAME_LENGTH)
-            return ls_fail(LS_EFORMAT, "%s: tensor \"%s\": name of %zu bytes, at most %d", path,
-                           entry.name, length, LS_NAME_LENGTH - 1);
-        memcpy(tensor->name, name, length + 1);
+        take_name(tensor->name, name);
         LS_TRY(parse_tensor(tensor, &entry));
         n++;
     }
@@ -150,12 +165,9 @@ static ls_status parse_entries(struct ls_file_tensor *tensors, int *count, const
 static int compare_ranges(const void *a, const void *b)
 {
     const struct ls_file_tensor *const x = a, *const y = b;
-    int64_t x_bytes = 0, y_bytes = 0;
 
     if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
-    ls_extent_bytes(&x_bytes, x);
-    ls_extent_bytes(&y_bytes, y);
-    return (x_bytes > y_bytes) - (x_bytes < y_bytes);
+    return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
 /* The tensors, sorted, must cover the data without hole or overlap; places them in the file. */
@@ -163,7 +175,7 @@ static ls_status place_tensors(struct ls_file_tensor *tensors, int count, const 
                                int64_t data_at, int64_t data_bytes)
 {
     char quote[LS_QUOTE_LENGTH];
-    int64_t next = 0, bytes = 0;
+    int64_t next = 0;
 
     for (int i = 0; i < count; i++) {
         struct ls_file_tensor *const tensor = &tensors[i];
@@ -175,8 +187,7 @@ static ls_status place_tensors(struct ls_file_tensor *tensors, int count, const 
                            tensor->offset < next ? "which overlaps the one that ends at"
                                                  : "after a hole from byte",
                            (long long)next);
-        ls_extent_bytes(&bytes, tensor);
-        next += bytes;
+        next += tensor->bytes;
         tensor->offset += data_at;
     }
     if (next != data_bytes)
@@ -284,10 +295,9 @@ static ls_status describe_tensors(json_t *header, int64_t *data_bytes,
     for (int i = 0; i < count; i++) {
         struct ls_file_tensor *const tensor = &tensors[i];
         char extent[LS_EXTENT_TEXT];
-        int64_t bytes;
 
-        if (!ls_extent_bytes(&bytes, tensor) ||
-            __builtin_add_overflow(range.end, bytes, &range.end))
+        if (!ls_extent_bytes(&tensor->bytes, tensor) ||
+            __builtin_add_overflow(range.end, tensor->bytes, &range.end))
             return ls_fail(LS_ESHAPE, "tensor \"%s\": %s is negative or too large for a file",
                            tensor->name, ls_extent_text(extent, tensor));
         if (strcmp(tensor->name, METADATA) == 0 || json_object_get(header, tensor->name) != NULL)

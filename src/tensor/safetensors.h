@@ -8,15 +8,15 @@
 #define LS_SAFETENSORS_PREFIX 8
 
 /* source has the prefix. *out: the tensors in the order of their data; the caller frees it. The
- * file must be described exactly: no byte of it unnamed, none named twice. Errors: LS_EFORMAT;
- * LS_ETYPE for elements that are not f64, f32, f16 or bf16; LS_ENOMEM. */
+ * file must be described exactly: no byte of it unnamed, none named twice. Of foreign tensors
+ * nothing else is checked. Errors: LS_EFORMAT, LS_ENOMEM. */
 ls_status ls_safetensors_parse(struct ls_file_tensor **out, int *count,
                                const struct ls_source *source);
 
 /* The first bytes of a file that holds these tensors one after the other, up to the data, which
- * begins at a multiple of 8; the caller frees them. Sets every tensors[i].offset, and *file_bytes,
- * the length of the whole file. Errors: LS_EVALUE for a name that is used twice, reserved or not
- * UTF-8; LS_ESHAPE for an impossible shape; LS_ENOMEM. */
+ * begins at a multiple of 8; the caller frees them. Sets every tensors[i].offset and bytes, and
+ * *file_bytes, the length of the whole file. Errors: LS_EVALUE for a name that is used twice,
+ * reserved or not UTF-8; LS_ESHAPE for an impossible shape; LS_ENOMEM. */
 ls_status ls_safetensors_header(char **out, int64_t *header_bytes, int64_t *file_bytes,
                                 struct ls_file_tensor *tensors, int count);
 

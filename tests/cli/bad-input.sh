@@ -127,7 +127,7 @@ q=$(entry q BF16 1,8,1,4 0 64)
 k=$(entry k BF16 1,8,1,4 64 128)
 v=$(entry v BF16 1,8,1,4 128 192)
 
-bad_file no-v ".*v" "{$q,$k,$(entry w BF16 1,8,1,4 128 192)}"
+bad_file no-v ".*'v'; it holds 'q', 'k', 'w'" "{$q,$k,$(entry w BF16 1,8,1,4 128 192)}"
 bad_file overlapping ".*overlap" "{$q,$k,$(entry v BF16 1,8,1,4 64 128)}"
 bad_file beyond-the-end "" "{$q,$k,$(entry v BF16 1,8,1,4 256 320)}"
 bad_file offsets-reversed "" "{$q,$k,$(entry v BF16 1,8,1,4 192 128)}"
@@ -135,12 +135,27 @@ bad_file offsets-negative "" "{$q,$k,$(entry v BF16 1,8,1,4 -64 0)}"
 bad_file size-and-offsets "" "{$q,$k,$(entry v BF16 1,8,2,4 128 192)}"
 bad_file duplicate ".*(duplicate|twice)" "{$q,$k,$v,$(entry q BF16 1,8,1,4 0 64)}"
 bad_file unknown-type ".*BF17" "{$q,$k,$(entry v BF17 1,8,1,4 128 192)}"
+bad_file of-whole-numbers ".*\"v\" has .*I64.*BF16" "{$q,$k,$(entry v I64 8 128 192)}"
+bad_file of-five-dimensions ".*\"v\" has 5 dim.* 4" "{$q,$k,$(entry v BF16 1,1,8,1,4 128 192)}"
 bad_file two-to-the-62 "" "{$q,$k,$(entry v BF16 4611686018427387904,8,1,4 128 192)}"
 bad_file product-overflows "" "{$q,$k,$(entry v BF16 4294967296,4294967296,1,4 128 192)}"
 bad_file negative-dimension "" "{$q,$k,$(entry v BF16 -1,8,1,4 128 192)}"
 bad_file not-json "" "{$q,$k"
 bad_file nested "" "{\"a\":$(zeros 100000 | tr '\0' '[')$(zeros 100000 | tr '\0' ']')}"
 bad_on_ranks nested.safetensors 2 nested.safetensors attend --input nested.safetensors --out "$out"
+
+# What nobody asks for may be of any kind, the metadata too.
+zeros 280 | safetensors "{\"__metadata__\":null,$q,$k,$v,$(entry position_ids I64 8 192 256),$(
+    entry mask BOOL 1,1,1,1,8 256 264),$(entry "$(zeros 64 | tr '\0' n)" F8_E5M2 4,4 264 280)}" \
+    >mixed.safetensors
+longspan attend --input mixed.safetensors --order bshd --quiet
+if [ "$status" -eq 0 ]; then passed "tensors of other kinds"; else fails "tensors of other kinds"; fi
+zeros 64 | safetensors "{$(entry position_ids I64 8 0 64)}" >lone.safetensors
+bad "sinks of another kind" 2 "\"position_ids\" has .*I64" attend --random 1,1,1,8,8,4 \
+    --sinks lone.safetensors
+printf '' | safetensors "{}" >no-tensors.safetensors
+bad "no tensors at all" 2 "'q'; it holds none" attend --input no-tensors.safetensors
+bad "two files without tensors" 2 "none of o" check no-tensors.safetensors no-tensors.safetensors
 
 { little_endian 8 1000000; printf '{}'; } >long-header.safetensors
 bad "header length over the file" 2 long-header.safetensors \

@@ -14,6 +14,12 @@
 
 #define PATH_LENGTH 4096
 
+/* A struct ls_file_tensor for a writer; the shape is a list in braces. */
+#define TENSOR(name_, type_, ndim_, ...)                                                           \
+    {                                                                                              \
+        .name = name_, .type = (type_), .ndim = (ndim_), .dim = __VA_ARGS__                        \
+    }
+
 static char folder[PATH_LENGTH / 2];
 
 static inline const char *in_folder(const char *name)
@@ -92,6 +98,7 @@ static inline void expect_harmless(const char *path, int64_t bytes)
         const struct ls_file_tensor *const tensor = ls_tensor_file_at(file, i);
         int64_t n = 1;
 
+        if (ls_tensor_file_check(file, tensor) != LS_OK) continue;
         for (int j = 0; j < tensor->ndim; j++) n *= tensor->dim[j];
         cr_assert(n >= 0 && n <= bytes, "%lld elements in %lld bytes", (long long)n,
                   (long long)bytes);

@@ -23,18 +23,15 @@ static size_t build(char *out, const char *header, size_t data_bytes)
 }
 
 static const struct ls_file_tensor samples[] = {
-    {"scalar", LS_F64, 0, {0}, 0},
-    {"q", LS_BF16, 4, {2, 3, 1, 5}, 0},
-    {"", LS_F16, 1, {3}, 0},
-    {"nothing", LS_F32, 3, {2, 0, 3}, 0},
-    {"a \"quoted\" \\ name", LS_F32, 2, {3, 1}, 0},
-    {"gr\xc3\xb6\xc3\x9f"
-     "e",
-     LS_F16,
-     1,
-     {1},
-     0},
-    {"empty at the end", LS_BF16, 1, {0}, 0},
+    TENSOR("scalar", LS_F64, 0, {0}),
+    TENSOR("q", LS_BF16, 4, {2, 3, 1, 5}),
+    TENSOR("", LS_F16, 1, {3}),
+    TENSOR("nothing", LS_F32, 3, {2, 0, 3}),
+    TENSOR("a \"quoted\" \\ name", LS_F32, 2, {3, 1}),
+    TENSOR("gr\xc3\xb6\xc3\x9f"
+           "e",
+           LS_F16, 1, {1}),
+    TENSOR("empty at the end", LS_BF16, 1, {0}),
 };
 
 #define SAMPLES ((int)LENGTH(samples))
@@ -68,6 +65,7 @@ Test(safetensors, header_describes_what_is_read_back)
             cr_expect_eq(found->type, samples[i].type, "%s", found->name);
             cr_expect_eq(found->ndim, samples[i].ndim, "%s", found->name);
             cr_expect_arr_eq(found->dim, samples[i].dim, sizeof found->dim, "%s", found->name);
+            cr_expect_eq(found->bytes, bytes, "%s", found->name);
             cr_expect_eq(found->offset, next, "%s: not behind the one before", found->name);
             cr_expect_eq(found->offset, tensors[i].offset, "%s", found->name);
             next += bytes;
@@ -85,13 +83,21 @@ Test(safetensors, refuses_to_describe_what_nobody_could_read)
         ls_status status;
         const char *word;
     } cases[] = {
-        {{{"a", LS_F32, 1, {1}, 0}, {"a", LS_F32, 1, {2}, 0}}, LS_EVALUE, "twice"},
-        {{{"a", LS_F32, 1, {1}, 0}, {"__metadata__", LS_F32, 1, {2}, 0}}, LS_EVALUE, "reserved"},
-        {{{"a", LS_F32, 1, {1}, 0}, {"\xff", LS_F32, 1, {2}, 0}}, LS_EVALUE, "UTF-8"},
-        {{{"a", LS_F32, 1, {1}, 0}, {"b", LS_F32, 1, {-2}, 0}}, LS_ESHAPE, "f32 [-2]"},
-        {{{"a", LS_F32, 1, {1}, 0}, {"b", LS_F32, 1, {1LL << 61}, 0}}, LS_ESHAPE, "too large"},
-        {{{"a", LS_F32, 1, {1LL << 60}, 0}, {"b", LS_F32, 1, {1LL << 60}, 0}}, LS_ESHAPE, "large"},
-        {{{"a", LS_BF16, 1, {(1LL << 62) - 1}, 0}, {"b", LS_BF16, 1, {0}, 0}}, LS_ESHAPE, "large"},
+        {{TENSOR("a", LS_F32, 1, {1}), TENSOR("a", LS_F32, 1, {2})}, LS_EVALUE, "twice"},
+        {{TENSOR("a", LS_F32, 1, {1}), TENSOR("__metadata__", LS_F32, 1, {2})},
+         LS_EVALUE,
+         "reserved"},
+        {{TENSOR("a", LS_F32, 1, {1}), TENSOR("\xff", LS_F32, 1, {2})}, LS_EVALUE, "UTF-8"},
+        {{TENSOR("a", LS_F32, 1, {1}), TENSOR("b", LS_F32, 1, {-2})}, LS_ESHAPE, "f32 [-2]"},
+        {{TENSOR("a", LS_F32, 1, {1}), TENSOR("b", LS_F32, 1, {1LL << 61})},
+         LS_ESHAPE,
+         "too large"},
+        {{TENSOR("a", LS_F32, 1, {1LL << 60}), TENSOR("b", LS_F32, 1, {1LL << 60})},
+         LS_ESHAPE,
+         "large"},
+        {{TENSOR("a", LS_BF16, 1, {(1LL << 62) - 1}), TENSOR("b", LS_BF16, 1, {0})},
+         LS_ESHAPE,
+         "large"},
     };
 
     for (size_t i = 0; i < LENGTH(cases); i++) {
@@ -121,6 +127,12 @@ Test(safetensors, takes_everything_the_format_allows)
         {"{" Q("[2]", "[0,8]") "}", 8, 1},
         {"{\"__metadata__\":{\"format\":\"pt\"}," Q("[2]", "[0,8]") "}", 8, 1},
         {"{" Q("[2]", "[0,8]") ",\"__metadata__\":{}}", 8, 1},
+        {"{" Q("[2]", "[0,8]") ",\"__metadata__\":null}", 8, 1},
+        {"{\"__metadata__\":{\"step\":12,\"shape\":[1,{}]}," Q("[2]", "[0,8]") "}", 8, 1},
+        {"{" Q("[2]",
+               "[0,8]") ",\"a name of sixty-four bytes, as those of nested modules are, .weight"
+                        "\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}",
+         12, 2},
         {"{ \"q\" : {\"data_offsets\" : [0, 8], \"shape\" : [ ], \"dtype\" : \"F64\"} }", 8, 1},
         {"{" Q("[1]", "[4,8]") ",\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]}}",
          8, 2},
@@ -144,6 +156,47 @@ Test(safetensors, takes_everything_the_format_allows)
                          LS_OK);
             cr_expect_arr_eq(data, "ZZZZ", 4);
         }
+        ls_tensor_file_close(file);
+    }
+}
+
+#define X(type, shape, offsets)                                                                    \
+    "\"x\":{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
+
+Test(safetensors, what_cannot_be_read_is_in_nobodys_way)
+{
+    static const struct {
+        const char *header;
+        const char *word; /* of the line for who asks for x */
+    } cases[] = {
+        {"{" Q("[2]", "[0,8]") "," X("I64", "[1]", "[8,16]") "}", "elements of type I64"},
+        {"{" X("BOOL", "[8]", "[0,8]") "," Q("[2]", "[8,16]") "}", "elements of type BOOL"},
+        {"{" Q("[2]", "[0,8]") "," X("F8_E4M3", "[2,4]", "[8,16]") "}", "F64, F32, F16 or BF16"},
+        {"{" Q("[2]", "[0,8]") "," X("F4", "[16]", "[8,16]") "}", "elements of type F4"},
+        {"{" Q("[2]", "[0,8]") "," X("I8", "[8]", "[8,16]") "}", "tensor \"x\""},
+        {"{" Q("[2]", "[0,8]") "," X("I8", "\"?\"", "[8,16]") "}", "elements of type I8"},
+        {"{" Q("[2]", "[0,8]") "," X("\\n\\u001b", "[2]", "[8,16]") "}", "of type ??;"},
+        {"{" Q("[2]", "[0,8]") "," X("F32", "[1,1,1,1,2]", "[8,16]") "}", "5 dimensions; "},
+        {"{" Q("[2]", "[0,8]") "," X("F64", "[1,1,1,1,1,1]", "[8,16]") "}", "at most 4 dimensions"},
+    };
+    char bytes[512], data[8];
+
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        const char *const path = in_folder("a.safetensors"), *const word = cases[i].word;
+        const struct ls_file_tensor *q, *x;
+        struct ls_tensor_file *file;
+
+        put_file(path, bytes, build(bytes, cases[i].header, 16));
+        cr_assert_eq(ls_tensor_file_open(&file, path), LS_OK, "%s: %s", word, ls_message());
+        cr_expect_eq(ls_tensor_file_count(file), 2, "%s", word);
+        q = ls_tensor_file_find(file, "q");
+        cr_expect_eq(ls_tensor_file_check(file, q), LS_OK, "%s", word);
+        cr_expect_eq(ls_tensor_file_read(data, file, q, 0, 2), LS_OK, "%s", word);
+        cr_expect_arr_eq(data, "ZZZZZZZZ", 8, "%s", word);
+        x = ls_tensor_file_find(file, "x");
+        cr_expect_eq(ls_tensor_file_check(file, x), LS_ETYPE, "%s", word);
+        cr_expect_not_null(strstr(ls_message(), path), "%s", ls_message());
+        cr_expect_not_null(strstr(ls_message(), word), "no \"%s\" in: %s", word, ls_message());
         ls_tensor_file_close(file);
     }
 }
@@ -188,27 +241,29 @@ Test(safetensors, refuses_what_it_cannot_mean)
          "duplicate"},
         {"duplicate inside", "{\"q\":{\"dtype\":\"F32\",\"dtype\":\"F16\"}}", 8, LS_EFORMAT,
          "duplicate"},
-        {"type", "{\"q\":{\"dtype\":\"F8_E4M3\",\"shape\":[8],\"data_offsets\":[0,8]}}", 8,
-         LS_ETYPE, "F8_E4M3"},
+        {"I64 past the end", "{" X("I64", "[1]", "[0,8]") "}", 7, LS_EFORMAT,
+         "\"x\": data_offsets [0, 8] reach past the 7 bytes"},
+        {"I64 swapped", "{" X("I64", "[1]", "[8,0]") "}", 8, LS_EFORMAT, "out of order"},
+        {"I64 over another", "{" Q("[2]", "[0,8]") "," X("I64", "[1]", "[4,12]") "}", 12,
+         LS_EFORMAT, "overlaps"},
+        {"I64 after a hole", "{" Q("[2]", "[0,8]") "," X("I64", "[1]", "[12,20]") "}", 20,
+         LS_EFORMAT, "\"x\" begins at byte 12 of the data, after a hole"},
+        {"I64 before trailing bytes", "{" X("I64", "[1]", "[0,8]") "}", 9, LS_EFORMAT,
+         "1 trailing bytes"},
+        {"I64 without offsets", "{\"x\":{\"dtype\":\"I64\",\"shape\":[1]}}", 8, LS_EFORMAT,
+         "data_offsets"},
         {"type is a number", "{\"q\":{\"dtype\":4,\"shape\":[8],\"data_offsets\":[0,8]}}", 8,
          LS_EFORMAT, "no dtype"},
-        {"control bytes in the type",
-         "{\"q\":{\"dtype\":\"\\n\\u001b\",\"shape\":[8],\"data_offsets\":[0,8]}}", 8, LS_ETYPE,
-         "type ??;"},
         {"2^62", "{" Q("[4611686018427387904]", "[0,8]") "}", 8, LS_EFORMAT, "4611686018427387904"},
         {"product 2^64", "{" Q("[4294967296,4294967296]", "[0,0]") "}", 0, LS_EFORMAT, "2^63"},
         {"huge but empty", "{" Q("[0,4611686018427387904,4]", "[0,0]") "}", 0, LS_EFORMAT, "2^63"},
         {"negative", "{" Q("[-2]", "[0,8]") "}", 8, LS_EFORMAT, "f32 [-2]"},
         {"two negatives", "{" Q("[-2,-1]", "[0,8]") "}", 8, LS_EFORMAT, "f32 [-2, -1]"},
         {"fraction", "{" Q("[2.0]", "[0,8]") "}", 8, LS_EFORMAT, "dimension 0"},
-        {"5 dimensions", "{" Q("[1,1,1,1,2]", "[0,8]") "}", 8, LS_EFORMAT,
-         "5 dimensions, at most 4"},
         {"shape is no array", "{" Q("2", "[0,8]") "}", 8, LS_EFORMAT, "no shape"},
         {"entry is no object", "{\"q\":[0,8]}", 8, LS_EFORMAT, "not an object"},
-        {"metadata is no object", "{\"__metadata__\":[]," Q("[2]", "[0,8]") "}", 8, LS_EFORMAT,
-         "__metadata__"},
         {"long name", "{\"a23456789 123456789 123456789 123456789 123456789 123456789 1234\":{}}",
-         0, LS_EFORMAT, "name of 64 bytes, at most 63"},
+         0, LS_EFORMAT, "a23456789 123456789 123456789 123456789 123456789 123456789 ...\": "},
         {"not JSON", "{\"q\":}", 8, LS_EFORMAT, "byte 1"},
         {"cut JSON", "{\"q\":{\"dtype\"", 0, LS_EFORMAT, "end of file"},
         {"two objects", "{}{}", 0, LS_EFORMAT, "end of file"},

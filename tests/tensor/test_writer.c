@@ -35,8 +35,9 @@ TestSuite(writer, .init = init, .fini = fini, .timeout = 20);
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
 static const struct ls_file_tensor tensors[] = {
-    {"o", LS_BF16, 4, {2, 3, 1, 5}, 0}, {"none", LS_F64, 2, {0, 4}, 0}, {"half", LS_F16, 1, {7}, 0},
-    {"lse", LS_F32, 3, {2, 1, 3}, 0},   {"scalar", LS_F64, 0, {0}, 0},
+    TENSOR("o", LS_BF16, 4, {2, 3, 1, 5}), TENSOR("none", LS_F64, 2, {0, 4}),
+    TENSOR("half", LS_F16, 1, {7}),        TENSOR("lse", LS_F32, 3, {2, 1, 3}),
+    TENSOR("scalar", LS_F64, 0, {0}),
 };
 static const int64_t elements[] = {30, 0, 7, 6, 1};
 
@@ -271,8 +272,8 @@ Test(writer, refuses_a_target_that_cannot_be)
 
 Test(writer, refuses_tensors_before_touching_the_disk)
 {
-    static const struct ls_file_tensor twice[] = {{"o", LS_F32, 1, {1}, 0},
-                                                  {"o", LS_F32, 1, {1}, 0}};
+    static const struct ls_file_tensor twice[] = {TENSOR("o", LS_F32, 1, {1}),
+                                                  TENSOR("o", LS_F32, 1, {1})};
     struct ls_tensor_writer *writer = NULL;
 
     cr_expect_eq(ls_tensor_writer_create(&writer, in_folder("a"), twice, 2), LS_EVALUE);
@@ -348,7 +349,7 @@ static void *run_drain(void *argument)
 Test(writer, a_pipe_gets_the_whole_file)
 {
     const int64_t n = 700001; /* 2.7 MiB: more than one piece of the copy */
-    const struct ls_file_tensor tensor = {"a", LS_F32, 1, {n}, 0};
+    const struct ls_file_tensor tensor = TENSOR("a", LS_F32, 1, {n});
     struct drain drain = {.entries = 0};
     struct ls_tensor_writer *writer;
     struct ls_tensor_file *file;
@@ -384,7 +385,7 @@ static void mount_small_disk(void)
 
 Test(writer, a_full_disk_is_known_before_the_computation)
 {
-    static const struct ls_file_tensor large[] = {{"a", LS_F32, 2, {1000, 1000}, 0}};
+    static const struct ls_file_tensor large[] = {TENSOR("a", LS_F32, 2, {1000, 1000})};
     struct ls_tensor_writer *writer = NULL;
 
     mount_small_disk();
