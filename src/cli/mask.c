@@ -103,6 +103,7 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
         return set_query_offset(attention, value);
     case CLI_KEY_ALIBI:
         out->alibi = true;
+        out->slopes = value;
         return LS_OK;
     case CLI_KEY_SOFT_CAP:
         return set_soft_cap(attention, value);
@@ -163,43 +164,31 @@ static ls_status load_documents(struct cli_mask_arrays *out, struct ls_attention
                    value, count);
 }
 
-/* Source: Press, Smith, Lewis 2021 (ALiBi). */
-static ls_status make_slopes(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                             int64_t heads)
-{
-    out->alibi = malloc((size_t)heads * sizeof(*out->alibi));
-    if (!out->alibi) return ls_fail(LS_ENOMEM, "--alibi: out of memory");
-    for (int64_t i = 0; i < heads; i++)
-        out->alibi[i] = (float)exp2(-8.0 * (double)(i + 1) / (double)heads);
-    attention->alibi = out->alibi;
-    return LS_OK;
-}
-
 /* Larger ones are no numbers in units of log2. */
 static bool is_logit(float x)
 {
     return fabsf(x) <= 0x1p126f;
 }
 
-static ls_status read_sinks(float *out, const struct cli_source *source, int64_t heads)
+static ls_status read_heads(float *out, const struct cli_source *source, int64_t heads)
 {
     const struct ls_file_tensor *t = source->tensor;
     double raw; /* of any type */
 
     if (t->ndim != 1 || t->dim[0] != heads)
-        return ls_fail(LS_ESHAPE, "%s: must be one logit for each of the %" PRId64 " heads",
+        return ls_fail(LS_ESHAPE, "%s: must be one number for each of the %" PRId64 " heads",
                        source->label, heads);
     for (int64_t i = 0; i < heads; i++) {
         LS_TRY(ls_tensor_file_read(&raw, source->file, t, i, 1));
         ls_dtype_convert(&out[i], LS_F32, &raw, source->type, 1);
         if (!is_logit(out[i]))
-            return ls_fail(LS_EVALUE, "%s: the logit of head %" PRId64 " is %g, beyond 2^126",
+            return ls_fail(LS_EVALUE, "%s: the number of head %" PRId64 " is %g, beyond 2^126",
                            source->label, i, (double)out[i]);
     }
     return LS_OK;
 }
 
-static ls_status list_sinks(float *out, const char *list, int64_t heads)
+static ls_status list_heads(float *out, const char *name, const char *list, int64_t heads)
 {
     const char *rest = list;
 
@@ -210,28 +199,48 @@ static ls_status list_sinks(float *out, const char *list, int64_t heads)
         out[i] = strtof(rest, &end);
         if (end == rest || *end != after || !is_logit(out[i]))
             return ls_fail(LS_EVALUE,
-                           "--sinks: '%s' must be one finite number for each of the %" PRId64
-                           " heads",
-                           list, heads);
+                           "--%s: '%s' must be one finite number for each of the %" PRId64 " heads",
+                           name, list, heads);
         rest = end + 1;
     }
     return LS_OK;
 }
 
-static ls_status load_sinks(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                            const char *value, int64_t heads)
+static ls_status make_room(float **out, const char *name, int64_t heads)
+{
+    *out = malloc((size_t)heads * sizeof(**out));
+    return *out ? LS_OK : ls_fail(LS_ENOMEM, "--%s: out of memory", name);
+}
+
+/* A number for each head, of the option and tensor of this name. */
+static ls_status load_heads(float *out, const char *name, const char *value, int64_t heads)
 {
     struct cli_source source;
 
-    out->sinks = malloc((size_t)heads * sizeof(*out->sinks));
-    if (!out->sinks) return ls_fail(LS_ENOMEM, "--sinks: out of memory");
-    attention->sinks = out->sinks;
-    if (is_list(value)) return list_sinks(out->sinks, value, heads);
-    LS_TRY(cli_source_open(&source, value, "sinks", true));
-    const ls_status status = read_sinks(out->sinks, &source, heads);
+    if (is_list(value)) return list_heads(out, name, value, heads);
+    LS_TRY(cli_source_open(&source, value, name, true));
+    const ls_status status = read_heads(out, &source, heads);
 
     cli_source_close(&source);
     return status;
+}
+
+static ls_status load_sinks(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                            const char *value, int64_t heads)
+{
+    LS_TRY(make_room(&out->sinks, "sinks", heads));
+    attention->sinks = out->sinks;
+    return load_heads(out->sinks, "sinks", value, heads);
+}
+
+static ls_status load_slopes(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                             const char *value, int64_t heads)
+{
+    LS_TRY(make_room(&out->alibi, "alibi", heads));
+    attention->alibi = out->alibi;
+    if (value) return load_heads(out->alibi, "alibi", value, heads);
+    ls_alibi_slopes(out->alibi, heads);
+    return LS_OK;
 }
 
 static ls_status load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
@@ -242,7 +251,7 @@ static ls_status load(struct cli_mask_arrays *out, struct ls_attention_options *
     struct ls_scores scores;
 
     if (options->documents) LS_TRY(load_documents(out, attention, options->documents));
-    if (options->alibi) LS_TRY(make_slopes(out, attention, shape->h));
+    if (options->alibi) LS_TRY(load_slopes(out, attention, options->slopes, shape->h));
     if (options->sinks) LS_TRY(load_sinks(out, attention, options->sinks, shape->h));
     LS_TRY(ls_options_mask(&mask, shape, attention));
     return ls_options_scores(&scores, shape, attention);

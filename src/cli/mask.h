@@ -23,8 +23,8 @@ enum {
 
 /* What is known only with the shape. */
 struct cli_mask_options {
-    const char *documents, *sinks; /* lists or files; NULL: none */
-    bool alibi;
+    const char *documents, *sinks, *slopes; /* lists or files; NULL: none */
+    bool alibi;                             /* by these slopes, else by the standard ones */
 };
 
 /* The arrays that attention options refer to. */

@@ -77,8 +77,10 @@ static const struct {
      {"prefix", CLI_KEY_PREFIX, "N", 0, "Everybody sees the first N keys",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
-     {"alibi", CLI_KEY_ALIBI, NULL, 0,
-      "Take 2^(-8 i/H) |i' - j| off the logits of the i-th of H heads", CLI_SECTION_COMPUTATION}},
+     {"alibi", CLI_KEY_ALIBI, "LIST", OPTION_ARG_OPTIONAL,
+      "Take slope |i' - j| off the logits, by the standard slopes of the heads or those of a list, "
+      ".npy, or tensor alibi of .safetensors",
+      CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
      {"soft-cap", CLI_KEY_SOFT_CAP, "X", 0, "Logits x become X tanh(x / X)",
       CLI_SECTION_COMPUTATION}},

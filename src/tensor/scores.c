@@ -11,6 +11,19 @@ bool ls_scores_are_plain(const struct ls_scores *scores)
     return scores->soft_cap == 0 && !scores->alibi && scores->dropout == 0;
 }
 
+void ls_alibi_slopes(float *out, int64_t heads)
+{
+    int64_t power = 1;
+
+    while (2 * power <= heads) power *= 2;
+    for (int64_t i = 0; i < heads; i++) {
+        /* the higher power's steps are half as long */
+        const double steps = i < power ? (double)(i + 1) : (double)(i - power) + 0.5;
+
+        out[i] = (float)exp2(-8 * steps / (double)power);
+    }
+}
+
 uint32_t ls_dropout_head(const struct ls_scores *scores, int64_t batch, int64_t head)
 {
     return (uint32_t)(batch * scores->heads + head);

@@ -24,6 +24,11 @@ struct ls_scores {
 /* Whether a logit is nothing but scale q.k, and no probability is dropped. */
 bool ls_scores_are_plain(const struct ls_scores *scores);
 
+/* out [heads] = the standard slopes: 2^(-8 i / h) for the i-th of h heads where h is a power of
+ * two; else those of the next lower power, then every other one, from the first on, of the next
+ * higher. Source: the code of Press, Smith, Lewis 2021, which BLOOM and others follow. */
+void ls_alibi_slopes(float *out, int64_t heads);
+
 /* kept[j] = whether dropout keeps key first + j of this row of a head, j < n; batch, head
  * and positions of the whole problem; first is a multiple of 4. */
 void ls_dropout_kept(bool *kept, const struct ls_scores *scores, int64_t batch, int64_t head,

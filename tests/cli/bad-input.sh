@@ -276,6 +276,9 @@ bad_option "a list of sinks too long" "--sinks: '1,2,3' must be.* 2 heads" --sin
 bad_option "a list of sinks that is no list" "--sinks: '1,x' must be.* 2 heads" --sinks 1,x
 bad_option "an infinite sink" "--sinks: '1,inf' must be.*finite" --sinks 1,inf
 bad_option "sinks of the wrong length" "three.npy: .* 2 heads" --sinks three.npy
+bad_option "a list of slopes too short" "--alibi: '1' must be.* 2 heads" --alibi=1
+bad_option "slopes of the wrong length" "three.npy: .* 2 heads" --alibi=three.npy
+bad_option "slopes without an equals sign" "unexpected argument '1,2'" --alibi 1,2
 bad_option "sinks that are whole numbers" "documents.npy: .*<i8" --sinks documents.npy
 # shellcheck disable=SC2086
 bad_on_ranks "documents out of order" 2 "40 is followed by 30" \

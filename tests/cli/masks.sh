@@ -56,6 +56,7 @@ try 'inf keys before and 20 behind' '--window inf,inf' --window inf,20
 try 'a prefix of 37 keys' '--window 9,9 --prefix 38' --window 9,9 --prefix 37
 try '4 documents' '--causal --documents others.npy' --causal --documents documents.npy
 try ALiBi --soft-cap=900 --alibi
+try ALiBi --alibi --alibi=sinks.npy
 try 'soft cap 3$' '--soft-cap 3.2' --soft-cap 3
 try sinks '--sinks other-sinks.npy' --sinks sinks.npy
 try 'dropout 0.25 by seed 7' '--dropout 0.25,8' --dropout 0.25,7 --causal
@@ -67,16 +68,30 @@ for sinks in sinks.npy qkv.safetensors; do
 done
 holds "sinks of the input" cmp sinks.npy.out qkv.safetensors.out
 
+# standard_slopes HEADS LIST: what --alibi alone means, as the authors' code has it
+standard_slopes()
+{
+    longspan attend --random "1,$1,1,70,90,16" --dtype f32 --quiet --out standard.out --alibi
+    longspan attend --random "1,$1,1,70,90,16" --dtype f32 --quiet --out list.out "--alibi=$2"
+    holds "slopes of $1 heads" cmp standard.out list.out
+}
+standard_slopes 6 0.25,0.0625,0.015625,0.00390625,0.5,0.125
+standard_slopes 8 0.5,0.25,0.125,0.0625,0.03125,0.015625,0.0078125,0.00390625
+standard_slopes 12 "0.5,0.25,0.125,0.0625,0.03125,0.015625,0.0078125,0.00390625,0.707106781,0.353553391,\
+0.176776695,0.0883883476"
+
 # as_good OPTION LIST: as the file of the same numbers
 # shellcheck disable=SC2086
 as_good()
 {
-    longspan attend $random --quiet --out file.out --$1 $1.npy
+    longspan attend $random --quiet --out file.out --$1=$1.npy
     longspan attend $random --quiet --out list.out --$1=$2
     holds "a list of $1" cmp file.out list.out
 }
 as_good documents 0,100,100,613,900
 as_good sinks 0.5,-1,2e0,0
+cp sinks.npy alibi.npy
+as_good alibi 0.5,-1,2e0,0
 # shellcheck disable=SC2086
 longspan attend $random --window 100,inf --documents documents.npy --quiet --json -
 holds "JSON: window" stdout_has '"window_left": 100'

@@ -170,7 +170,7 @@ static void draw_scores(struct fuzz_case *c, struct dice *dice)
 
     if (roll(dice, 8) == 0) c->options.soft_cap = (float)(1 + roll(dice, 40)) / 2;
     if (roll(dice, 8) == 0) {
-        for (int64_t i = 0; i < h; i++) c->slopes[i] = exp2f(-8.0f * (float)(i + 1) / (float)h);
+        ls_alibi_slopes(c->slopes, h);
         c->options.alibi = c->slopes;
     }
     if (roll(dice, 8) == 0) {

@@ -1,4 +1,5 @@
-/* Dropout keeps the right share of keys, and the same ones whoever asks and in which pieces. */
+/* The standard slopes are those that models were trained with. Dropout keeps the right share of
+ * keys, and the same ones whoever asks and in which pieces. */
 #include "tensor/scores.h"
 
 #include <criterion/criterion.h>
@@ -31,6 +32,34 @@ Test(scores, plain_is_nothing_but_a_scale)
 
     for (int i = 0; i < LENGTH(plain); i++) cr_expect(ls_scores_are_plain(&plain[i]), "%d", i);
     for (int i = 0; i < LENGTH(other); i++) cr_expect_not(ls_scores_are_plain(&other[i]), "%d", i);
+}
+
+/* What get_slopes of the authors' code gives (github.com/ofirpress/attention_with_linear_biases,
+ * fairseq/models/transformer.py). */
+Test(scores, slopes_are_those_of_the_authors_code)
+{
+    static const struct {
+        int heads;
+        double slopes[12];
+    } cases[] = {
+        {1, {0.00390625}},
+        {3, {0.0625, 0.00390625, 0.25}},
+        {6, {0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125}},
+        {8, {0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625}},
+        {12,
+         {0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625, 0.707106781,
+          0.353553391, 0.176776695, 0.0883883476}},
+    };
+
+    for (int c = 0; c < LENGTH(cases); c++) {
+        float slopes[12];
+
+        ls_alibi_slopes(slopes, cases[c].heads);
+        for (int i = 0; i < cases[c].heads; i++)
+            cr_expect_float_eq(slopes[i], cases[c].slopes[i], 1e-7 * cases[c].slopes[i],
+                               "head %d of %d: %g, not %g", i, cases[c].heads, (double)slopes[i],
+                               cases[c].slopes[i]);
+    }
 }
 
 /* Within five standard deviations of what is asked for, row by row added up. */
