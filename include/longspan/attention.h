@@ -113,7 +113,7 @@ LS_API ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct
                                           const struct ls_attention_shape *shape,
                                           const struct ls_attention_options *options);
 
-/* Collective. Accepts NULL. */
+/* Collective, but after LS_ECOMM, when it waits for nobody. Accepts NULL. */
 LS_API void ls_attention_plan_destroy(struct ls_attention_plan *plan);
 
 /* How the plan cuts queries and keys: rank's part is the rows a call of forward expects, but with

@@ -13,8 +13,21 @@ struct ls_comm;
 /* A group of this process alone; needs no MPI. The caller destroys it. */
 LS_API ls_status ls_comm_create_self(struct ls_comm **out);
 
-/* Collective if the group has several ranks. Accepts NULL. */
+/* Collective if the group has several ranks, but after LS_ECOMM, when it waits for nobody. Accepts
+ * NULL. */
 LS_API void ls_comm_destroy(struct ls_comm *comm);
+
+/* From here on, a rank that waits for another one, of which it has heard nothing for so many
+ * seconds, gives up: LS_ECOMM, and the message says for whom it waited, where, and what it has last
+ * heard of each rank. Plans made of comm afterwards have the same timeout. A rank is heard of at
+ * least once a second while it computes or waits in a function of the library: it may be slow, but
+ * not stay away for so long between two of them, and no single message may take so long. 0, as in
+ * the beginning: for ever. Results of fast mode may be rounded otherwise with a timeout than
+ * without. After this failure every function that communicates over comm, or over one of its plans,
+ * fails alike, destroying waits for nobody, and the process should end soon: MPI may still write to
+ * what it was to receive into. Collective. Errors: LS_EVALUE (negative, or not the same on all
+ * ranks), LS_ENOMEM, LS_ECOMM. */
+LS_API ls_status ls_comm_set_timeout(struct ls_comm *comm, int seconds);
 
 LS_API int ls_comm_rank(const struct ls_comm *comm);
 LS_API int ls_comm_size(const struct ls_comm *comm);

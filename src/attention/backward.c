@@ -183,7 +183,7 @@ ls_status ls_attention_backward(const struct ls_attention_gradients *out,
 {
     LS_TRY(ls_comm_agree(plan->comm, check(plan, out, saved)));
     LS_TRY(ls_plan_ask_alike(plan, "dsinks", out->dsinks != NULL)); /* summed over all ranks */
-    ls_plan_begin(plan);
+    ls_plan_begin(plan, "backward");
     ls_status status = plan->redistribution ? backward_own_rows(out, plan, saved)
                                             : backward_parts(out, plan, saved);
     if (status != LS_ECOMM && out->dsinks) {

@@ -48,8 +48,9 @@ static ls_status check_call(const struct ls_attention_plan *plan,
     return ls_tensor_check(call->lse, "lse", LS_F32, 3, dims.lse);
 }
 
-void ls_plan_begin(struct ls_attention_plan *plan)
+void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)
 {
+    ls_comm_place(plan->comm, plan->method->name, direction);
     memset(&plan->result, 0, sizeof plan->result);
     ls_comm_reset_counters(plan->comm);
 }
@@ -60,7 +61,9 @@ ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, 
                                  .bytes_sent = ls_comm_bytes_sent(plan->comm),
                                  .exposed_seconds = ls_comm_exposed_seconds(plan->comm)};
     if (status == LS_ECOMM) return status; /* nobody can be asked any more */
-    return ls_comm_agree(plan->comm, status);
+    LS_TRY(ls_comm_agree(plan->comm, status));
+    ls_comm_place(plan->comm, "", "");
+    return LS_OK;
 }
 
 ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked)
@@ -109,7 +112,7 @@ ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o
 
     LS_TRY(ls_comm_agree(plan->comm, check_call(plan, &call)));
     if (plan->problem.backward) LS_TRY(ls_plan_ask_alike(plan, "o_lo", o_lo != NULL));
-    ls_plan_begin(plan);
+    ls_plan_begin(plan, "forward");
     const ls_status status =
         plan->redistribution ? forward_own_rows(plan, &call) : plan->method->forward(plan, &call);
     return ls_plan_end(&plan->forward, plan, status);

@@ -54,8 +54,11 @@ struct ls_gradient_shape ls_plan_gradient_shape(const struct ls_problem *problem
 
 ls_status ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call)
 {
+    struct ls_gradient_call heard = *call;
+
+    heard.progress = ls_plan_progress(plan, call->progress);
     return ls_gradient_kernel_compute(&plan->result, &plan->problem.device, plan->gradients.kernel,
-                                      call);
+                                      &heard);
 }
 
 int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows)

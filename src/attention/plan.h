@@ -85,8 +85,11 @@ ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *na
 
 /* Around an execution. Collective: end gives every rank the same status, and is told of this
  * rank's. */
-void ls_plan_begin(struct ls_attention_plan *plan);
+void ls_plan_begin(struct ls_attention_plan *plan, const char *direction);
 ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status);
+
+/* What a kernel calls while it works: what the method wants, else what the timeout needs. */
+struct ls_progress ls_plan_progress(struct ls_attention_plan *plan, struct ls_progress own);
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);

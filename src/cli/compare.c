@@ -84,7 +84,7 @@ static ls_status read_both(double *out[2], void *raw, const struct pair *pair, i
 
 /* This rank's chunks: every p-th. */
 static ls_status measure_chunks(struct distance *out, const struct pair *pair, ls_dtype type,
-                                int rank, int p)
+                                const struct cli_world *world)
 {
     const int64_t total = elements(pair->tensor[0]);
     void *memory;
@@ -93,10 +93,11 @@ static ls_status measure_chunks(struct distance *out, const struct pair *pair, l
     LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, (size_t)3 * CHUNK * sizeof(double)));
     double *room = memory, *values[2] = {room, room + CHUNK};
 
-    for (int64_t first = (int64_t)rank * CHUNK; first < total && status == LS_OK;
-         first += (int64_t)p * CHUNK) {
+    for (int64_t first = (int64_t)world->rank * CHUNK; first < total && status == LS_OK;
+         first += (int64_t)world->size * CHUNK) {
         const int64_t n = total - first < CHUNK ? total - first : CHUNK;
 
+        cli_world_beat(world);
         status = read_both(values, room + (size_t)2 * CHUNK, pair, first, n);
         for (int64_t i = 0; i < n && status == LS_OK; i++)
             add_element(out, values[0][i], values[1][i], type);
@@ -110,7 +111,7 @@ static ls_status measure(struct distance *out, const struct cli_world *world,
 {
     struct distance own = {.diff2 = 0};
 
-    LS_TRY(ls_comm_agree(world->comm, measure_chunks(&own, pair, type, world->rank, world->size)));
+    LS_TRY(ls_comm_agree(world->comm, measure_chunks(&own, pair, type, world)));
     double sums[] = {own.diff2, own.norm2}, most[] = {own.units, own.largest, own.relative};
 
     LS_TRY(ls_comm_reduce(sums, world->comm, 2, LS_REDUCE_SUM));

@@ -189,5 +189,6 @@ ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct
     *done = p.help;
     if (p.help) return LS_OK;
     LS_TRY(complete_threads(shared));
+    if (shared->timeout > 0) LS_TRY(ls_comm_set_timeout(world->comm, shared->timeout));
     return cli_files_check(&shared->text_aside, &p.files, world);
 }

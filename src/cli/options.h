@@ -18,12 +18,13 @@ struct cli_options {
     cli_progress_mode progress;
     const char *trace; /* NULL: none */
     int threads;       /* of each rank; also in attention */
+    int timeout;       /* seconds; 0: none */
     struct cli_input_options input;
     struct cli_mask_options mask;
     struct ls_attention_options attention; /* complete after cli_mask_load */
 };
 
-/* Parts of it that a subcommand takes; --json, --quiet and --help are everybody's. */
+/* Parts of it that a subcommand takes; --timeout, --json, --quiet and --help are everybody's. */
 enum {
     CLI_TAKES_INPUT = 1 << 0,    /* --input, --q, --k, --v, --random, --order, --dtype */
     CLI_TAKES_ELEMENTS = 1 << 1, /* --allow-nonfinite: it reads more than shapes */
@@ -55,10 +56,10 @@ struct cli_syntax {
     ls_status (*set)(void *own_options, int key, const char *value);
 };
 
-/* Parses the command line into `shared` and, by syntax->set, into own_options. *done becomes true
- * if --help was asked for and printed. An unknown option is answered with the nearest one; an
- * output that would replace an input or another output is refused. Collective.
- * Errors: LS_EVALUE. */
+/* Parses the command line into `shared` and, by syntax->set, into own_options, and sets the timeout
+ * of the ranks. *done becomes true if --help was asked for and printed. An unknown option is
+ * answered with the nearest one; an output that would replace an input or another output is
+ * refused. Collective. Errors: LS_EVALUE, and those of ls_comm_set_timeout. */
 ls_status cli_options_parse(bool *done, struct cli_options *shared, const struct cli_world *world,
                             const struct cli_syntax *syntax, int argc, char **argv,
                             void *own_options);

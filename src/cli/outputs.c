@@ -58,26 +58,27 @@ ls_status cli_output_create(struct cli_output *out, const struct cli_world *worl
 }
 
 static ls_status write_part(const struct cli_output *out, int which, const struct ls_layout *layout,
-                            int rank, const struct ls_tensor *part)
+                            const struct cli_world *world, const struct ls_tensor *part)
 {
     const struct cli_blocks *blocks = &out->blocks[which];
-    const int64_t runs = cli_runs(blocks, layout, rank);
+    const int64_t runs = cli_runs(blocks, layout, world->rank);
 
     for (int64_t i = 0; i < runs; i++) {
-        const struct cli_run run = cli_run_at(blocks, layout, rank, i);
+        const struct cli_run run = cli_run_at(blocks, layout, world->rank, i);
         const char *from = (const char *)part->data + run.local * ls_dtype_size(part->type);
 
+        cli_world_beat(world);
         LS_TRY(ls_tensor_writer_write(out->writer, which, run.global, run.n, from));
     }
     return LS_OK;
 }
 
-static ls_status write_parts(const struct cli_output *out, int rank,
+static ls_status write_parts(const struct cli_output *out, const struct cli_world *world,
                              const struct ls_layout *q_layout, const struct ls_layout *k_layout,
                              const struct ls_tensor *const part[CLI_OUT_MOST])
 {
     for (int i = 0; i < out->count; i++)
-        LS_TRY(write_part(out, i, is_of_keys(i) ? k_layout : q_layout, rank, part[i]));
+        LS_TRY(write_part(out, i, is_of_keys(i) ? k_layout : q_layout, world, part[i]));
     return LS_OK;
 }
 
@@ -88,7 +89,7 @@ ls_status cli_output_commit(struct cli_output *out, const struct cli_world *worl
     ls_status status = LS_OK;
 
     if (!out->writer) return LS_OK;
-    LS_TRY(ls_comm_agree(world->comm, write_parts(out, world->rank, q_layout, k_layout, part)));
+    LS_TRY(ls_comm_agree(world->comm, write_parts(out, world, q_layout, k_layout, part)));
     if (world->rank == 0) {
         status = ls_tensor_writer_commit(out->writer);
         out->writer = NULL;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/profile.h"
+#include "comm/comm.h"
 
 #define FIRST_AFTER 2.0        /* seconds until a bar appears by itself */
 #define REDRAW_NANO 200000000L /* between two drawings */
@@ -15,6 +16,8 @@
 #define MOST_BY_CLOCK 0.99 /* an estimate never says that it is finished */
 
 struct cli_progress {
+    const struct cli_world *world;
+    bool drawing; /* there is a thread, and what follows */
     pthread_t thread;
     pthread_mutex_t lock; /* of everything below */
     pthread_cond_t wake;
@@ -76,22 +79,20 @@ void cli_progress_create(struct cli_progress **out, const struct cli_world *worl
 {
     const bool automatic = mode == CLI_PROGRESS_AUTO && !quiet && isatty(STDERR_FILENO);
 
-    *out = NULL;
-    if (world->rank != 0 || !(automatic || mode == CLI_PROGRESS_ALWAYS)) return;
     struct cli_progress *p = calloc(1, sizeof(*p));
+
+    *out = p;
     if (!p) return; /* a bar is not worth a failure */
+    p->world = world;
+    if (world->rank != 0 || !(automatic || mode == CLI_PROGRESS_ALWAYS)) return;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     p->appear_at = ls_now() + (automatic ? FIRST_AFTER : 0);
-    if (pthread_create(&p->thread, NULL, draw_until_stopped, p) == 0)
-        *out = p;
-    else
-        free(p);
+    p->drawing = pthread_create(&p->thread, NULL, draw_until_stopped, p) == 0;
 }
 
-void cli_progress_destroy(struct cli_progress *progress)
+static void stop_drawing(struct cli_progress *progress)
 {
-    if (!progress) return;
     pthread_mutex_lock(&progress->lock);
     progress->stop = true;
     pthread_cond_signal(&progress->wake);
@@ -99,12 +100,19 @@ void cli_progress_destroy(struct cli_progress *progress)
     pthread_join(progress->thread, NULL);
     pthread_cond_destroy(&progress->wake);
     pthread_mutex_destroy(&progress->lock);
+}
+
+void cli_progress_destroy(struct cli_progress *progress)
+{
+    if (progress && progress->drawing) stop_drawing(progress);
     free(progress);
 }
 
 void cli_progress_begin_timed(struct cli_progress *progress, const char *phase, double seconds)
 {
     if (!progress) return;
+    ls_comm_place(progress->world->comm, phase, "");
+    if (!progress->drawing) return;
     pthread_mutex_lock(&progress->lock);
     progress->phase = phase;
     progress->since = ls_now();
@@ -122,6 +130,8 @@ void cli_progress_begin(struct cli_progress *progress, const char *phase)
 void cli_progress_set(struct cli_progress *progress, int64_t done, int64_t of)
 {
     if (!progress) return;
+    cli_world_beat(progress->world);
+    if (!progress->drawing) return;
     pthread_mutex_lock(&progress->lock);
     progress->fraction = of > 0 ? (double)done / (double)of : 1;
     pthread_mutex_unlock(&progress->lock);
@@ -130,6 +140,8 @@ void cli_progress_set(struct cli_progress *progress, int64_t done, int64_t of)
 void cli_progress_end(struct cli_progress *progress)
 {
     if (!progress) return;
+    ls_comm_place(progress->world->comm, "", "");
+    if (!progress->drawing) return;
     pthread_mutex_lock(&progress->lock);
     clear(progress);
     progress->phase = NULL;

@@ -1,5 +1,6 @@
-/* A bar on rank 0's standard error for what takes longer than two seconds. A thread of its own
- * draws it, so that it moves while the main thread computes. */
+/* What the command is doing: told to the other ranks, and a bar on rank 0's standard error for what
+ * takes longer than two seconds. A thread of its own draws it, so that it moves while the main
+ * thread computes. */
 #ifndef LS_CLI_PROGRESS_H
 #define LS_CLI_PROGRESS_H
 
@@ -11,8 +12,8 @@ typedef enum { CLI_PROGRESS_AUTO, CLI_PROGRESS_ALWAYS, CLI_PROGRESS_NEVER } cli_
 
 struct cli_progress;
 
-/* *out is NULL where nothing is to be drawn; every function here accepts that. quiet: draw only if
- * the mode is always. */
+/* *out is NULL without memory; every function here accepts that. quiet: draw only if the mode is
+ * always. */
 void cli_progress_create(struct cli_progress **out, const struct cli_world *world,
                          cli_progress_mode mode, bool quiet);
 void cli_progress_destroy(struct cli_progress *progress);

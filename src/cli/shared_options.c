@@ -6,11 +6,13 @@
 #include "cli/values.h"
 
 #define MOST_THREADS 4096
+#define MOST_SECONDS 1000000
 
 enum {
     KEY_JSON = 256,
     KEY_QUIET,
     KEY_THREADS,
+    KEY_TIMEOUT,
     KEY_PROGRESS,
     KEY_TRACE,
     KEY_INPUT,
@@ -126,8 +128,12 @@ static const struct {
     {CLI_TAKES_TRACE,
      {"trace", KEY_TRACE, "FILE", CLI_WRITES,
       "Write what every thread of every rank did, and when, for chrome://tracing or Perfetto (-: "
-      "to "
-      "standard output)",
+      "to standard output)",
+      CLI_SECTION_COMMON}},
+    {0,
+     {"timeout", KEY_TIMEOUT, "SECONDS", 0,
+      "Give up, with status 3, when a rank that is waited for is not heard of for so long; 0, the "
+      "default: never",
       CLI_SECTION_COMMON}},
     {0,
      {"json", KEY_JSON, "FILE", CLI_WRITES,
@@ -154,6 +160,15 @@ static ls_status set_threads(struct cli_options *o, const char *value)
 
     LS_TRY(cli_value_integer(&threads, "--threads", value, 1, MOST_THREADS));
     o->threads = (int)threads;
+    return LS_OK;
+}
+
+static ls_status set_timeout(struct cli_options *o, const char *value)
+{
+    int64_t seconds;
+
+    LS_TRY(cli_value_integer(&seconds, "--timeout", value, 0, MOST_SECONDS));
+    o->timeout = (int)seconds;
     return LS_OK;
 }
 
@@ -242,6 +257,8 @@ ls_status cli_shared_set(struct cli_options *o, int key, const char *value)
         return LS_OK;
     case KEY_THREADS:
         return set_threads(o, value);
+    case KEY_TIMEOUT:
+        return set_timeout(o, value);
     case KEY_PROGRESS:
         return set_progress(o, value);
     case KEY_TRACE:

@@ -23,7 +23,8 @@ struct batch {
 struct share {
     const struct cli_verify *what;
     struct batch *batch;
-    int rank, first, step;
+    const struct cli_world *world;
+    int first, step;
     bool back;     /* add to dq */
     double *k, *v; /* one leaf, [256, d] */
 };
@@ -69,15 +70,16 @@ static void *add_keys(void *argument)
     const struct ls_attention_shape *n = &w->shape;
     struct batch *batch = s->batch;
     const int64_t kv_head = batch->head / (n->h / n->h_kv);
-    const int64_t leaves = ls_layout_part_leaves(&w->k_layout, s->rank);
+    const int64_t leaves = ls_layout_part_leaves(&w->k_layout, s->world->rank);
     const int64_t first = batch->position[0], last = batch->position[batch->n - 1];
     const struct ls_visible seen = ls_mask_rows(&w->mask, first, last - first + 1);
 
     for (int64_t j = 0; j < leaves; j++) {
-        const int64_t leaf = ls_layout_part_leaf(&w->k_layout, s->rank, j);
+        const int64_t leaf = ls_layout_part_leaf(&w->k_layout, s->world->rank, j);
         const int64_t keys = ls_layout_leaf_rows(&w->k_layout, leaf);
 
         if (ls_visible_count(seen, leaf * LS_LEAF, keys) == 0) continue;
+        if (s->first == 0) cli_world_beat(s->world);
         cli_rows_load(s->k, &w->k, batch->b, j * LS_LEAF, keys, kv_head);
         cli_rows_load(s->v, &w->v, batch->b, j * LS_LEAF, keys, kv_head);
         add_leaf(s, leaf * LS_LEAF, keys);
@@ -236,7 +238,7 @@ static ls_status checker_init(struct checker *c)
 
         c->shares[i] = (struct share){.what = w,
                                       .batch = batch,
-                                      .rank = c->world->rank,
+                                      .world = c->world,
                                       .first = i,
                                       .step = w->threads,
                                       .k = k,

@@ -19,7 +19,8 @@ struct batch {
 struct share {
     const struct cli_verify *what;
     struct batch *batch;
-    int rank, first, step;
+    const struct cli_world *world;
+    int first, step;
     double *q, *d_o, *o, *o_lo; /* one leaf, [256, d] */
 };
 
@@ -59,7 +60,8 @@ static void add_leaf(const struct share *s, int64_t leaf, int64_t row, int64_t h
     const struct ls_attention_shape *n = &w->shape;
     const int64_t rows = ls_layout_leaf_rows(&w->q_layout, leaf);
     const float *lse =
-        w->lse + (s->batch->b * n->h + head) * ls_layout_part_rows(&w->q_layout, s->rank) + row;
+        w->lse + (s->batch->b * n->h + head) * ls_layout_part_rows(&w->q_layout, s->world->rank) +
+        row;
 
     load_leaf(s, row, rows, head);
     for (int64_t i = 0; i < rows; i++) {
@@ -92,12 +94,13 @@ static void *add_queries(void *argument)
     const struct share *s = argument;
     const struct cli_verify *w = s->what;
     const int64_t group = w->shape.h / w->shape.h_kv;
-    const int64_t leaves = ls_layout_part_leaves(&w->q_layout, s->rank);
+    const int64_t leaves = ls_layout_part_leaves(&w->q_layout, s->world->rank);
 
     for (int64_t i = 0; i < leaves; i++) {
-        const int64_t leaf = ls_layout_part_leaf(&w->q_layout, s->rank, i);
+        const int64_t leaf = ls_layout_part_leaf(&w->q_layout, s->world->rank, i);
 
         if (!sees(w, leaf, s->batch)) continue;
+        if (s->first == 0) cli_world_beat(s->world);
         for (int64_t head = s->batch->kv_head * group; head < (s->batch->kv_head + 1) * group;
              head++)
             add_leaf(s, leaf, i * LS_LEAF, head);
@@ -205,7 +208,7 @@ static ls_status checker_init(struct checker *c)
 
         c->shares[i] = (struct share){.what = w,
                                       .batch = batch,
-                                      .rank = c->world->rank,
+                                      .world = c->world,
                                       .first = i,
                                       .step = w->threads,
                                       .q = q,

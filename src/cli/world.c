@@ -90,6 +90,11 @@ ls_status cli_world_agree(const struct cli_world *world, int argc, char **argv)
     return ls_comm_agree(world->comm, status);
 }
 
+void cli_world_beat(const struct cli_world *world)
+{
+    ls_comm_progress(NULL, world->comm, NULL, 0); /* whoever waits next hears of failures */
+}
+
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status)
 {
     if (world->mpi && status == LS_ECOMM) MPI_Abort(MPI_COMM_WORLD, exit_status);

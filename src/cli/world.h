@@ -22,6 +22,10 @@ ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv);
  * same arguments. Errors: LS_EVALUE; the message names a rank and both. */
 ls_status cli_world_agree(const struct cli_world *world, int argc, char **argv);
 
+/* Lets the other ranks hear of this one, if there is a timeout. Where a rank does something by
+ * itself for longer than a second or so, it calls this in between. */
+void cli_world_beat(const struct cli_world *world);
+
 /* Collective after a status that all ranks share. After LS_ECOMM nobody can be waited for, and
  * the other ranks are ended with this exit status. */
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status);

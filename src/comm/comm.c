@@ -13,6 +13,7 @@ struct ls_comm {
     int rank, size;
     int64_t bytes_sent;
     double exposed_seconds;
+    bool has_timeout;
     struct ls_comm *whole; /* of a view of some of its ranks, to whom messages then go */
     int *member;           /* [size] their ranks there */
     ls_status failed;      /* of a message that ls_comm_progress saw fail; MPI may tell only once */
@@ -43,7 +44,9 @@ ls_status ls_comm_duplicate(struct ls_comm **out, const struct ls_comm *comm)
     void *self;
 
     LS_TRY(comm->ops->duplicate(&self, comm->self));
-    return ls_comm_create(out, comm->ops, self, comm->rank, comm->size);
+    LS_TRY(ls_comm_create(out, comm->ops, self, comm->rank, comm->size));
+    (*out)->has_timeout = comm->has_timeout;
+    return LS_OK;
 }
 
 ls_status ls_comm_view(struct ls_comm **out, struct ls_comm *whole, const int *member, int size)
@@ -71,6 +74,32 @@ void ls_comm_destroy(struct ls_comm *comm)
     if (comm->whole == NULL) comm->ops->destroy(comm->self);
     free(comm->member);
     free(comm);
+}
+
+ls_status ls_comm_set_timeout(struct ls_comm *comm, int seconds)
+{
+    bool same;
+
+    LS_TRY(ls_comm_alike(&same, comm, seconds));
+    if (!same) return ls_fail(LS_EVALUE, "timeout: %d s on this rank, not on all", seconds);
+    if (seconds < 0) return ls_fail(LS_EVALUE, "timeout: %d s is less than 0", seconds);
+    comm->has_timeout = false;
+    LS_TRY(comm->ops->set_timeout(comm->self, seconds));
+    comm->has_timeout = seconds > 0;
+    return LS_OK;
+}
+
+bool ls_comm_has_timeout(const struct ls_comm *comm)
+{
+    return comm->whole ? ls_comm_has_timeout(comm->whole) : comm->has_timeout;
+}
+
+void ls_comm_place(struct ls_comm *comm, const char *what, const char *how)
+{
+    if (comm->whole)
+        ls_comm_place(comm->whole, what, how);
+    else
+        comm->ops->place(comm->self, what, how);
 }
 
 int ls_comm_rank(const struct ls_comm *comm)

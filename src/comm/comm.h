@@ -10,9 +10,11 @@
 #include "base/status.h"
 #include "longspan/comm.h"
 
-/* A message on its way; the backend's own handle. */
+/* A message on its way: the backend's own handle, 0 when it is done, and with whom. */
 struct ls_request {
     uintptr_t handle;
+    size_t bytes;
+    int peer;
 };
 
 typedef enum { LS_REDUCE_SUM, LS_REDUCE_MAX, LS_REDUCE_MIN } ls_reduction;
@@ -21,6 +23,8 @@ struct ls_comm_ops {
     const char *name;
     ls_status (*duplicate)(void **out, void *self);
     void (*destroy)(void *self);
+    ls_status (*set_timeout)(void *self, int seconds);
+    void (*place)(void *self, const char *what, const char *how);
     ls_status (*send)(struct ls_request *out, void *self, const void *in, size_t bytes, int to,
                       int tag);
     ls_status (*receive)(struct ls_request *out, void *self, void *into, size_t bytes, int from,
@@ -51,6 +55,14 @@ ls_status ls_comm_duplicate(struct ls_comm **out, const struct ls_comm *comm);
 /* Some of the ranks of another one, this one among them, numbered anew: messages alone, which go
  * through the other one and are counted there. Not collective. Errors: LS_ENOMEM. */
 ls_status ls_comm_view(struct ls_comm **out, struct ls_comm *whole, const int *member, int size);
+
+/* Whether a rank that works for long has to let messages move even if it has none of its own, so
+ * that the others hear of it: there is a timeout. */
+bool ls_comm_has_timeout(const struct ls_comm *comm);
+
+/* Tells the other ranks, if there is a timeout, what this one does from here on, in two words, the
+ * second of which may be empty; none: nothing to speak of. Not collective. */
+void ls_comm_place(struct ls_comm *comm, const char *what, const char *how);
 
 /* Non-blocking; the memory stays the caller's and untouched until the request is done. Any number
  * of bytes, 0 included, the same on both sides; a rank may send to itself. Not collective.

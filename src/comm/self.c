@@ -44,6 +44,18 @@ static void destroy(void *self)
     free(group);
 }
 
+/* Nobody is waited for who could be silent. */
+static ls_status set_timeout(void *self, int seconds)
+{
+    (void)self, (void)seconds;
+    return LS_OK;
+}
+
+static void place(void *self, const char *what, const char *how)
+{
+    (void)self, (void)what, (void)how;
+}
+
 static const char *side_name(bool is_send)
 {
     return is_send ? "send" : "receive";
@@ -196,6 +208,8 @@ static const struct ls_comm_ops self_ops = {
     .name = "self",
     .duplicate = duplicate,
     .destroy = destroy,
+    .set_timeout = set_timeout,
+    .place = place,
     .send = send,
     .receive = receive,
     .test = test,

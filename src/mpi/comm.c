@@ -28,38 +28,67 @@ static struct mpi_group *group_allocate(int size)
     return NULL;
 }
 
-/* Collective over from. */
-static ls_status group_create(struct mpi_group **out, MPI_Comm from)
+static ls_status copy_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watch *watch)
 {
-    int rank, size, everybody, code;
-    struct mpi_group *group;
-    MPI_Comm comm;
+    MPI_Request request = MPI_REQUEST_NULL;
+    const int code = watch ? MPI_Comm_idup(from, out, &request) : MPI_Comm_dup(from, out);
 
-    LS_TRY(mpi_checked(MPI_Comm_dup(from, &comm), "duplicating a communicator"));
-    MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(comm, &rank);
+    LS_TRY(mpi_checked(code, "duplicating a communicator"));
+    LS_TRY(mpi_watch_finish(watch, request, 0));
+    return mpi_checked(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN),
+                       "duplicating a communicator");
+}
+
+/* A rank without memory gives NULL, and all of them get a failure. */
+static ls_status agree_on_memory(const struct mpi_group *group, MPI_Comm comm,
+                                 struct mpi_watch *watch)
+{
+    MPI_Request request = MPI_REQUEST_NULL;
+    int everybody = group != NULL, mine = everybody;
+    const int code = watch ? MPI_Iallreduce(&mine, &everybody, 1, MPI_INT, MPI_LAND, comm, &request)
+                           : MPI_Allreduce(&mine, &everybody, 1, MPI_INT, MPI_LAND, comm);
+
+    LS_TRY(mpi_checked(code, "making a group of ranks"));
+    LS_TRY(mpi_watch_finish(watch, request, sizeof mine));
+    return everybody ? LS_OK : ls_fail(LS_ENOMEM, "no memory for a group of ranks");
+}
+
+static void free_communicator(MPI_Comm *comm, const struct mpi_watch *watch)
+{
+    if (mpi_watch_status(watch) == LS_OK) MPI_Comm_free(comm);
+}
+
+/* Collective over from. */
+static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_watch *watch)
+{
+    struct mpi_group *group;
+    ls_status status;
+    MPI_Comm comm;
+    int size;
+
+    LS_TRY(mpi_watch_status(watch));
+    LS_TRY(copy_communicator(&comm, from, watch));
     MPI_Comm_size(comm, &size);
     group = group_allocate(size);
-    everybody = group != NULL;
-    code = MPI_Allreduce(MPI_IN_PLACE, &everybody, 1, MPI_INT, MPI_LAND, comm);
-    if (code == MPI_SUCCESS && everybody) {
-        group->comm = comm;
-        group->rank = rank;
-        group->size = size;
-        *out = group;
-        return LS_OK;
-    }
+    LS_TRY_GOTO(status, agree_on_memory(group, comm, watch), free_all);
+    MPI_Comm_rank(comm, &group->rank);
+    group->size = size;
+    group->comm = comm;
+    group->watch = mpi_watch_share(watch);
+    *out = group;
+    return LS_OK;
+free_all:
     group_free(group);
-    MPI_Comm_free(&comm);
-    LS_TRY(mpi_checked(code, "making a group of %d ranks", size));
-    return ls_fail(LS_ENOMEM, "no memory for a group of %d ranks", size);
+    free_communicator(&comm, watch);
+    return status;
 }
 
 static void destroy(void *self)
 {
     struct mpi_group *group = self;
 
-    MPI_Comm_free(&group->comm);
+    free_communicator(&group->comm, group->watch);
+    mpi_watch_release(group->watch);
     group_free(group);
 }
 
@@ -68,11 +97,27 @@ static ls_status duplicate(void **out, void *self)
     const struct mpi_group *group = self;
     struct mpi_group *copy;
 
-    LS_TRY(group_create(&copy, group->comm));
+    LS_TRY(group_create(&copy, group->comm, group->watch));
     copy->node_size = group->node_size;
     copy->node_run = group->node_run;
     *out = copy;
     return LS_OK;
+}
+
+static ls_status set_timeout(void *self, int seconds)
+{
+    struct mpi_group *group = self;
+
+    mpi_watch_release(group->watch);
+    group->watch = NULL;
+    return seconds > 0 ? mpi_watch_create(&group->watch, group->comm, seconds) : LS_OK;
+}
+
+static void place(void *self, const char *what, const char *how)
+{
+    const struct mpi_group *group = self;
+
+    mpi_watch_place(group->watch, what, how);
 }
 
 static int node_size(void *self)
@@ -93,6 +138,8 @@ static const struct ls_comm_ops mpi_ops = {
     .name = "mpi",
     .duplicate = duplicate,
     .destroy = destroy,
+    .set_timeout = set_timeout,
+    .place = place,
     .send = group_send,
     .receive = group_receive,
     .test = group_test,
@@ -180,7 +227,7 @@ ls_status ls_comm_create_mpi(struct ls_comm **out, MPI_Comm comm)
     ls_status status;
 
     LS_TRY(check_communicator(comm));
-    LS_TRY(group_create(&group, comm));
+    LS_TRY(group_create(&group, comm, NULL));
     LS_TRY(ls_comm_create(&created, &mpi_ops, group, group->rank, group->size));
     LS_TRY_GOTO(status, ls_comm_agree(created, check_thread_level()), destroy);
     LS_TRY_GOTO(status, ls_comm_agree(created, find_node(group)), destroy);

@@ -4,6 +4,7 @@
 
 #include "comm/comm.h"
 #include "longspan/mpi.h"
+#include "mpi/watch.h"
 
 /* Values that one step of a reduction gathers from every rank. */
 #define FOLD_WIDTH 32
@@ -15,6 +16,7 @@ struct mpi_group {
     double *fold;  /* [size, FOLD_WIDTH] */
     float *slices; /* [size, slice_width] */
     int slice_width;
+    struct mpi_watch *watch; /* NULL: no timeout */
 };
 
 /* LS_OK, or a failure that says, on one line, what was being done and what MPI calls the error. */

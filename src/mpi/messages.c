@@ -62,19 +62,19 @@ void mpi_payload_fini(struct mpi_payload *payload)
 /* A request is a pointer in Open MPI and an int in MPICH; no active one is all zero bits. */
 _Static_assert(sizeof(MPI_Request) <= sizeof(uintptr_t), "a request must hold an MPI_Request");
 
-static struct ls_request pack_request(MPI_Request request)
+static uintptr_t pack_request(MPI_Request request)
 {
-    struct ls_request packed = {0};
+    uintptr_t handle = 0;
 
-    if (request != MPI_REQUEST_NULL) memcpy(&packed.handle, &request, sizeof(request));
-    return packed;
+    if (request != MPI_REQUEST_NULL) memcpy(&handle, &request, sizeof(request));
+    return handle;
 }
 
-static MPI_Request unpack_request(struct ls_request packed)
+static MPI_Request unpack_request(uintptr_t handle)
 {
     MPI_Request request = MPI_REQUEST_NULL;
 
-    if (packed.handle != 0) memcpy(&request, &packed.handle, sizeof(request));
+    if (handle != 0) memcpy(&request, &handle, sizeof(request));
     return request;
 }
 
@@ -86,11 +86,12 @@ ls_status group_send(struct ls_request *out, void *self, const void *in, size_t 
     MPI_Request request;
     int code;
 
+    LS_TRY(mpi_watch_meet(group->watch, to));
     LS_TRY(mpi_payload_init(&payload, bytes));
     code = MPI_Isend(in, payload.count, payload.type, to, tag, group->comm, &request);
     mpi_payload_fini(&payload);
     LS_TRY(mpi_checked(code, "sending %zu bytes to rank %d, tag %d", bytes, to, tag));
-    *out = pack_request(request);
+    *out = (struct ls_request){.handle = pack_request(request), .peer = to, .bytes = bytes};
     return LS_OK;
 }
 
@@ -102,11 +103,12 @@ ls_status group_receive(struct ls_request *out, void *self, void *into, size_t b
     MPI_Request request;
     int code;
 
+    LS_TRY(mpi_watch_meet(group->watch, from));
     LS_TRY(mpi_payload_init(&payload, bytes));
     code = MPI_Irecv(into, payload.count, payload.type, from, tag, group->comm, &request);
     mpi_payload_fini(&payload);
     LS_TRY(mpi_checked(code, "receiving %zu bytes from rank %d, tag %d", bytes, from, tag));
-    *out = pack_request(request);
+    *out = (struct ls_request){.handle = pack_request(request), .peer = from, .bytes = bytes};
     return LS_OK;
 }
 
@@ -118,18 +120,17 @@ static ls_status check_completion(int code, const MPI_Status *status)
                        status->MPI_TAG);
 }
 
-ls_status group_test(bool *done, void *self, struct ls_request *requests, int n)
+static ls_status test_all(bool *done, struct ls_request *requests, int n)
 {
     bool all = true;
 
-    (void)self;
     for (int i = 0; i < n; i++) {
-        MPI_Request request = unpack_request(requests[i]);
+        MPI_Request request = unpack_request(requests[i].handle);
         MPI_Status status = {.MPI_SOURCE = MPI_ANY_SOURCE};
         int complete;
         const int code = MPI_Test(&request, &complete, &status);
 
-        requests[i] = pack_request(request);
+        requests[i].handle = pack_request(request);
         LS_TRY(check_completion(code, &status));
         all = all && complete;
     }
@@ -137,16 +138,31 @@ ls_status group_test(bool *done, void *self, struct ls_request *requests, int n)
     return LS_OK;
 }
 
+ls_status group_test(bool *done, void *self, struct ls_request *requests, int n)
+{
+    const struct mpi_group *group = self;
+
+    LS_TRY(mpi_watch_beat(group->watch));
+    return test_all(done, requests, n);
+}
+
+/* One message after the other; of those that are here by the time of a beat, nobody is waited for.
+ */
 ls_status group_wait(void *self, struct ls_request *requests, int n)
 {
-    (void)self;
-    for (int i = 0; i < n; i++) {
-        MPI_Request request = unpack_request(requests[i]);
-        MPI_Status status = {.MPI_SOURCE = MPI_ANY_SOURCE};
-        const int code = MPI_Wait(&request, &status);
+    const struct mpi_group *group = self;
+    bool done;
 
-        requests[i] = pack_request(request);
-        LS_TRY(check_completion(code, &status));
+    LS_TRY(mpi_watch_status(group->watch));
+    for (int i = 0; i < n; i++) {
+        for (;;) {
+            LS_TRY(test_all(&done, &requests[i], 1));
+            if (done) break;
+            if (!mpi_watch_is_due(group->watch)) continue;
+            LS_TRY(group_test(&done, self, requests, n));
+            LS_TRY(mpi_watch_judge(group->watch, requests, n));
+        }
     }
+    mpi_watch_step(group->watch);
     return LS_OK;
 }

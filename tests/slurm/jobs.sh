@@ -99,14 +99,16 @@ END
 PATH=$work/bin:$PATH
 job "$jobs/attend.sbatch"
 ends "without options, longspan in PATH" COMPLETED 0 \
-    "^in PATH: attend --random 1,8,8,1048576,1048576,64 --causal --verify$"
+    "^in PATH: attend --timeout 300 --random 1,8,8,1048576,1048576,64 --causal --verify$"
 
 script longspan <<'END'
 #!/bin/sh
 echo "here: $*"
 END
+export TIMEOUT=60
 job "$jobs/attend.sbatch" --input "one file"
-ends "with options, longspan here" COMPLETED 0 "^here: attend --input one file$"
+ends "with options, longspan here" COMPLETED 0 "^here: attend --timeout 60 --input one file$"
+unset TIMEOUT
 
 export LONGSPAN="$work/none"
 for script in attend bench; do
