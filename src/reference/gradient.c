@@ -8,8 +8,9 @@
 /* What a query and a key are to each other. */
 struct pair {
     double weight;   /* of dq and dk: scale ds */
-    double majorant; /* |scale| slope p (drop sum_e |d_o v| + sum_e |d_o o|) */
-    double base2;    /* the square of that, its sums taken of squares */
+    double of_p;     /* |scale| (drop sum_e |d_o v| + sum_e |d_o o|) */
+    double majorant; /* that times slope p */
+    double base2;    /* the square of that, sums taken of squares */
     double pull;     /* scale slope p */
     double dropped;  /* drop p */
     double drop;
@@ -42,16 +43,17 @@ static struct pair meet(const struct ls_reference_backward *row, const double *k
     pair.dropped = pair.drop * p;
     pair.pull = row->query.scores->scale * logit.slope * p;
     pair.weight = pair.pull * (pair.drop * dp - row->delta);
-    pair.majorant = fabs(pair.pull) * (pair.drop * size + row->delta_size);
+    pair.of_p = fabs((double)row->query.scores->scale) * (pair.drop * size + row->delta_size);
+    pair.majorant = logit.slope * p * pair.of_p;
     pair.base2 = square(pair.pull) * (square(pair.drop) * squares + row->delta2);
     return pair;
 }
 
 /* Adds a term whose weight is `weight`; majorant and base2 are what its size is without
- * cancellation, fixed that of a rounding to a number of fixed point, spread2 the square of an error
- * besides weight's own. */
+ * cancellation, fixed that of a rounding to a number of fixed point, of_p that of p's share in
+ * weight, spread2 the square of an error besides weight's own. */
 struct term {
-    double weight, majorant, base2, fixed, spread2, kappa, bias;
+    double weight, majorant, base2, fixed, of_p, spread2, kappa, bias;
 };
 
 static void add_term(struct ls_reference_sum *restrict sum, const double *restrict factor,
@@ -67,6 +69,7 @@ static void add_term(struct ls_reference_sum *restrict sum, const double *restri
         sum->majorant[e] += term.majorant * size;
         sum->strained[e] += term.majorant * strain * size;
         sum->factors[e] += term.fixed * size;
+        sum->flushed[e] += 1 + (1 + term.of_p) * size;
         sum->spread[e] += spread2 * square(size);
         sum->base[e] += term.base2 * square(size);
     }
@@ -102,6 +105,7 @@ static struct term logit_term(const struct ls_reference_backward *row, const str
                          .majorant = pair->majorant,
                          .base2 = pair->base2,
                          .fixed = fabs((double)row->query.scores->scale),
+                         .of_p = pair->of_p,
                          .kappa = pair->kappa + pair->slope * pair->bend,
                          .bias = pair->bias + (1 - pair->slope) * pair->bend};
 }
@@ -141,6 +145,7 @@ void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *
                            .majorant = pair.dropped,
                            .base2 = square(pair.dropped),
                            .fixed = pair.drop,
+                           .of_p = pair.drop,
                            .kappa = pair.kappa,
                            .bias = pair.bias},
              d);
@@ -156,6 +161,7 @@ void ls_reference_add_dsink(struct ls_reference_sum *dsink, const struct ls_refe
     add_term(dsink, &one,
              (struct term){.weight = -p * row->delta,
                            .majorant = p * row->delta_size,
+                           .of_p = row->delta_size,
                            .base2 = square(p) * row->delta2,
                            .spread2 = row->rounded_o ? square(p) * row->delta2 : 0,
                            .kappa = fabs(sink) + fabs(row->lse)},
@@ -170,6 +176,7 @@ void ls_reference_sum_merge(struct ls_reference_sum *sum, const struct ls_refere
         sum->majorant[e] += other->majorant[e];
         sum->strained[e] += other->strained[e];
         sum->factors[e] += other->factors[e];
+        sum->flushed[e] += other->flushed[e];
         sum->spread[e] += other->spread[e];
         sum->base[e] += other->base[e];
         sum->pull[e] += other->pull[e];

@@ -28,6 +28,7 @@ struct ls_reference_sum {
     double majorant[LS_MAX_HEAD_DIM]; /* of terms in which nothing cancels: |v||d_o| + |d_o||o| */
     double strained[LS_MAX_HEAD_DIM]; /* the same, times 4 + 8 (kappa + |bias| + bend) each */
     double factors[LS_MAX_HEAD_DIM];  /* of |scale factor|, of |drop factor| for dv */
+    double flushed[LS_MAX_HEAD_DIM];  /* of 1 + |factor| + what a term has of p, per p */
     double spread[LS_MAX_HEAD_DIM];   /* of squares of what rounding errors are in proportion to */
     double base[LS_MAX_HEAD_DIM];     /* of squares of terms before dp - delta is taken */
     double pull[LS_MAX_HEAD_DIM];     /* of dq: -d value / d delta */

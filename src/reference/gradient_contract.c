@@ -8,17 +8,19 @@
 struct limits {
     double rel;
     bool rounds;  /* p and ds are rounded to the storage type */
-    double eta_p; /* half the smallest subnormal of that type, or what becomes 0 */
+    double eta_p; /* half the smallest subnormal of that type; of bf16, it is next to FLUSHED */
 };
 
-/* Exponentials below this are 0. */
-#define NO_P 0x1p-126
+/* A number below this may become 0 wherever it stands in a term: exponentials do, and the products
+ * and sums of units that know no subnormals. With p lost, a term of dq or dk loses scale slope
+ * (dp - delta) k times as much; with ds, k times; with ds k, just so much. */
+#define FLUSHED 0x1p-126
 
 static const struct limits table[] = {
-    [LS_F32] = {.rel = 4e-6, .eta_p = NO_P},
-    [LS_BF16] = {.rel = 4e-3, .rounds = true, .eta_p = NO_P},
+    [LS_F32] = {.rel = 4e-6},
+    [LS_BF16] = {.rel = 4e-3, .rounds = true},
     [LS_F16] = {.rel = 8e-4, .rounds = true, .eta_p = 0x1p-25},
-    [LS_F64] = {.rel = 4e-6, .eta_p = NO_P},
+    [LS_F64] = {.rel = 4e-6},
 };
 
 /* The root mean square of a rounding error, over the unit: 1 / sqrt(3) of the last place's half,
@@ -34,7 +36,7 @@ static double rounding_of_terms(ls_dtype storage)
 static double element_bound(ls_dtype storage, const struct ls_reference_sum *exact, int e)
 {
     return 2 * rounding_of_terms(storage) * exact->majorant[e] + 0x1p-24 * exact->strained[e] +
-           table[storage].eta_p * exact->factors[e] +
+           table[storage].eta_p * exact->factors[e] + FLUSHED * exact->flushed[e] +
            ls_dtype_unit(storage) * fabs(exact->value[e]) + ls_dtype_smallest(storage);
 }
 

@@ -71,12 +71,11 @@ static inline bool meeting_sees(const struct meeting *m, int64_t i, int64_t j)
 /* One query and one key of a head, in double. */
 struct exact_pair {
     double p, ds, majorant; /* of ds */
-    double kappa, bend;     /* of p; of ds besides */
+    double kappa;
 };
 
 struct exact_scores {
-    double logit, slack, keep;
-    double bend; /* change of slack over that of logit before the cap, relative to slack */
+    double logit, slack, keep, bend; /* bend: how slack errs over how the product does */
 };
 
 static inline struct exact_scores exact_scores(const struct meeting *m, double product,
@@ -88,11 +87,10 @@ static inline struct exact_scores exact_scores(const struct meeting *m, double p
     bool kept[4];
 
     if (s->soft_cap != 0) {
-        const double bent = out.logit / (double)s->soft_cap;
-
-        out.logit = (double)s->soft_cap * tanh(bent);
-        out.slack = 1 / (cosh(bent) * cosh(bent));
-        out.bend = 2 * fabs(tanh(bent)) / (double)s->soft_cap;
+        out.logit /= (double)s->soft_cap;
+        out.slack = 1 / (cosh(out.logit) * cosh(out.logit));
+        out.bend = 2 * fabs(tanh(out.logit)) / (double)s->soft_cap;
+        out.logit = (double)s->soft_cap * tanh(out.logit);
     }
     if (s->alibi)
         out.logit -=
@@ -337,8 +335,7 @@ static inline struct exact_pair exact_pair(const struct meeting *m, const struct
         .p = p * scores.keep,
         .ds = scale * scores.slack * p * (scores.keep * dp - delta),
         .majorant = fabs(scale) * scores.slack * p * (scores.keep * most + fabs(delta)),
-        .kappa = size + fabs((double)m->lse[q / d]),
-        .bend = scores.bend * size,
+        .kappa = (1 + scores.bend) * size + fabs((double)m->lse[q / d]),
     };
 }
 
@@ -353,14 +350,13 @@ static inline void add_exact_pair(struct exact_sums *out, const struct meeting *
     const struct exact_pair pair = exact_pair(m, wide, batch, head, i, j);
     const double rounding = m->shape.type == LS_BF16 ? 0x1p-7 : 0;
     const double u = rounding + (8 + 8 * pair.kappa) * 0x1p-24;
-    const double ds_bound = (u + 8 * pair.bend * 0x1p-24) * pair.majorant;
 
     for (int64_t e = 0; e < d; e++) {
         out->dq[q_at + e] += pair.ds * k[e];
         out->dk[k_at + e] += pair.ds * q[e];
         out->dv[k_at + e] += pair.p * d_o[e];
-        out->dq_bound[q_at + e] += ds_bound * fabs(k[e]);
-        out->dk_bound[k_at + e] += ds_bound * fabs(q[e]);
+        out->dq_bound[q_at + e] += u * pair.majorant * fabs(k[e]);
+        out->dk_bound[k_at + e] += u * pair.majorant * fabs(q[e]);
         out->dv_bound[k_at + e] += u * pair.p * fabs(d_o[e]);
     }
 }
@@ -399,8 +395,8 @@ static inline void expect_exact(const struct meeting *m)
         .dv = memory + 2 * q_n + 2 * k_n,
         .dv_bound = memory + 2 * q_n + 3 * k_n,
     };
-
     struct wide wide = wide_open(m);
+
     for (int64_t pair = 0; pair < s->b * s->h; pair++)
         for (int64_t i = 0; i < m->s_q_loc; i++)
             for (int64_t j = 0; j < m->s_k_loc; j++)

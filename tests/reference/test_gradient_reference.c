@@ -187,7 +187,8 @@ Test(gradient_reference, keys_that_nobody_sees_do_not_matter_and_get_nothing)
 
 /* ---- rows, cut and merged */
 
-#define EACH_ARRAY(x) x(value) x(majorant) x(strained) x(factors) x(spread) x(base) x(pull)
+#define EACH_ARRAY(x)                                                                              \
+    x(value) x(majorant) x(strained) x(factors) x(flushed) x(spread) x(base) x(pull)
 
 static void expect_same_sum(const struct ls_reference_sum *a, const struct ls_reference_sum *b,
                             const char *what)
