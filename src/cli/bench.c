@@ -86,6 +86,7 @@ static ls_status bench_gemm(bool *held, struct cli_world *world, int argc, char 
     (void)held;
     LS_TRY(cli_options_parse(&done, &o.shared, world, &gemm_syntax, argc, argv, &o));
     if (done) return LS_OK;
+    LS_TRY(cli_world_complete(world));
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, measure_gemm(&gemm, world, &o), fini);
     report_gemm(&report, world, &o, &gemm);

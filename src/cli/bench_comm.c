@@ -268,6 +268,7 @@ ls_status cli_bench_comm(bool *held, struct cli_world *world, int argc, char **a
 
     LS_TRY(read_options(&done, &b.options, world, argc, argv));
     if (done) return LS_OK;
+    LS_TRY(cli_world_complete(world));
     LS_TRY_GOTO(status, cli_report_open(&b.report, world, &b.options.shared), fini);
     LS_TRY_GOTO(status, allocate(&b), fini);
     LS_TRY_GOTO(status, bench_all(&b), fini);

@@ -87,6 +87,7 @@ ls_status cli_bench_memory(bool *held, struct cli_world *world, int argc, char *
     (void)held;
     LS_TRY(cli_options_parse(&done, &o.shared, world, &syntax, argc, argv, &o));
     if (done) return LS_OK;
+    LS_TRY(cli_world_complete(world));
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, measure(&gbs, world, &o), fini);
     report_memory(&report, world, &o, gbs);

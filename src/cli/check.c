@@ -322,5 +322,7 @@ ls_status cli_check(bool *held, struct cli_world *world, int argc, char **argv)
     bool done;
 
     LS_TRY(cli_options_parse(&done, &options.shared, world, &check_syntax, argc, argv, &options));
-    return done ? LS_OK : run_check(held, world, &options);
+    if (done) return LS_OK;
+    LS_TRY(cli_world_complete(world));
+    return run_check(held, world, &options);
 }

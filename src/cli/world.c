@@ -12,12 +12,41 @@
 #include "config.h"
 #include "longspan/mpi.h"
 
-/* A step of a single SLURM task is treated as a process on its own unless it brings PMI. */
+/* Where launchers say how many processes they started; the first that is set is of the nearest one,
+ * as srun may have started an mpirun. */
+static const char *const launcher_counts[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE",
+                                              "SLURM_STEP_NUM_TASKS"};
+
+/* How many processes were started with this one, as far as is known; `name` says so. */
+static int launched_processes(const char **name)
+{
+    for (size_t i = 0; i < sizeof launcher_counts / sizeof *launcher_counts; i++) {
+        const char *count = getenv(launcher_counts[i]);
+
+        *name = launcher_counts[i];
+        if (count) return atoi(count);
+    }
+    return 1;
+}
+
+static bool wanted_single(void)
+{
+    const char *single = getenv("LONGSPAN_SINGLE");
+
+    return single && strcmp(single, "1") == 0;
+}
+
+/* A step of a single SLURM task is treated as a process on its own unless it brings PMI. Of several
+ * tasks without, Open MPI knows nothing and ends them; an MPI that uses SLURM's PMI-1 needs no
+ * variables. */
 static bool slurm_step_of_several(void)
 {
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
+    char mpi[256];
 
-    return getenv("SLURM_PROCID") && getenv("SLURM_STEP_ID") && tasks && atoi(tasks) > 1;
+    cli_world_mpi_version(mpi, sizeof mpi);
+    return getenv("SLURM_PROCID") && getenv("SLURM_STEP_ID") && tasks && atoi(tasks) > 1 &&
+           strncmp(mpi, "Open MPI", strlen("Open MPI")) != 0;
 }
 
 static bool launched(void)
@@ -41,7 +70,7 @@ static ls_status start_mpi(struct cli_world *world, int *argc, char ***argv)
 ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv)
 {
     *world = (struct cli_world){.size = 1, .program = "longspan"};
-    if (launched())
+    if (launched() && !wanted_single())
         LS_TRY(start_mpi(world, argc, argv));
     else
         LS_TRY(ls_comm_create_self(&world->comm));
@@ -93,6 +122,21 @@ ls_status cli_world_agree(const struct cli_world *world, int argc, char **argv)
 void cli_world_beat(const struct cli_world *world)
 {
     ls_comm_progress(NULL, world->comm, NULL, 0); /* whoever waits next hears of failures */
+}
+
+ls_status cli_world_complete(const struct cli_world *world)
+{
+    const char *name;
+    const int processes = launched_processes(&name);
+    char mpi[256];
+
+    if (world->size > 1 || processes <= 1 || wanted_single()) return LS_OK;
+    cli_world_mpi_version(mpi, sizeof mpi);
+    return ls_fail(LS_EVALUE,
+                   "%d processes were started (%s), but %s sees one, and each would compute "
+                   "everything: use srun --mpi=pmix or the mpirun of this %s, or set "
+                   "LONGSPAN_SINGLE=1 for runs on their own",
+                   processes, name, mpi, mpi);
 }
 
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status)

@@ -14,8 +14,8 @@ struct cli_world {
     char program[64]; /* "longspan attend": heads every message */
 };
 
-/* Starts MPI if a launcher (mpirun, srun) started this process; a process on its own does
- * without, which saves half a second. */
+/* Starts MPI if a launcher (mpirun, srun) started this process; a process on its own, or one that
+ * LONGSPAN_SINGLE=1 makes so, does without, which saves half a second. */
 ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv);
 
 /* Collective: every rank was started by the same program, of the same version and size, with the
@@ -25,6 +25,10 @@ ls_status cli_world_agree(const struct cli_world *world, int argc, char **argv);
 /* Lets the other ranks hear of this one, if there is a timeout. Where a rank does something by
  * itself for longer than a second or so, it calls this in between. */
 void cli_world_beat(const struct cli_world *world);
+
+/* To be asked before anything is computed: that a launcher did not start several processes of which
+ * MPI knows only this one. Errors: LS_EVALUE, with the way out. */
+ls_status cli_world_complete(const struct cli_world *world);
 
 /* Collective after a status that all ranks share. After LS_ECOMM nobody can be waited for, and
  * the other ranks are ended with this exit status. */

@@ -328,6 +328,43 @@ bad_on_ranks "strict over too many stripes" 2 "ring.*35157 leaves in layout stri
 longspan atend
 expect "unknown subcommand" 2 "atend.*attend" longspan
 
+# ---- processes of one launcher that MPI does not know of
+
+alone="sees one, .*srun --mpi=pmix .*mpirun .*LONGSPAN_SINGLE=1"
+for variable in SLURM_STEP_NUM_TASKS PMI_SIZE OMPI_COMM_WORLD_SIZE; do
+    export $variable=4
+    # shellcheck disable=SC2086
+    bad "attend, $variable=4" 2 "4 processes .*$variable.*$alone" attend $small --out "$out"
+    if [ $variable != OMPI_COMM_WORLD_SIZE ]; then
+        # a process of an mpirun that was started within
+        # shellcheck disable=SC2086
+        OMPI_COMM_WORLD_SIZE=1 longspan attend $small --quiet
+        [ "$status" -eq 0 ] || fails "one process of an mpirun, $variable=4"
+    fi
+    # shellcheck disable=SC2086
+    LONGSPAN_SINGLE=1 longspan attend $small --quiet
+    [ "$status" -eq 0 ] || fails "LONGSPAN_SINGLE=1, $variable=4"
+    unset $variable
+done
+export SLURM_STEP_NUM_TASKS=4
+for bench in gemm memory comm attend; do
+    run "$LONGSPAN" bench $bench
+    expect "bench $bench of 4" 2 "$alone" "longspan bench"
+done
+# shellcheck disable=SC2086
+bad "check of 4" 2 "$alone" check $small --result dq.safetensors
+# shellcheck disable=SC2086
+for command in info methods "plan attend $small"; do
+    longspan $command
+    [ "$status" -eq 0 ] || fails "$command of 4"
+done
+unset SLURM_STEP_NUM_TASKS
+if has_mpi; then
+    # shellcheck disable=SC2086
+    on_ranks 1 attend $small --quiet
+    [ "$status" -eq 0 ] || fails "mpirun of one process"
+fi
+
 # ---- targets
 
 # shellcheck disable=SC2086

@@ -87,6 +87,20 @@ for launcher in srun mpirun; do
     esac
 done
 
+# ---- ranks that do not find each other
+
+export LAUNCHER=srun LONGSPAN="$program" SLURM_MPI_TYPE=none
+job $one_core_each "$jobs/attend.sbatch" $small --out none.safetensors
+[ ! -e none.safetensors ] || ended="$ended, and somebody wrote a result"
+[ "$(grep -c '^longspan attend: ' "$work/stdout")" -eq 4 ] || ended="$ended, not a line each"
+ends "srun without PMI" FAILED 2 "^longspan attend: 4 processes .*SLURM_.*srun --mpi=pmix"
+
+export LONGSPAN_SINGLE=1
+job $one_core_each "$jobs/attend.sbatch" $small --verify
+[ "$(grep -c '^verified: ok' "$work/stdout")" -eq 4 ] || ended="$ended, not verified four times"
+ends "srun without PMI: four runs on their own" COMPLETED 0 "over 1 rank x 1 thread"
+unset SLURM_MPI_TYPE LONGSPAN_SINGLE
+
 # ---- which program
 
 export LAUNCHER=srun
