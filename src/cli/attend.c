@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cli/binding.h"
 #include "cli/command.h"
 #include "cli/memory.h"
 #include "cli/values.h"
@@ -270,6 +271,7 @@ ls_status cli_attend_with(bool *held, struct cli_world *world, int argc, char **
     LS_TRY(read_options(&done, &run.options, world, argc, argv, defaults));
     if (done) return LS_OK;
     LS_TRY(cli_world_complete(world));
+    cli_binding_hint(world, &run.options.shared);
     cli_progress_create(&run.progress, world, run.options.shared.progress,
                         run.options.shared.quiet);
     const ls_status status = attend(&run);

@@ -1,4 +1,5 @@
 #include "cli/attend.h"
+#include "cli/binding.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/values.h"
@@ -87,6 +88,7 @@ static ls_status bench_gemm(bool *held, struct cli_world *world, int argc, char 
     LS_TRY(cli_options_parse(&done, &o.shared, world, &gemm_syntax, argc, argv, &o));
     if (done) return LS_OK;
     LS_TRY(cli_world_complete(world));
+    cli_binding_hint(world, &o.shared);
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, measure_gemm(&gemm, world, &o), fini);
     report_gemm(&report, world, &o, &gemm);

@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "cli/binding.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/memory.h"
@@ -88,6 +89,7 @@ ls_status cli_bench_memory(bool *held, struct cli_world *world, int argc, char *
     LS_TRY(cli_options_parse(&done, &o.shared, world, &syntax, argc, argv, &o));
     if (done) return LS_OK;
     LS_TRY(cli_world_complete(world));
+    cli_binding_hint(world, &o.shared);
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, measure(&gbs, world, &o), fini);
     report_memory(&report, world, &o, gbs);

@@ -2,6 +2,7 @@
 
 #include "attention/options.h"
 #include "base/ledger.h"
+#include "cli/binding.h"
 #include "cli/command.h"
 #include "cli/compare.h"
 #include "cli/format.h"
@@ -324,5 +325,6 @@ ls_status cli_check(bool *held, struct cli_world *world, int argc, char **argv)
     LS_TRY(cli_options_parse(&done, &options.shared, world, &check_syntax, argc, argv, &options));
     if (done) return LS_OK;
     LS_TRY(cli_world_complete(world));
+    cli_binding_hint(world, &options.shared);
     return run_check(held, world, &options);
 }

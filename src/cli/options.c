@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/nearest.h"
@@ -168,6 +169,7 @@ static ls_status complete_threads(struct cli_options *shared)
     if (shared->threads == 0) {
         LS_TRY(ls_device_find(&device, "cpu"));
         shared->threads = ls_device_threads(&device);
+        shared->threads_unasked = !getenv("OMP_NUM_THREADS");
     }
     shared->attention.threads = shared->threads;
     return LS_OK;

@@ -16,9 +16,10 @@ struct cli_options {
     bool quiet;
     bool text_aside; /* standard output belongs to a file: the text goes to standard error */
     cli_progress_mode progress;
-    const char *trace; /* NULL: none */
-    int threads;       /* of each rank; also in attention */
-    int timeout;       /* seconds; 0: none */
+    const char *trace;    /* NULL: none */
+    int threads;          /* of each rank; also in attention */
+    bool threads_unasked; /* neither --threads nor OMP_NUM_THREADS says how many */
+    int timeout;          /* seconds; 0: none */
     struct cli_input_options input;
     struct cli_mask_options mask;
     struct ls_attention_options attention; /* complete after cli_mask_load */

@@ -338,11 +338,11 @@ for variable in SLURM_STEP_NUM_TASKS PMI_SIZE OMPI_COMM_WORLD_SIZE; do
     if [ $variable != OMPI_COMM_WORLD_SIZE ]; then
         # a process of an mpirun that was started within
         # shellcheck disable=SC2086
-        OMPI_COMM_WORLD_SIZE=1 longspan attend $small --quiet
+        run env OMPI_COMM_WORLD_SIZE=1 "$LONGSPAN" attend $small --quiet
         [ "$status" -eq 0 ] || fails "one process of an mpirun, $variable=4"
     fi
     # shellcheck disable=SC2086
-    LONGSPAN_SINGLE=1 longspan attend $small --quiet
+    run env LONGSPAN_SINGLE=1 "$LONGSPAN" attend $small --quiet
     [ "$status" -eq 0 ] || fails "LONGSPAN_SINGLE=1, $variable=4"
     unset $variable
 done

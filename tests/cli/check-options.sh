@@ -42,7 +42,7 @@ help
 [ "$(grep -c Usage "$work/helps")" -gt 1 ] || { echo "longspan --help lists nothing"; exit 1; }
 options_in <"$work/helps" >"$work/help"
 # a line that is only a launcher's command has options of that
-sed -e '/^\.B \(srun\|mpirun\) /d' -e 's/\\-/-/g' "$manual" | options_in >"$work/manual"
+sed -e '/^\.BR\? "\?\(srun\|mpirun\) /d' -e 's/\\-/-/g' "$manual" | options_in >"$work/manual"
 options_in <"$completion" >"$work/completion"
 not_in "options missing in the manual page" "$work/help" "$work/manual"
 not_in "options missing in the completion" "$work/help" "$work/completion"

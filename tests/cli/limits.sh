@@ -2,6 +2,7 @@
 # shellcheck disable=SC2154 # variables of the harness
 # A control group that allows less memory or processor time than the machine has is seen and named:
 # what cannot fit is refused, not killed, and by default there are as many threads as it has time for.
+# Threads without processors, for a launcher has bound the rank to fewer, are worth a line.
 # shellcheck source=/dev/null
 . "${srcdir-.}/tests/cli/harness.sh"
 unset OMP_NUM_THREADS
@@ -82,6 +83,41 @@ if make_group cpu && { limit "100000 100000" cpu.max || limit 100000 cpu.cfs_quo
     says "--threads wins" 0 "1 rank x 2 threads" stdout
 else
     echo "SKIPPED: processors of a control group: none can be made here"
+fi
+
+# hint NAME COUNT PATTERN: judges how often the last run hinted at how it is bound.
+hint()
+{
+    if [ "$status" -eq 0 ] && [ "$(grep -c "bound to 1 of .*$3" "$work/stderr")" -eq "$2" ]; then
+        passed "$1"
+    else
+        fails "$1: status $status, or not $2 times '$3'"
+    fi
+}
+
+small="--random 1,1,1,64,64,16"
+# shellcheck disable=SC2086 # several words
+if [ "$(nproc)" -gt 1 ] && run taskset -c 0 true && [ "$status" -eq 0 ]; then
+    run taskset -c 0 "$LONGSPAN" attend $small --threads 2
+    hint "two threads on one processor" 1 "2 threads; .*--bind-to none .*PE=2.*--cpus-per-task=2"
+    run taskset -c 0 "$LONGSPAN" attend $small --threads 2 --quiet
+    hint "quietly" 0
+    run taskset -c 0 "$LONGSPAN" attend $small
+    hint "one thread on one processor" 0
+    longspan attend $small --threads $(($(nproc) + 1))
+    hint "more threads than there are processors, not bound" 0
+    if has_mpi && "$LONGSPAN" info | grep -q 'Open MPI'; then
+        run "$MPIEXEC" -n 1 "$LONGSPAN" bench attend $small --repeat 1
+        hint "one core by default" 1 "1 thread; .*--bind-to none"
+        run "$MPIEXEC" --bind-to core -n 1 "$LONGSPAN" bench attend $small --repeat 1
+        hint "one core as asked for" 0
+        run env OMP_NUM_THREADS=1 "$MPIEXEC" -n 1 "$LONGSPAN" bench attend $small --repeat 1
+        hint "one thread as asked for" 0
+        run "$MPIEXEC" --oversubscribe -n 2 "$LONGSPAN" attend $small --threads 3
+        hint "ranks of three threads on a core each" 1 "3 threads; .*PE=3"
+    fi
+else
+    echo "SKIPPED: ranks bound to fewer processors than they have threads"
 fi
 
 exit "$failed"
