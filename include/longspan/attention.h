@@ -14,6 +14,7 @@ extern "C" {
 #endif
 
 #define LS_MAX_HEAD_DIM 256
+#define LS_MOST_THREADS 4096
 #define LS_NO_LIMIT INT64_MAX
 
 /* Global sizes: b batch, s_q queries, s_k keys, h query heads, h_kv key/value heads (divides h),
@@ -31,8 +32,8 @@ struct ls_attention_options {
     bool causal;           /* key j is visible to query i iff j <= i + s_k - s_q */
     bool has_scale;        /* false: scale is 1/sqrt(d) */
     float scale;
-    int threads; /* OpenMP threads of this rank; 0: as many as OpenMP would use, and as a control
-                  * group has processor time for */
+    int threads; /* OpenMP threads of this rank, at most 4096; 0: as many as OpenMP would use, and as
+                  * a control group has processor time for */
     bool strict; /* the same bits for any number of ranks, threads, method and layout */
 
     /* Which keys a query sees, besides `causal`. Query i stands at i' = i + s_k - s_q among the
@@ -127,10 +128,13 @@ LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_p
  *                               its own options.q_rows and options.k_rows
  * Own rows are brought to the layouts' parts first, and o and lse back in the end, each by one
  * all-to-all; a rank whose own rows are its parts exchanges nothing for that and copies nothing.
- * A row that sees no key gives o = 0, lse = -inf. o and lse may not overlap q, k or v.
+ * A row that sees no key gives o = 0, lse = -inf.
+ * Outputs have memory of their own: a byte of theirs that another row or an input has as well is
+ * found (LS_EVALUE), however strides interleave them; views of one packed buffer share none. Inputs
+ * may overlap, and have strides of 0. The data of a tensor without rows may be NULL.
  * Collective over the plan's ranks. The hot path allocates nothing.
- * Errors: LS_ESHAPE, LS_ETYPE (before anything is written, on every rank); LS_EINTERNAL, LS_ECOMM,
- * after which o and lse are undefined. */
+ * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE (before anything is written, on every rank); LS_EINTERNAL,
+ * LS_ECOMM, after which o and lse are undefined. */
 LS_API ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
                                       struct ls_attention_plan *plan, const struct ls_tensor *q,
                                       const struct ls_tensor *k, const struct ls_tensor *v);
@@ -158,12 +162,12 @@ struct ls_attention_gradients {
     struct ls_tensor *dsinks; /* f32 [h], the same on every rank; NULL: not wanted */
 };
 
-/* Gradients of this rank's parts, or of its own rows. Needs a plan made with options.backward. The
- * outputs may not overlap the inputs. Collective over the plan's ranks. The hot path allocates
- * nothing.
+/* Gradients of this rank's parts, or of its own rows. Needs a plan made with options.backward.
+ * Outputs have memory of their own, as forward's. Collective over the plan's ranks. The hot path
+ * allocates nothing.
  * o_lo, dlse and dsinks are given on all ranks or on none.
- * Errors: LS_EVALUE (a plan for forward alone), LS_ESHAPE, LS_ETYPE (before anything is written, on
- * every rank); LS_EINTERNAL, LS_ECOMM, after which the outputs are undefined.
+ * Errors: LS_EVALUE (also a plan for forward alone), LS_ESHAPE, LS_ETYPE (before anything is
+ * written, on every rank); LS_EINTERNAL, LS_ECOMM, after which the outputs are undefined.
  * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */
 LS_API ls_status ls_attention_backward(const struct ls_attention_gradients *out,
                                        struct ls_attention_plan *plan,

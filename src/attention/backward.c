@@ -2,50 +2,39 @@
 #include <math.h>
 #include <string.h>
 
+#include "attention/operands.h"
 #include "attention/plan.h"
 
 /* ---- what is asked for */
-
-static ls_status check_inputs(const struct ls_attention_plan *plan,
-                              const struct ls_attention_saved *saved)
-{
-    const struct ls_problem *p = &plan->problem;
-    const struct ls_part_dims dims = ls_plan_part_dims(plan);
-
-    LS_TRY(ls_tensor_check(saved->q, "q", p->shape.type, 4, dims.q));
-    LS_TRY(ls_tensor_check(saved->k, "k", p->shape.type, 4, dims.k));
-    LS_TRY(ls_tensor_check(saved->v, "v", p->shape.type, 4, dims.k));
-    LS_TRY(ls_tensor_check(saved->o, "o", p->shape.type, 4, dims.q));
-    LS_TRY(ls_tensor_check(saved->lse, "lse", LS_F32, 3, dims.lse));
-    LS_TRY(ls_tensor_check(saved->d_o, "do", p->shape.type, 4, dims.q));
-    if (saved->o_lo) LS_TRY(ls_tensor_check(saved->o_lo, "o_lo", p->shape.type, 4, dims.q));
-    return saved->dlse ? ls_tensor_check(saved->dlse, "dlse", LS_F32, 3, dims.lse) : LS_OK;
-}
-
-static ls_status check_outputs(const struct ls_attention_plan *plan,
-                               const struct ls_attention_gradients *out)
-{
-    const struct ls_problem *p = &plan->problem;
-    const struct ls_part_dims dims = ls_plan_part_dims(plan);
-
-    LS_TRY(ls_tensor_check(out->dq, "dq", p->shape.type, 4, dims.q));
-    LS_TRY(ls_tensor_check(out->dk, "dk", p->shape.type, 4, dims.k));
-    LS_TRY(ls_tensor_check(out->dv, "dv", p->shape.type, 4, dims.k));
-    if (!out->dsinks) return LS_OK;
-    if (!p->scores.sinks)
-        return ls_fail(LS_EVALUE, "dsinks is asked for, the plan is without sinks");
-    return ls_tensor_check(out->dsinks, "dsinks", LS_F32, 1, &p->shape.h);
-}
 
 static ls_status check(const struct ls_attention_plan *plan,
                        const struct ls_attention_gradients *out,
                        const struct ls_attention_saved *saved)
 {
-    if (!plan->problem.backward)
+    const struct ls_problem *p = &plan->problem;
+    const struct ls_part_dims dims = ls_plan_part_dims(plan);
+    const ls_dtype type = p->shape.type;
+    const struct ls_operand list[] = {
+        {"dq", out->dq, type, 4, dims.q, false},
+        {"dk", out->dk, type, 4, dims.k, false},
+        {"dv", out->dv, type, 4, dims.k, false},
+        {"dsinks", out->dsinks, LS_F32, 1, &p->shape.h, true},
+        {"q", saved->q, type, 4, dims.q, false},
+        {"k", saved->k, type, 4, dims.k, false},
+        {"v", saved->v, type, 4, dims.k, false},
+        {"o", saved->o, type, 4, dims.q, false},
+        {"lse", saved->lse, LS_F32, 3, dims.lse, false},
+        {"do", saved->d_o, type, 4, dims.q, false},
+        {"o_lo", saved->o_lo, type, 4, dims.q, true},
+        {"dlse", saved->dlse, LS_F32, 3, dims.lse, true},
+    };
+
+    if (!p->backward)
         return ls_fail(LS_EVALUE, "the plan is for forward alone: it was made without "
                                   "options.backward");
-    LS_TRY(check_inputs(plan, saved));
-    return check_outputs(plan, out);
+    if (out->dsinks && !p->scores.sinks)
+        return ls_fail(LS_EVALUE, "dsinks is asked for, the plan is without sinks");
+    return ls_operands_check(list, sizeof list / sizeof *list, 4);
 }
 
 /* ---- sinks */

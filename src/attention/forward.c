@@ -1,25 +1,8 @@
 /* An execution forward, and what every execution begins and ends with. */
 #include <string.h>
 
+#include "attention/operands.h"
 #include "attention/plan.h"
-
-ls_status ls_tensor_check(const struct ls_tensor *t, const char *name, ls_dtype type, int ndim,
-                          const int64_t *dim)
-{
-    if (t->type != type)
-        return ls_fail(LS_ETYPE, "%s is %s, the plan is for %s", name, ls_dtype_name(t->type),
-                       ls_dtype_name(type));
-    if (t->ndim != ndim)
-        return ls_fail(LS_ESHAPE, "%s has %d dimensions, must have %d", name, t->ndim, ndim);
-    for (int i = 0; i < ndim; i++)
-        if (t->dim[i] != dim[i])
-            return ls_fail(LS_ESHAPE, "%s: dimension %d is %ld, must be %ld on this rank", name, i,
-                           (long)t->dim[i], (long)dim[i]);
-    if (t->dim[ndim - 1] > 1 && t->stride[ndim - 1] != 1)
-        return ls_fail(LS_ESHAPE, "%s: the last dimension has stride %ld, must be contiguous", name,
-                       (long)t->stride[ndim - 1]);
-    return LS_OK;
-}
 
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan)
 {
@@ -40,12 +23,14 @@ static ls_status check_call(const struct ls_attention_plan *plan,
     if (call->o_lo && !plan->problem.backward)
         return ls_fail(LS_EVALUE, "o_lo is for backward, the plan was made without "
                                   "options.backward");
-    LS_TRY(ls_tensor_check(call->q, "q", type, 4, dims.q));
-    LS_TRY(ls_tensor_check(call->k, "k", type, 4, dims.k));
-    LS_TRY(ls_tensor_check(call->v, "v", type, 4, dims.k));
-    LS_TRY(ls_tensor_check(call->o, "o", type, 4, dims.q));
-    if (call->o_lo) LS_TRY(ls_tensor_check(call->o_lo, "o_lo", type, 4, dims.q));
-    return ls_tensor_check(call->lse, "lse", LS_F32, 3, dims.lse);
+
+    const struct ls_operand list[] = {
+        {"o", call->o, type, 4, dims.q, false},         {"o_lo", call->o_lo, type, 4, dims.q, true},
+        {"lse", call->lse, LS_F32, 3, dims.lse, false}, {"q", call->q, type, 4, dims.q, false},
+        {"k", call->k, type, 4, dims.k, false},         {"v", call->v, type, 4, dims.k, false},
+    };
+
+    return ls_operands_check(list, sizeof list / sizeof *list, 3);
 }
 
 void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)

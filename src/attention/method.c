@@ -158,8 +158,6 @@ static ls_status check_options(const struct ls_attention_shape *s,
                        ls_dtype_name(s->type));
     if ((unsigned)o->layout > LS_LAYOUT_BALANCED)
         return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
-    if (o->threads < 0)
-        return ls_fail(LS_EVALUE, "threads is %d, must not be negative", o->threads);
     if (o->has_rows && (o->q_rows < 0 || o->q_rows > s->s_q || o->k_rows < 0 || o->k_rows > s->s_k))
         return ls_fail(LS_ESHAPE,
                        "this rank's own rows are %ld queries and %ld keys, the sequences have %ld "
@@ -224,6 +222,17 @@ static ls_status take_grid(struct ls_problem *problem, const struct ls_attention
     return LS_OK;
 }
 
+static ls_status take_threads(struct ls_problem *problem, const struct ls_attention_options *o)
+{
+    problem->threads = o->threads ? o->threads : ls_device_threads(&problem->device);
+    if (problem->threads > 0 && problem->threads <= LS_MOST_THREADS) return LS_OK;
+    return ls_fail(
+        LS_EVALUE,
+        "threads is %d, must be 1 to %d, as each has memory of its own, or 0: as many as "
+        "OpenMP would use",
+        problem->threads, LS_MOST_THREADS);
+}
+
 ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options, int p,
                           const struct ls_method *method)
@@ -244,7 +253,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
     LS_TRY(ls_options_mask(&problem.mask, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));
     LS_TRY(ls_device_find(&problem.device, "cpu"));
-    problem.threads = options->threads ? options->threads : ls_device_threads(&problem.device);
+    LS_TRY(take_threads(&problem, options));
 
     ls_layout_kind kind = options->layout;
     if (kind == LS_LAYOUT_AUTO) kind = method ? method->layout(&problem) : LS_LAYOUT_CONTIGUOUS;

@@ -76,10 +76,6 @@ struct ls_part_dims {
 
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan);
 
-/* Whether a tensor is what the plan wants. Errors: LS_ETYPE, LS_ESHAPE, with its name. */
-ls_status ls_tensor_check(const struct ls_tensor *t, const char *name, ls_dtype type, int ndim,
-                          const int64_t *dim);
-
 /* Collective. Whether all ranks ask for a tensor or none does. Errors: LS_EVALUE, LS_ECOMM. */
 ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked);
 

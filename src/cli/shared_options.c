@@ -5,7 +5,6 @@
 
 #include "cli/values.h"
 
-#define MOST_THREADS 4096
 #define MOST_SECONDS 1000000
 
 enum {
@@ -158,7 +157,7 @@ static ls_status set_threads(struct cli_options *o, const char *value)
 {
     int64_t threads;
 
-    LS_TRY(cli_value_integer(&threads, "--threads", value, 1, MOST_THREADS));
+    LS_TRY(cli_value_integer(&threads, "--threads", value, 1, LS_MOST_THREADS));
     o->threads = (int)threads;
     return LS_OK;
 }

@@ -1,5 +1,4 @@
-/* Plans over several ranks: what they cost, that they can be used again and side by side, and that
- * all ranks leave a failure in the same way. */
+/* Plans over several ranks: costs, use again and side by side, failures that all ranks share. */
 #include "attention.h"
 
 #include "base/ledger.h"
@@ -369,6 +368,7 @@ Test(attention_plan, what_one_rank_may_not_ask_for_no_rank_gets)
         {"kv heads", "multiple", LS_ESHAPE, 3, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
         {"layout", "layout is 99", LS_EVALUE, 2, 16, LS_BF16, "ring", (ls_layout_kind)99, 1},
         {"threads", "threads is -1", LS_EVALUE, 2, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, -1},
+        {"threads", "1 to 4096", LS_EVALUE, 2, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, 1 << 27},
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
