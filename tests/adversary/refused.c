@@ -1,0 +1,67 @@
+/* What moves data, makes requests or ends them, and that the layer would let pass unseen. Without
+ * MPI's header, so that a function needs no more than its name; a job that calls one ends here. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#define REFUSE(name)                                                                               \
+    void name(void)                                                                                \
+    {                                                                                              \
+        fprintf(stderr, "adversary: " #name " is not known here: see tests/adversary/layer.c\n");  \
+        abort();                                                                                   \
+    }
+
+REFUSE(MPI_Allgatherv)
+REFUSE(MPI_Alltoallv)
+REFUSE(MPI_Alltoallw)
+REFUSE(MPI_Bsend)
+REFUSE(MPI_Bsend_init)
+REFUSE(MPI_Cancel)
+REFUSE(MPI_Comm_idup)
+REFUSE(MPI_Exscan)
+REFUSE(MPI_Gather)
+REFUSE(MPI_Gatherv)
+REFUSE(MPI_Iallgatherv)
+REFUSE(MPI_Ialltoallv)
+REFUSE(MPI_Ialltoallw)
+REFUSE(MPI_Ibsend)
+REFUSE(MPI_Iexscan)
+REFUSE(MPI_Igather)
+REFUSE(MPI_Igatherv)
+REFUSE(MPI_Improbe)
+REFUSE(MPI_Imrecv)
+REFUSE(MPI_Iprobe)
+REFUSE(MPI_Ireduce)
+REFUSE(MPI_Ireduce_scatter)
+REFUSE(MPI_Ireduce_scatter_block)
+REFUSE(MPI_Irsend)
+REFUSE(MPI_Iscan)
+REFUSE(MPI_Iscatter)
+REFUSE(MPI_Iscatterv)
+REFUSE(MPI_Issend)
+REFUSE(MPI_Mprobe)
+REFUSE(MPI_Mrecv)
+REFUSE(MPI_Probe)
+REFUSE(MPI_Recv_init)
+REFUSE(MPI_Reduce)
+REFUSE(MPI_Reduce_scatter)
+REFUSE(MPI_Reduce_scatter_block)
+REFUSE(MPI_Request_free)
+REFUSE(MPI_Request_get_status)
+REFUSE(MPI_Rsend)
+REFUSE(MPI_Rsend_init)
+REFUSE(MPI_Scan)
+REFUSE(MPI_Scatter)
+REFUSE(MPI_Scatterv)
+REFUSE(MPI_Send_init)
+REFUSE(MPI_Sendrecv)
+REFUSE(MPI_Sendrecv_replace)
+REFUSE(MPI_Ssend)
+REFUSE(MPI_Ssend_init)
+REFUSE(MPI_Start)
+REFUSE(MPI_Startall)
+REFUSE(MPI_Testany)
+REFUSE(MPI_Testsome)
+REFUSE(MPI_Waitany)
+REFUSE(MPI_Waitsome)
+REFUSE(MPI_Win_allocate)
+REFUSE(MPI_Win_create)
