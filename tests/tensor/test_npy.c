@@ -303,3 +303,9 @@ Test(npy, what_is_no_list_of_whole_numbers_is_refused)
     put_file(path, "\x93NUM", 4);
     cr_expect_eq(ls_integers_load(&list, &count, path), LS_EFORMAT);
 }
+
+Test(npy, what_fuzzing_starts_from)
+{
+    expect_corpus("npy", find_harm);
+    expect_corpus("npy", find_harm_in_integers);
+}

@@ -331,6 +331,11 @@ Test(safetensors, survives_deep_nesting)
     }
 }
 
+Test(safetensors, what_fuzzing_starts_from)
+{
+    expect_corpus("safetensors", find_harm);
+}
+
 Test(safetensors, length_matters_and_damage_is_harmless)
 {
     const char *const path = in_folder("a.safetensors");
