@@ -34,6 +34,13 @@ static double logit_size(const struct ls_reference_row *row)
     return row->kappa + mean_bias(row);
 }
 
+const char *ls_contract_why(bool held, bool limited, int64_t compared)
+{
+    if (!held) return "an error is beyond its limit";
+    if (compared == 0) return "nothing finite was compared";
+    return limited ? NULL : "the limit is infinite";
+}
+
 /* Every type has f32 accumulators, u = 2^-24. lse is a mean of logits by their weights plus what
  * depends on weights alone, so it errs by what one logit does, however many there are:
  *   sqrt(d) kappa u   a dot product of d terms, in any order: each of d - 1 sums is at most
@@ -79,10 +86,11 @@ static void add_lse(struct ls_errors *errors, ls_dtype storage, double lse,
     const double error = distance(lse, exact);
     /* what is no number allows no error */
     const double kappa = isfinite(exact) ? logit_size(row) : 0;
+    const double limit = ls_lse_limit(storage, d, kappa, exact);
 
     errors->abs_lse = fmax(errors->abs_lse, error);
-    keep_worse_lse(errors, ratio(error, fmax(1, fabs(exact))),
-                   ls_lse_limit(storage, d, kappa, exact));
+    keep_worse_lse(errors, ratio(error, fmax(1, fabs(exact))), limit);
+    errors->unlimited += !isfinite(limit);
 }
 
 /* Returns the element's part of row2. */
@@ -90,6 +98,7 @@ static double add_element(struct ls_errors *errors, ls_dtype storage, double err
                           double spread2)
 {
     errors->diff2 += square(error);
+    errors->compared += isfinite(exact);
     if (!isfinite(exact) || !isfinite(spread2)) return 0;
     errors->norm2 += square(exact);
     errors->round2 += square(rounding_error(storage, exact));
@@ -114,8 +123,10 @@ void ls_errors_add_row(struct ls_errors *errors, ls_dtype storage, const double 
         double error = distance(o[e], exact_o[e]);
 
         if (empty && error > 0) error = INFINITY;
-        const double units = ratio(error, element_bound(storage, exact, e, exact_o[e]));
+        const double bound = empty ? 0 : element_bound(storage, exact, e, exact_o[e]);
+        const double units = ratio(error, bound);
 
+        errors->unlimited += isfinite(exact_o[e]) && !isfinite(bound);
         if (units > errors->max_units) {
             errors->max_units = units;
             for (int i = 0; i < 3; i++) errors->worst[i] = where[i];
@@ -147,6 +158,8 @@ void ls_errors_merge(struct ls_errors *errors, const struct ls_errors *other)
     errors->abs_lse = fmax(errors->abs_lse, other->abs_lse);
     errors->kappa = fmax(errors->kappa, other->kappa);
     errors->rows += other->rows;
+    errors->compared += other->compared;
+    errors->unlimited += other->unlimited;
 }
 
 /* The Frobenius norm of the error that o may have. */
@@ -165,12 +178,16 @@ void ls_errors_judge(struct ls_verdict *out, const struct ls_errors *errors, ls_
 {
     const double error = sqrt(errors->diff2), norm = sqrt(errors->norm2);
     const double permitted = factor * permitted_error(errors, storage);
+    const char *why =
+        ls_contract_why(error <= permitted && errors->max_units <= factor &&
+                            ratio(errors->max_lse, errors->lse_limit) <= factor,
+                        isfinite(permitted) && errors->unlimited == 0, errors->compared);
 
     *out = (struct ls_verdict){
-        .ok = error <= permitted && errors->max_units <= factor &&
-              ratio(errors->max_lse, errors->lse_limit) <= factor,
-        .rel_o = ratio(error, norm),
-        .rel_o_limit = ratio(permitted, norm),
+        .ok = !why,
+        .why = why,
+        .rel_o = relative(error, norm),
+        .rel_o_limit = relative(permitted, norm),
         .max_units = errors->max_units,
         .max_lse = errors->max_lse,
         .lse_limit = factor * errors->lse_limit,

@@ -5,7 +5,8 @@
  *   as a whole     the relative Frobenius error of o is within its limit, see ls_errors_judge;
  *   lse            every error is within its row's limit, see ls_lse_limit.
  * The first alone would not do: over many keys the bound is hundreds of times what a good kernel
- * errs by, and a lost key hides in it. */
+ * errs by, and a lost key hides in it. Nor is a result good that was held to no finite limit, or of
+ * which nothing is finite: what is no number has only to be the same. */
 #ifndef LS_REFERENCE_CONTRACT_H
 #define LS_REFERENCE_CONTRACT_H
 
@@ -24,16 +25,23 @@ struct ls_errors {
     double abs_lse; /* largest |lse - exact| */
     double kappa;   /* largest of the rows where it is finite */
     int64_t rows;
-    int64_t worst[4]; /* b, position, head, element of max_units; all -1 if no element errs */
+    int64_t compared;  /* elements that are finite in the exact o */
+    int64_t unlimited; /* of them and of lse, those whose limit is not finite */
+    int64_t worst[4];  /* b, position, head, element of max_units; all -1 if no element errs */
 };
 
 struct ls_verdict {
     bool ok;
-    double rel_o, rel_o_limit; /* relative Frobenius error; 0 / 0 is 0 */
+    const char *why;           /* it is not ok; NULL */
+    double rel_o, rel_o_limit; /* relative Frobenius error, absolute if the exact o is 0 */
     double max_units;          /* limit: the factor */
     double max_lse, lse_limit; /* of the worst row, divided by max(1, |lse|) */
     double abs_lse;
 };
+
+/* Why a result is not good, NULL if it is: whether no error is beyond its limit, whether all limits
+ * are finite, and how many finite elements were compared. */
+const char *ls_contract_why(bool held, bool limited, int64_t compared);
 
 /* What lse of a row may err by, divided by max(1, |lse|). kappa: the row's largest
  * |scale| sum_e |q_e k_e| over d elements, and what a bias adds to it. */

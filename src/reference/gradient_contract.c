@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "reference/contract.h"
 #include "reference/measure.h"
 
 /* The table of docs/NUMERICS.md, its column of gradients. */
@@ -32,9 +33,11 @@ static double rounding_of_terms(ls_dtype storage)
     return table[storage].rounds ? ls_dtype_unit(storage) : 0;
 }
 
-/* The element-wise bound on the error of value[e]. */
+/* The element-wise bound on the error of value[e]. There is none where rounding logits and lse may
+ * change probabilities by half of what they are: exp is not straight so far. */
 static double element_bound(ls_dtype storage, const struct ls_reference_sum *exact, int e)
 {
+    if (0x1p-24 * exact->strained[e] > 0.5 * exact->majorant[e]) return INFINITY;
     return 2 * rounding_of_terms(storage) * exact->majorant[e] + 0x1p-24 * exact->strained[e] +
            table[storage].eta_p * exact->factors[e] + FLUSHED * exact->flushed[e] +
            ls_dtype_unit(storage) * fabs(exact->value[e]) + ls_dtype_smallest(storage);
@@ -48,6 +51,7 @@ static double add_element(struct ls_gradient_errors *errors, ls_dtype storage, d
     const double spread2 = exact->spread[e] + exact->pulled2 * square(exact->pull[e]);
 
     errors->diff2 += square(error);
+    errors->compared += isfinite(value);
     if (!isfinite(value) || !isfinite(spread2)) return 0;
     errors->norm2 += square(value);
     errors->round2 += square(rounding_error(storage, value));
@@ -71,8 +75,9 @@ void ls_gradient_errors_add_row(struct ls_gradient_errors *errors, ls_dtype stor
         double error = distance(value[e], exact->value[e]);
 
         if (exact->terms == 0 && error > 0) error = INFINITY;
-        const double units = ratio(error, element_bound(storage, exact, e));
+        const double bound = element_bound(storage, exact, e), units = ratio(error, bound);
 
+        errors->unlimited += isfinite(exact->value[e]) && !isfinite(bound);
         if (units > errors->max_units) {
             errors->max_units = units;
             for (int i = 0; i < 3; i++) errors->worst[i] = where[i];
@@ -100,6 +105,8 @@ void ls_gradient_errors_merge(struct ls_gradient_errors *errors,
     }
     errors->kappa = fmax(errors->kappa, other->kappa);
     errors->rows += other->rows;
+    errors->compared += other->compared;
+    errors->unlimited += other->unlimited;
 }
 
 /* The Frobenius norm of the error that a gradient may have. */
@@ -121,11 +128,15 @@ void ls_gradient_errors_judge(struct ls_gradient_verdict *out,
 {
     const double error = sqrt(errors->diff2), norm = sqrt(errors->norm2);
     const double permitted = factor * permitted_error(errors, storage);
+    const char *why =
+        ls_contract_why(error <= permitted && errors->max_units <= factor,
+                        isfinite(permitted) && errors->unlimited == 0, errors->compared);
 
     *out = (struct ls_gradient_verdict){
-        .ok = error <= permitted && errors->max_units <= factor,
-        .rel = ratio(error, norm),
-        .rel_limit = ratio(permitted, norm),
+        .ok = !why,
+        .why = why,
+        .rel = relative(error, norm),
+        .rel_limit = relative(permitted, norm),
         .max_units = errors->max_units,
     };
 }

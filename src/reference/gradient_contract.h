@@ -16,12 +16,15 @@ struct ls_gradient_errors {
     double max_units;    /* largest error / element-wise bound */
     double kappa;        /* largest of the rows where it is finite */
     int64_t rows;
-    int64_t worst[4]; /* b, position, head, element of max_units; all -1 if no element errs */
+    int64_t compared;  /* elements that are finite in the exact gradient */
+    int64_t unlimited; /* of them, those whose bound is not finite */
+    int64_t worst[4];  /* b, position, head, element of max_units; all -1 if no element errs */
 };
 
 struct ls_gradient_verdict {
     bool ok;
-    double rel, rel_limit; /* relative Frobenius error; 0 / 0 is 0 */
+    const char *why;       /* it is not ok; NULL */
+    double rel, rel_limit; /* relative Frobenius error, absolute if the exact gradient is 0 */
     double max_units;      /* limit: the factor */
 };
 

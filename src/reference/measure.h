@@ -32,6 +32,12 @@ static inline double ratio(double error, double bound)
     return error == 0 ? 0 : error == INFINITY ? INFINITY : error / bound;
 }
 
+/* x relative to a norm; x itself where that is 0. */
+static inline double relative(double x, double norm)
+{
+    return norm > 0 ? x / norm : x;
+}
+
 /* What rounding to the storage type adds. */
 static inline double rounding_error(ls_dtype storage, double exact)
 {

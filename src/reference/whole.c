@@ -298,7 +298,10 @@ ls_status ls_reference_judge_gradients(struct ls_gradient_verdict out[LS_GRADIEN
 
     for (int i = 0; i < LS_GRADIENTS; i++) ls_gradient_errors_init(&judgement.errors[i]);
     LS_TRY(go_back(&w));
-    for (int i = 0; i < LS_GRADIENTS; i++)
-        ls_gradient_errors_judge(&out[i], &judgement.errors[i], storage, 1);
+    for (int i = 0; i < LS_GRADIENTS; i++) {
+        out[i] = (struct ls_gradient_verdict){.ok = true};
+        if (gradient(gradients, i))
+            ls_gradient_errors_judge(&out[i], &judgement.errors[i], storage, 1);
+    }
     return LS_OK;
 }

@@ -142,6 +142,44 @@ holds "check: finds a NaN" found_wrong
 longspan check --input bshd.safetensors --result out/bshd.safetensors
 holds "check: finds that the mask was forgotten" found_wrong
 
+# ---- what is no number
+
+# rows SHAPE BITS...: f32 numbers, 4 of each of the bits
+rows()
+{
+    npy_header '<f4' False "$1"
+    shift
+    for bits; do little_endian 4 "$bits" >number; cat number number number number; done
+}
+told() { [ "$status" -eq 1 ] && tail -n 1 stdout | grep -q "FAILED, $1"; }
+
+one=0x3f800000 nan=0x7fc00000
+rows 1,3,1,4 $one $one $one >ones.npy
+rows 1,3,1,4 $nan $nan $nan >nothing.npy
+rows 1,3,1,4 $one $nan $one >some.npy
+for q in nothing some; do
+    longspan attend --q $q.npy --k ones.npy --v ones.npy --order bshd --allow-nonfinite --verify \
+        --out out/$q.safetensors
+    case $q in
+    some) holds "rows of numbers beside one of NaN, verified" verified ;;
+    *) holds "a result of NaN alone is not verified" told 'o: nothing finite was compared' ;;
+    esac
+done
+longspan check --q nothing.npy --k ones.npy --v ones.npy --order bshd --allow-nonfinite \
+    --result out/nothing.safetensors
+holds "check: a result of NaN alone" told 'o: nothing finite was compared'
+longspan check out/nothing.safetensors out/nothing.safetensors --json why.json
+holds "check: two results of NaN alone" told 'o: nothing finite was compared'
+holds "JSON: why" grep -q '"why": *"nothing finite was compared"' why.json
+longspan check out/some.safetensors out/some.safetensors
+holds "check: two results with NaN in the same place" succeeded
+longspan check out/some.safetensors out/nothing.safetensors
+holds "check: numbers and NaN" told 'o: an error is beyond its limit'
+longspan attend --random 1,1,1,4,4,16 --causal --query-offset=-9 --verify --out out/empty.safetensors
+holds "no row sees a key, verified" verified
+longspan check out/empty.safetensors out/empty.safetensors
+holds "check: no row sees a key" succeeded
+
 # ---- targets that exist
 
 longspan attend --input bshd.safetensors --causal --out out/again.safetensors

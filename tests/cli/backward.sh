@@ -94,6 +94,17 @@ if has_mpi; then
     holds "2 ranks: check" verified
 fi
 
+# ---- limits
+
+longspan attend --random 1,1,1,4,1,64 --dtype f32 --backward --verify
+holds "one key, whose dq is 0" verified
+holds "one key: dq has a limit" stdout_has 'dq +rel +[0-9.e-]+ +limit [0-9.e-]+, absolute'
+for dtype in f32 bf16; do
+    longspan attend --random 1,1,1,64,64,64 --dtype $dtype --scale 1e5 --backward --verify
+    holds "logits of 10^6: $dtype has no gradients to speak of" found_wrong
+    holds "logits of 10^6: $dtype says why" grep -q '^verified: FAILED, dq: the limit is inf' stdout
+done
+
 # ---- the report
 
 longspan bench attend --random 1,2,2,512,512,64 --backward --json -

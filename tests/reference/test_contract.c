@@ -25,6 +25,7 @@ Test(contract, limits_are_the_table)
         errors.norm2 = errors.spread2 = 25;
         errors.round2 = 25 * cases[c].rnd * cases[c].rnd;
         errors.kappa = cases[c].kappa;
+        errors.compared = 1;
         ls_errors_judge(&verdict, &errors, cases[c].storage, cases[c].factor);
         cr_expect_float_eq(verdict.rel_o_limit, cases[c].rel_o, 1e-9 * cases[c].rel_o, "case %zu",
                            c);
@@ -118,6 +119,7 @@ Test(contract, each_limit_is_enforced_at_its_value)
 
             ls_errors_init(&errors);
             errors.norm2 = 4;
+            errors.compared = 1;
             if (c == 0) errors.diff2 = 4 * 3e-3 * by * 3e-3 * by;
             if (c == 1) errors.max_units = by;
             errors.lse_limit = 2e-5;
@@ -258,15 +260,52 @@ Test(contract, zero_values_ask_for_zero)
 
 Test(contract, what_is_no_number_must_be_the_same_in_both)
 {
+    static const double bad[] = {INFINITY, NAN}, others[] = {-INFINITY, 3};
+    const double q[2] = {1, 1}, k[2] = {1, 1};
+
+    for (int c = 0; c < 2; c++) {
+        const double v[2] = {bad[c], 1};
+        struct ls_reference_row row;
+
+        ls_reference_row_init(&row);
+        add_plain(&row, q, k, v, 1, 2, 1);
+        cr_expect(judge_row(&row, bad[c], 1, 2).ok, "%g", bad[c]);
+        cr_expect_not(judge_row(&row, bad[1 - c], 1, 2).ok, "%g", bad[c]);
+        for (int i = 0; i < 2; i++)
+            cr_expect_not(judge_row(&row, others[i], 1, 2).ok, "%g for %g", others[i], bad[c]);
+    }
+}
+
+/* A result of nothing but NaN is the right one, and tells nothing. */
+Test(contract, nothing_finite_is_not_ok)
+{
     const double q[2] = {1, 1}, k[2] = {1, 1}, v[2] = {INFINITY, NAN};
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
     add_plain(&row, q, k, v, 1, 2, 1);
-    cr_expect(judge_row(&row, INFINITY, NAN, 2).ok);
-    cr_expect_not(judge_row(&row, -INFINITY, NAN, 2).ok);
-    cr_expect_not(judge_row(&row, 3, NAN, 2).ok);
-    cr_expect_not(judge_row(&row, INFINITY, 3, 2).ok);
+    const struct ls_verdict verdict = judge_row(&row, INFINITY, NAN, 2);
+
+    cr_expect_not(verdict.ok);
+    cr_expect_str_eq(verdict.why, "nothing finite was compared");
+    cr_expect_str_eq(judge_row(&row, NAN, NAN, 2).why, "an error is beyond its limit");
+}
+
+/* A soft cap makes a logit of an infinite product, whose error has no bound. */
+Test(contract, an_infinite_limit_is_not_ok)
+{
+    const double q[2] = {1, 1}, k[2] = {INFINITY, 1}, v[2] = {1, 2};
+    const struct ls_mask mask = ls_mask_full(1, 1);
+    const struct ls_scores scores = {.scale = 1, .soft_cap = 3, .heads = 1};
+    const struct ls_reference_query query = {.q = q, .mask = &mask, .scores = &scores};
+    struct ls_reference_row row;
+
+    ls_reference_row_init(&row);
+    ls_reference_row_add(&row, &query, k, v, 0, 1, 2);
+    const struct ls_verdict verdict = judge_row(&row, 1, 2, 3);
+
+    cr_expect_not(verdict.ok);
+    cr_expect_str_eq(verdict.why, "the limit is infinite");
 }
 
 /* One row with an infinite score, one without: the first must be NaN and leaves the limits of the

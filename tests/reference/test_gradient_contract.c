@@ -241,6 +241,7 @@ Test(gradient_contract, limits_are_the_table_and_1_5_times_the_roundings)
         errors.base2 = 25 * square(cases[c].base);
         errors.round2 = 25 * square(cases[c].rnd);
         errors.kappa = cases[c].kappa;
+        errors.compared = 1;
         for (int over = 0; over < 2; over++) {
             errors.diff2 = 25 * square(cases[c].rel * (over ? 1.001 : 0.999));
             ls_gradient_errors_judge(&verdict, &errors, cases[c].storage, cases[c].factor);
@@ -265,6 +266,45 @@ Test(gradient_contract, a_row_without_terms_must_be_zero)
         ls_gradient_errors_init(&errors);
         ls_gradient_errors_add_row(&errors, LS_F32, value, &none, 2, (const int64_t[]){0, 0, 0});
         cr_expect_eq(errors.max_units, wrong ? INFINITY : 0);
+    }
+}
+
+/* Nothing is judged ok that was held to no limit; a gradient of exactly 0 has one. */
+Test(gradient_contract, a_verdict_needs_something_finite_and_a_finite_limit)
+{
+    static const struct {
+        double exact, strained, value;
+        const char *why;
+    } cases[] = {
+        {0, 4, 0, NULL},
+        {0, 4, 1e-7, NULL},
+        {1, 4, 1, NULL},
+        {0, 4, 1e-3, "an error is beyond its limit"},
+        {1, 0x1p20, 1, NULL},
+        {1, 0x1p24, 1, "the limit is infinite"},
+        {1, INFINITY, 1, "the limit is infinite"},
+        {NAN, 4, NAN, "nothing finite was compared"},
+        {INFINITY, 4, INFINITY, "nothing finite was compared"},
+        {NAN, 4, 1, "an error is beyond its limit"},
+    };
+
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const struct ls_reference_sum sum = {.value = {cases[c].exact},
+                                             .majorant = {1},
+                                             .strained = {cases[c].strained},
+                                             .base = {1},
+                                             .terms = 1};
+        struct ls_gradient_verdict verdict;
+        struct ls_gradient_errors errors;
+
+        ls_gradient_errors_init(&errors);
+        ls_gradient_errors_add_row(&errors, LS_F32, &cases[c].value, &sum, 1,
+                                   (const int64_t[]){0, 0, 0});
+        ls_gradient_errors_judge(&verdict, &errors, LS_F32, 1);
+        cr_expect_eq(verdict.ok, !cases[c].why, "case %zu", c);
+        cr_expect(verdict.why == cases[c].why || strcmp(verdict.why, cases[c].why) == 0,
+                  "case %zu: %s", c, verdict.why);
+        cr_expect(isfinite(verdict.rel_limit), "case %zu", c);
     }
 }
 
