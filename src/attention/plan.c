@@ -320,6 +320,10 @@ destroy:
 void ls_attention_plan_destroy(struct ls_attention_plan *plan)
 {
     if (!plan) return;
+    if (plan->comm && ls_comm_progress(NULL, plan->comm, NULL, 0) != LS_OK) {
+        ls_comm_destroy(plan->comm); /* the rest stays: messages may still come into it */
+        return;
+    }
     if (plan->own) plan->method->destroy(plan);
     ls_attention_kernel_destroy(&plan->problem.device, plan->kernel);
     ls_redistribution_destroy(plan->redistribution);

@@ -53,11 +53,6 @@ static ls_status agree_on_memory(const struct mpi_group *group, MPI_Comm comm,
     return everybody ? LS_OK : ls_fail(LS_ENOMEM, "no memory for a group of ranks");
 }
 
-static void free_communicator(MPI_Comm *comm, const struct mpi_watch *watch)
-{
-    if (mpi_watch_status(watch) == LS_OK) MPI_Comm_free(comm);
-}
-
 /* Collective over from. */
 static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_watch *watch)
 {
@@ -79,16 +74,18 @@ static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_
     return LS_OK;
 free_all:
     group_free(group);
-    free_communicator(&comm, watch);
+    if (status != LS_ECOMM) MPI_Comm_free(&comm);
     return status;
 }
 
 static void destroy(void *self)
 {
     struct mpi_group *group = self;
+    const bool left = mpi_watch_status(group->watch) != LS_OK;
 
-    free_communicator(&group->comm, group->watch);
     mpi_watch_release(group->watch);
+    if (left) return; /* MPI may still write to it */
+    MPI_Comm_free(&group->comm);
     group_free(group);
 }
 

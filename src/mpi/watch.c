@@ -276,8 +276,9 @@ static void print_ranks(char *out, size_t length, const struct mpi_watch *w, dou
         for (end = r + 1; end < w->size && is_alike(w, r, end, now);) end++;
         if (end - r > 1) snprintf(last, sizeof last, " to %d", end - 1);
         print_place(place, sizeof place, &w->known[r]);
-        used += (size_t)snprintf(out + used, length - used, "%srank %d%s %.0f s ago%s",
-                                 r > 0 ? "; " : "", r, last, floor(silence(w, r, now)), place);
+        used += (size_t)snprintf(out + used, length - used, "%srank%s %d%s %.0f s ago%s",
+                                 r > 0 ? "; " : "", end - r > 1 ? "s" : "", r, last,
+                                 floor(silence(w, r, now)), place);
     }
     if (used >= length) snprintf(out + length - 4, 4, "...");
 }

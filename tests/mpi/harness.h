@@ -73,6 +73,7 @@ static inline void mpi_up(void)
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     MPI_CHECK_OK(ls_comm_create_mpi(&world, MPI_COMM_WORLD));
+    if (size % 2 == 1) MPI_CHECK_OK(ls_comm_set_timeout(world, 120)); /* with and without */
 }
 
 static inline void mpi_down(void)

@@ -1,0 +1,276 @@
+/* With a timeout, nobody waits for a rank that is silent, whatever it waits in; one that is only
+ * slow is waited for. */
+#include "gradients.h"
+
+#include <unistd.h>
+
+#include "base/profile.h"
+
+MPI_SUITE(timeout);
+
+#define AT_ONCE 0.5 /* seconds; ranks take turns on few cores */
+
+/* Of more ranks in a ring, some would wait for one that has given up. */
+static bool all_wait_for_one(void)
+{
+    return size == 2 || size == 3;
+}
+
+/* Collective. A group of all ranks that wait for a second. */
+static struct ls_comm *impatient(void)
+{
+    struct ls_comm *comm;
+
+    MPI_CHECK_OK(ls_comm_create_mpi(&comm, MPI_COMM_WORLD));
+    MPI_CHECK_OK(ls_comm_set_timeout(comm, 1));
+    return comm;
+}
+
+/* Collective. Rank 1 has stayed away; the others leave the group behind. */
+static void check_left(struct ls_comm *comm, ls_status status, double seconds, const char *what)
+{
+    char silent[64], message[1024] = "";
+    const double since = ls_now();
+    bool again = rank == 1;
+
+    snprintf(silent, sizeof silent, "rank %d waits", rank);
+    snprintf(message, sizeof message, "%s", ls_message());
+    if (rank != 1) {
+        again = ls_comm_barrier(comm) == LS_ECOMM && strcmp(ls_message(), message) == 0;
+        ls_comm_destroy(comm);
+    }
+    const double leaving = ls_now() - since;
+
+    MPI_CHECK(rank == 1 || status == LS_ECOMM, "%s: %s", what, ls_status_name(status));
+    MPI_CHECK(rank == 1 || strstr(message, silent), "%s: %s", what, message);
+    MPI_CHECK(rank == 1 || strstr(message, "for rank 1, of which"), "%s: %s", what, message);
+    MPI_CHECK(rank == 1 || seconds >= 1, "%s: after %g s", what, seconds);
+    MPI_CHECK(again, "%s: the next time: %s", what, ls_message());
+    MPI_CHECK(leaving < AT_ONCE, "%s: leaving took %g s", what, leaving);
+}
+
+/* ---- everything that waits */
+
+static char from[1 << 16], into[1 << 20];
+
+static ls_status receive(struct ls_comm *comm)
+{
+    struct ls_request request;
+
+    LS_TRY(ls_comm_receive(&request, comm, into, sizeof from, 1, 0));
+    return ls_comm_wait(comm, &request, 1);
+}
+
+/* More than MPI sends before the other side asks for it. */
+static ls_status send(struct ls_comm *comm)
+{
+    struct ls_request request;
+
+    LS_TRY(ls_comm_send(&request, comm, from, sizeof from, 1, 0));
+    return ls_comm_wait(comm, &request, 1);
+}
+
+static ls_status reduce(struct ls_comm *comm)
+{
+    double values[2] = {0, 0};
+
+    return ls_comm_reduce(values, comm, 2, LS_REDUCE_SUM);
+}
+
+static ls_status broadcast(struct ls_comm *comm)
+{
+    return ls_comm_broadcast(into, comm, sizeof from, 1);
+}
+
+static ls_status gather(struct ls_comm *comm)
+{
+    return ls_comm_gather(into, comm, from, 100);
+}
+
+static ls_status all_reduce(struct ls_comm *comm)
+{
+    return ls_comm_all_reduce((float *)into, comm, 1000, LS_REDUCE_SUM);
+}
+
+static ls_status reduce_scatter(struct ls_comm *comm)
+{
+    return ls_comm_reduce_scatter((float *)into, comm, (const float *)from, 100);
+}
+
+static ls_status all_to_all(struct ls_comm *comm)
+{
+    return ls_comm_all_to_all(into, comm, from, 100);
+}
+
+static ls_status duplicate(struct ls_comm *comm)
+{
+    struct ls_comm *copy;
+
+    return ls_comm_duplicate(&copy, comm);
+}
+
+static const struct {
+    const char *name;
+    ls_status (*run)(struct ls_comm *comm);
+} waits[] = {
+    {"receive", receive},         {"send", send},
+    {"barrier", ls_comm_barrier}, {"reduce", reduce},
+    {"broadcast", broadcast},     {"gather", gather},
+    {"all-reduce", all_reduce},   {"reduce-scatter", reduce_scatter},
+    {"all-to-all", all_to_all},   {"duplicate", duplicate},
+};
+
+Test(timeout, whatever_waits_gives_up)
+{
+    if (!all_wait_for_one()) MPI_SKIP("this is tried on 2 and 3 ranks");
+    for (size_t i = 0; i < sizeof waits / sizeof *waits; i++) {
+        struct ls_comm *comm = impatient();
+        const double since = ls_now();
+        const ls_status status = rank == 1 ? LS_OK : waits[i].run(comm);
+
+        check_left(comm, status, ls_now() - since, waits[i].name);
+    }
+}
+
+/* ---- a kernel that never ends, and one that is slow */
+
+static bool is_over(void)
+{
+    int over;
+
+    MPI_Iprobe(0, 0, MPI_COMM_WORLD, &over, MPI_STATUS_IGNORE);
+    return over;
+}
+
+static ls_status attend_without_end(struct ls_kernel_result *out,
+                                    struct ls_attention_kernel *kernel,
+                                    const struct ls_kernel_call *call)
+{
+    (void)out, (void)kernel, (void)call;
+    while (!is_over()) usleep(1000);
+    return LS_OK;
+}
+
+static struct descent job_of(const char *method)
+{
+    struct descent g = {.job = {.shape = {1, size, size, 300 * size, 300 * size, 16, LS_F32},
+                                .options = LS_ATTENTION_OPTIONS}};
+
+    g.job.options.method = method;
+    g.job.options.threads = 1;
+    g.job.options.backward = true;
+    return g;
+}
+
+/* The other ranks tell the first, which tells rank 1, when they are through. */
+static void end_the_kernel(void)
+{
+    char nothing = 0;
+
+    for (int r = 0; r < size && rank == 0; r++)
+        if (r > 1) MPI_Recv(&nothing, 1, MPI_CHAR, r, 1, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    if (rank > 1) MPI_Send(&nothing, 1, MPI_CHAR, 0, 1, MPI_COMM_WORLD);
+    if (rank == 0) MPI_Send(&nothing, 1, MPI_CHAR, 1, 0, MPI_COMM_WORLD);
+    if (rank == 1) MPI_Recv(&nothing, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+}
+
+Test(timeout, a_kernel_without_end_is_noticed)
+{
+    if (!all_wait_for_one()) MPI_SKIP("this is tried on 2 and 3 ranks");
+    struct ls_comm *comm = impatient();
+    struct descent g = job_of("ring");
+
+    descent_create_whole(&g, 1);
+    descent_create_plan(&g, comm);
+    struct ls_attention_plan *plan = g.job.plan;
+    struct ls_device_ops endless = *plan->problem.device.ops;
+
+    endless.attend = attend_without_end;
+    if (rank == 1) plan->problem.device.ops = &endless;
+    descent_load(&g);
+    const double since = ls_now();
+    const ls_status status = descent_forward(&g);
+    const double seconds = ls_now() - since;
+    char message[1024];
+
+    snprintf(message, sizeof message, "%s", ls_message());
+    end_the_kernel();
+    const double before = ls_now();
+    if (rank != 1) ls_attention_plan_destroy(plan);
+    const double leaving = ls_now() - before;
+
+    MPI_CHECK(rank == 1 || strstr(message, " waits in ring forward, step "), "%s", message);
+    MPI_CHECK(leaving < AT_ONCE, "destroying the plan took %g s", leaving);
+    ls_fail(LS_ECOMM, "%s", message);
+    check_left(comm, status, seconds, "ring forward");
+}
+
+static ls_status (*real_attend)(struct ls_kernel_result *, struct ls_attention_kernel *,
+                                const struct ls_kernel_call *);
+static ls_status (*real_gradient)(struct ls_kernel_result *, struct ls_gradient_kernel *,
+                                  const struct ls_gradient_call *);
+
+/* As a kernel that works for longer than the others wait. */
+static void dawdle(struct ls_progress progress)
+{
+    for (int i = 0; i < 1000; i++) {
+        usleep(2000);
+        if (progress.call) progress.call(progress.context);
+    }
+}
+
+static ls_status attend_slowly(struct ls_kernel_result *out, struct ls_attention_kernel *kernel,
+                               const struct ls_kernel_call *call)
+{
+    dawdle(call->progress);
+    return real_attend(out, kernel, call);
+}
+
+static ls_status gradient_slowly(struct ls_kernel_result *out, struct ls_gradient_kernel *kernel,
+                                 const struct ls_gradient_call *call)
+{
+    dawdle(call->progress);
+    return real_gradient(out, kernel, call);
+}
+
+/* ulysses has nothing to move while its one kernel works. */
+Test(timeout, a_slow_kernel_is_waited_for)
+{
+    if (size < 2) MPI_SKIP("this needs two ranks");
+    struct ls_comm *comm = impatient();
+    struct descent g = job_of("ulysses");
+
+    descent_create_whole(&g, 1);
+    descent_create_plan(&g, comm);
+    struct ls_attention_plan *plan = g.job.plan;
+    struct ls_device_ops slow = *plan->problem.device.ops;
+
+    real_attend = slow.attend;
+    real_gradient = slow.gradient;
+    slow.attend = attend_slowly;
+    slow.gradient = gradient_slowly;
+    if (rank == 1) plan->problem.device.ops = &slow;
+    descent_run(&g);
+    descent_destroy_plan(&g);
+    descent_destroy_whole(&g);
+    ls_comm_destroy(comm);
+}
+
+/* ---- its value */
+
+Test(timeout, is_a_number_of_seconds_that_all_ranks_agree_on)
+{
+    struct ls_comm *copy;
+
+    check_failure(ls_comm_set_timeout(world, -1), LS_EVALUE, "-1 s", "negative");
+    if (size > 1)
+        MPI_CHECK(ls_comm_set_timeout(world, rank) == LS_EVALUE, "one of each rank's own");
+    MPI_CHECK_OK(ls_comm_set_timeout(world, 1));
+    MPI_CHECK_OK(ls_comm_duplicate(&copy, world));
+    MPI_CHECK(ls_comm_has_timeout(copy), "of a duplicate");
+    MPI_CHECK_OK(ls_comm_set_timeout(world, 0));
+    MPI_CHECK(!ls_comm_has_timeout(world) && ls_comm_has_timeout(copy), "after 0");
+    if (rank == 0) usleep(1500000);
+    MPI_CHECK_OK(ls_comm_barrier(world));
+    ls_comm_destroy(copy);
+}
