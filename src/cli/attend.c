@@ -238,6 +238,7 @@ static ls_status attend(struct cli_attend_run *run)
     LS_TRY(prepare(run));
     LS_TRY(cli_attend_compute(run));
     if (run->options.verify) LS_TRY(verify(run));
+    cli_progress_begin(NULL, "writing");
     LS_TRY(write_results(run));
     LS_TRY(cli_trace_commit(&run->trace, run->world));
     return cli_attend_report(run);

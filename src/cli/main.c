@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/command.h"
+#include "cli/signals.h"
 #include "comm/comm.h"
 #include "config.h"
 
@@ -54,12 +55,14 @@ int main(int argc, char **argv)
     bool held = true;
     ls_status status = cli_world_init(&world, &argc, &argv);
 
+    cli_signals_init(&world);
     if (status == LS_OK) status = cli_world_agree(&world, argc, argv);
     if (status == LS_OK) status = run(&held, &world, argc, argv);
     if (status == LS_OK) status = ls_comm_barrier(world.comm); /* MPI_Finalize waits for ever */
     if (status == LS_OK) status = flush_results(&world);
     if (status != LS_OK && (world.rank == 0 || status == LS_ECOMM)) /* then ranks know no others' */
         fprintf(stderr, "%s: %s\n", world.program, ls_message());
+    cli_signals_fini();
     cli_world_fini(&world, status, exit_status(status, held));
     return exit_status(status, held);
 }

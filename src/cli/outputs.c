@@ -30,17 +30,22 @@ static void describe(struct ls_file_tensor *tensor, struct cli_blocks *blocks, i
     snprintf(tensor->name, sizeof(tensor->name), "%s", names[which]);
 }
 
-/* Rank 0's temporary file is known to all by its name. */
+/* Rank 0's temporary file becomes known to all by its name. */
 static ls_status join(struct cli_output *out, const struct cli_world *world,
                       const struct ls_file_tensor *tensors)
 {
     char temporary[PATH_MAX] = "";
+    const char *name = "";
+    ls_status status = LS_OK;
 
-    if (world->rank == 0)
-        snprintf(temporary, sizeof(temporary), "%s", ls_tensor_writer_temporary(out->writer));
+    if (world->size == 1) return LS_OK;
+    if (world->rank == 0) status = ls_tensor_writer_share(&name, out->writer);
+    LS_TRY(ls_comm_agree(world->comm, status));
+    snprintf(temporary, sizeof(temporary), "%s", name);
     LS_TRY(ls_comm_broadcast(temporary, world->comm, sizeof(temporary), 0));
-    if (world->rank == 0) return LS_OK;
-    return ls_tensor_writer_join(&out->writer, temporary, tensors, out->count);
+    if (world->rank > 0)
+        status = ls_tensor_writer_join(&out->writer, temporary, tensors, out->count);
+    return ls_comm_agree(world->comm, status);
 }
 
 ls_status cli_output_create(struct cli_output *out, const struct cli_world *world, const char *path,
@@ -54,7 +59,7 @@ ls_status cli_output_create(struct cli_output *out, const struct cli_world *worl
     for (int i = 0; i < out->count; i++) describe(&tensors[i], &out->blocks[i], i, inputs);
     if (world->rank == 0) status = ls_tensor_writer_create(&out->writer, path, tensors, out->count);
     LS_TRY(ls_comm_agree(world->comm, status));
-    return ls_comm_agree(world->comm, join(out, world, tensors));
+    return join(out, world, tensors);
 }
 
 static ls_status write_part(const struct cli_output *out, int which, const struct ls_layout *layout,

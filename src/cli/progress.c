@@ -108,8 +108,16 @@ void cli_progress_destroy(struct cli_progress *progress)
     free(progress);
 }
 
+static _Atomic(const char *) running;
+
+const char *cli_progress_phase(void)
+{
+    return running;
+}
+
 void cli_progress_begin_timed(struct cli_progress *progress, const char *phase, double seconds)
 {
+    running = phase;
     if (!progress) return;
     ls_comm_place(progress->world->comm, phase, "");
     if (!progress->drawing) return;
@@ -139,6 +147,7 @@ void cli_progress_set(struct cli_progress *progress, int64_t done, int64_t of)
 
 void cli_progress_end(struct cli_progress *progress)
 {
+    running = NULL;
     if (!progress) return;
     ls_comm_place(progress->world->comm, "", "");
     if (!progress->drawing) return;

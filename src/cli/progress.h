@@ -18,7 +18,8 @@ void cli_progress_create(struct cli_progress **out, const struct cli_world *worl
                          cli_progress_mode mode, bool quiet);
 void cli_progress_destroy(struct cli_progress *progress);
 
-/* Begins a phase, such as "reading", of which cli_progress_set will tell how much is done. */
+/* Begins a phase, such as "reading", of which cli_progress_set will tell how much is done. Without
+ * a bar it is known to cli_progress_phase alone. */
 void cli_progress_begin(struct cli_progress *progress, const char *phase);
 void cli_progress_set(struct cli_progress *progress, int64_t done, int64_t of);
 
@@ -27,5 +28,8 @@ void cli_progress_begin_timed(struct cli_progress *progress, const char *phase, 
 
 /* Ends the phase and clears the line. */
 void cli_progress_end(struct cli_progress *progress);
+
+/* The phase now, drawn or not, or NULL; for signal handlers, too. */
+const char *cli_progress_phase(void);
 
 #endif

@@ -17,7 +17,7 @@ ls_status cli_report_open(struct cli_report *report, const struct cli_world *wor
     const bool on_stdout = options->json && strcmp(options->json, "-") == 0;
     ls_status status = LS_OK;
 
-    *report = (struct cli_report){.target = {.fd = -1, .sink = LS_NO_SINK}};
+    *report = (struct cli_report){.target = LS_NO_TARGET};
     if (world->rank == 0) {
         if (!options->quiet) report->text = options->text_aside ? stderr : stdout;
         if (options->json && !on_stdout) status = ls_target_open(&report->target, options->json);
@@ -29,7 +29,7 @@ ls_status cli_report_open(struct cli_report *report, const struct cli_world *wor
 
 static ls_status write_json(struct cli_report *report)
 {
-    const int fd = report->target.fd;
+    const int fd = report->target.temporary.fd;
     char *text = json_dumps(report->json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     ls_status status = LS_OK;
 
@@ -53,7 +53,7 @@ void cli_report_fini(struct cli_report *report)
 {
     ls_target_close(&report->target);
     json_decref(report->json);
-    *report = (struct cli_report){.target = {.fd = -1, .sink = LS_NO_SINK}};
+    *report = (struct cli_report){.target = LS_NO_TARGET};
 }
 
 void cli_report_line(const struct cli_report *report, const char *name, const char *format, ...)

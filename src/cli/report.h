@@ -12,7 +12,7 @@
 struct cli_report {
     FILE *text;              /* NULL: print none */
     json_t *json;            /* the object; NULL: none was asked for */
-    struct ls_target target; /* its file; fd -1: standard output */
+    struct ls_target target; /* its file; none: standard output */
 };
 
 /* Makes the JSON's temporary file, so that a folder that cannot be written is known before anything

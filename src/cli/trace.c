@@ -22,8 +22,7 @@ ls_status cli_trace_create(struct cli_trace *out, const struct cli_world *world,
 {
     ls_status status = LS_OK;
 
-    *out = (struct cli_trace){
-        .path = path, .target = {.fd = -1, .sink = LS_NO_SINK}, .threads = threads};
+    *out = (struct cli_trace){.path = path, .target = LS_NO_TARGET, .threads = threads};
     if (!path) return LS_OK;
     if (world->rank == 0) status = ls_target_open(&out->target, path);
     LS_TRY(ls_comm_agree(world->comm, status));
@@ -113,7 +112,7 @@ static ls_status write_block(struct writer *w)
     const int64_t at = w->written;
 
     w->written += w->block.bytes;
-    return ls_write_at(w->target->fd, w->target->path, w->block.bytes, at, w->block.text);
+    return ls_write_at(w->target->temporary.fd, w->target->path, w->block.bytes, at, w->block.text);
 }
 
 static ls_status send_block(struct writer *w)

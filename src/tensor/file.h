@@ -70,7 +70,8 @@ ls_status ls_tensor_writer_create(struct ls_tensor_writer **out, const char *pat
 ls_status ls_tensor_writer_join(struct ls_tensor_writer **out, const char *temporary,
                                 const struct ls_file_tensor *tensors, int count);
 
-const char *ls_tensor_writer_temporary(const struct ls_tensor_writer *writer);
+/* The name of the temporary file, by which others may join; borrowed. Errors: LS_EFILE, LS_EIO. */
+ls_status ls_tensor_writer_share(const char **out, struct ls_tensor_writer *writer);
 
 /* Elements [first, first + n) of tensor i, given in its type. Errors: LS_EIO. */
 ls_status ls_tensor_writer_write(struct ls_tensor_writer *writer, int i, int64_t first, int64_t n,

@@ -12,7 +12,7 @@
 
 #include "tensor/transfer.h"
 
-enum { COPY_BYTES = 1 << 20, NAME_KEPT = 200, ATTEMPTS = 100 };
+enum { COPY_BYTES = 1 << 20 };
 
 /* A full disk is a failure while running, everything else the caller's input. */
 static ls_status fail_file(const char *path, const char *what, const char *where)
@@ -104,23 +104,9 @@ static ls_status resolve(struct ls_target *out, const char *path)
     return resolve_new(&out->path, path);
 }
 
-/* ".NAME.XXXXXXXX" in folder, where nothing has that name yet. */
 static ls_status create_temporary(struct ls_target *out, const char *folder, mode_t mode)
 {
-    const char *const name = last_part(out->path);
-
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        unsigned random;
-        char *temporary;
-
-        if (getentropy(&random, sizeof random) != 0) break;
-        if (asprintf(&temporary, "%s/.%.*s.%08x", folder, NAME_KEPT, name, random) < 0)
-            return ls_fail(LS_ENOMEM, "%s: no memory for its name", out->path);
-        out->fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-        if (out->fd >= 0) return keep_name(&out->temporary, temporary, out->path);
-        free(temporary);
-        if (errno != EEXIST) break;
-    }
+    if (ls_temporary_create(&out->temporary, folder, last_part(out->path), mode)) return LS_OK;
     return fail_file(out->path, "cannot create a file in", folder);
 }
 
@@ -132,7 +118,8 @@ static ls_status create_beside(struct ls_target *out)
     if (folder == NULL) return ls_fail(LS_ENOMEM, "%s: no memory for its name", out->path);
     ls_status status = create_temporary(out, folder, out->mode ? out->mode : 0666);
     free(folder);
-    if (status == LS_OK && out->mode && fchmod(out->fd, out->mode) != 0) /* whatever the umask */
+    if (status == LS_OK && out->mode &&
+        fchmod(out->temporary.fd, out->mode) != 0) /* whatever the umask */
         status = fail_file(out->path, "cannot keep", "its mode");
     return status;
 }
@@ -146,7 +133,7 @@ static ls_status create_spool(struct ls_target *out)
 
 ls_status ls_target_open(struct ls_target *out, const char *path)
 {
-    struct ls_target target = {.fd = -1, .sink = LS_NO_SINK};
+    struct ls_target target = LS_NO_TARGET;
     ls_status status;
 
     LS_TRY_GOTO(status, resolve(&target, path), fail);
@@ -161,13 +148,15 @@ fail:
 
 ls_status ls_target_join(struct ls_target *out, const char *temporary)
 {
-    struct ls_target target = {.sink = LS_NO_SINK, .joined = true};
+    struct ls_target target = LS_NO_TARGET;
 
-    target.fd = open(temporary, O_WRONLY | O_CLOEXEC);
-    if (target.fd < 0) return fail_file(temporary, "cannot open", "what another rank created");
+    target.joined = true;
+    target.temporary.fd = open(temporary, O_WRONLY | O_CLOEXEC);
+    if (target.temporary.fd < 0)
+        return fail_file(temporary, "cannot open", "what another rank created");
     const ls_status status = keep_name(&target.path, strdup(temporary), temporary);
     if (status != LS_OK) {
-        close(target.fd);
+        ls_target_close(&target);
         return status;
     }
     *out = target;
@@ -192,25 +181,19 @@ static ls_status write_on(int fd, const char *path, const char *in, size_t bytes
 static ls_status empty_into_sink(struct ls_target *target)
 {
     char *const buffer = malloc(COPY_BYTES);
-    const off_t bytes = lseek(target->fd, 0, SEEK_END);
+    const off_t bytes = lseek(target->temporary.fd, 0, SEEK_END);
     ls_status status = LS_OK;
 
     if (buffer == NULL) return ls_fail(LS_ENOMEM, "%s: no memory to copy", target->path);
     for (off_t at = 0; at < bytes && status == LS_OK; at += COPY_BYTES) {
         const off_t n = bytes - at < COPY_BYTES ? bytes - at : COPY_BYTES;
 
-        LS_TRY_GOTO(status, ls_read_at(buffer, target->fd, target->path, n, at), done);
+        LS_TRY_GOTO(status, ls_read_at(buffer, target->temporary.fd, target->path, n, at), done);
         status = write_on(target->sink, target->path, buffer, (size_t)n);
     }
 done:
     free(buffer);
     return status;
-}
-
-static void forget_temporary(struct ls_target *target)
-{
-    free(target->temporary);
-    target->temporary = NULL;
 }
 
 /* So that the new name outlasts a crash; where a folder cannot be synced, the file is whole
@@ -230,28 +213,33 @@ static void sync_folder(const char *path)
 
 ls_status ls_target_publish(struct ls_target *target)
 {
+    struct ls_temporary *const temporary = &target->temporary;
+
     if (target->sink != LS_NO_SINK) {
-        /* First, since writing to a pipe that nobody reads any more ends the process. */
-        unlink(target->temporary);
-        forget_temporary(target);
+        ls_temporary_hide(temporary);
         return empty_into_sink(target);
     }
-    if (fsync(target->fd) != 0)
+    if (fsync(temporary->fd) != 0)
         return ls_fail(LS_EIO, "%s: cannot write: %s", target->path, strerror(errno));
     if (target->joined) return LS_OK;
-    if (rename(target->temporary, target->path) != 0)
-        return ls_fail(LS_EIO, "%s: cannot rename %s to it: %s", target->path, target->temporary,
+    if (!ls_temporary_publish(temporary, target->path))
+        return ls_fail(LS_EIO, "%s: cannot rename %s to it: %s", target->path, temporary->name,
                        strerror(errno));
-    forget_temporary(target);
     sync_folder(target->path);
+    return LS_OK;
+}
+
+ls_status ls_target_share(const char **out, struct ls_target *target)
+{
+    if (!target->joined && !ls_temporary_name(&target->temporary))
+        return fail_file(target->path, "cannot give a name to", "what is written");
+    *out = target->joined ? target->path : target->temporary.name;
     return LS_OK;
 }
 
 void ls_target_close(struct ls_target *target)
 {
-    if (target->fd >= 0) close(target->fd);
+    ls_temporary_close(&target->temporary);
     if (target->sink != LS_NO_SINK) close(target->sink);
-    if (target->temporary != NULL) unlink(target->temporary);
-    free(target->temporary);
     free(target->path);
 }

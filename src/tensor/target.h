@@ -2,25 +2,29 @@
 #ifndef LS_TENSOR_TARGET_H
 #define LS_TENSOR_TARGET_H
 
-#include <sys/types.h>
-
 #include "base/status.h"
+#include "tensor/temporary.h"
 
 #define LS_NO_SINK (-1)
 
 struct ls_target {
-    char *path;      /* the file that will appear, links followed; as given if it is a sink */
-    char *temporary; /* absolute; NULL once it has become the target */
-    int fd;          /* of the temporary file, for reading and writing */
-    int sink;        /* open for writing if the target exists and is no regular file */
-    mode_t mode;     /* of the file that is replaced; 0: there is none */
-    bool joined;     /* the temporary file is another process's */
+    char *path; /* the file that will appear, links followed; as given if it is a sink */
+    struct ls_temporary temporary;
+    int sink;    /* open for writing if the target exists and is no regular file */
+    mode_t mode; /* of the file that is replaced; 0: there is none */
+    bool joined; /* the temporary file is another process's, and for writing only */
 };
+
+#define LS_NO_TARGET ((struct ls_target){.temporary = LS_NO_TEMPORARY, .sink = LS_NO_SINK})
 
 /* Creates the temporary file: beside the target, so that it can be renamed, or in $TMPDIR (/tmp)
  * if the target is a sink; path "-" is standard output, which is one. A file that is replaced
  * leaves its mode to the new one. Errors: LS_EFILE, LS_EIO (disk full), LS_ENOMEM. */
 ls_status ls_target_open(struct ls_target *out, const char *path);
+
+/* The name of the temporary file, by which other processes may open it; borrowed. Until then it may
+ * have none. Errors: LS_EFILE, LS_EIO. */
+ls_status ls_target_share(const char **out, struct ls_target *target);
 
 /* Opens the temporary file of another process. Errors: LS_EFILE, LS_ENOMEM. */
 ls_status ls_target_join(struct ls_target *out, const char *temporary);
@@ -29,7 +33,8 @@ ls_status ls_target_join(struct ls_target *out, const char *temporary);
  * sink. A joined one is synced only. The target is still to be closed. Errors: LS_EIO. */
 ls_status ls_target_publish(struct ls_target *target);
 
-/* Closes what is open and removes the temporary file if it is ours and still there. */
+/* Closes what is open and removes the temporary file if it is ours and still there. Accepts
+ * LS_NO_TARGET. */
 void ls_target_close(struct ls_target *target);
 
 #endif

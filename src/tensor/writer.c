@@ -58,15 +58,15 @@ static ls_status reserve(const struct ls_target *target, int64_t bytes)
     struct statvfs disk = {0};
     int result;
 
-    do result = fallocate(target->fd, 0, 0, bytes);
+    do result = fallocate(target->temporary.fd, 0, 0, bytes);
     while (result != 0 && errno == EINTR);
     if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
-        result = ftruncate(target->fd, bytes);
+        result = ftruncate(target->temporary.fd, bytes);
     if (result == 0) return LS_OK;
     const int error = errno;
-    fstatvfs(target->fd, &disk);
+    fstatvfs(target->temporary.fd, &disk);
     return ls_fail(LS_EIO, "%s: cannot reserve %lld bytes as %s, where %llu are free: %s",
-                   target->path, (long long)bytes, target->temporary,
+                   target->path, (long long)bytes, target->temporary.name,
                    (unsigned long long)disk.f_bavail * disk.f_frsize, strerror(error));
 }
 
@@ -79,9 +79,10 @@ ls_status ls_tensor_writer_create(struct ls_tensor_writer **out, const char *pat
     LS_TRY(create_layout(&writer, tensors, count));
     LS_TRY_GOTO(status, ls_target_open(&writer->target, path), free_layout);
     LS_TRY_GOTO(status, reserve(&writer->target, writer->file_bytes), close_target);
-    LS_TRY_GOTO(status,
-                ls_write_at(writer->target.fd, path, writer->header_bytes, 0, writer->header),
-                close_target);
+    LS_TRY_GOTO(
+        status,
+        ls_write_at(writer->target.temporary.fd, path, writer->header_bytes, 0, writer->header),
+        close_target);
     *out = writer;
     return LS_OK;
 close_target:
@@ -95,7 +96,7 @@ static ls_status check_length(const struct ls_target *target, int64_t bytes)
 {
     struct stat about = {0};
 
-    if (fstat(target->fd, &about) == 0 && about.st_size == bytes) return LS_OK;
+    if (fstat(target->temporary.fd, &about) == 0 && about.st_size == bytes) return LS_OK;
     return ls_fail(LS_EFILE, "%s: has %lld bytes, not the %lld of these tensors", target->path,
                    (long long)about.st_size, (long long)bytes);
 }
@@ -118,9 +119,9 @@ free_layout:
     return status;
 }
 
-const char *ls_tensor_writer_temporary(const struct ls_tensor_writer *writer)
+ls_status ls_tensor_writer_share(const char **out, struct ls_tensor_writer *writer)
 {
-    return writer->target.joined ? writer->target.path : writer->target.temporary;
+    return ls_target_share(out, &writer->target);
 }
 
 ls_status ls_tensor_writer_write(struct ls_tensor_writer *writer, int i, int64_t first, int64_t n,
@@ -130,7 +131,7 @@ ls_status ls_tensor_writer_write(struct ls_tensor_writer *writer, int i, int64_t
     const int64_t size = ls_dtype_size(tensor->type);
 
     assert(ls_extent_holds(tensor, first, n));
-    return ls_write_at(writer->target.fd, writer->target.path, n * size,
+    return ls_write_at(writer->target.temporary.fd, writer->target.path, n * size,
                        tensor->offset + first * size, in);
 }
 

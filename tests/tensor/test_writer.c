@@ -73,6 +73,15 @@ static struct ls_tensor_writer *create(const char *path)
     return writer;
 }
 
+/* Of the temporary file. */
+static const char *name_of(struct ls_tensor_writer *writer)
+{
+    const char *name = NULL;
+
+    cr_assert_eq(ls_tensor_writer_share(&name, writer), LS_OK, "%s", ls_message());
+    return name;
+}
+
 static void write_whole(const char *path)
 {
     struct ls_tensor_writer *const writer = create(path);
@@ -114,11 +123,11 @@ Test(writer, any_number_of_writers_fill_one_file)
         struct ls_tensor_writer *const first = create(in_folder("a")), *other;
 
         for (int part = parts - 1; part > 0; part--) {
-            const char *const temporary = ls_tensor_writer_temporary(first);
+            const char *const temporary = name_of(first);
 
             cr_assert_eq(ls_tensor_writer_join(&other, temporary, tensors, COUNT), LS_OK, "%s",
                          ls_message());
-            cr_expect_str_eq(ls_tensor_writer_temporary(other), temporary);
+            cr_expect_str_eq(name_of(other), temporary);
             write_part(other, part, parts);
             if (part % 2)
                 cr_expect_eq(ls_tensor_writer_commit(other), LS_OK);
@@ -139,8 +148,7 @@ Test(writer, join_wants_the_same_file)
     struct ls_tensor_writer *other = NULL;
 
     cr_expect_eq(ls_tensor_writer_join(&other, in_folder("none"), tensors, COUNT), LS_EFILE);
-    cr_expect_eq(ls_tensor_writer_join(&other, ls_tensor_writer_temporary(first), tensors, 1),
-                 LS_EFILE);
+    cr_expect_eq(ls_tensor_writer_join(&other, name_of(first), tensors, 1), LS_EFILE);
     cr_expect_null(other);
     ls_tensor_writer_abort(first);
 }
@@ -169,7 +177,7 @@ Test(writer, two_for_one_target_do_not_meet)
 {
     struct ls_tensor_writer *const a = create(in_folder("a")), *const b = create(in_folder("a"));
 
-    cr_expect_str_neq(ls_tensor_writer_temporary(a), ls_tensor_writer_temporary(b));
+    cr_expect_str_neq(name_of(a), name_of(b));
     write_part(a, 0, 1);
     cr_expect_eq(ls_tensor_writer_commit(a), LS_OK);
     ls_tensor_writer_abort(b);
