@@ -132,6 +132,8 @@ LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_p
  * Outputs have memory of their own: a byte of theirs that another row or an input has as well is
  * found (LS_EVALUE), however strides interleave them; views of one packed buffer share none. Inputs
  * may overlap, and have strides of 0. The data of a tensor without rows may be NULL.
+ * Weighted sums of v are f32 and divided last: |v| times the number of keys, over 1 - dropout, has
+ * to stay below 3.4e38. Larger values may make infinity or NaN of o, which is no error.
  * Collective over the plan's ranks. The hot path allocates nothing.
  * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE (before anything is written, on every rank); LS_EINTERNAL,
  * LS_ECOMM, after which o and lse are undefined. */

@@ -1,5 +1,7 @@
 #include "cli/attend.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 #include <strings.h>
 
@@ -132,6 +134,20 @@ static ls_status check_memory(struct cli_attend_run *run)
                                             (double)run->cost.gradient_bytes);
 }
 
+/* What v and do must be below, so that no sum of theirs leaves f32 where its result does not: p v
+ * over keys before it is divided, p <= 1 and over 1 - dropout; backward, p do over queries, and
+ * do.v - delta over elements. */
+static double value_limit(const struct cli_attend_run *run)
+{
+    const struct ls_attention_shape *n = &run->inputs.shape;
+    const double most = (double)FLT_MAX * (1 - (double)run->options.shared.attention.dropout);
+    const double keys = (double)n->s_k, queries = (double)n->s_q * (double)(n->h / n->h_kv);
+
+    if (run->options.shared.input.allow_nonfinite) return CLI_ANY_VALUE;
+    if (!run->problem.backward) return most / keys;
+    return fmin(most / fmax(keys, queries), sqrt(most / (2 * (double)n->d)));
+}
+
 static ls_status create_gradients(struct cli_attend_run *run)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
@@ -148,7 +164,7 @@ static ls_status create_gradients(struct cli_attend_run *run)
         LS_TRY(cli_tensor_create(&run->gradients[i], n->type, run->inputs.order, n->b, k_rows,
                                  n->h_kv, n->d));
     return cli_source_load(&run->d_o, &run->d_o_source, run->inputs.order, q_layout, rank,
-                           run->options.shared.input.allow_nonfinite, run->progress);
+                           value_limit(run), run->progress);
 }
 
 static ls_status create_results(struct cli_attend_run *run)
@@ -181,7 +197,7 @@ static ls_status prepare(struct cli_attend_run *run)
     LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs, run->problem.backward));
     LS_TRY(cli_trace_create(&run->trace, world, o->shared.trace, o->shared.threads));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->problem.q_layout,
-                           &run->problem.k_layout, o->shared.input.allow_nonfinite, run->progress));
+                           &run->problem.k_layout, value_limit(run), run->progress));
     LS_TRY(ls_comm_agree(world->comm, create_results(run)));
     ls_ledger_reset_peaks(); /* they are to be those of the computation */
     LS_TRY(cli_gemm_init(&run->gemm, world, run->inputs.shape.type, o->shared.threads));

@@ -139,10 +139,15 @@ static ls_status open_result(struct check_run *run)
     return check_result_shape(run);
 }
 
+static double finite_unless_allowed(const struct check_run *run)
+{
+    return run->options->shared.input.allow_nonfinite ? CLI_ANY_VALUE : CLI_FINITE;
+}
+
 /* One of queries, or of keys. */
 static ls_status load_like(struct ls_tensor *out, const struct check_run *run,
                            const struct cli_source *source, bool of_keys, ls_dtype type,
-                           bool allow_nonfinite)
+                           double limit)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
     const struct ls_layout *layout = of_keys ? &run->k_layout : &run->q_layout;
@@ -150,8 +155,7 @@ static ls_status load_like(struct ls_tensor *out, const struct check_run *run,
 
     LS_TRY(cli_tensor_create(out, type, run->inputs.order, n->b, ls_layout_part_rows(layout, rank),
                              of_keys ? n->h_kv : n->h, n->d));
-    return cli_source_load(out, source, run->inputs.order, layout, rank, allow_nonfinite,
-                           run->progress);
+    return cli_source_load(out, source, run->inputs.order, layout, rank, limit, run->progress);
 }
 
 static ls_status load_gradients(struct check_run *run)
@@ -159,11 +163,12 @@ static ls_status load_gradients(struct check_run *run)
     struct cli_verify_gradients *g = &run->gradients;
 
     LS_TRY(load_like(&g->d_o, run, &run->d_o_source, false, run->inputs.shape.type,
-                     run->options->shared.input.allow_nonfinite));
+                     finite_unless_allowed(run)));
     for (int i = 0; i < CLI_GRADIENTS; i++) {
         const struct cli_source *source = &run->gradient_source[i];
 
-        if (g->has[i]) LS_TRY(load_like(&g->of[i], run, source, i != CLI_DQ, source->type, true));
+        if (g->has[i])
+            LS_TRY(load_like(&g->of[i], run, source, i != CLI_DQ, source->type, CLI_ANY_VALUE));
     }
     return LS_OK;
 }
@@ -175,12 +180,12 @@ static ls_status load_result(struct check_run *run)
     const int rank = run->world->rank;
     const int64_t rows = ls_layout_part_rows(&run->q_layout, rank);
 
-    LS_TRY(load_like(&run->o, run, &run->o_source, false, run->o_source.type, true));
+    LS_TRY(load_like(&run->o, run, &run->o_source, false, run->o_source.type, CLI_ANY_VALUE));
     if (run->has_gradients) LS_TRY(load_gradients(run));
     if (!run->has_lse) return LS_OK;
     LS_TRY(cli_tensor_create(&run->lse, LS_F32, CLI_BHSD, n->b, rows, n->h, 1));
-    return cli_source_load(&run->lse, &run->lse_source, CLI_BHSD, &run->q_layout, rank, true,
-                           run->progress);
+    return cli_source_load(&run->lse, &run->lse_source, CLI_BHSD, &run->q_layout, rank,
+                           CLI_ANY_VALUE, run->progress);
 }
 
 static ls_dtype contract_type(const struct check_run *run)
@@ -233,7 +238,7 @@ static ls_status check(struct check_run *run)
                                        cli_tensor_bytes(&run->inputs.shape, &run->q_layout,
                                                         &run->k_layout, world->rank)));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->q_layout, &run->k_layout,
-                           o->shared.input.allow_nonfinite, run->progress));
+                           finite_unless_allowed(run), run->progress));
     LS_TRY(ls_comm_agree(world->comm, load_result(run)));
     return judge(run);
 }

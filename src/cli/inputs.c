@@ -298,26 +298,27 @@ double cli_gradient_bytes(const struct ls_attention_shape *shape, const struct l
 }
 
 static ls_status load(struct ls_tensor *out, const struct cli_inputs *in, int i,
-                      const struct ls_layout *layout, int rank, bool allow_nonfinite,
+                      const struct ls_layout *layout, int rank, double limit,
                       struct cli_progress *progress)
 {
     const struct ls_attention_shape *n = &in->shape;
 
     LS_TRY(cli_tensor_create(out, n->type, in->order, n->b, ls_layout_part_rows(layout, rank),
                              i == 0 ? n->h : n->h_kv, n->d));
-    return cli_source_load(out, &in->source[i], in->order, layout, rank, allow_nonfinite, progress);
+    return cli_source_load(out, &in->source[i], in->order, layout, rank, limit, progress);
 }
 
 ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inputs,
                           const struct cli_world *world, const struct ls_layout *q_layout,
-                          const struct ls_layout *k_layout, bool allow_nonfinite,
+                          const struct ls_layout *k_layout, double v_limit,
                           struct cli_progress *progress)
 {
+    const double others = isnan(v_limit) ? CLI_ANY_VALUE : CLI_FINITE;
     ls_status status = LS_OK;
 
     memset(out, 0, 3 * sizeof(*out));
     for (int i = 0; i < 3 && status == LS_OK; i++)
         status = load(&out[i], inputs, i, i == 0 ? q_layout : k_layout, world->rank,
-                      allow_nonfinite, progress);
+                      i == 2 ? v_limit : others, progress);
     return ls_comm_agree(world->comm, status);
 }

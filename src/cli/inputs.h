@@ -58,11 +58,11 @@ double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_
 double cli_gradient_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
                           const struct ls_layout *k_layout, int rank);
 
-/* Allocates and reads this rank's parts of q, k, v; the caller frees their data, also after an
- * error (what was not allocated is NULL). Agreed by all ranks. */
+/* Allocates and reads this rank's parts of q, k, v, elements of v below v_limit; the caller frees
+ * their data, also after an error (what was not allocated is NULL). Agreed by all ranks. */
 ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inputs,
                           const struct cli_world *world, const struct ls_layout *q_layout,
-                          const struct ls_layout *k_layout, bool allow_nonfinite,
+                          const struct ls_layout *k_layout, double v_limit,
                           struct cli_progress *progress);
 
 #endif

@@ -142,12 +142,22 @@ struct loading {
     const struct cli_source *source;
     cli_order order;
     int64_t s;
-    bool allow_nonfinite;
+    double limit;
     void *staging; /* one run as it comes */
 };
 
-/* Names the place of a bad element by its number in the whole tensor. */
-static ls_status fail_nonfinite(const struct loading *l, int64_t element, double original)
+static void describe(char *out, size_t size, const struct loading *l, double value, double original)
+{
+    if (isfinite(value))
+        snprintf(out, size, "%g, where sums in f32 need less than %g,", original, l->limit);
+    else if (isfinite(original))
+        snprintf(out, size, "%g is too large for %s", original, ls_dtype_name(l->out->type));
+    else
+        snprintf(out, size, "%s", isnan(original) ? "NaN" : "infinity");
+}
+
+/* Names the place of a bad element, `original` in the source, by its number in the whole tensor. */
+static ls_status fail_value(const struct loading *l, int64_t element, double value, double original)
 {
     const int64_t h = l->out->dim[2], d = l->out->dim[3];
     const struct cli_blocks blocks = cli_blocks_of(l->order, l->out->dim[0], l->s, h, d);
@@ -155,11 +165,7 @@ static ls_status fail_nonfinite(const struct loading *l, int64_t element, double
     const bool bshd = l->order == CLI_BSHD;
     char what[64];
 
-    if (isfinite(original))
-        snprintf(what, sizeof(what), "%g is too large for %s", original,
-                 ls_dtype_name(l->out->type));
-    else
-        snprintf(what, sizeof(what), "%s", isnan(original) ? "NaN" : "infinity");
+    describe(what, sizeof(what), l, value, original);
     return ls_fail(LS_EVALUE,
                    "%s: %s at batch %" PRId64 ", position %" PRId64 ", head %" PRId64
                    ", element %" PRId64 "; --allow-nonfinite computes anyway",
@@ -174,26 +180,25 @@ static ls_status load_run(const struct loading *l, const struct cli_run *run)
 
     LS_TRY(fetch(l->staging, source, run->global, run->n));
     ls_dtype_convert(into, l->out->type, l->staging, source->type, run->n);
-    if (l->allow_nonfinite) return LS_OK;
-    const int64_t bad = ls_dtype_find_nonfinite(into, l->out->type, run->n);
+    if (isnan(l->limit)) return LS_OK;
+    const int64_t bad = ls_dtype_find_large(into, l->out->type, run->n, l->limit);
     if (bad < 0) return LS_OK;
     const char *original = (char *)l->staging + bad * ls_dtype_size(source->type);
 
-    return fail_nonfinite(l, run->global + bad, ls_dtype_load(source->type, original));
+    return fail_value(l, run->global + bad,
+                      ls_dtype_load(l->out->type, into + bad * ls_dtype_size(l->out->type)),
+                      ls_dtype_load(source->type, original));
 }
 
 ls_status cli_source_load(struct ls_tensor *out, const struct cli_source *source, cli_order order,
-                          const struct ls_layout *layout, int rank, bool allow_nonfinite,
+                          const struct ls_layout *layout, int rank, double limit,
                           struct cli_progress *progress)
 {
     const struct cli_blocks blocks =
         cli_blocks_of(order, out->dim[0], layout->s, out->dim[2], out->dim[3]);
     const int64_t runs = cli_runs(&blocks, layout, rank);
-    struct loading l = {.out = out,
-                        .source = source,
-                        .order = order,
-                        .s = layout->s,
-                        .allow_nonfinite = allow_nonfinite};
+    struct loading l = {
+        .out = out, .source = source, .order = order, .s = layout->s, .limit = limit};
     ls_status status = LS_OK;
 
     LS_TRY(ls_alloc(&l.staging, LS_TAG_WORKSPACE,

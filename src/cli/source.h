@@ -2,6 +2,7 @@
 #ifndef LS_CLI_SOURCE_H
 #define LS_CLI_SOURCE_H
 
+#include <math.h>
 #include <stdbool.h>
 
 #include "cli/progress.h"
@@ -56,11 +57,15 @@ void cli_source_random(struct cli_source *out, uint64_t seed, uint32_t stream, c
 /* Accepts a zeroed source. */
 void cli_source_close(struct cli_source *source);
 
+/* Elements of any value, and those that are numbers. */
+#define CLI_ANY_VALUE ((double)NAN)
+#define CLI_FINITE ((double)INFINITY)
+
 /* Reads this rank's part into `out` (as made by cli_tensor_create, in `order`), rounded once where
- * its type is another. Not collective. Errors: LS_EIO; LS_EVALUE for a NaN or an infinity, with its
- * place, unless allowed. */
+ * its type is another. Elements must be below `limit` in size. Not collective. Errors: LS_EIO;
+ * LS_EVALUE for one that is not, with its place. */
 ls_status cli_source_load(struct ls_tensor *out, const struct cli_source *source, cli_order order,
-                          const struct ls_layout *layout, int rank, bool allow_nonfinite,
+                          const struct ls_layout *layout, int rank, double limit,
                           struct cli_progress *progress);
 
 #endif

@@ -218,6 +218,15 @@ bad_q_on_ranks nan.npy "nan.npy: .*NaN.* position 299, head 1, element 3"
 bad_shape "infinity in v" "inf.npy: .*inf.* position 299" good.npy good.npy inf.npy --order bshd
 bad_shape "not finite in f16" "too-large.npy: .*3.4.*e\+?38" too-large.npy good.npy good.npy \
     --order bshd --dtype f16
+spoiled 0x7effc99e >1.7e38.npy
+spoiled 0x7b4097ce >1e36.npy
+bad_shape "v that may overflow when 300 of it are summed" \
+    "1.7e38.npy: 1.7e\+38, .*less than 1.13.*e\+36, .*position 299" good.npy good.npy 1.7e38.npy \
+    --order bshd
+bad_shape "v that may overflow when it is multiplied by do" "1e36.npy: 1e\+36, .*less than 3.26.*e\+18" \
+    good.npy good.npy 1e36.npy --order bshd --backward
+longspan attend --q good.npy --k good.npy --v 1e36.npy --order bshd --dtype f32 --verify=300
+if [ "$status" -eq 0 ]; then passed "v of 1e36"; else fails "v of 1e36"; fi
 # shellcheck disable=SC2086
 longspan attend --q nan.npy $good --out "$out" --allow-nonfinite
 if [ "$status" -eq 0 ] && [ -s "$out" ]; then
