@@ -28,7 +28,7 @@ static const struct {
     {"freed-send", "changed before it was done"},
     {"long-receive", "4000 bytes came"},
     {"reused-receive", "written before it was done"},
-    {"send-send", "it waits for"},
+    {"send-send", "it has not been done for"},
     {"short-receive", "too long"},
     {"stale-request", "done already"},
     {"unknown-call", "not known here"},

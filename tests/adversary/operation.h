@@ -29,6 +29,8 @@ struct operation {
     bool started;
     int calls;    /* of MPI that pass before it is started */
     int refusals; /* how many times it is not done yet when asked */
+    int asked;    /* in vain */
+    double since; /* it was first */
     struct operation *next;
 };
 
