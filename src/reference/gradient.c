@@ -84,12 +84,14 @@ void ls_reference_backward_set(struct ls_reference_backward *row, const double *
     row->delta = -dlse;
     row->delta_size = fabs(dlse);
     row->delta2 = square(dlse);
+    row->d_o_size = 0;
     for (int e = 0; e < d; e++) {
         const double product = row->d_o[e] * o[e];
 
         row->delta += product;
         row->delta_size += fabs(product);
         row->delta2 += square(product);
+        row->d_o_size += fabs(row->d_o[e]);
     }
 }
 
@@ -98,13 +100,15 @@ void ls_reference_sum_init(struct ls_reference_sum *sum)
     memset(sum, 0, sizeof *sum);
 }
 
-/* The term of dq and dk. What a soft cap bends counts for all terms by as much as it weighs. */
+/* The term of dq and dk. ds may be a number of fixed point, and o, of which delta is made. What a
+ * soft cap bends counts for all terms by as much as it weighs. */
 static struct term logit_term(const struct ls_reference_backward *row, const struct pair *pair)
 {
     return (struct term){.weight = pair->weight,
                          .majorant = pair->majorant,
                          .base2 = pair->base2,
-                         .fixed = fabs((double)row->query.scores->scale),
+                         .fixed = fabs((double)row->query.scores->scale) +
+                                  fabs(pair->pull) * row->d_o_size,
                          .of_p = pair->of_p,
                          .kappa = pair->kappa + pair->slope * pair->bend,
                          .bias = pair->bias + (1 - pair->slope) * pair->bend};

@@ -18,6 +18,7 @@ struct ls_reference_backward {
     double lse, delta;
     double delta_size; /* sum_e |d_o o| + |dlse| */
     double delta2;     /* sum_e (d_o o)^2 + dlse^2 */
+    double d_o_size;   /* sum_e |d_o| */
     bool rounded_o;    /* what is judged took delta from o as stored, without its residual */
 };
 
@@ -27,13 +28,14 @@ struct ls_reference_sum {
     double value[LS_MAX_HEAD_DIM];
     double majorant[LS_MAX_HEAD_DIM]; /* of terms in which nothing cancels: |v||d_o| + |d_o||o| */
     double strained[LS_MAX_HEAD_DIM]; /* the same, times 4 + 8 (kappa + |bias| + bend) each */
-    double factors[LS_MAX_HEAD_DIM];  /* of |scale factor|, of |drop factor| for dv */
-    double flushed[LS_MAX_HEAD_DIM];  /* of 1 + |factor| + what a term has of p, per p */
-    double spread[LS_MAX_HEAD_DIM];   /* of squares of what rounding errors are in proportion to */
-    double base[LS_MAX_HEAD_DIM];     /* of squares of terms before dp - delta is taken */
-    double pull[LS_MAX_HEAD_DIM];     /* of dq: -d value / d delta */
-    double pulled2;                   /* squared size of the error of delta that pull acts on */
-    double kappa;                     /* largest |scale| sum_e |q k| + |lse| + slope bend */
+    double factors[LS_MAX_HEAD_DIM]; /* of |scale factor| and, since o is stored, |pull factor d_o|;
+                                      * for dv, of |drop factor| */
+    double flushed[LS_MAX_HEAD_DIM]; /* of 1 + |factor| + what a term has of p, per p */
+    double spread[LS_MAX_HEAD_DIM];  /* of squares of what rounding errors are in proportion to */
+    double base[LS_MAX_HEAD_DIM];    /* of squares of terms before dp - delta is taken */
+    double pull[LS_MAX_HEAD_DIM];    /* of dq: -d value / d delta */
+    double pulled2;                  /* squared size of the error of delta that pull acts on */
+    double kappa;                    /* largest |scale| sum_e |q k| + |lse| + slope bend */
     int64_t terms;
 };
 

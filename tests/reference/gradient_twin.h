@@ -148,8 +148,11 @@ static inline struct row forward(int h, int i, mistake m)
     }
     if (p.scores.sinks && m != SINK_NOT_IN_P) l += exp(p.scores.sinks[h]);
     row.lse = (float)log(l);
-    for (int e = 0; e < D && m != DELTA_LEFT_OUT; e++)
-        row.delta += p.d_o[i][h][e] * (m == DELTA_OF_ROUNDED_O ? rounded(o[e] / l) : o[e] / l);
+    for (int e = 0; e < D && m != DELTA_LEFT_OUT; e++) {
+        const double stored = rounded(o[e] / l), residual = rounded(o[e] / l - stored);
+
+        row.delta += p.d_o[i][h][e] * (stored + (m == DELTA_OF_ROUNDED_O ? 0 : residual));
+    }
     return row;
 }
 

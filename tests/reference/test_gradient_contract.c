@@ -86,6 +86,22 @@ Test(gradient_contract, keys_may_be_lost_that_are_too_far_but_no_others)
     }
 }
 
+/* Neither o nor its residual has digits below the smallest f16. */
+Test(gradient_contract, delta_of_an_o_that_is_subnormal_is_good)
+{
+    struct ls_gradient_verdict verdict[LS_GRADIENTS];
+
+    setup(LS_F16, 1, 0);
+    draw(p.v[0], (int64_t)3 * D, 2, 0x1p-20, 0);
+    draw(p.d_o[0][0], ROWS * HEADS * D, 3, 64, 0);
+    p.mask = ls_mask_causal(ROWS, KEYS);
+    run_twin(NONE);
+    judge(verdict, true);
+    for (int t = 0; t < 3; t++)
+        cr_expect(verdict[t].ok, "%s: rel %g of %g, units %g", names[t], verdict[t].rel,
+                  verdict[t].rel_limit, verdict[t].max_units);
+}
+
 /* What the product errs by is much for the slope of a small cap. */
 Test(gradient_contract, soft_caps_of_any_size_are_good)
 {
