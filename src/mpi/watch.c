@@ -319,15 +319,15 @@ void mpi_watch_step(struct mpi_watch *w)
     if (w) w->known[w->rank].step++;
 }
 
+/* MPI_Test sets a request that is done to MPI_REQUEST_NULL, as one of a blocking operation is. */
 ls_status mpi_watch_finish(struct mpi_watch *w, MPI_Request collective, size_t bytes)
 {
-    for (;;) {
+    while (collective != MPI_REQUEST_NULL) {
         int done, worst = 0;
 
         LS_TRY(mpi_checked(MPI_Test(&collective, &done, MPI_STATUS_IGNORE),
                            "completing an exchange of all ranks"));
-        if (done) break;
-        if (!mpi_watch_is_due(w)) continue;
+        if (done || !mpi_watch_is_due(w)) continue;
         LS_TRY(mpi_watch_beat(w));
         for (int r = 1; r < w->size; r++)
             if (w->heard[r] < w->heard[worst]) worst = r;

@@ -256,6 +256,20 @@ Test(timeout, a_slow_kernel_is_waited_for)
     ls_comm_destroy(comm);
 }
 
+/* Some of eight ranks hear of the busy one from others only. */
+Test(timeout, a_busy_rank_is_waited_for_by_all)
+{
+    struct ls_comm *comm = impatient();
+    ls_status status = LS_OK;
+
+    for (int i = 0; i < 1000 && rank == 1 && status == LS_OK; i++) {
+        usleep(2000);
+        status = ls_comm_progress(NULL, comm, NULL, 0);
+    }
+    MPI_CHECK_OK(status == LS_OK ? ls_comm_barrier(comm) : status);
+    ls_comm_destroy(comm);
+}
+
 /* ---- its value */
 
 Test(timeout, is_a_number_of_seconds_that_all_ranks_agree_on)

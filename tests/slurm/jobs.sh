@@ -56,6 +56,13 @@ script "$work/bin/one-later" <<'END'
 exit 2
 END
 
+# The second rank stands still once it computes.
+script "$work/bin/one-stops" <<END
+#!/bin/sh
+[ "\$PMIX_RANK" -ne 1 ] || { sleep 4; kill -s STOP \$\$; } &
+exec "$program" "\$@"
+END
+
 start_cluster
 echo "two nodes: $machine"
 
@@ -101,9 +108,15 @@ job $one_core_each "$jobs/attend.sbatch" $small --verify
 ends "srun without PMI: four runs on their own" COMPLETED 0 "over 1 rank x 1 thread"
 unset SLURM_MPI_TYPE LONGSPAN_SINGLE
 
-# ---- which program
+# ---- a rank that is silent
 
-export LAUNCHER=srun
+export LONGSPAN="$work/bin/one-stops"
+export TIMEOUT=2
+job "$jobs/attend.sbatch" --random 1,2,2,8192,8192,64 --method ring --repeat 1000000 --quiet
+ends "a stopped rank" FAILED 3 "^longspan attend: rank 0 waits.* for rank 1, of which it has heard"
+unset TIMEOUT
+
+# ---- which program
 
 unset LONGSPAN
 script "$work/bin/longspan" <<'END'
