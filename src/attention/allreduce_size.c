@@ -116,7 +116,7 @@ void ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)
     out->bytes_sent = (problem->p - 1) * (int64_t)ls_allreduce_query_bytes(s, s->s_q);
     out->messages = (problem->p - 1) * ls_visit_count(queries) * s->b;
     add_reductions(out, problem);
-    if (ls_subtrees_init(&subtrees, problem) == LS_OK) {
+    if (ls_subtrees_count(&subtrees, problem) == LS_OK) {
         add_results(out, &subtrees, problem);
         add_memory(out, &subtrees, problem);
     }

@@ -27,7 +27,10 @@ static int by_number(const void *a, const void *b)
 
 void ls_leaves_sort(struct ls_leaf *list, int64_t count)
 {
-    qsort(list, (size_t)count, sizeof *list, by_number);
+    int64_t sorted = 1; /* most lists are, all the way */
+
+    while (sorted < count && list[sorted - 1].number < list[sorted].number) sorted++;
+    if (sorted < count) qsort(list, (size_t)count, sizeof *list, by_number);
 }
 
 void ls_leaves_by_rank(struct ls_leaf_list *part, struct ls_leaf *leaf,

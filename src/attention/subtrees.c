@@ -50,6 +50,15 @@ ls_status ls_subtrees_init(struct ls_subtrees *out, const struct ls_problem *pro
     return status;
 }
 
+ls_status ls_subtrees_count(struct ls_subtrees *out, const struct ls_problem *problem)
+{
+    if (problem->strict) return ls_subtrees_init(out, problem);
+    *out = (struct ls_subtrees){.first = calloc((size_t)problem->p + 1, sizeof *out->first)};
+    if (!out->first) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    for (int r = 0; r < problem->p; r++) out->first[r + 1] = r + 1;
+    return LS_OK;
+}
+
 void ls_subtrees_fini(struct ls_subtrees *subtrees)
 {
     ls_forest_fini(&subtrees->forest);

@@ -22,6 +22,9 @@ struct ls_subtrees {
 ls_status ls_subtrees_init(struct ls_subtrees *out, const struct ls_problem *problem);
 void ls_subtrees_fini(struct ls_subtrees *subtrees);
 
+/* Like init, for what only asks how many results there are: fast mode lists no leaves. */
+ls_status ls_subtrees_count(struct ls_subtrees *out, const struct ls_problem *problem);
+
 /* Results that a rank computes. */
 int64_t ls_subtrees_of(const struct ls_subtrees *subtrees, int rank);
 

@@ -170,7 +170,7 @@ void ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem)
                       ls_most_pairs_of_keys(&problem->k_layout, &problem->mask);
     out->call_rows = s->s_q;
     ls_status status = ls_tree_plan_init(&plan, problem);
-    if (status == LS_OK) status = ls_subtrees_init(&subtrees, problem);
+    if (status == LS_OK) status = ls_subtrees_count(&subtrees, problem);
     for (int r = 0; r < problem->p && status == LS_OK; r++) {
         const struct ls_tree_memory memory = ls_tree_memory(&plan, problem, &subtrees, r);
 

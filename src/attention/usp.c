@@ -37,27 +37,51 @@ static int rank_at(const struct ls_problem *problem, int place, int member)
 
 /* ---- problems of some of the ranks */
 
-/* layout = that of `ranks` of layout->p, of whom each `together` that follow each other are one. */
+/* How many leaves each of the ones has, and who has the last one. */
+static void count_leaves(struct ls_dealing *out, const struct ls_layout *from, const int *ranks,
+                         int count, int together)
+{
+    const int64_t last = ls_layout_leaves(from) - 1;
+    int64_t leaves = 0;
+
+    out->last = -1;
+    for (int i = 0; i < count; i++) {
+        const int64_t n = ls_layout_part_leaves(from, ranks[i]);
+
+        leaves += n;
+        out->first[i / together + 1] = leaves;
+        if (n > 0 && ls_layout_part_leaf(from, ranks[i], n - 1) == last) out->last = i / together;
+    }
+}
+
+static void list_leaves(struct ls_dealing *out, const struct ls_layout *from, const int *ranks,
+                        int count)
+{
+    int64_t *leaf = out->leaf;
+
+    for (int i = 0; i < count; i++)
+        for (int64_t j = 0; j < ls_layout_part_leaves(from, ranks[i]); j++)
+            *leaf++ = ls_layout_part_leaf(from, ranks[i], j);
+}
+
+/* layout = that of `ranks` of layout->p, of whom each `together` that follow each other are one.
+ * Without a list it says how many rows a rank has, not which. */
 static ls_status deal(struct ls_layout *layout, struct ls_dealing **dealing, const int *ranks,
-                      int count, int together)
+                      int count, int together, bool listed)
 {
     const struct ls_layout from = *layout;
     struct ls_dealing *made = calloc(1, sizeof *made);
-    int64_t leaves = 0;
 
     if (made) {
         made->first = calloc((size_t)(count / together) + 1, sizeof *made->first);
-        made->leaf = calloc((size_t)ls_layout_leaves(layout) + 1, sizeof *made->leaf);
+        made->leaf = calloc(listed ? (size_t)ls_layout_leaves(layout) + 1 : 1, sizeof *made->leaf);
     }
     if (!made || !made->first || !made->leaf) {
         ls_dealing_destroy(made);
         return ls_fail(LS_ENOMEM, "usp attention: out of memory");
     }
-    for (int i = 0; i < count; i++) {
-        for (int64_t j = 0; j < ls_layout_part_leaves(&from, ranks[i]); j++)
-            made->leaf[leaves++] = ls_layout_part_leaf(&from, ranks[i], j);
-        if ((i + 1) % together == 0) made->first[(i + 1) / together] = leaves;
-    }
+    count_leaves(made, &from, ranks, count, together);
+    if (listed) list_leaves(made, &from, ranks, count);
     *layout = (struct ls_layout){
         .kind = LS_LAYOUT_BALANCED, .s = from.s, .p = count / together, .dealing = made};
     *dealing = made;
@@ -65,21 +89,21 @@ static ls_status deal(struct ls_layout *layout, struct ls_dealing **dealing, con
 }
 
 static ls_status deal_both(struct ls_problem *out, const struct ls_problem *problem,
-                           const int *ranks, int count, int together)
+                           const int *ranks, int count, int together, bool listed)
 {
     *out = *problem;
     out->p = count / together;
     out->dealing[0] = out->dealing[1] = NULL;
-    LS_TRY(deal(&out->q_layout, &out->dealing[0], ranks, count, together));
-    return deal(&out->k_layout, &out->dealing[1], ranks, count, together);
+    LS_TRY(deal(&out->q_layout, &out->dealing[0], ranks, count, together, listed));
+    return deal(&out->k_layout, &out->dealing[1], ranks, count, together, listed);
 }
 
 /* The ranks of a place. fini accepts what init left when it failed. */
 static ls_status place_init(struct ls_problem *out, int *ranks, const struct ls_problem *problem,
-                            int place)
+                            int place, bool listed)
 {
     for (int i = 0; i < problem->grid_heads; i++) ranks[i] = rank_at(problem, place, i);
-    return deal_both(out, problem, ranks, problem->grid_heads, 1);
+    return deal_both(out, problem, ranks, problem->grid_heads, 1, listed);
 }
 
 /* The places, as the ranks of a ring with one member's heads; ranks: room for all. */
@@ -89,7 +113,7 @@ static ls_status ring_init(struct ls_problem *out, int *ranks, const struct ls_p
     const int u = problem->grid_heads;
 
     for (int i = 0; i < problem->p; i++) ranks[i] = rank_at(problem, i / u, i % u);
-    LS_TRY(deal_both(out, problem, ranks, problem->p, u));
+    LS_TRY(deal_both(out, problem, ranks, problem->p, u, true));
     out->shape.h /= u;
     out->shape.h_kv /= u;
     out->scores.first_head = member * out->shape.h;
@@ -103,7 +127,7 @@ static void add_swaps(struct ls_cost *out, const struct ls_problem *problem, int
     for (int place = 0; place < problem->grid_ring; place++) {
         struct ls_problem some = {0};
 
-        if (place_init(&some, ranks, problem, place) == LS_OK) ls_swap_cost(out, &some);
+        if (place_init(&some, ranks, problem, place, false) == LS_OK) ls_swap_cost(out, &some);
         ls_problem_fini(&some);
     }
 }
@@ -195,7 +219,7 @@ static ls_status create_place(struct usp *own, struct ls_attention_plan *plan, i
 {
     const struct ls_problem *problem = &plan->problem;
 
-    LS_TRY(place_init(&own->place.problem, ranks, problem, place));
+    LS_TRY(place_init(&own->place.problem, ranks, problem, place, true));
     LS_TRY(ls_comm_view(&own->place.comm, plan->comm, ranks, problem->grid_heads));
     own->place.rank = ls_comm_rank(own->place.comm);
     return ls_swap_init(&own->swap, &own->place);

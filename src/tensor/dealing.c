@@ -80,6 +80,7 @@ ls_status ls_dealing_create(struct ls_dealing **out, const int64_t *work, int64_
         qsort(order, (size_t)leaves, sizeof *order, heaviest_first);
         deal(owner, hand, order, leaves, p);
         list_leaves(dealing, owner, leaves, p);
+        dealing->last = leaves > 0 ? owner[leaves - 1] : -1;
         *out = dealing;
     }
     free(owner);

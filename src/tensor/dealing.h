@@ -13,6 +13,7 @@
 struct ls_dealing {
     int64_t *first; /* [p + 1] where a rank's leaves begin in `leaf` */
     int64_t *leaf;  /* rank after rank, increasing within a rank */
+    int last;       /* the rank that holds the last leaf of the sequence; -1: none */
 };
 
 /* work [leaves], each >= 0. The caller destroys it. Errors: LS_ENOMEM. */

@@ -84,15 +84,20 @@ int64_t ls_layout_leaf_rows(const struct ls_layout *layout, int64_t leaf)
     return rest < LS_LEAF ? rest : LS_LEAF;
 }
 
+/* The last leaf of the sequence, the only one that may be short. */
+static bool has_last_leaf(const struct ls_layout *layout, int rank, int64_t leaves)
+{
+    if (leaves == 0) return false;
+    if (layout->kind == LS_LAYOUT_BALANCED) return layout->dealing->last == rank;
+    return ls_layout_part_leaf(layout, rank, leaves - 1) == ls_layout_leaves(layout) - 1;
+}
+
 int64_t ls_layout_part_rows(const struct ls_layout *layout, int rank)
 {
     const int64_t leaves = ls_layout_part_leaves(layout, rank);
-    const int64_t first = layout->kind == LS_LAYOUT_BALANCED || leaves == 0 ? 0 : leaves - 1;
-    int64_t rows = first * LS_LEAF; /* dealt leaves may be in any order */
+    const int64_t missing = ls_layout_leaves(layout) * LS_LEAF - layout->s;
 
-    for (int64_t i = first; i < leaves; i++)
-        rows += ls_layout_leaf_rows(layout, ls_layout_part_leaf(layout, rank, i));
-    return rows;
+    return leaves * LS_LEAF - (has_last_leaf(layout, rank, leaves) ? missing : 0);
 }
 
 int64_t ls_layout_position(const struct ls_layout *layout, int rank, int64_t row)

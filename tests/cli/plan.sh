@@ -29,6 +29,15 @@ few="--random 2,4,2,64,9000,32 --threads 1"
 longspan plan attend --random 1,2,2,300,600,32 --ranks 1 --measure --json -
 holds "one rank needs no messages to be timed" stdout_has '"seconds": *[0-9.e-]+'
 
+# 2^24 leaves, few of which are looked at one by one: seconds of processor time
+# shellcheck disable=SC2016 # of the shell that is started
+run sh -c 'ulimit -t 10 && exec "$@"' sh "$LONGSPAN" plan attend \
+    --random 1,8,8,4294967296,4294967296,64 --causal --ranks 1024 --json -
+holds "2^32 tokens on 1024 ranks" stdout_has '"auto": *"usp"'
+cp "$work/stdout" "$work/plan"
+holds "all of their keys and values go round the ring" \
+    test "$(planned ring bytes_sent)" -eq $((4294967296 * 8 * 64 * 2 * 2 * 1023))
+
 has_mpi || { echo "SKIPPED: several ranks, there is no MPI launcher"; exit "$failed"; }
 
 # shellcheck disable=SC2086 # option and value
