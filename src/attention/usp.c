@@ -59,9 +59,11 @@ static void list_leaves(struct ls_dealing *out, const struct ls_layout *from, co
 {
     int64_t *leaf = out->leaf;
 
-    for (int i = 0; i < count; i++)
-        for (int64_t j = 0; j < ls_layout_part_leaves(from, ranks[i]); j++)
-            *leaf++ = ls_layout_part_leaf(from, ranks[i], j);
+    for (int i = 0; i < count; i++) {
+        const int64_t n = ls_layout_part_leaves(from, ranks[i]);
+
+        for (int64_t j = 0; j < n; j++) *leaf++ = ls_layout_part_leaf(from, ranks[i], j);
+    }
 }
 
 /* layout = that of `ranks` of layout->p, of whom each `together` that follow each other are one.
