@@ -104,13 +104,14 @@ static void exchange_strided(bool all)
     float *out = numbers(), whole[N];
     MPI_Datatype type = strided();
     MPI_Request request[2];
+    MPI_Status status[2];
     int done = 0;
 
     memset(in, 0, sizeof in);
     MPI_Irecv(in, 1, type, other, 2, MPI_COMM_WORLD, &request[0]);
     MPI_Isend(out, N, MPI_FLOAT, other, 2, MPI_COMM_WORLD, &request[1]);
     MPI_Type_free(&type);
-    while (all && !done) MPI_Testall(2, request, &done, MPI_STATUSES_IGNORE);
+    while (all && !done) MPI_Testall(2, request, &done, status);
     for (int i = 0; !all && i < 2; i++) do
             MPI_Test(&request[i], &done, MPI_STATUS_IGNORE);
         while (!done);

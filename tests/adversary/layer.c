@@ -6,6 +6,8 @@
  *   LS_ADVERSARY_PATIENCE  seconds that a wait may last before it is called a deadlock (default 60)
  * What stands neither here nor among the functions that MPI has for itself is refused (refused.c).
  */
+#include <stddef.h>
+
 #include "operation.h"
 
 int MPI_Init(int *argc, char ***argv)
