@@ -1,9 +1,11 @@
 #include "cli/signals.h"
 
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/command.h"
 #include "cli/progress.h"
 #include "tensor/temporary.h"
 
@@ -32,6 +34,16 @@ static void say(const char *program, const char *name, bool published)
     if (write(STDERR_FILENO, line, (size_t)(end - line)) < 0) return; /* nobody can be told */
 }
 
+/* A library underneath has called exit, whose status would say what it does not mean. */
+static void end_by_library(void)
+{
+    if (!world) return;
+    const bool published = ls_temporary_abandon();
+
+    if (world->rank == 0) say(world->program, "ended by a library", published);
+    _exit(CLI_FAILED);
+}
+
 /* The signal waits, blocked, until the handler returns; then it ends the process. */
 static void end(int number)
 {
@@ -55,6 +67,7 @@ void cli_signals_init(const struct cli_world *of)
         if (sigaction(ending[i].number, NULL, &before) == 0 && before.sa_handler == SIG_DFL)
             sigaction(ending[i].number, &action, NULL);
     signal(SIGXFSZ, SIG_IGN);
+    atexit(end_by_library);
 }
 
 void cli_signals_fini(void)

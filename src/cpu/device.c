@@ -11,6 +11,7 @@
 #include "cpu/gemm.h"
 #include "cpu/gradient_kernel.h"
 #include "cpu/read_rate.h"
+#include "cpu/threads.h"
 
 #define RATE_SECONDS 0.2
 #define RATE_BATCH 8 /* products between two looks at the clock */
@@ -64,6 +65,7 @@ static ls_status gemm_rate(double *gflops, ls_isa isa, ls_dtype type, int m, int
     if (!gemm_has_type(isa, type))
         return ls_fail(LS_ETYPE, "%s has no products of type %s", ls_isa_name(isa),
                        ls_dtype_name(type));
+    LS_TRY(threads_start(threads));
     const size_t bytes = GEMM_SCRATCH + operand_bytes(type, m, k) + operand_bytes(LS_F32, m, n) +
                          packed_bytes(type, k, n);
     LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, bytes * (size_t)threads));

@@ -8,6 +8,7 @@
 #include "base/ledger.h"
 #include "cpu/carve.h"
 #include "cpu/gradient_kernel.h"
+#include "cpu/threads.h"
 
 #define ITEMS 4                       /* of a thread, so that all end at about the same time */
 #define WAVE_BYTES ((size_t)64 << 20) /* of heads that are taken at once, unless one has more */
@@ -212,6 +213,7 @@ static ls_status create_workers(struct ls_gradient_kernel *kernel, char **scratc
 ls_status cpu_gradient_create(struct ls_gradient_kernel **out,
                               const struct ls_gradient_shape *shape)
 {
+    LS_TRY(threads_start(shape->attention.threads));
     struct ls_gradient_kernel *kernel = malloc(sizeof *kernel);
     char **scratch = calloc((size_t)shape->attention.threads, sizeof *scratch);
     ls_status status;

@@ -9,6 +9,7 @@
 #include "cpu/carve.h"
 #include "cpu/decode.h"
 #include "cpu/kernel.h"
+#include "cpu/threads.h"
 
 #define LOG2E 1.44269504088896341
 #define WAVE_BYTES ((size_t)64 << 20) /* packed K and V at once, unless one head has more */
@@ -179,6 +180,7 @@ static ls_status choose_places(struct ls_attention_kernel *kernel)
 
 ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_kernel_shape *shape)
 {
+    LS_TRY(threads_start(shape->threads));
     struct ls_attention_kernel *kernel = malloc(sizeof *kernel);
     char **scratch = calloc((size_t)shape->threads, sizeof *scratch);
     ls_status status;

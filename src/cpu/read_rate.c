@@ -7,6 +7,7 @@
 
 #include "base/ledger.h"
 #include "base/profile.h"
+#include "cpu/threads.h"
 
 #define PASSES 8
 #define PASS_BYTES ((size_t)16 << 20) /* of a thread, the least that is timed */
@@ -36,6 +37,7 @@ ls_status cpu_read_rate(double *gbs, size_t bytes, int threads)
     double best = 0;
     void *memory;
 
+    LS_TRY(threads_start(threads));
     LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, own * (size_t)threads));
 #pragma omp parallel num_threads(threads)
     {
