@@ -23,7 +23,7 @@ enum { LS_GRADIENTS = 4 };
 
 /* Holds gradients of the whole problem, of any type and strides, against the oracle by the
  * contract of a storage type. Without o_lo delta may come of an o of that type. Without dsinks
- * its verdict is good. Errors: LS_ESHAPE, LS_ENOMEM. */
+ * its verdict is good, and so is that of a gradient without rows. Errors: LS_ESHAPE, LS_ENOMEM. */
 ls_status ls_reference_judge_gradients(struct ls_gradient_verdict out[LS_GRADIENTS],
                                        const struct ls_attention_gradients *gradients,
                                        ls_dtype storage, const struct ls_attention_saved *saved,
