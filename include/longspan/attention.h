@@ -32,8 +32,8 @@ struct ls_attention_options {
     bool causal;           /* key j is visible to query i iff j <= i + s_k - s_q */
     bool has_scale;        /* false: scale is 1/sqrt(d) */
     float scale;
-    int threads; /* OpenMP threads of this rank, at most 4096; 0: as many as OpenMP would use, and as
-                  * a control group has processor time for */
+    int threads; /* OpenMP threads of this rank, at most 4096; 0: as many as OpenMP would use, and
+                  * as a control group has processor time for */
     bool strict; /* the same bits for any number of ranks, threads, method and layout */
 
     /* Which keys a query sees, besides `causal`. Query i stands at i' = i + s_k - s_q among the

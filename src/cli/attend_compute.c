@@ -105,7 +105,7 @@ static ls_status compute(struct cli_attend_run *run)
 
     r->seconds = r->backward_seconds = DBL_MAX;
     for (int64_t i = 0; i < run->options.repeat; i++) {
-        cli_progress_begin(NULL, "measuring");            /* no bar: this is short */
+        cli_progress_begin(NULL, "measuring");
         LS_TRY(cli_gemm_measure(&run->gemm, run->world)); /* side by side with what it is held to */
         const double likely = run->cost.flops / (1e9 * LIKELY_SHARE * gemm_total(run));
 

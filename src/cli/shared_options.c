@@ -126,8 +126,8 @@ static const struct {
       CLI_SECTION_COMMON}},
     {CLI_TAKES_TRACE,
      {"trace", KEY_TRACE, "FILE", CLI_WRITES,
-      "Write what every thread of every rank did, and when, for chrome://tracing or Perfetto (-: "
-      "to standard output)",
+      "Write what every thread of every rank did, and when, for chrome://tracing or Perfetto "
+      "(-: to standard output)",
       CLI_SECTION_COMMON}},
     {0,
      {"timeout", KEY_TIMEOUT, "SECONDS", 0,

@@ -7,13 +7,6 @@
 cd "$work" || exit 99
 mkdir out
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
 succeeded() { [ "$status" -eq 0 ]; }
 found_wrong() { [ "$status" -eq 1 ] && tail -n 1 stdout | grep -q 'FAILED'; }
 verified() { succeeded && tail -n 1 stdout | grep -q '^verified: ok'; }

@@ -7,13 +7,6 @@
 . "${srcdir-.}/tests/cli/harness.sh"
 cd "$work" || exit 99
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
 found_wrong() { [ "$status" -eq 1 ] && tail -n 1 stdout | grep -q 'FAILED'; }
 verified() { [ "$status" -eq 0 ] && tail -n 1 stdout | grep -q '^verified: ok'; }
 stdout_has() { [ "$status" -eq 0 ] && grep -qE -e "$1" stdout; }

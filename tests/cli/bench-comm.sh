@@ -7,13 +7,6 @@
 cd "$work" || exit 99
 operations="sendrecv broadcast all-reduce reduce-scatter all-gather all-to-all"
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
 verified() { [ "$status" -eq 0 ] && tail -n 1 stdout | grep -q '^verified: ok, 0 wrong values'; }
 
 # rows OPERATION COUNT: so many lines of it, without a wrong value

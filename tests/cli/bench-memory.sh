@@ -5,14 +5,6 @@
 . "${srcdir-.}/tests/cli/harness.sh"
 cd "$work" || exit 99
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
-
 # adds_up: in m.json, two threads read twice what each of them does, and something
 adds_up()
 {

@@ -21,6 +21,14 @@ fails()
     failed=1
 }
 
+# holds NAME COMMAND...: a condition as a test case
+holds()
+{
+    name=$1
+    shift
+    if "$@"; then passed "$name"; else fails "$name"; fi
+}
+
 # run COMMAND...: keeps stdout, stderr and the exit status; an answer is due within a minute.
 run()
 {

@@ -6,14 +6,6 @@
 . "${srcdir-.}/tests/cli/harness.sh"
 document=${srcdir-.}/docs/METHODS.md
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
-
 # abilities METHOD: of the JSON object that the last run printed, one a line
 abilities()
 {

@@ -7,13 +7,6 @@
 cd "$work" || exit 99
 small="--random 1,2,2,64,64,16"
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
 succeeded() { [ "$status" -eq 0 ]; }
 
 # refused WORD...: status 2 and one line that has all the words; `victim` is what it was

@@ -5,13 +5,6 @@
 # shellcheck source=/dev/null
 . "${srcdir-.}/tests/cli/harness.sh"
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
 stdout_has() { [ "$status" -eq 0 ] && grep -qE -e "$1" "$work/stdout"; }
 
 # number NAME: its first value in the JSON object that the last run printed

@@ -66,13 +66,6 @@ told()
     ! grep -q 'nothing was written' lines || [ -z "$(left)" ]
 }
 
-# holds NAME COMMAND...: a condition as a test case
-holds()
-{
-    name=$1
-    shift
-    if "$@"; then passed "$name"; else fails "$name"; fi
-}
 ended_by()
 {
     case $1 in HUP) number=1 ;; INT) number=2 ;; TERM) number=15 ;; *) number=24 ;; esac

@@ -70,6 +70,15 @@ static inline void put_file(const char *path, const void *bytes, size_t n)
     cr_assert_eq(fclose(file), 0);
 }
 
+/* Of a writer's temporary file. */
+static inline const char *name_of(struct ls_tensor_writer *writer)
+{
+    const char *name = NULL;
+
+    cr_assert_eq(ls_tensor_writer_share(&name, writer), LS_OK, "%s", ls_message());
+    return name;
+}
+
 /* Opening must fail with this status and one line that names the file and has this word. */
 static inline void expect_refused(const char *path, ls_status status, const char *word,
                                   const char *what)
