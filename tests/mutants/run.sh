@@ -91,6 +91,7 @@ set -- $(patches "$@")
 for patch; do
     [ -f "$patch" ] || die "there is no $patch"
     [ -n "$(field Tests "$patch")" ] || die "$patch names no tests"
+    patch -s -p1 -F0 --dry-run <"$patch" || die "$patch does not apply"
 done
 check_unchanged "$@" || die "the tests must pass first"
 killed=0
