@@ -194,7 +194,9 @@ static void tighten(struct ls_cgroup_limit *out, const struct hierarchy *h,
         h->read(&here, folder);
         if (here.left >= out->left) continue;
         *out = here;
-        snprintf(out->group, sizeof out->group, "%s%s", whole ? "" : mount->root, folder + top);
+        const int length =
+            snprintf(out->group, sizeof out->group, "%s%s", whole ? "" : mount->root, folder + top);
+        if (length >= (int)sizeof out->group) strcpy(out->group + sizeof out->group - 4, "...");
     }
 }
 

@@ -6,13 +6,14 @@
 #   LS_ADVERSARY_SEED    repeats a failure (default: another one each time)
 # shellcheck source=/dev/null
 . "${srcdir-.}/tests/cli/harness.sh"
-tests="matrix/exactly_this_runs_and_is_right
-redistribute/strict_bits_do_not_depend_on_whose_rows_they_are
-strict_backward/generic"
+# a test and numbers of ranks; control has two
+tests="control 2
+matrix/exactly_this_runs_and_is_right 2 3 5
+redistribute/strict_bits_do_not_depend_on_whose_rows_they_are 3
+strict_backward/generic 3"
 here=$PWD/tests/adversary
 LS_ADVERSARY_SEED=${LS_ADVERSARY_SEED-$(date +%s)}
-LS_TEST_NP=${LS_TEST_NP-2 3 5}
-export LS_ADVERSARY_SEED LS_TEST_NP
+export LS_ADVERSARY_SEED
 
 has_mpi || { echo "SKIPPED: there is no MPI launcher"; exit 77; }
 [ -x tests/mpi/test_matrix.mpi ] || { echo "SKIPPED: configured without Criterion"; exit 77; }
@@ -42,19 +43,22 @@ try_control()
     done <"$work/faults"
 }
 
-# try TEST: which there must be
+# try TEST RANKS: which there must be
 try()
 {
-    LS_TEST_ONLY=$1 sh "${srcdir-.}/tests/run_mpi.sh" "tests/mpi/test_${1%/*}.mpi" >"$work/stdout" 2>&1
+    LS_TEST_ONLY=$1 LS_TEST_NP=${LS_TEST_NP-$2} sh "${srcdir-.}/tests/run_mpi.sh" \
+        "tests/mpi/test_${1%/*}.mpi" >"$work/stdout" 2>&1 </dev/null
     status=$?
     : >"$work/stderr"
     if [ "$status" -eq 0 ] && grep -q "^ok" "$work/stdout"; then passed "$1"; else fails "$1"; fi
 }
 
-for name in control $tests; do
+while read -r name ranks; do
     # shellcheck disable=SC2254 # a pattern
     case $name in ${LS_TEST_ONLY:-*}) ;; *) continue ;; esac
-    if [ "$name" = control ]; then try_control; else try "$name"; fi
-done
+    if [ "$name" = control ]; then try_control; else try "$name" "$ranks"; fi
+done <<END
+$tests
+END
 
 exit "$failed"

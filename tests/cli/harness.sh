@@ -19,6 +19,7 @@ fails()
         [ ! -s "$work/$stream" ] || sed "s/^/    $stream: /" "$work/$stream"
     done
     failed=1
+    [ -z "${CRITERION_FAIL_FAST-}" ] || exit 1 # one is enough, as for the other tests
 }
 
 # holds NAME COMMAND...: a condition as a test case
