@@ -3,33 +3,38 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "reference/measure.h"
 
-/* Interleaved sums of a dot product: a compiler may not reorder one sum, but it can keep these side
- * by side in vector registers. */
+/* Interleaved sums of a dot product: a compiler may not reorder one sum. */
 enum { LANES = 8 };
+typedef double lanes
+    __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
+typedef int64_t lane_bits __attribute__((vector_size(LANES * sizeof(double))));
 
 /* *dot = sum_e q_e k_e, *size = sum_e |q_e k_e|. */
-static void multiply(double *dot, double *size, const double *q, const double *k, int d)
+LS_CLONED static void multiply(double *dot, double *size, const double *q, const double *k, int d)
 {
-    double dots[LANES] = {0}, sizes[LANES] = {0};
     const int whole = d - d % LANES;
+    double sum = 0, sum_of_sizes = 0;
+    lanes dots = {0}, sizes = {0};
 
     for (int e = 0; e < whole; e += LANES) {
-        for (int c = 0; c < LANES; c++) {
-            dots[c] += q[e + c] * k[e + c];
-            sizes[c] += fabs(q[e + c] * k[e + c]);
-        }
+        const lanes product = *(const lanes *)(q + e) * *(const lanes *)(k + e);
+
+        dots += product;
+        sizes += (lanes)((lane_bits)product & INT64_MAX); /* without their signs */
     }
-    *dot = *size = 0;
     for (int c = 0; c < LANES; c++) {
-        *dot += dots[c];
-        *size += sizes[c];
+        sum += dots[c];
+        sum_of_sizes += sizes[c];
     }
     for (int e = whole; e < d; e++) {
-        *dot += q[e] * k[e];
-        *size += fabs(q[e] * k[e]);
+        sum += q[e] * k[e];
+        sum_of_sizes += fabs(q[e] * k[e]);
     }
+    *dot = sum;
+    *size = sum_of_sizes;
 }
 
 /* Makes top, which is not less than m, the number that the exponentials are taken relative to. */
@@ -76,8 +81,8 @@ struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *qu
 }
 
 /* A key of this weight, exp(logit - m), whose value is multiplied by factor. */
-static void add_value(struct ls_reference_row *restrict row, const double *restrict v,
-                      double weight, double bias, double factor, int d)
+LS_CLONED static void add_value(struct ls_reference_row *restrict row, const double *restrict v,
+                                double weight, double bias, double factor, int d)
 {
     row->l += weight;
     row->bias += weight * bias;

@@ -18,19 +18,23 @@ struct ls_reference_query {
     int64_t batch, head, position;
 };
 
+/* Room for a row's elements: a little more, or the same element of several rows, 2 KiB apart, would
+ * be stored and loaded as if it were at one address (their last 12 bits). */
+#define LS_REFERENCE_DIM (LS_MAX_HEAD_DIM + 8)
+
 /* What a query row has seen so far. Natural logarithm throughout. Empty: m = -inf, the rest 0.
  * v is divided by 1 - dropout if dropout keeps the key, 0 if not. A key whose logit is -inf counts
  * as not seen; a NaN makes the row's result NaN. */
 struct ls_reference_row {
-    double m;                         /* largest logit */
-    double l;                         /* sum of exp(logit - m) */
-    double kappa;                     /* |scale| x largest sum_e |q_e k_je| */
-    double bias;                      /* sum of exp(logit - m) |bias|, the size of ALiBi or sink */
-    double acc[LS_MAX_HEAD_DIM];      /* sum of exp(logit - m) v */
-    double majorant[LS_MAX_HEAD_DIM]; /* sum of exp(logit - m) |v| */
-    double biased[LS_MAX_HEAD_DIM];   /* sum of exp(logit - m) |v| |bias| */
-    double spread[LS_MAX_HEAD_DIM];   /* sum of (exp(logit - m) v)^2 */
-    double v_abs[LS_MAX_HEAD_DIM];    /* sum of |v| over the keys seen */
+    double m;                          /* largest logit */
+    double l;                          /* sum of exp(logit - m) */
+    double kappa;                      /* |scale| x largest sum_e |q_e k_je| */
+    double bias;                       /* sum of exp(logit - m) |bias|, the size of ALiBi or sink */
+    double acc[LS_REFERENCE_DIM];      /* sum of exp(logit - m) v */
+    double majorant[LS_REFERENCE_DIM]; /* sum of exp(logit - m) |v| */
+    double biased[LS_REFERENCE_DIM];   /* sum of exp(logit - m) |v| |bias| */
+    double spread[LS_REFERENCE_DIM];   /* sum of (exp(logit - m) v)^2 */
+    double v_abs[LS_REFERENCE_DIM];    /* sum of |v| over the keys seen */
 };
 
 /* From a query and a key to the logit. */

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "reference/measure.h"
 
 /* What a query and a key are to each other. */
@@ -19,8 +20,8 @@ struct pair {
     bool unseen;        /* its logit is -inf */
 };
 
-static struct pair meet(const struct ls_reference_backward *row, const double *k, const double *v,
-                        int64_t j, int d)
+LS_CLONED static struct pair meet(const struct ls_reference_backward *row, const double *k,
+                                  const double *v, int64_t j, int d)
 {
     const struct ls_reference_logit logit = ls_reference_logit(&row->query, k, j, d);
     struct pair pair = {.kappa = logit.size + fabs(row->lse),
@@ -56,8 +57,8 @@ struct term {
     double weight, majorant, base2, fixed, of_p, spread2, kappa, bias;
 };
 
-static void add_term(struct ls_reference_sum *restrict sum, const double *restrict factor,
-                     struct term term, int d)
+LS_CLONED static void add_term(struct ls_reference_sum *restrict sum, const double *restrict factor,
+                               struct term term, int d)
 {
     const double strain = 4 + 8 * (term.kappa + term.bias),
                  spread2 = square(term.weight) + term.spread2;

@@ -25,17 +25,17 @@ struct ls_reference_backward {
 /* One row of a gradient. A term is what the row gets from one key or query, factor x weight: the
  * factor is k, q or d_o, the weight scale ds or drop p. */
 struct ls_reference_sum {
-    double value[LS_MAX_HEAD_DIM];
-    double majorant[LS_MAX_HEAD_DIM]; /* of terms in which nothing cancels: |v||d_o| + |d_o||o| */
-    double strained[LS_MAX_HEAD_DIM]; /* the same, times 4 + 8 (kappa + |bias| + bend) each */
-    double factors[LS_MAX_HEAD_DIM]; /* of |scale factor| and, since o is stored, |pull factor d_o|;
-                                      * for dv, of |drop factor| */
-    double flushed[LS_MAX_HEAD_DIM]; /* of 1 + |factor| + what a term has of p, per p */
-    double spread[LS_MAX_HEAD_DIM];  /* of squares of what rounding errors are in proportion to */
-    double base[LS_MAX_HEAD_DIM];    /* of squares of terms before dp - delta is taken */
-    double pull[LS_MAX_HEAD_DIM];    /* of dq: -d value / d delta */
-    double pulled2;                  /* squared size of the error of delta that pull acts on */
-    double kappa;                    /* largest |scale| sum_e |q k| + |lse| + slope bend */
+    double value[LS_REFERENCE_DIM];
+    double majorant[LS_REFERENCE_DIM]; /* of terms in which nothing cancels: |v||d_o| + |d_o||o| */
+    double strained[LS_REFERENCE_DIM]; /* the same, times 4 + 8 (kappa + |bias| + bend) each */
+    double factors[LS_REFERENCE_DIM];  /* of |scale factor| and, since o is stored, |pull factor
+                                        * d_o|;  for dv, of |drop factor| */
+    double flushed[LS_REFERENCE_DIM];  /* of 1 + |factor| + what a term has of p, per p */
+    double spread[LS_REFERENCE_DIM];   /* of squares of what rounding errors are in proportion to */
+    double base[LS_REFERENCE_DIM];     /* of squares of terms before dp - delta is taken */
+    double pull[LS_REFERENCE_DIM];     /* of dq: -d value / d delta */
+    double pulled2;                    /* squared size of the error of delta that pull acts on */
+    double kappa;                      /* largest |scale| sum_e |q k| + |lse| + slope bend */
     int64_t terms;
 };
 
