@@ -19,7 +19,8 @@ struct job {
     struct ls_attention_options options;
     bool strided; /* parts lie as [b, h, s, d], lse with gaps between its rows */
     int sample;   /* one row in so many is judged, besides the edges of leaves; 0: all */
-    struct ls_tensor whole[3]; /* q, k, v: [b, s, h, d] of all ranks, contiguous */
+    struct ls_tensor whole[3];       /* q, k, v: [b, s, h, d] of all ranks, contiguous */
+    struct ls_reference_row **exact; /* [b, h, s_q], if remembered: NULL or the oracle's row */
     struct ls_comm *comm;
     struct ls_attention_plan *plan;
     int64_t own_first[3];             /* where this rank's own rows begin, if options.has_rows */
@@ -131,8 +132,20 @@ static inline void job_create_whole(struct job *job, uint64_t seed)
     job_draw(job, seed);
 }
 
+/* Many ways will be held to one whole input, mask and scores: the oracle's rows are made once. */
+static inline void job_remember_exact(struct job *job)
+{
+    const struct ls_attention_shape *s = &job->shape;
+
+    job->exact = calloc((size_t)(s->b * s->h * s->s_q) + 1, sizeof *job->exact);
+}
+
 static inline void job_destroy_whole(struct job *job)
 {
+    const struct ls_attention_shape *s = &job->shape;
+
+    for (int64_t i = 0; job->exact && i < s->b * s->h * s->s_q; i++) free(job->exact[i]);
+    free(job->exact);
     for (int i = 0; i < 3; i++) free(job->whole[i].data);
 }
 
@@ -274,6 +287,23 @@ static inline bool is_judged(const struct job *job, int64_t position)
            ls_random_below(0, 0, (uint64_t)position, (uint64_t)job->sample) == 0;
 }
 
+/* The oracle's row of a query; k, v [s_k, d]. `here` has room for it if it is not remembered. */
+static inline const struct ls_reference_row *exact_row(struct ls_reference_row *here,
+                                                       const struct job *job,
+                                                       const struct ls_reference_query *query,
+                                                       const double *k, const double *v)
+{
+    const struct ls_attention_shape *s = &job->shape;
+    const int64_t at = (query->batch * s->h + query->head) * s->s_q + query->position;
+
+    if (job->exact && job->exact[at]) return job->exact[at];
+    if (job->exact) here = job->exact[at] = malloc(sizeof *here);
+    ls_reference_row_init(here);
+    ls_reference_row_add(here, query, k, v, 0, s->s_k, (int)s->d);
+    ls_reference_row_add_sink(here, query, (int)s->d);
+    return here;
+}
+
 /* This rank's rows of one head; k, v [s_k, d]. */
 static inline void judge_head(struct ls_errors *errors, const struct job *job, int64_t b,
                               int64_t head, const double *k, const double *v)
@@ -281,7 +311,7 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
     const struct ls_attention_shape *s = &job->shape;
     const struct ls_problem *problem = &job->plan->problem;
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
-    struct ls_reference_row exact;
+    struct ls_reference_row here;
 
     for (int64_t row = 0; row < job->o.dim[1]; row++) {
         const int64_t position = job_position(job, 0, row);
@@ -291,10 +321,8 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
         if (!is_judged(job, position)) continue;
         ls_dtype_convert(q, LS_F64, row_of(&job->whole[0], b, position, head), s->type, s->d);
         ls_dtype_convert(o, LS_F64, row_of(&job->o, b, row, head), s->type, s->d);
-        ls_reference_row_init(&exact);
-        ls_reference_row_add(&exact, &query, k, v, 0, s->s_k, (int)s->d);
-        ls_reference_row_add_sink(&exact, &query, (int)s->d);
-        ls_errors_add_row(errors, s->type, o, lse_of(&job->lse, b, head)[row], &exact, (int)s->d,
+        ls_errors_add_row(errors, s->type, o, lse_of(&job->lse, b, head)[row],
+                          exact_row(&here, job, &query, k, v), (int)s->d,
                           (const int64_t[]){b, position, head});
     }
 }

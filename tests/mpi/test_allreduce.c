@@ -5,7 +5,7 @@
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
-MPI_SUITE(allreduce);
+MPI_SUITE(allreduce)
 
 #define COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
 
@@ -21,7 +21,7 @@ static struct job job_of(struct ls_attention_shape shape, bool causal, ls_layout
 }
 
 /* Leaves of queries per rank from less than one step to more than two, evenly and not. */
-Test(allreduce, any_number_of_visits_keeps_the_contract)
+MPI_TEST(allreduce, any_number_of_visits_keeps_the_contract)
 {
     static const int64_t leaves[] = {4, 5, 9}; /* of each rank */
     static const int64_t rest[] = {0, 1, 255, 300};
@@ -60,7 +60,7 @@ static void check_strict(const struct job *alone, ls_layout_kind layout)
     job_destroy_plan(&job);
 }
 
-Test(allreduce, strict_visits_give_the_bits_of_one_rank)
+MPI_TEST(allreduce, strict_visits_give_the_bits_of_one_rank)
 {
     struct ls_comm *self;
 
@@ -90,7 +90,7 @@ static int64_t bytes_sent(const struct job *job)
 
 /* One leaf of queries is one rank's: it sends them, the others send what they found, and nobody
  * sends rows that are not there. */
-Test(allreduce, only_rows_that_there_are_travel)
+MPI_TEST(allreduce, only_rows_that_there_are_travel)
 {
     const struct ls_attention_shape shape = {2, 4, 2, 64, 5000, 32, LS_BF16};
     const int64_t rows = shape.b * shape.h * shape.s_q, others = size - 1;
@@ -130,7 +130,7 @@ static struct taken plan_memory(struct job *job)
 }
 
 /* Twice as long: as much for what travels, and no more than twice as much for packed keys. */
-Test(allreduce, memory_grows_no_faster_than_a_ranks_part)
+MPI_TEST(allreduce, memory_grows_no_faster_than_a_ranks_part)
 {
     for (int causal = 0; causal <= 1; causal++) {
         struct taken last = {0};
@@ -151,7 +151,7 @@ Test(allreduce, memory_grows_no_faster_than_a_ranks_part)
 
 /* ---- choice */
 
-Test(allreduce, is_chosen_where_queries_are_few)
+MPI_TEST(allreduce, is_chosen_where_queries_are_few)
 {
     static const int64_t queries[] = {4200, 20000}; /* for fewer there is the tree */
 

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-MPI_SUITE(attention);
+MPI_SUITE(attention)
 
 static const ls_layout_kind layouts[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED,
                                          LS_LAYOUT_BALANCED};
@@ -71,22 +71,23 @@ static void check_shapes(bool causal)
 
         job.options.causal = causal;
         job_create_whole(&job, 100 + i);
+        job_remember_exact(&job);
         for_each_way(&job, run_and_check, (void *)shapes[i].name);
         job_destroy_whole(&job);
     }
 }
 
-Test(attention, every_way_keeps_the_contract)
+MPI_TEST(attention, every_way_keeps_the_contract)
 {
     check_shapes(false);
 }
 
-Test(attention, every_way_keeps_the_contract_if_causal)
+MPI_TEST(attention, every_way_keeps_the_contract_if_causal)
 {
     check_shapes(true);
 }
 
-Test(attention, tensors_may_lie_heads_first_and_lse_with_gaps)
+MPI_TEST(attention, tensors_may_lie_heads_first_and_lse_with_gaps)
 {
     for (size_t t = 0; t < COUNT(types); t++) {
         struct job job = {.shape = {2, 4, 2, 700, 900, 32, types[t]},
@@ -96,6 +97,7 @@ Test(attention, tensors_may_lie_heads_first_and_lse_with_gaps)
 
         job.options.causal = true;
         job_create_whole(&job, 7);
+        job_remember_exact(&job);
         for_each_method(&job, run_and_check, "heads first");
         job_destroy_whole(&job);
     }
@@ -153,7 +155,7 @@ static void negate_scale(struct job *job)
     job->options.scale = -0.5f;
 }
 
-Test(attention, logits_may_be_huge_flat_one_hot_or_low)
+MPI_TEST(attention, logits_may_be_huge_flat_one_hot_or_low)
 {
     static const struct {
         const char *name;
@@ -174,6 +176,7 @@ Test(attention, logits_may_be_huge_flat_one_hot_or_low)
             job.options.causal = i % 2 == 0;
             job_create_whole(&job, 40 + i);
             cases[i].make(&job);
+            job_remember_exact(&job);
             for_each_method(&job, run_and_check, (void *)cases[i].name);
             job_destroy_whole(&job);
         }
@@ -214,7 +217,7 @@ static void run_reversed_and_check(struct job *job, void *unused)
     job_destroy_plan(job);
 }
 
-Test(attention, without_a_mask_the_order_of_the_keys_does_not_matter)
+MPI_TEST(attention, without_a_mask_the_order_of_the_keys_does_not_matter)
 {
     for (size_t t = 0; t < COUNT(types); t++) {
         struct job job = {.shape = {1, 2, 1, 300, 9 * LS_LEAF, 32, types[t]},
@@ -287,7 +290,7 @@ static void check_poisoned(struct job *clean, void *seed)
     job_destroy_plan(clean);
 }
 
-Test(attention, a_query_feels_the_keys_that_it_sees_and_no_others)
+MPI_TEST(attention, a_query_feels_the_keys_that_it_sees_and_no_others)
 {
     for (size_t i = 0; i < COUNT(types) * COUNT(layouts); i++) {
         struct job job = {.shape = {1, 2, 1, 1000, 1200, 16, types[i % COUNT(types)]},
@@ -330,7 +333,7 @@ static double largest_difference(const struct job *a, int64_t i, const struct jo
     return most;
 }
 
-Test(attention, a_causal_query_is_one_without_a_mask_over_fewer_keys)
+MPI_TEST(attention, a_causal_query_is_one_without_a_mask_over_fewer_keys)
 {
     static const int64_t positions[] = {0, 255, 256, 700, 1399};
     struct job causal = {.shape = {1, 1, 1, 1400, 1400, 32, LS_F32},
@@ -377,7 +380,7 @@ static void check_two_runs(struct job *first, void *unused)
     job_destroy_plan(first);
 }
 
-Test(attention, two_runs_give_the_same_bits)
+MPI_TEST(attention, two_runs_give_the_same_bits)
 {
     for (size_t t = 0; t < COUNT(types); t++) {
         struct job job = {.shape = {1, 3, 1, 900, 1900, 64, types[t]},
@@ -423,7 +426,7 @@ static const struct ls_attention_shape one_order[] = {
     {1, 4, 1, 513, 300, 72, LS_F32},
 };
 
-Test(attention, one_order_of_summation_gives_the_bits_of_one_rank)
+MPI_TEST(attention, one_order_of_summation_gives_the_bits_of_one_rank)
 {
     struct ls_comm *self;
 
@@ -454,7 +457,7 @@ static double relative_error(const struct job *job)
     return sqrt(errors.diff2 / errors.norm2);
 }
 
-Test(attention, errors_do_not_grow_with_the_number_of_ranks)
+MPI_TEST(attention, errors_do_not_grow_with_the_number_of_ranks)
 {
     struct ls_comm *self;
     struct job alone = {

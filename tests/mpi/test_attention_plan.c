@@ -4,7 +4,7 @@
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
-MPI_SUITE(attention_plan);
+MPI_SUITE(attention_plan)
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
@@ -76,7 +76,7 @@ static void check_cost(struct job *job)
               "%s: the plan left memory behind", job_text(job));
 }
 
-Test(attention_plan, costs_what_it_predicts)
+MPI_TEST(attention_plan, costs_what_it_predicts)
 {
     static const struct ls_attention_shape shapes[] = {
         {1, 1, 1, 1, 1, 16, LS_F32},      {1, 1, 1, 3001, 3001, 16, LS_BF16},
@@ -100,7 +100,7 @@ Test(attention_plan, costs_what_it_predicts)
     }
 }
 
-Test(attention_plan, chooses_by_itself_what_fits)
+MPI_TEST(attention_plan, chooses_by_itself_what_fits)
 {
     struct job job = {.shape = {1, 2, 2, 700, 700, 32, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
 
@@ -118,7 +118,7 @@ Test(attention_plan, chooses_by_itself_what_fits)
 
 /* ---- use, again and side by side */
 
-Test(attention_plan, can_be_executed_again_with_other_data)
+MPI_TEST(attention_plan, can_be_executed_again_with_other_data)
 {
     for (int m = 0; m < ls_method_count(); m++) {
         struct job job = {.shape = {2, 2, 1, 600, 1100, 32, LS_BF16},
@@ -137,7 +137,7 @@ Test(attention_plan, can_be_executed_again_with_other_data)
     }
 }
 
-Test(attention_plan, may_stand_beside_another_of_the_same_ranks)
+MPI_TEST(attention_plan, may_stand_beside_another_of_the_same_ranks)
 {
     struct job ring = {
         .shape = {1, 2, 1, 900, 1700, 32, LS_BF16}, .options = LS_ATTENTION_OPTIONS, .sample = 8};
@@ -225,7 +225,7 @@ static bool is_untouched(const struct job *job)
     return true;
 }
 
-Test(attention_plan, a_bad_tensor_on_one_rank_fails_on_all_and_harms_nothing)
+MPI_TEST(attention_plan, a_bad_tensor_on_one_rank_fails_on_all_and_harms_nothing)
 {
     for (int where = 0; where<size; where += size> 1 ? size - 1 : 1) {
         for (int m = 0; m < ls_method_count(); m++) {
@@ -290,7 +290,7 @@ static void check_disagreement(const char *about, const struct ls_attention_shap
     MPI_CHECK(plan == NULL, "%s: a plan came out of it", about);
 }
 
-Test(attention_plan, ranks_that_disagree_are_told_about_what)
+MPI_TEST(attention_plan, ranks_that_disagree_are_told_about_what)
 {
     if (size == 1) MPI_SKIP("one rank cannot disagree");
     for (size_t i = 1; i < COUNT(wishes); i++) {
@@ -328,7 +328,7 @@ static const struct taste {
     {"sinks", false, {0, 10, 600}, 0, {0.5f, 0.25f}, 0, 0.5f, 0, true},
 };
 
-Test(attention_plan, ranks_that_disagree_about_masks_and_scores_are_told)
+MPI_TEST(attention_plan, ranks_that_disagree_about_masks_and_scores_are_told)
 {
     const struct ls_attention_shape shape = {1, 2, 2, 600, 600, 16, LS_BF16};
 
@@ -351,7 +351,7 @@ Test(attention_plan, ranks_that_disagree_about_masks_and_scores_are_told)
     }
 }
 
-Test(attention_plan, what_one_rank_may_not_ask_for_no_rank_gets)
+MPI_TEST(attention_plan, what_one_rank_may_not_ask_for_no_rank_gets)
 {
     static const struct {
         const char *name, *says;
@@ -391,7 +391,7 @@ Test(attention_plan, what_one_rank_may_not_ask_for_no_rank_gets)
     }
 }
 
-Test(attention_plan, a_method_that_cannot_says_why)
+MPI_TEST(attention_plan, a_method_that_cannot_says_why)
 {
     const struct ls_attention_shape shape = {1, 1, 1, 300, 300, 16, LS_F32};
     struct ls_attention_options options = LS_ATTENTION_OPTIONS;

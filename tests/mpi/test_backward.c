@@ -3,7 +3,7 @@
 
 #include "base/ledger.h"
 
-MPI_SUITE(backward);
+MPI_SUITE(backward)
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -69,12 +69,12 @@ static void check_shape(const struct ls_attention_shape *shape, ls_dtype type)
     }
 }
 
-Test(backward, keeps_the_contract_f32)
+MPI_TEST(backward, keeps_the_contract_f32)
 {
     for (int i = 0; i < LENGTH(shapes); i++) check_shape(&shapes[i], LS_F32);
 }
 
-Test(backward, keeps_the_contract_bf16)
+MPI_TEST(backward, keeps_the_contract_bf16)
 {
     for (int i = 0; i < LENGTH(shapes); i++) check_shape(&shapes[i], LS_BF16);
 }
@@ -135,7 +135,7 @@ static void check_cost(struct descent *g)
                   ls_tag_name(tags[i]));
 }
 
-Test(backward, costs_what_it_predicts)
+MPI_TEST(backward, costs_what_it_predicts)
 {
     static const struct ls_attention_shape cost_shapes[] = {
         {1, 1, 1, 1, 1, 16, LS_F32},     {1, 1, 1, 2001, 2001, 4, LS_BF16},
@@ -183,7 +183,7 @@ static bool is_untouched(const struct descent *g)
     return true;
 }
 
-Test(backward, needs_a_plan_for_it)
+MPI_TEST(backward, needs_a_plan_for_it)
 {
     struct descent g = {
         .job = {.shape = {1, 2, 1, 600, 600, 16, LS_F32}, .options = LS_ATTENTION_OPTIONS}};
@@ -207,7 +207,7 @@ Test(backward, needs_a_plan_for_it)
 }
 
 /* Every tensor of a call in turn is of a wrong shape or type on the last rank. */
-Test(backward, a_bad_tensor_on_one_rank_fails_on_all_and_harms_nothing)
+MPI_TEST(backward, a_bad_tensor_on_one_rank_fails_on_all_and_harms_nothing)
 {
     static const char *const names[] = {"q",    "k",    "v",  "o",  "lse", "do",
                                         "o_lo", "dlse", "dq", "dk", "dv"};

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-MPI_SUITE(comm);
+MPI_SUITE(comm)
 
 static int next_rank(void)
 {
@@ -31,7 +31,7 @@ static bool is_filled(const char *bytes, size_t n, int seed)
     return true;
 }
 
-Test(comm, messages_of_uneven_sizes_travel_round_the_ring)
+MPI_TEST(comm, messages_of_uneven_sizes_travel_round_the_ring)
 {
     /* around the sizes at which MPI changes its way of sending */
     static const size_t sizes[] = {0, 1, 4095, 4096, 65535, 65537, 1000003};
@@ -62,7 +62,7 @@ Test(comm, messages_of_uneven_sizes_travel_round_the_ring)
     free(into);
 }
 
-Test(comm, many_messages_find_their_tags_and_ranks)
+MPI_TEST(comm, many_messages_find_their_tags_and_ranks)
 {
     enum { TAGS = 64 };
     const int n = TAGS * size;
@@ -87,7 +87,7 @@ Test(comm, many_messages_find_their_tags_and_ranks)
     free(requests);
 }
 
-Test(comm, progress_completes_what_has_both_sides)
+MPI_TEST(comm, progress_completes_what_has_both_sides)
 {
     enum { BYTES = 3 << 20 };
     char *in = malloc(BYTES), *into = malloc(BYTES);
@@ -113,7 +113,7 @@ Test(comm, progress_completes_what_has_both_sides)
 
 /* Rank 1 waits for rank 0, unless it comes to it a tenth of a second late, on a machine that is
  * busy with other things; hardly ten times. */
-Test(comm, waiting_is_measured)
+MPI_TEST(comm, waiting_is_measured)
 {
     double longest = 0;
 
@@ -149,7 +149,7 @@ static void check_apart(struct ls_comm *first, struct ls_comm *last, const char 
     MPI_CHECK(into[0] == 1 && into[1] == 2, "%s: got %d and %d", which, into[0], into[1]);
 }
 
-Test(comm, groups_of_the_same_ranks_do_not_hear_each_other)
+MPI_TEST(comm, groups_of_the_same_ranks_do_not_hear_each_other)
 {
     struct ls_comm *copy, *second;
     int in = 7, into = 0;
@@ -176,7 +176,7 @@ static double awkward(int of_rank, int i)
     return (of_rank % 2 == 0 ? 1e16 : -1e16) + 0.3 * of_rank + i;
 }
 
-Test(comm, reductions_fold_in_the_order_of_ranks_with_the_same_bits_everywhere)
+MPI_TEST(comm, reductions_fold_in_the_order_of_ranks_with_the_same_bits_everywhere)
 {
     enum { N = 75 }; /* more than one step, and a rest */
     static const ls_reduction hows[] = {LS_REDUCE_SUM, LS_REDUCE_MAX, LS_REDUCE_MIN};
@@ -206,7 +206,7 @@ Test(comm, reductions_fold_in_the_order_of_ranks_with_the_same_bits_everywhere)
     }
 }
 
-Test(comm, a_reduction_never_hides_a_nan)
+MPI_TEST(comm, a_reduction_never_hides_a_nan)
 {
     for (int where = 0; where < size; where++)
         for (int how = LS_REDUCE_SUM; how <= LS_REDUCE_MIN; how++) {
@@ -218,7 +218,7 @@ Test(comm, a_reduction_never_hides_a_nan)
         }
 }
 
-Test(comm, broadcast_and_gather_move_any_number_of_bytes)
+MPI_TEST(comm, broadcast_and_gather_move_any_number_of_bytes)
 {
     static const size_t sizes[] = {0, 1, 13, 100003};
 
@@ -273,7 +273,7 @@ static float folded_value(int64_t i, ls_reduction how)
     return folded;
 }
 
-Test(comm, bulk_reductions_reach_every_element_on_every_rank)
+MPI_TEST(comm, bulk_reductions_reach_every_element_on_every_rank)
 {
     for (size_t k = 0; k < bulk_size_count(); k++)
         for (int how = LS_REDUCE_SUM; how <= LS_REDUCE_MIN; how++) {
@@ -291,7 +291,7 @@ Test(comm, bulk_reductions_reach_every_element_on_every_rank)
         }
 }
 
-Test(comm, a_bulk_reduction_never_hides_a_nan)
+MPI_TEST(comm, a_bulk_reduction_never_hides_a_nan)
 {
     for (int where = 0; where < size; where++)
         for (int how = LS_REDUCE_SUM; how <= LS_REDUCE_MIN; how++) {
@@ -303,7 +303,7 @@ Test(comm, a_bulk_reduction_never_hides_a_nan)
         }
 }
 
-Test(comm, a_reduce_scatter_leaves_each_rank_the_sum_of_its_part)
+MPI_TEST(comm, a_reduce_scatter_leaves_each_rank_the_sum_of_its_part)
 {
     for (size_t k = 0; k < bulk_size_count(); k++) {
         const int64_t n = bulk_sizes[k];
@@ -325,7 +325,7 @@ Test(comm, a_reduce_scatter_leaves_each_rank_the_sum_of_its_part)
     }
 }
 
-Test(comm, an_all_to_all_brings_each_block_to_its_rank)
+MPI_TEST(comm, an_all_to_all_brings_each_block_to_its_rank)
 {
     static const size_t sizes[] = {0, 1, 13, 100003};
 
@@ -344,7 +344,7 @@ Test(comm, an_all_to_all_brings_each_block_to_its_rank)
     }
 }
 
-Test(comm, bulk_communication_counts_what_must_be_sent_and_its_time)
+MPI_TEST(comm, bulk_communication_counts_what_must_be_sent_and_its_time)
 {
     enum { N = 40 }; /* a multiple of every number of ranks that is tested */
     const int64_t bytes = N * (int64_t)sizeof(float), others = size - 1;
@@ -365,7 +365,7 @@ Test(comm, bulk_communication_counts_what_must_be_sent_and_its_time)
     free(out);
 }
 
-Test(comm, all_ranks_leave_with_the_lowest_failure)
+MPI_TEST(comm, all_ranks_leave_with_the_lowest_failure)
 {
     static const struct {
         const char *name;
@@ -402,7 +402,7 @@ Test(comm, all_ranks_leave_with_the_lowest_failure)
     }
 }
 
-Test(comm, ranks_that_fail_alike_name_no_rank)
+MPI_TEST(comm, ranks_that_fail_alike_name_no_rank)
 {
     MPI_CHECK(ls_comm_agree(world, ls_fail(LS_EFIT, "d is %d", 300)) == LS_EFIT, "status");
     MPI_CHECK(strcmp(ls_message(), "d is 300") == 0, "%s", ls_message());
@@ -418,7 +418,7 @@ static bool message_has_words_for(int class)
     return strstr(ls_message(), words) != NULL && strchr(ls_message(), '\n') == NULL;
 }
 
-Test(comm, an_error_names_the_operation_the_peer_and_what_mpi_says)
+MPI_TEST(comm, an_error_names_the_operation_the_peer_and_what_mpi_says)
 {
     char in[64] = {0}, into[64];
     struct ls_request requests[2];
@@ -466,7 +466,7 @@ static char *map_thin(size_t n)
     return memory;
 }
 
-Test(comm, a_message_may_be_larger_than_an_int_counts)
+MPI_TEST(comm, a_message_may_be_larger_than_an_int_counts)
 {
     const size_t n = ((size_t)1 << 31) + 8;
     const size_t marks[] = {0, ((size_t)1 << 30) - 1, (size_t)1 << 30, n - 9, n - 8, n - 1};
@@ -486,7 +486,7 @@ Test(comm, a_message_may_be_larger_than_an_int_counts)
     MPI_CHECK(memory[1] == 0 && memory[n - 2] == 0 && memory[n] == 0, "beside it");
 }
 
-Test(comm, blocks_of_a_collective_may_together_be_larger_than_an_int_counts)
+MPI_TEST(comm, blocks_of_a_collective_may_together_be_larger_than_an_int_counts)
 {
     const size_t n = ((size_t)1 << 30) + 8;
     const size_t marks[] = {0, n - 8, n - 1};

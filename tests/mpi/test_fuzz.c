@@ -11,8 +11,7 @@
 #include <math.h>
 #include <stdarg.h>
 
-/* As long as it takes; run_mpi.sh has its own limit. */
-TestSuite(fuzz, .init = mpi_up, .fini = mpi_down, .timeout = 86400);
+MPI_SUITE_APART(fuzz);
 
 #define COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
 

@@ -4,7 +4,7 @@
 
 #include "base/ledger.h"
 
-MPI_SUITE(halo);
+MPI_SUITE(halo)
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 #define WINDOW(left, right)                                                                        \
@@ -128,6 +128,7 @@ static void check_case(const struct halo_case *c, int layout)
 
     job_create(&job, world, 7);
     check_memory(&job, workspace, buffers);
+    job_remember_exact(&job);
     for (int turn = 0; turn < 2; turn++) {
         job_run(&job);
         job_check(&job, turn ? "again" : "what is seen");
@@ -136,14 +137,14 @@ static void check_case(const struct halo_case *c, int layout)
     job_destroy(&job);
 }
 
-Test(halo, brings_what_is_seen_and_keeps_the_contract)
+MPI_TEST(halo, brings_what_is_seen_and_keeps_the_contract)
 {
     for (int i = 0; i < 4 * LENGTH(cases); i++)
         check_case(&cases[i % LENGTH(cases)], i / LENGTH(cases));
 }
 
 /* Into each rank, per side, as many keys as the window reaches, in whole leaves. */
-Test(halo, a_window_brings_its_length)
+MPI_TEST(halo, a_window_brings_its_length)
 {
     const struct halo_case c = {{1, 2, 2, 12288, 12288, 8, LS_BF16}, {WINDOW(1000, 300)}};
     struct job job = job_of(&c, 0);
@@ -164,7 +165,7 @@ Test(halo, a_window_brings_its_length)
     job_destroy(&job);
 }
 
-Test(halo, strict_bits_are_those_of_one_rank)
+MPI_TEST(halo, strict_bits_are_those_of_one_rank)
 {
     struct ls_comm *self;
 
@@ -242,7 +243,7 @@ static void check_backward(const struct descent *exact, const struct halo_case *
     descent_destroy_plan(&g);
 }
 
-Test(halo, backward_returns_what_is_seen_and_keeps_the_contract)
+MPI_TEST(halo, backward_returns_what_is_seen_and_keeps_the_contract)
 {
     for (int i = 0; i < LENGTH(cases); i++) {
         struct halo_case c = cases[i];
@@ -288,7 +289,7 @@ static void check_strict_backward(const struct descent *alone, const struct halo
     descent_destroy_plan(&g);
 }
 
-Test(halo, strict_gradients_are_those_of_one_rank)
+MPI_TEST(halo, strict_gradients_are_those_of_one_rank)
 {
     struct ls_comm *self;
 
@@ -308,7 +309,7 @@ Test(halo, strict_gradients_are_those_of_one_rank)
     ls_comm_destroy(self);
 }
 
-Test(halo, says_why_a_mask_does_not_fit)
+MPI_TEST(halo, says_why_a_mask_does_not_fit)
 {
     static const struct ls_attention_options unlimited[] = {
         LS_ATTENTION_OPTIONS,

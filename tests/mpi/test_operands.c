@@ -5,7 +5,7 @@
 #include "base/random.h"
 #include "longspan/attention.h"
 
-MPI_SUITE(operands);
+MPI_SUITE(operands)
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -99,7 +99,7 @@ static void check_refused(const struct call *call, int which, struct ls_tensor *
     free(before);
 }
 
-Test(operands, none_may_be_missing)
+MPI_TEST(operands, none_may_be_missing)
 {
     create();
     for (size_t c = 0; c < LENGTH(calls); c++) {
@@ -119,7 +119,7 @@ Test(operands, none_may_be_missing)
     destroy();
 }
 
-Test(operands, what_is_written_overlaps_nothing)
+MPI_TEST(operands, what_is_written_overlaps_nothing)
 {
     create();
     for (size_t c = 0; c < LENGTH(calls); c++) {
@@ -179,7 +179,7 @@ static bool same_rows(const struct ls_tensor *packed, const struct ls_tensor *pl
     return same;
 }
 
-Test(operands, may_be_views_of_one_packed_buffer)
+MPI_TEST(operands, may_be_views_of_one_packed_buffer)
 {
     struct ls_tensor *plain[OPERANDS], *t[OPERANDS], input[3], output[3];
     float *buffer[2];
@@ -200,7 +200,7 @@ Test(operands, may_be_views_of_one_packed_buffer)
     destroy();
 }
 
-Test(operands, inputs_may_share_rows)
+MPI_TEST(operands, inputs_may_share_rows)
 {
     struct ls_tensor *t[OPERANDS], k;
 

@@ -5,7 +5,7 @@
 #include "base/ledger.h"
 #include "base/trace.h"
 
-MPI_SUITE(redistribute);
+MPI_SUITE(redistribute)
 
 #define COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
 
@@ -88,7 +88,7 @@ static void check_bits(const struct job *alone, int number)
     }
 }
 
-Test(redistribute, strict_bits_do_not_depend_on_whose_rows_they_are)
+MPI_TEST(redistribute, strict_bits_do_not_depend_on_whose_rows_they_are)
 {
     struct ls_comm *self;
 
@@ -105,7 +105,7 @@ Test(redistribute, strict_bits_do_not_depend_on_whose_rows_they_are)
     ls_comm_destroy(self);
 }
 
-Test(redistribute, fast_results_keep_the_contract)
+MPI_TEST(redistribute, fast_results_keep_the_contract)
 {
     for (int i = 0; i < CUTS; i++) {
         struct job job = {.shape = shapes[0], .options = LS_ATTENTION_OPTIONS, .sample = 16};
@@ -169,7 +169,7 @@ static void check_cost(struct job *job)
     MPI_CHECK(ls_ledger_live(LS_TAG_ACTIVATION) == before, "%s: memory is left", job_text(job));
 }
 
-Test(redistribute, costs_what_it_predicts)
+MPI_TEST(redistribute, costs_what_it_predicts)
 {
     for (int i = 0; i < COUNT(shapes); i++) {
         struct job job = {.shape = shapes[i], .options = LS_ATTENTION_OPTIONS};
@@ -187,7 +187,7 @@ Test(redistribute, costs_what_it_predicts)
 }
 
 /* Queries and keys each by themselves. */
-Test(redistribute, rows_that_are_parts_are_used_where_they_are)
+MPI_TEST(redistribute, rows_that_are_parts_are_used_where_they_are)
 {
     static const struct ls_attention_shape shape = {1, 2, 1, 1900, 2500, 16, LS_BF16};
 
@@ -223,7 +223,7 @@ Test(redistribute, rows_that_are_parts_are_used_where_they_are)
 
 /* ---- failures */
 
-Test(redistribute, rows_must_be_the_sequence)
+MPI_TEST(redistribute, rows_must_be_the_sequence)
 {
     static const struct {
         const char *says;
@@ -251,7 +251,7 @@ Test(redistribute, rows_must_be_the_sequence)
     }
 }
 
-Test(redistribute, rows_of_one_rank_must_be_possible)
+MPI_TEST(redistribute, rows_of_one_rank_must_be_possible)
 {
     static const struct {
         const char *says;
@@ -275,7 +275,7 @@ Test(redistribute, rows_of_one_rank_must_be_possible)
     }
 }
 
-Test(redistribute, all_ranks_have_own_rows_or_none)
+MPI_TEST(redistribute, all_ranks_have_own_rows_or_none)
 {
     struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
 
@@ -287,7 +287,7 @@ Test(redistribute, all_ranks_have_own_rows_or_none)
 }
 
 /* A tensor of the layout's part is refused where the rank said that it has other rows. */
-Test(redistribute, tensors_have_the_rows_that_were_said)
+MPI_TEST(redistribute, tensors_have_the_rows_that_were_said)
 {
     struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
 

@@ -2,7 +2,7 @@
  * properties, with one size.) */
 #include "attention.h"
 
-MPI_SUITE(ring2);
+MPI_SUITE(ring2)
 
 static struct job job_of(struct ls_attention_shape shape, int node)
 {
@@ -40,7 +40,7 @@ static void check_node(struct job *job)
     job_destroy_plan(job);
 }
 
-Test(ring2, any_node_that_fits_keeps_the_contract)
+MPI_TEST(ring2, any_node_that_fits_keeps_the_contract)
 {
     static const struct ls_attention_shape shapes[] = {
         {1, 2, 1, 3001, 3001, 16, LS_BF16}, /* 12 leaves: some ranks of 8 have one, some two */
@@ -56,13 +56,14 @@ Test(ring2, any_node_that_fits_keeps_the_contract)
         job.strided = i / 2 % 2 == 0;
         if (size % job.options.node_size != 0) continue;
         job_create_whole(&job, (uint64_t)i);
+        job_remember_exact(&job);
         check_node(&job);
         job_destroy_whole(&job);
     }
 }
 
 /* Also of the plain ring, in whose order it need not merge. */
-Test(ring2, strict_bits_are_those_of_one_rank)
+MPI_TEST(ring2, strict_bits_are_those_of_one_rank)
 {
     struct job alone = job_of((struct ls_attention_shape){1, 2, 1, 900, 3900, 32, LS_BF16}, 1);
     struct ls_comm *self;
@@ -102,7 +103,7 @@ static void check_refused(int node, ls_status status, const char *says)
     MPI_CHECK(strstr(ls_message(), says) != NULL, "nodes of %d: %s", node, ls_message());
 }
 
-Test(ring2, says_why_a_node_does_not_fit)
+MPI_TEST(ring2, says_why_a_node_does_not_fit)
 {
     char says[64];
 
@@ -115,7 +116,7 @@ Test(ring2, says_why_a_node_does_not_fit)
 }
 
 /* Here all ranks share one. */
-Test(ring2, takes_nodes_as_they_are_unless_told)
+MPI_TEST(ring2, takes_nodes_as_they_are_unless_told)
 {
     struct job job = job_of((struct ls_attention_shape){1, 1, 1, 300, 300, 16, LS_F32}, 0);
 

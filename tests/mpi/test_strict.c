@@ -61,7 +61,7 @@ static void any_ranks_have_the_bits_of_one(const char *isa_name)
         check_problem(&shapes[i % LENGTH(shapes)], types[i % LENGTH(types)], i % 2);
 }
 
-MPI_SUITE(strict);
+MPI_SUITE_APART(strict);
 
 Test(strict, generic)
 {

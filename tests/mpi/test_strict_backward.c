@@ -89,7 +89,7 @@ static void any_ranks_have_the_bits_of_one(const char *isa_name)
         check_problem(&shapes[i], types[i % LENGTH(types)], i % 2);
 }
 
-MPI_SUITE(strict_backward);
+MPI_SUITE_APART(strict_backward);
 
 #define TEST_ISA(isa)                                                                              \
     Test(strict_backward, isa)                                                                     \

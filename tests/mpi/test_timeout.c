@@ -6,7 +6,7 @@
 
 #include "base/profile.h"
 
-MPI_SUITE(timeout);
+MPI_SUITE(timeout)
 
 #define AT_ONCE 0.5 /* seconds: well under one, though ranks take turns on few cores */
 
@@ -120,7 +120,7 @@ static const struct {
     {"all-to-all", all_to_all},   {"duplicate", duplicate},
 };
 
-Test(timeout, whatever_waits_gives_up)
+MPI_TEST(timeout, whatever_waits_gives_up)
 {
     if (!all_wait_for_one()) MPI_SKIP("this is tried on 2 and 3 ranks");
     for (size_t i = 0; i < sizeof waits / sizeof *waits; i++) {
@@ -174,7 +174,7 @@ static void end_the_kernel(void)
     if (rank == 1) MPI_Recv(&nothing, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
 }
 
-Test(timeout, a_kernel_without_end_is_noticed)
+MPI_TEST(timeout, a_kernel_without_end_is_noticed)
 {
     if (!all_wait_for_one()) MPI_SKIP("this is tried on 2 and 3 ranks");
     struct ls_comm *comm = impatient();
@@ -234,7 +234,7 @@ static ls_status gradient_slowly(struct ls_kernel_result *out, struct ls_gradien
 }
 
 /* ulysses has nothing to move while its one kernel works. */
-Test(timeout, a_slow_kernel_is_waited_for)
+MPI_TEST(timeout, a_slow_kernel_is_waited_for)
 {
     if (size < 2) MPI_SKIP("this needs two ranks");
     struct ls_comm *comm = impatient();
@@ -257,7 +257,7 @@ Test(timeout, a_slow_kernel_is_waited_for)
 }
 
 /* Some of eight ranks hear of the busy one from others only. */
-Test(timeout, a_busy_rank_is_waited_for_by_all)
+MPI_TEST(timeout, a_busy_rank_is_waited_for_by_all)
 {
     struct ls_comm *comm = impatient();
     ls_status status = LS_OK;
@@ -272,7 +272,7 @@ Test(timeout, a_busy_rank_is_waited_for_by_all)
 
 /* ---- its value */
 
-Test(timeout, is_a_number_of_seconds_that_all_ranks_agree_on)
+MPI_TEST(timeout, is_a_number_of_seconds_that_all_ranks_agree_on)
 {
     struct ls_comm *copy;
 

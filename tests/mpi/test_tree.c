@@ -6,7 +6,7 @@
 #include "attention/binomial.h"
 #include "plan/attention_size.h"
 
-MPI_SUITE(tree);
+MPI_SUITE(tree)
 
 #define COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
 
@@ -22,7 +22,7 @@ static struct job job_of(struct ls_attention_shape shape, bool causal, ls_layout
 }
 
 /* From one rank with queries to all. */
-Test(tree, any_ranks_may_have_queries)
+MPI_TEST(tree, any_ranks_may_have_queries)
 {
     for (int i = 0; i < 3 * 4; i++) {
         const int64_t s_q = i % 3 == 0 ? 7 : i % 3 == 1 ? 3 * LS_LEAF + 1 : size * LS_LEAF + 300;
@@ -56,7 +56,7 @@ static void check_strict(const struct job *alone, ls_layout_kind layout)
 }
 
 /* With keys of less than a leaf one rank has the whole result, and need not have queries. */
-Test(tree, strict_bits_are_those_of_one_rank)
+MPI_TEST(tree, strict_bits_are_those_of_one_rank)
 {
     static const int64_t keys[] = {200, 2900, 7000};
     struct ls_comm *self;
@@ -89,7 +89,7 @@ static int64_t bytes_sent(const struct job *job)
 
 /* All ranks but the first have queries to get and results to give, those of all that are behind
  * them, merged; none of it depends on the number of keys. */
-Test(tree, one_leaf_of_queries_takes_two_messages_a_rank)
+MPI_TEST(tree, one_leaf_of_queries_takes_two_messages_a_rank)
 {
     const int rounds = ls_binomial_rounds(size);
 
@@ -123,7 +123,7 @@ Test(tree, one_leaf_of_queries_takes_two_messages_a_rank)
 }
 
 /* A strict rank of whole, aligned runs of leaves gives one result, whatever it merged. */
-Test(tree, strict_results_are_merged_on_the_way)
+MPI_TEST(tree, strict_results_are_merged_on_the_way)
 {
     const struct ls_attention_shape shape = {1, 2, 1, 64, 4 * size * LS_LEAF, 16, LS_F32};
     const int64_t query = shape.h * shape.s_q * shape.d * 4;
@@ -142,7 +142,7 @@ Test(tree, strict_results_are_merged_on_the_way)
     job_destroy(&job);
 }
 
-Test(tree, is_for_few_queries)
+MPI_TEST(tree, is_for_few_queries)
 {
     const struct ls_attention_shape shape = {1, 1, 1, 4097, 300, 16, LS_F32};
     struct job job = job_of(shape, false, LS_LAYOUT_AUTO);

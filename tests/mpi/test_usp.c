@@ -4,7 +4,7 @@
 
 #include "base/ledger.h"
 
-MPI_SUITE(usp);
+MPI_SUITE(usp)
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
@@ -91,12 +91,13 @@ static void check_grid(struct descent g)
     descent_destroy_plan(&g);
 }
 
-Test(usp, any_grid_keeps_the_contract)
+MPI_TEST(usp, any_grid_keeps_the_contract)
 {
     for (int i = 0; i < LENGTH(shapes); i++) {
         struct descent g = descent_of(&shapes[i]);
 
         descent_create_whole(&g, 3);
+        job_remember_exact(&g.job);
         descent_solve(&g);
         for (int grid = 0; grid < 2 * size; grid++)
             if (take_grid(&g.job, grid, false)) check_grid(g);
@@ -133,7 +134,7 @@ static void check_bits(const struct descent *alone, struct descent g)
     descent_destroy_plan(&g);
 }
 
-Test(usp, strict_bits_are_those_of_one_rank)
+MPI_TEST(usp, strict_bits_are_those_of_one_rank)
 {
     struct ls_comm *self;
 
@@ -170,7 +171,7 @@ static void check_refused(int heads, int ring, int64_t h_kv, ls_status status, c
               "grid %dx%d: %s", heads, ring, ls_message());
 }
 
-Test(usp, says_why_a_grid_does_not_fit)
+MPI_TEST(usp, says_why_a_grid_does_not_fit)
 {
     check_refused(size + 1, 1, 8, LS_EVALUE, "the product must be");
     check_refused(size, 2, 8, LS_EVALUE, "the product must be");
