@@ -1,13 +1,22 @@
 # LS_LIB_DNNL
 # -----------
 # Finds oneDNN 2.6 or later, or 3.x, built for OpenMP: a second thread pool beside ours would fight
-# over the cores. Sets DNNL_CFLAGS, DNNL_LDFLAGS, DNNL_LIBS and ls_dnnl_version.
+# over the cores. Sets DNNL_CFLAGS, DNNL_LDFLAGS, DNNL_LIBS, ls_dnnl_version and the condition WITH_DNNL.
 AC_DEFUN([LS_LIB_DNNL],
 [AC_ARG_WITH([dnnl],
-    [AS_HELP_STRING([--with-dnnl=DIR], [oneDNN is installed under DIR (default: where the compiler looks)])],
+    [AS_HELP_STRING([--with-dnnl=DIR], [oneDNN is installed under DIR (default: where the compiler looks)])
+AS_HELP_STRING([--without-dnnl], [plain products of our own: slower where AVX-512 and AMX are missing])],
     [], [with_dnnl=yes])
-AS_CASE([$with_dnnl],
-    [no], [AC_MSG_ERROR([Longspan needs oneDNN; --without-dnnl cannot work])],
+AM_CONDITIONAL([WITH_DNNL], [test "$with_dnnl" != no])
+AS_IF([test "$with_dnnl" = no], [ls_dnnl_version=none], [LS_FIND_DNNL])
+AC_SUBST([DNNL_CFLAGS])
+AC_SUBST([DNNL_LDFLAGS])
+AC_SUBST([DNNL_LIBS])])
+
+# LS_FIND_DNNL
+# ------------
+AC_DEFUN([LS_FIND_DNNL],
+[AS_CASE([$with_dnnl],
     [yes], [PKG_CHECK_MODULES([DNNL], [dnnl], [], [DNNL_CFLAGS= DNNL_LIBS=-ldnnl])],
     [AS_IF([test ! -f "$with_dnnl/include/oneapi/dnnl/dnnl.h"],
          [AC_MSG_ERROR([--with-dnnl: there is no $with_dnnl/include/oneapi/dnnl/dnnl.h])])
@@ -18,9 +27,7 @@ AS_CASE([$with_dnnl],
      DNNL_CFLAGS="-I$with_dnnl/include"
      DNNL_LDFLAGS="-Wl,-rpath,$ls_dnnl_libdir"
      DNNL_LIBS="-L$ls_dnnl_libdir -ldnnl"])
-AC_SUBST([DNNL_CFLAGS])
-AC_SUBST([DNNL_LDFLAGS])
-AC_SUBST([DNNL_LIBS])
+DNNL_CFLAGS="$DNNL_CFLAGS -DHAVE_DNNL"
 
 ls_save_CPPFLAGS=$CPPFLAGS
 ls_save_LIBS=$LIBS

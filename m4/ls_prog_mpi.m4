@@ -1,11 +1,14 @@
 # LS_PROG_MPICC
 # -------------
-# Takes the MPI compiler wrapper as CC. Must come before everything that requires AC_PROG_CC.
+# Takes the MPI compiler wrapper as CC unless --without-mpi was given. Must come before everything that
+# requires AC_PROG_CC.
 AC_DEFUN([LS_PROG_MPICC],
 [AC_BEFORE([$0], [AC_PROG_CC])dnl
+AC_ARG_WITH([mpi], [AS_HELP_STRING([--without-mpi], [one rank only])], [], [with_mpi=yes])
+AM_CONDITIONAL([WITH_MPI], [test "$with_mpi" != no])
 AC_ARG_VAR([MPICC], [MPI C compiler wrapper])
-AC_CHECK_PROGS([MPICC], [mpicc mpiicc cc])
-: ${CC=$MPICC}])
+AS_IF([test "$with_mpi" != no], [AC_CHECK_PROGS([MPICC], [mpicc mpiicc cc])
+    : ${CC=$MPICC}])])
 
 # LS_CHECK_MPI
 # ------------
@@ -41,8 +44,7 @@ AC_MSG_RESULT([$ls_mpi])])
 # would put on a single core. MPICH's ranks reach their launcher by a file descriptor unless it is
 # told to use a port; the processes in which Criterion runs tests inherit none.
 AC_DEFUN([LS_PROG_MPIEXEC],
-[AC_REQUIRE([LS_CHECK_MPI])dnl
-AC_ARG_VAR([MPIEXEC], [program that starts MPI ranks in the tests])
+[AC_ARG_VAR([MPIEXEC], [program that starts MPI ranks in the tests])
 AC_ARG_VAR([MPIEXEC_FLAGS], [its options, all but -n])
 AS_CASE([$ls_mpi],
     ["Open MPI "*],

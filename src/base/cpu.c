@@ -75,6 +75,15 @@ ls_isa ls_cpu_isa_best(void)
 
 #endif
 
+bool ls_cpu_bf16_pays(ls_isa isa)
+{
+#if defined(__x86_64__)
+    return isa == LS_ISA_AMX || (isa == LS_ISA_AVX512BF16 && __builtin_cpu_is("amd"));
+#else
+    return false;
+#endif
+}
+
 static ls_status fail_unknown(const char *name)
 {
     const char *const near = ls_nearest(name, isa_names, ISA_COUNT);

@@ -2,6 +2,8 @@
 #ifndef LS_BASE_CPU_H
 #define LS_BASE_CPU_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
 /* A function of plain loops that is compiled for several instruction sets, of which one is chosen
@@ -22,6 +24,10 @@ typedef enum {
 
 /* The best of this machine. */
 ls_isa ls_cpu_isa_best(void);
+
+/* Whether bf16 products are faster than f32 ones: on AMX, and by VDPBF16PS where it is AMD's.
+ * Intel's takes two cycles, and loses to f32 blocks by a third. */
+bool ls_cpu_bf16_pays(ls_isa isa);
 
 /* The one of that name. Errors: LS_EVALUE if there is none (the message lists them and says which
  * is nearest), or if it is above `best`. */

@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/memory.h"
+#include "cli/mpi_start.h"
 #include "cli/report.h"
 #include "config.h"
 #include "device/device.h"
@@ -32,7 +33,7 @@ static ls_status report_info(const struct cli_report *report, const struct cli_w
     ls_cgroup_processors(&processors, "");
     cli_memory_find(&memory);
     ls_device_library(library, sizeof(library), &device);
-    cli_world_mpi_version(mpi, sizeof(mpi));
+    cli_mpi_version(mpi, sizeof(mpi));
     cli_report_line(report, "longspan", "%s", PACKAGE_VERSION);
     cli_report_line(report, "cpu", "%s, %d cores, %d NUMA node%s", machine.model, machine.cores,
                     machine.numa_nodes, machine.numa_nodes == 1 ? "" : "s");

@@ -1,6 +1,5 @@
 #include "cli/world.h"
 
-#include <mpi.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,9 +7,9 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
+#include "cli/mpi_start.h"
 #include "comm/comm.h"
 #include "config.h"
-#include "longspan/mpi.h"
 
 /* Where launchers say how many processes they started; the first that is set is of the nearest one,
  * as srun may have started an mpirun. */
@@ -44,7 +43,7 @@ static bool slurm_step_of_several(void)
     const char *tasks = getenv("SLURM_STEP_NUM_TASKS");
     char mpi[256];
 
-    cli_world_mpi_version(mpi, sizeof mpi);
+    cli_mpi_version(mpi, sizeof mpi);
     return getenv("SLURM_PROCID") && getenv("SLURM_STEP_ID") && tasks && atoi(tasks) > 1 &&
            strncmp(mpi, "Open MPI", strlen("Open MPI")) != 0;
 }
@@ -55,23 +54,11 @@ static bool launched(void)
            getenv("PMI_PORT") || slurm_step_of_several();
 }
 
-static ls_status start_mpi(struct cli_world *world, int *argc, char ***argv)
-{
-    int level;
-
-    if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
-        return ls_fail(LS_ECOMM, "MPI did not start");
-    world->mpi = true;
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &world->rank);
-    return ls_comm_create_mpi(&world->comm, MPI_COMM_WORLD);
-}
-
 ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv)
 {
     *world = (struct cli_world){.size = 1, .program = "longspan"};
     if (launched() && !wanted_single())
-        LS_TRY(start_mpi(world, argc, argv));
+        LS_TRY(cli_mpi_start(world, argc, argv));
     else
         LS_TRY(ls_comm_create_self(&world->comm));
     world->rank = ls_comm_rank(world->comm);
@@ -131,29 +118,16 @@ ls_status cli_world_complete(const struct cli_world *world)
     char mpi[256];
 
     if (world->size > 1 || processes <= 1 || wanted_single()) return LS_OK;
-    cli_world_mpi_version(mpi, sizeof mpi);
+    cli_mpi_version(mpi, sizeof mpi);
     return ls_fail(LS_EVALUE,
                    "%d processes were started (%s), but %s sees one, and each would compute "
-                   "everything: use srun --mpi=pmix or the mpirun of this %s, or set "
-                   "LONGSPAN_SINGLE=1 for runs on their own",
-                   processes, name, mpi, mpi);
+                   "everything: %s, or set LONGSPAN_SINGLE=1 for runs on their own",
+                   processes, name, mpi, cli_mpi_way_out);
 }
 
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status)
 {
-    if (world->mpi && status == LS_ECOMM) MPI_Abort(MPI_COMM_WORLD, exit_status);
+    if (world->mpi && status == LS_ECOMM) cli_mpi_abort(exit_status);
     ls_comm_destroy(world->comm);
-    if (world->mpi) MPI_Finalize();
-}
-
-void cli_world_mpi_version(char *out, int length)
-{
-    char version[MPI_MAX_LIBRARY_VERSION_STRING], number[64];
-    int used;
-
-    MPI_Get_library_version(version, &used);
-    if (sscanf(version, "MPICH Version: %63s", number) == 1)
-        snprintf(version, sizeof(version), "MPICH %s", number);
-    version[strcspn(version, ",\n")] = '\0';
-    snprintf(out, (size_t)length, "%s", version);
+    if (world->mpi) cli_mpi_end();
 }

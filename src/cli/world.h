@@ -34,7 +34,4 @@ ls_status cli_world_complete(const struct cli_world *world);
  * the other ranks are ended with this exit status. */
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status);
 
-/* The MPI library and its version, on one line: "Open MPI v4.1.4", "MPICH 4.0.2". */
-void cli_world_mpi_version(char *out, int length);
-
 #endif

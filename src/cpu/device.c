@@ -40,7 +40,7 @@ static ls_status thread_rate(double *gflops, ls_dtype type, int m, int n, int k,
                        &(struct gemm_shape){.m = m, .n = n, .k = k, .a_stride = k, .b_stride = n}));
     ls_status status = LS_OK;
     if (gemm_packed_bytes(gemm) > packed_bytes(type, k, n))
-        status = ls_fail(LS_EINTERNAL, "oneDNN packs %d x %d into %zu bytes", k, n,
+        status = ls_fail(LS_EINTERNAL, GEMM_NAME " packs %d x %d into %zu bytes", k, n,
                          gemm_packed_bytes(gemm));
     for (const double end = ls_now() + RATE_SECONDS; status == LS_OK && ls_now() < end;) {
         const double since = ls_now();
@@ -80,8 +80,8 @@ static ls_status gemm_rate(double *gflops, ls_isa isa, ls_dtype type, int m, int
     }
     ls_free(memory);
     if (failed != LS_OK)
-        return ls_fail((ls_status)failed, "oneDNN cannot multiply %d x %d x %d in %s", m, n, k,
-                       ls_dtype_name(type));
+        return ls_fail((ls_status)failed, GEMM_NAME " products cannot multiply %d x %d x %d in %s",
+                       m, n, k, ls_dtype_name(type));
     *gflops = total;
     return LS_OK;
 }

@@ -1,5 +1,5 @@
-/* C = A B in f32 through oneDNN, one fixed shape, B packed beforehand. The only file that knows
- * oneDNN. */
+/* C = A B in f32, one fixed shape, B packed beforehand: by oneDNN (gemm_onednn.c), or by loops of
+ * our own where Longspan is built without it (gemm_plain.c). */
 #ifndef LS_CPU_GEMM_H
 #define LS_CPU_GEMM_H
 
@@ -9,18 +9,20 @@
 #include "base/cpu.h"
 #include "longspan/tensor.h"
 
-/* "oneDNN 2.6.3" */
+#ifdef HAVE_DNNL
+#define GEMM_NAME "oneDNN"
+#else
+#define GEMM_NAME "own"
+#endif
+
+/* "oneDNN 2.6.3", "own products" */
 void gemm_library(char *out, size_t length);
 
-/* Tells oneDNN to go no further than isa. Only the first call, before any product, counts. */
+/* Tells the library to go no further than isa. Only the first call, before any product, counts. */
 void gemm_limit_isa(ls_isa isa);
 
-/* True if products of this type run natively (bf16 needs AVX512_BF16, f16 has none). */
+/* True if the library multiplies this type natively (bf16 needs AVX512_BF16, f16 has none). */
 bool gemm_has_type(ls_isa isa, ls_dtype type);
-
-/* Whether bf16 products are faster than f32 ones: on AMX, and by VDPBF16PS where it is AMD's.
- * Intel's takes two cycles, and loses to f32 blocks by a third. */
-bool gemm_bf16_pays(ls_isa isa);
 
 /* One thread's product of A [m, k] and B [k, n] into a contiguous C. Not to be shared by threads.
  */
@@ -33,8 +35,8 @@ struct gemm_shape {
     bool transposed; /* which is then [n, k] */
 };
 
-/* To be called where OpenMP gives one thread. Errors: LS_EINTERNAL with oneDNN's status. The caller
- * destroys it. */
+/* To be called where OpenMP gives one thread. Errors: LS_ENOMEM, LS_EINTERNAL with the library's
+ * status. The caller destroys it. */
 ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape);
 void gemm_destroy(struct gemm *gemm);
 

@@ -1,4 +1,4 @@
-/* Backward's tile from oneDNN's products and plain C: every instruction set, type and option.
+/* Backward's tile from the products of gemm.h and plain C: every instruction set, type and option.
  * Scores are taken transposed, keys in rows and queries in lanes, so that p^T and ds^T are
  * operands as they come. A product is always one of two shapes and a row stands at the same place
  * in it, so a row's bits cannot depend on what is beside it. */
@@ -77,8 +77,9 @@ static ls_status create_product(struct gemm **out, ls_dtype type, int d_pad,
 {
     LS_TRY(gemm_create(out, type, shape));
     if (gemm_packed_bytes(*out) > packed_bytes(type, d_pad))
-        return ls_fail(LS_EINTERNAL, "oneDNN packs a leaf of head dim %d into %zu bytes, not %zu",
-                       d_pad, gemm_packed_bytes(*out), packed_bytes(type, d_pad));
+        return ls_fail(LS_EINTERNAL,
+                       GEMM_NAME " packs a leaf of head dim %d into %zu bytes, not %zu", d_pad,
+                       gemm_packed_bytes(*out), packed_bytes(type, d_pad));
     return LS_OK;
 }
 
@@ -295,7 +296,7 @@ OF_TYPE(f32, LS_F32)
 static bool fits_bf16(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 {
     (void)scores;
-    return storage == LS_BF16 && gemm_bf16_pays(isa);
+    return storage == LS_BF16 && gemm_has_type(isa, LS_BF16) && ls_cpu_bf16_pays(isa);
 }
 
 static bool fits_any(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
@@ -307,7 +308,7 @@ static bool fits_any(ls_isa isa, ls_dtype storage, const struct ls_scores *score
 }
 
 const struct gradient_products gradient_portable_bf16 = {
-    .name = "oneDNN bf16 gradient products",
+    .name = GEMM_NAME " bf16 gradient products",
     .type = LS_BF16,
     .d_multiple = 16,
     .fits = fits_bf16,
@@ -322,7 +323,7 @@ const struct gradient_products gradient_portable_bf16 = {
 };
 
 const struct gradient_products gradient_portable_f32 = {
-    .name = "oneDNN f32 gradient products",
+    .name = GEMM_NAME " f32 gradient products",
     .type = LS_F32,
     .d_multiple = 16,
     .fits = fits_any,

@@ -7,8 +7,8 @@
 const struct products *products_find(ls_isa isa, ls_dtype storage)
 {
     /* the best first; the last fits everything */
-    static const struct products *const table[] = {&products_amx, &products_onednn_bf16,
-                                                   &products_avx512, &products_onednn_f32};
+    static const struct products *const table[] = {&products_amx, &products_gemm_bf16,
+                                                   &products_avx512, &products_gemm_f32};
     int i = 0;
 
     while (!table[i]->fits(isa, storage)) i++;

@@ -90,8 +90,7 @@ size_t no_scratch(int d_pad);
 /* For rows that this machine's architecture cannot have. */
 bool fits_never(ls_isa isa, ls_dtype storage);
 
-extern const struct products products_amx, products_avx512, products_onednn_bf16,
-    products_onednn_f32;
+extern const struct products products_amx, products_avx512, products_gemm_bf16, products_gemm_f32;
 
 /* The first row of the table that fits. */
 const struct products *products_find(ls_isa isa, ls_dtype storage);

@@ -340,7 +340,7 @@ expect "unknown subcommand" 2 "atend.*attend" longspan
 
 # ---- processes of one launcher that MPI does not know of
 
-alone="sees one, .*srun --mpi=pmix .*mpirun .*LONGSPAN_SINGLE=1"
+alone="sees one, .*(srun --mpi=pmix .*mpirun|a build with MPI).*LONGSPAN_SINGLE=1"
 for variable in SLURM_STEP_NUM_TASKS PMI_SIZE OMPI_COMM_WORLD_SIZE; do
     export $variable=4
     # shellcheck disable=SC2086

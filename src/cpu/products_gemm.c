@@ -1,4 +1,4 @@
-/* Products by oneDNN: f32 anywhere, bf16 where the CPU has it. */
+/* Products by gemm.h: f32 anywhere, bf16 where it can and that pays. */
 #include <stdlib.h>
 
 #include "base/status.h"
@@ -19,7 +19,7 @@ struct strip_products {
     struct gemm *output;             /* [height, 256] x [256, d] */
 };
 
-struct onednn_worker {
+struct gemm_worker {
     ls_dtype type;
     int d_pad, part; /* head dimensions, and those of a part */
     struct strip_products full, low;
@@ -54,12 +54,13 @@ static ls_status check_packed(const struct gemm *gemm, ls_dtype type, int d_pad)
     const size_t need = gemm_packed_bytes(gemm), have = packed_bytes(d_pad, type);
 
     if (need > have)
-        return ls_fail(LS_EINTERNAL, "oneDNN packs a leaf of head dim %d into %zu bytes, not %zu",
-                       d_pad, need, have);
+        return ls_fail(LS_EINTERNAL,
+                       GEMM_NAME " packs a leaf of head dim %d into %zu bytes, not %zu", d_pad,
+                       need, have);
     return LS_OK;
 }
 
-static ls_status create_products(struct strip_products *out, const struct onednn_worker *w,
+static ls_status create_products(struct strip_products *out, const struct gemm_worker *w,
                                  int height)
 {
     for (int first = 0; first < w->d_pad; first += w->part) {
@@ -90,7 +91,7 @@ static void destroy_products(struct strip_products *products)
 
 static void destroy(void *worker)
 {
-    struct onednn_worker *w = worker;
+    struct gemm_worker *w = worker;
 
     destroy_products(&w->low);
     destroy_products(&w->full);
@@ -99,7 +100,7 @@ static void destroy(void *worker)
 
 static ls_status create(void **out, ls_isa isa, int d_pad, char *scratch, ls_dtype type)
 {
-    struct onednn_worker *w = calloc(1, sizeof *w);
+    struct gemm_worker *w = calloc(1, sizeof *w);
     ls_status status;
 
     if (!w) return ls_fail(LS_ENOMEM, "attention kernel: out of memory");
@@ -129,19 +130,19 @@ static ls_status create_bf16(void **out, ls_isa isa, int d_pad, void *scratch)
 }
 
 /* Where a part begins, in rows of operands and in packed keys. */
-static size_t part_offset(const struct onednn_worker *w, int first)
+static size_t part_offset(const struct gemm_worker *w, int first)
 {
     return (size_t)first * (size_t)ls_dtype_size(w->type);
 }
 
-static size_t packed_offset(const struct onednn_worker *w, int first)
+static size_t packed_offset(const struct gemm_worker *w, int first)
 {
     return (size_t)first / (size_t)w->part * packed_bytes(w->part, w->type);
 }
 
 static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    const struct onednn_worker *w = worker;
+    const struct gemm_worker *w = worker;
 
     for (int first = 0; first < w->d_pad; first += w->part)
         LS_TRY(gemm_pack((char *)packed + packed_offset(w, first), w->full.scores[first / w->part],
@@ -151,10 +152,10 @@ static ls_status pack_k(void *packed, void *worker, const void *raw)
 
 static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    return gemm_pack(packed, ((struct onednn_worker *)worker)->full.output, raw);
+    return gemm_pack(packed, ((struct gemm_worker *)worker)->full.output, raw);
 }
 
-static const struct strip_products *of_height(const struct onednn_worker *w, int rows)
+static const struct strip_products *of_height(const struct gemm_worker *w, int rows)
 {
     return rows <= LOW_STRIP ? &w->low : &w->full;
 }
@@ -162,7 +163,7 @@ static const struct strip_products *of_height(const struct onednn_worker *w, int
 static ls_status scores(float *out, void *worker, const void *q, struct operand k, int rows,
                         struct key_span keys)
 {
-    const struct onednn_worker *w = worker;
+    const struct gemm_worker *w = worker;
     struct gemm *const *products = of_height(w, rows)->scores;
 
     (void)keys; /* the shapes of primitives are fixed */
@@ -179,7 +180,7 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
 static ls_status output(float *acc, void *worker, const void *p, struct operand v, int rows,
                         struct key_span keys)
 {
-    struct onednn_worker *w = worker;
+    struct gemm_worker *w = worker;
 
     (void)keys;
     return gemm_run(acc, of_height(w, rows)->output, p, v.packed, w->scratch);
@@ -187,7 +188,7 @@ static ls_status output(float *acc, void *worker, const void *p, struct operand 
 
 static bool fits_bf16(ls_isa isa, ls_dtype storage)
 {
-    return storage == LS_BF16 && gemm_bf16_pays(isa);
+    return storage == LS_BF16 && gemm_has_type(isa, LS_BF16) && ls_cpu_bf16_pays(isa);
 }
 
 static bool fits_any(ls_isa isa, ls_dtype storage)
@@ -197,8 +198,8 @@ static bool fits_any(ls_isa isa, ls_dtype storage)
     return true;
 }
 
-const struct products products_onednn_bf16 = {
-    .name = "oneDNN bf16 products",
+const struct products products_gemm_bf16 = {
+    .name = GEMM_NAME " bf16 products",
     .type = LS_BF16,
     .d_multiple = 16,
     .strip = STRIP,
@@ -215,8 +216,8 @@ const struct products products_onednn_bf16 = {
     .output = output,
 };
 
-const struct products products_onednn_f32 = {
-    .name = "oneDNN f32 products",
+const struct products products_gemm_f32 = {
+    .name = GEMM_NAME " f32 products",
     .type = LS_F32,
     .d_multiple = 16,
     .strip = STRIP,

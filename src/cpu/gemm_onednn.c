@@ -1,3 +1,4 @@
+/* Products by oneDNN: the only file that knows it. */
 #include "cpu/gemm.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -95,15 +96,6 @@ void gemm_limit_isa(ls_isa isa)
 bool gemm_has_type(ls_isa isa, ls_dtype type)
 {
     return type == LS_F32 || (type == LS_BF16 && isa >= LS_ISA_AVX512BF16);
-}
-
-bool gemm_bf16_pays(ls_isa isa)
-{
-#if defined(__x86_64__)
-    return isa == LS_ISA_AMX || (isa == LS_ISA_AVX512BF16 && __builtin_cpu_is("amd"));
-#else
-    return gemm_has_type(isa, LS_BF16);
-#endif
 }
 
 static ls_status make_memory(dnnl_memory_t *out, dnnl_engine_t engine, md_ref md)

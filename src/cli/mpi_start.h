@@ -1,0 +1,23 @@
+/* How the command starts and ends MPI (mpi_start.c), or does without where Longspan is built so
+ * (mpi_none.c). */
+#ifndef LS_CLI_MPI_START_H
+#define LS_CLI_MPI_START_H
+
+#include "cli/world.h"
+
+/* Gives the world its communicator and this process its rank. Errors: LS_ECOMM. */
+ls_status cli_mpi_start(struct cli_world *world, int *argc, char ***argv);
+
+/* Ends the other ranks as well, with this exit status. */
+void cli_mpi_abort(int exit_status);
+
+void cli_mpi_end(void);
+
+/* The MPI library and its version, on one line: "Open MPI v4.1.4", "MPICH 4.0.2", "a build without
+ * MPI". */
+void cli_mpi_version(char *out, int length);
+
+/* What to do where a launcher started several processes that do not know of each other. */
+extern const char *const cli_mpi_way_out;
+
+#endif
