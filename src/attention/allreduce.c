@@ -1,17 +1,15 @@
 /* K and V stay where they are, the queries visit: a step brings the next few leaves of every
- * rank's queries to all ranks, and each attends to its own keys for all of them. What they find
- * goes to the owners of the rows. Fast mode: scaled to the maximum over all ranks, found by
- * all-reduce, so that the owner only needs to add. Strict mode: as it is, in nodes of the tree,
- * which the owner merges (subtrees.h). While a step computes, the queries of the next one and the
+ * rank's queries to all ranks, and each attends to its own keys for all of them. What they find,
+ * one result a rank or in strict mode one for each node of the tree (subtrees.h), goes to the
+ * owners of the rows, which merge it. While a step computes, the queries of the next one and the
  * results of the one before are on their way, so memory is O(s/p).
  * Source: Shyam et al. 2024, "Tree attention", for keys and values that stay partitioned and the
- * reductions over ranks; Milakov, Gimelshein 2018, for the running maximum. */
+ * reductions over ranks; Milakov, Gimelshein 2018, for merging by the running maximum. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "attention/allreduce_gradient.h"
 #include "attention/allreduce_size.h"
-#include "attention/combine.h"
 #include "attention/plan.h"
 #include "attention/subtrees.h"
 #include "attention/visits.h"
@@ -22,7 +20,6 @@ struct allreduce {
     struct ls_subtrees subtrees;
     struct ls_row_states *states; /* of a step's rows, for each result of this rank */
     struct ls_visits visits;
-    float *top;                 /* fast: [b, h, rows] maxima of a step over all ranks */
     float *out;                 /* results of the other ranks' rows, rank after rank */
     float *in;                  /* those of own rows, from every rank */
     char *queries[2];           /* [b, rows, h, d]: step t's are queries[t % 2] */
@@ -63,8 +60,7 @@ static ls_status create_states(struct allreduce *own, const struct ls_attention_
 static ls_status create_travel(struct allreduce *own, const struct ls_allreduce_memory *memory)
 {
     LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM, memory->travel));
-    own->top = own->travel_memory;
-    own->out = own->top + memory->top;
+    own->out = own->travel_memory;
     own->in = own->out + memory->out;
     own->queries[0] = (char *)(own->in + memory->in);
     own->queries[1] = own->queries[0] + memory->queries;
@@ -204,7 +200,7 @@ static ls_status wait_for_messages(struct ls_attention_plan *plan)
     return ls_comm_wait(plan->comm, own->request, n);
 }
 
-/* ---- combining */
+/* ---- results */
 
 static struct ls_row_range rows_of_rank(const struct ls_attention_plan *plan, int64_t step,
                                         int rank)
@@ -217,30 +213,16 @@ static struct ls_row_range rows_of_rank(const struct ls_attention_plan *plan, in
                                  .of = first_row[plan->problem.p]};
 }
 
-/* Fast: the maxima over all ranks. */
-static ls_status find_top(struct ls_attention_plan *plan, int64_t rows)
-{
-    struct allreduce *own = plan->own;
-    const int64_t n = plan->problem.shape.b * plan->problem.shape.h * rows;
-
-    if (plan->problem.strict) return LS_OK;
-    memcpy(own->top, own->states->m, (size_t)n * sizeof *own->top);
-    return ls_comm_all_reduce(own->top, plan->comm, n, LS_REDUCE_MAX);
-}
-
 /* What this rank found for some rows, result after result; returns the end of it. */
 static float *put_results(float *out, const struct ls_attention_plan *plan,
                           struct ls_row_range rows)
 {
     const struct allreduce *own = plan->own;
-    const struct ls_problem *problem = &plan->problem;
+    const struct ls_attention_shape *shape = &plan->problem.shape;
 
     for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++) {
-        if (problem->strict)
-            ls_states_take(out, &own->states[i], &problem->shape, rows);
-        else
-            ls_sums_scale(out, &own->states[i], own->top, &problem->shape, rows);
-        out += ls_allreduce_count(problem, rows.count);
+        ls_states_take(out, &own->states[i], shape, rows);
+        out += ls_state_count(shape, rows.count);
     }
     return out;
 }
@@ -251,11 +233,10 @@ static ls_status post_results(struct ls_attention_plan *plan, int64_t step)
 {
     struct allreduce *own = plan->own;
     const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
-    const int64_t n = ls_allreduce_count(&plan->problem, mine.count);
+    const int64_t n = ls_state_count(&plan->problem.shape, mine.count);
     const int tag = (int)plan->problem.shape.b;
     float *in = own->in, *out = own->out;
 
-    LS_TRY(find_top(plan, mine.of));
     for (int r = 0; r < plan->problem.p; r++) {
         const int64_t come = ls_subtrees_of(&own->subtrees, r) * n;
         const struct ls_row_range theirs = rows_of_rank(plan, step, r);
@@ -290,12 +271,7 @@ static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_att
     };
 
     if (mine.count == 0) return LS_OK;
-    if (plan->problem.strict)
-        return ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
-    const struct ls_sum_results out = {
-        .o = call->o, .o_lo = call->o_lo, .lse = call->lse, .scores = &plan->problem.scores};
-    ls_sums_finish(&out, first, own->in, plan->problem.p, own->top, &plan->problem.shape, mine);
-    return LS_OK;
+    return ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
 }
 
 /* ---- execution */
@@ -354,7 +330,7 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
 
 const struct ls_method ls_method_allreduce = {
     .name = "allreduce",
-    .summary = "K and V stay, queries visit, results are combined; memory O(s/p)",
+    .summary = "K and V stay, queries visit, results come back and are merged; memory O(s/p)",
     .fits = ls_method_fits_all,
     .merges = true,
     .layout = ls_method_visit_layout,

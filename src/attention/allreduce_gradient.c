@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/combine.h"
+#include "attention/subtrees.h"
 #include "attention/total.h"
 #include "attention/travel.h"
 #include "attention/visits.h"

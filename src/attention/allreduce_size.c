@@ -3,12 +3,6 @@
 #include "attention/visits.h"
 #include "plan/attention_size.h"
 
-int64_t ls_allreduce_count(const struct ls_problem *problem, int64_t rows)
-{
-    return problem->strict ? ls_state_count(&problem->shape, rows)
-                           : ls_sum_count(&problem->shape, rows);
-}
-
 size_t ls_allreduce_query_bytes(const struct ls_attention_shape *s, int64_t rows)
 {
     return (size_t)(s->b * rows * s->h * s->d) * (size_t)ls_dtype_size(s->type);
@@ -27,12 +21,11 @@ struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
         .results = results,
         .rows = rows,
         .states = (size_t)results * ls_row_state_bytes(s, rows),
-        .top = problem->strict ? 0 : s->b * s->h * rows,
-        .out = results * ls_allreduce_count(problem, rows - own),
-        .in = subtrees->first[problem->p] * ls_allreduce_count(problem, own),
+        .out = results * ls_state_count(s, rows - own),
+        .in = subtrees->first[problem->p] * ls_state_count(s, own),
         .queries = ls_allreduce_query_bytes(s, rows),
     };
-    memory.travel = (size_t)(memory.top + memory.out + memory.in) * sizeof(float) +
+    memory.travel = (size_t)(memory.out + memory.in) * sizeof(float) +
                     (ls_visit_steps(queries) > 1 ? 2 : 1) * memory.queries;
     return memory;
 }
@@ -40,34 +33,6 @@ struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
 struct ls_kernel_shape ls_allreduce_kernel_shape(const struct ls_problem *problem)
 {
     return ls_plan_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
-}
-
-/* What the all-reduce of a step's maxima counts on each rank. */
-static int64_t reduction_bytes(const struct ls_problem *problem, int64_t step)
-{
-    const int64_t n =
-        problem->shape.b * problem->shape.h * ls_visit_all_rows(&problem->q_layout, step);
-
-    return 2 * (problem->p - 1) * n * (int64_t)sizeof(float) / problem->p;
-}
-
-static int64_t all_reduction_bytes(const struct ls_problem *problem)
-{
-    const int64_t alike = ls_visit_steps_alike(&problem->q_layout);
-    int64_t bytes = alike > 0 ? alike * reduction_bytes(problem, 0) : 0;
-
-    for (int64_t step = alike; step < ls_visit_steps(&problem->q_layout); step++)
-        bytes += reduction_bytes(problem, step);
-    return bytes;
-}
-
-/* The maxima of all steps, in fast mode. */
-static void add_reductions(struct ls_cost *out, const struct ls_problem *problem)
-{
-    if (problem->strict) return;
-    out->bytes_sent += problem->p * all_reduction_bytes(problem);
-    out->messages +=
-        2 * (int64_t)problem->p * (problem->p - 1) * ls_visit_steps(&problem->q_layout);
 }
 
 /* The results of all ranks' rows. */
@@ -82,7 +47,7 @@ static void add_results(struct ls_cost *out, const struct ls_subtrees *subtrees,
         const int64_t own = ls_subtrees_of(subtrees, r), others = subtrees->first[problem->p] - own;
         const int64_t rows = ls_layout_part_rows(queries, r);
 
-        out->bytes_sent += others * ls_allreduce_count(problem, rows) * (int64_t)sizeof(float);
+        out->bytes_sent += others * ls_state_count(&problem->shape, rows) * (int64_t)sizeof(float);
         out->messages += ls_visits_of(queries, r) * (senders - (own > 0));
     }
 }
@@ -115,7 +80,6 @@ void ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)
     out->call_rows = problem->p > 1 ? ls_visit_all_rows(queries, 0) : s->s_q;
     out->bytes_sent = (problem->p - 1) * (int64_t)ls_allreduce_query_bytes(s, s->s_q);
     out->messages = (problem->p - 1) * ls_visit_count(queries) * s->b;
-    add_reductions(out, problem);
     if (ls_subtrees_count(&subtrees, problem) == LS_OK) {
         add_results(out, &subtrees, problem);
         add_memory(out, &subtrees, problem);

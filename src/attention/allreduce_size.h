@@ -4,20 +4,17 @@
 
 #include "attention/subtrees.h"
 
-/* Floats that one result of so many rows travels as. */
-int64_t ls_allreduce_count(const struct ls_problem *problem, int64_t rows);
-
 size_t ls_allreduce_query_bytes(const struct ls_attention_shape *shape, int64_t rows);
 
 /* A rank's memory beside that of its kernel; it is made for the first step, the largest. Alone, a
  * rank has no results that wait and none of it. */
 struct ls_allreduce_memory {
-    int64_t results;      /* of this rank */
-    int64_t rows;         /* of all ranks */
-    size_t states;        /* bytes of all results' states */
-    int64_t top, out, in; /* floats */
-    size_t queries;       /* bytes of the queries of one step, of which there are two if needed */
-    size_t travel;        /* bytes of top, out, in and queries together */
+    int64_t results; /* of this rank */
+    int64_t rows;    /* of all ranks */
+    size_t states;   /* bytes of all results' states */
+    int64_t out, in; /* floats */
+    size_t queries;  /* bytes of the queries of one step, of which there are two if needed */
+    size_t travel;   /* bytes of out, in and queries together */
 };
 
 struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,

@@ -5,7 +5,6 @@
 #ifndef LS_ATTENTION_SUBTREES_H
 #define LS_ATTENTION_SUBTREES_H
 
-#include "attention/combine.h"
 #include "attention/forest.h"
 #include "attention/plan.h"
 
@@ -27,6 +26,11 @@ ls_status ls_subtrees_count(struct ls_subtrees *out, const struct ls_problem *pr
 
 /* Results that a rank computes. */
 int64_t ls_subtrees_of(const struct ls_subtrees *subtrees, int rank);
+
+/* Rows [first, first + count) of the `of` rows that each (batch, head) has. */
+struct ls_row_range {
+    int64_t first, count, of;
+};
 
 /* Floats of the states of so many rows of every head, and those states in such memory. */
 int64_t ls_state_count(const struct ls_attention_shape *shape, int64_t rows);
@@ -54,8 +58,8 @@ ls_status ls_states_finish(struct ls_attention_plan *plan, const struct ls_atten
                            const struct ls_forest *forest, const struct ls_row_states *slot,
                            const struct ls_row_block *rows);
 
-/* Strict mode: merges the states of a block of rows [first[p]][ls_state_count], which are used up,
- * and writes its o and lse. Errors: LS_EINTERNAL. */
+/* Merges the states of a block of rows [first[p]][ls_state_count], which are used up, and writes
+ * its o and lse. Errors: LS_EINTERNAL. */
 ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
                              const struct ls_attention_call *call, float *states,
                              const struct ls_row_block *rows);

@@ -66,14 +66,6 @@ int64_t ls_visit_count(const struct ls_layout *queries)
     return count;
 }
 
-int64_t ls_visit_steps_alike(const struct ls_layout *queries)
-{
-    int64_t least = queries->s;
-
-    for (int r = 0; r < queries->p; r++) least = smaller(least, ls_layout_part_rows(queries, r));
-    return least / ls_visit_most_rows(queries);
-}
-
 /* One step, its lists at first_row and leaf. */
 static struct ls_visit list_step(int64_t *first_row, struct ls_leaf *leaf,
                                  const struct ls_layout *queries, int64_t step)

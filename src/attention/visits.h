@@ -17,9 +17,6 @@ int64_t ls_visit_all_rows(const struct ls_layout *queries, int64_t step);
 int64_t ls_visits_of(const struct ls_layout *queries, int rank);
 int64_t ls_visit_count(const struct ls_layout *queries);
 
-/* The first so many steps, to which every rank brings the most that it may, are alike. */
-int64_t ls_visit_steps_alike(const struct ls_layout *queries);
-
 /* The queries of one step, rank after rank: those of rank r are rows [first_row[r],
  * first_row[r + 1]). */
 struct ls_visit {
