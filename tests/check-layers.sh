@@ -17,6 +17,16 @@ function breach(what) {
     print FILENAME ":" FNR ": " what
     bad = 1
 }
+# Inside src/attention: nothing but methods/ names methods/; the two rooms below do not know each
+# other; and a header that stands in none names none, but a source may.
+function room(path) {
+    return match(path, /(merging|travelling|methods)\//) ? substr(path, RSTART, RLENGTH - 1) : ""
+}
+function check_room(header) {
+    if (room(header) == "" || room(header) == room(FILENAME) || room(FILENAME) == "methods") return
+    if (room(FILENAME) != "" || FILENAME ~ /\.h$/)
+        breach("includes " header ", of a room above or beside")
+}
 FNR == 1 {
     split(FILENAME, part, "/")
     home = part[1] == "src" ? part[2] : part[1] # the floor of this file, or "include", "examples"
@@ -47,6 +57,8 @@ FNR == 1 {
         breach("includes " header ", which is not public")
     else if (!(folder in floor))
         breach("includes " header ", whose floor is not known")
+    else if (folder == home && home == "attention")
+        check_room(header)
     else if (folder == home)
         next
     else if (floor[folder] == 4 && home != "backends.c")

@@ -4,6 +4,7 @@
 
 #include "attention/operands.h"
 #include "attention/plan.h"
+#include "attention/travelling/redistribute.h"
 
 /* ---- what is asked for */
 

@@ -106,7 +106,7 @@ static bool answer(const struct ls_method *method, const struct question *q, int
 {
     struct ls_problem problem;
 
-    if (ls_problem_init(&problem, &q->shape, &q->options, p, method) != LS_OK) return false;
+    if (ls_problem_init(&problem, &q->shape, &q->options, p, method->layout) != LS_OK) return false;
     const bool fits = !ls_method_misfit(method, &problem);
     ls_problem_fini(&problem);
     return fits;

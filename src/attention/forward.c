@@ -3,6 +3,7 @@
 
 #include "attention/operands.h"
 #include "attention/plan.h"
+#include "attention/travelling/redistribute.h"
 
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan)
 {

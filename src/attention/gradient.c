@@ -48,7 +48,7 @@ void ls_gradients_destroy(struct ls_attention_plan *plan)
 struct ls_gradient_shape ls_plan_gradient_shape(const struct ls_problem *problem, int64_t q_leaves,
                                                 int64_t k_leaves)
 {
-    return (struct ls_gradient_shape){.attention = ls_plan_kernel_shape(problem, k_leaves),
+    return (struct ls_gradient_shape){.attention = ls_problem_kernel_shape(problem, k_leaves),
                                       .q_leaves = q_leaves};
 }
 

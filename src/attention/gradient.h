@@ -5,14 +5,7 @@
 #ifndef LS_ATTENTION_GRADIENT_H
 #define LS_ATTENTION_GRADIENT_H
 
-#include "attention/method.h"
-
-struct ls_gradients {
-    struct ls_gradient_kernel *kernel; /* made by the method */
-    float *lse, *delta;                /* [b, h, s_q_loc] of an execution */
-    double *sink;                      /* [leaves of all queries] what each adds to a sink */
-    void *memory;
-};
+#include "attention/problem.h"
 
 /* Bytes that a plan for backward takes for these on a rank, besides the kernel's; in any plan. */
 size_t ls_gradients_bytes(const struct ls_problem *problem, int rank);

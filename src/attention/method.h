@@ -1,28 +1,8 @@
-/* The table of methods: each is one way to bring distributed K and V together with Q. */
+/* A method: one way to bring distributed K and V together with Q. methods/table.h lists them. */
 #ifndef LS_ATTENTION_METHOD_H
 #define LS_ATTENTION_METHOD_H
 
-#include "device/device.h"
-#include "longspan/attention.h"
-#include "tensor/dealing.h"
-
-/* What is to be computed and on how many ranks; no data. */
-struct ls_problem {
-    struct ls_attention_shape shape;
-    struct ls_mask mask;
-    struct ls_scores scores;
-    int p;
-    int threads;
-    bool strict;
-    bool own_rows;             /* callers hold pieces of their own, not the layouts' parts */
-    int node_size;             /* so many ranks after each other share a node; 0: that is not so */
-    int grid_heads, grid_ring; /* product: p */
-    bool ring_inside;          /* ranks that follow each other are a ring */
-    bool backward;             /* the plan is for backward as well */
-    struct ls_layout q_layout, k_layout; /* of the same kind */
-    struct ls_dealing *dealing[2];       /* of balanced layouts; the second for keys of their own */
-    struct ls_device device;
-};
+#include "attention/problem.h"
 
 /* Backward's operations, of forward's: five products instead of two. */
 #define LS_BACKWARD_WORK 2.5
@@ -74,8 +54,7 @@ struct ls_method {
     /* whether partial results come part by part, so that in strict mode they wait for each other;
      * whether gradients alone do */
     bool merges, merges_backward;
-    /* the layout that suits it best when the caller leaves the choice */
-    ls_layout_kind (*layout)(const struct ls_problem *problem);
+    ls_layout_choice layout;
     void (*cost)(struct ls_cost *out, const struct ls_problem *problem);
     /* plan->own: what the method needs besides; destroy accepts a plan without it */
     ls_status (*create)(struct ls_attention_plan *plan);
@@ -88,28 +67,18 @@ struct ls_method {
 /* NULL if the method can do the problem, else the reason why not. */
 const char *ls_method_misfit(const struct ls_method *method, const struct ls_problem *problem);
 
-int ls_method_count(void);
-const struct ls_method *ls_method_at(int i);
-
-/* Errors: LS_EVALUE for an unknown name; the message gives the nearest one. */
-ls_status ls_method_find(const struct ls_method **out, const char *name);
-
-/* Checks a shape and fills in the defaults (scale, layout, threads). method NULL: layout stays as
- * asked for, contiguous if the choice was left open. The problem refers to options->documents,
- * alibi and sinks; its layouts live until ls_problem_fini.
- * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM; nothing is to be freed then. */
-ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
-                          const struct ls_attention_options *options, int p,
-                          const struct ls_method *method);
-
-/* Accepts one of zeros. */
-void ls_problem_fini(struct ls_problem *problem);
-
-/* `auto`: of the methods that fit, those that share the work evenly, about as well as can be; of
- * these the one that sends the fewest bytes; the first of equals.
- * *why (static) says so. Errors: LS_EFIT with every method's reason. */
-ls_status ls_method_choose(const struct ls_method **out, const char **why,
-                           const struct ls_attention_shape *shape,
-                           const struct ls_attention_options *options, int p);
+/* For rows of the table: a method that can do everything; the layout for methods to which it makes
+ * no difference, contiguous; the layout for methods whose ranks all work at once on their own rows
+ * (causal work per position grows along the sequence: zigzag gives every rank the same of it); the
+ * layout for methods that bring a few queries at a time to all ranks (causal: with stripes these
+ * see about as many keys of every rank, so no rank waits for another; zigzag would give all ranks
+ * the same only over all queries, but strict, of stripes every leaf would be a result of its own);
+ * a cost that holds what does not depend on the method, and what does if each rank's queries stay
+ * with it. */
+const char *ls_method_fits_all(const struct ls_problem *problem);
+ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem);
+ls_layout_kind ls_method_even_layout(const struct ls_problem *problem);
+ls_layout_kind ls_method_visit_layout(const struct ls_problem *problem);
+struct ls_cost ls_method_work(const struct ls_problem *problem);
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "attention/methods/table.h"
 #include "cli/binding.h"
 #include "cli/command.h"
 #include "cli/memory.h"
@@ -103,7 +104,7 @@ static ls_status choose_method(struct cli_attend_run *run)
         LS_TRY(ls_method_find(&run->method, o->method));
     else
         LS_TRY(ls_method_choose(&run->method, &why, &run->inputs.shape, o, p));
-    LS_TRY(ls_problem_init(&run->problem, &run->inputs.shape, o, p, run->method));
+    LS_TRY(ls_problem_init(&run->problem, &run->inputs.shape, o, p, run->method->layout));
     const char *reason = ls_method_misfit(run->method, &run->problem);
 
     if (reason) return ls_fail(LS_EFIT, "method %s: %s", run->method->name, reason);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "attention/capability.h"
+#include "attention/methods/table.h"
 #include "cli/command.h"
 #include "cli/report.h"
 

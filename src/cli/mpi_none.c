@@ -5,10 +5,11 @@
 
 const char *const cli_mpi_way_out = "use a build with MPI";
 
-ls_status cli_mpi_start(struct cli_world *world, int *argc, char ***argv)
+ls_status cli_mpi_start(struct ls_comm **comm, int *rank, int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    return ls_comm_create_self(&world->comm);
+    *rank = 0;
+    return ls_comm_create_self(comm);
 }
 
 void cli_mpi_abort(int exit_status)

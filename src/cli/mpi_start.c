@@ -1,6 +1,7 @@
 #include "cli/mpi_start.h"
 
 #include <mpi.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -8,26 +9,33 @@
 
 const char *const cli_mpi_way_out = "use srun --mpi=pmix or the mpirun of this MPI";
 
-ls_status cli_mpi_start(struct cli_world *world, int *argc, char ***argv)
+ls_status cli_mpi_start(struct ls_comm **comm, int *rank, int *argc, char ***argv)
 {
     int level;
 
     if (MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS)
         return ls_fail(LS_ECOMM, "MPI did not start");
-    world->mpi = true;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(MPI_COMM_WORLD, &world->rank);
-    return ls_comm_create_mpi(&world->comm, MPI_COMM_WORLD);
+    MPI_Comm_rank(MPI_COMM_WORLD, rank);
+    return ls_comm_create_mpi(comm, MPI_COMM_WORLD);
+}
+
+static bool started(void)
+{
+    int flag;
+
+    MPI_Initialized(&flag);
+    return flag;
 }
 
 void cli_mpi_abort(int exit_status)
 {
-    MPI_Abort(MPI_COMM_WORLD, exit_status);
+    if (started()) MPI_Abort(MPI_COMM_WORLD, exit_status);
 }
 
 void cli_mpi_end(void)
 {
-    MPI_Finalize();
+    if (started()) MPI_Finalize();
 }
 
 void cli_mpi_version(char *out, int length)

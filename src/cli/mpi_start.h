@@ -3,12 +3,14 @@
 #ifndef LS_CLI_MPI_START_H
 #define LS_CLI_MPI_START_H
 
-#include "cli/world.h"
+#include "base/status.h"
+#include "longspan/comm.h"
 
-/* Gives the world its communicator and this process its rank. Errors: LS_ECOMM. */
-ls_status cli_mpi_start(struct cli_world *world, int *argc, char ***argv);
+/* comm: all processes that a launcher started, if MPI knows them, and *rank, which is there also
+ * where this fails. Errors: LS_ECOMM. */
+ls_status cli_mpi_start(struct ls_comm **comm, int *rank, int *argc, char ***argv);
 
-/* Ends the other ranks as well, with this exit status. */
+/* Where MPI was started: ends the other ranks as well, with this exit status; or ends it. */
 void cli_mpi_abort(int exit_status);
 
 void cli_mpi_end(void);

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "attention/method.h"
+#include "attention/methods/table.h"
 #include "cli/command.h"
 #include "cli/format.h"
 #include "cli/rates.h"
@@ -84,7 +85,7 @@ static ls_status plan_row(struct row *row, const struct ls_method *method,
                           const struct ls_attention_options *options, int p)
 {
     row->method = method;
-    LS_TRY(ls_problem_init(&row->problem, shape, options, p, method));
+    LS_TRY(ls_problem_init(&row->problem, shape, options, p, method->layout));
     row->reason = ls_method_misfit(method, &row->problem);
     if (row->reason) return LS_OK;
     method->cost(&row->cost, &row->problem);

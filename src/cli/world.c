@@ -58,7 +58,7 @@ ls_status cli_world_init(struct cli_world *world, int *argc, char ***argv)
 {
     *world = (struct cli_world){.size = 1, .program = "longspan"};
     if (launched() && !wanted_single())
-        LS_TRY(cli_mpi_start(world, argc, argv));
+        LS_TRY(cli_mpi_start(&world->comm, &world->rank, argc, argv));
     else
         LS_TRY(ls_comm_create_self(&world->comm));
     world->rank = ls_comm_rank(world->comm);
@@ -127,7 +127,7 @@ ls_status cli_world_complete(const struct cli_world *world)
 
 void cli_world_fini(struct cli_world *world, ls_status status, int exit_status)
 {
-    if (world->mpi && status == LS_ECOMM) cli_mpi_abort(exit_status);
+    if (status == LS_ECOMM) cli_mpi_abort(exit_status);
     ls_comm_destroy(world->comm);
-    if (world->mpi) cli_mpi_end();
+    cli_mpi_end();
 }

@@ -2,15 +2,12 @@
 #ifndef LS_CLI_WORLD_H
 #define LS_CLI_WORLD_H
 
-#include <stdbool.h>
-
 #include "base/status.h"
 #include "longspan/comm.h"
 
 struct cli_world {
     struct ls_comm *comm;
     int rank, size;
-    bool mpi;         /* MPI was initialised and must be finalised */
     char program[64]; /* "longspan attend": heads every message */
 };
 

@@ -7,9 +7,9 @@
 
 #include "base/cgroup.h"
 #include "base/ledger.h"
-#include "cpu/attention.h"
+#include "cpu/attention/attention.h"
 #include "cpu/gemm.h"
-#include "cpu/gradient_kernel.h"
+#include "cpu/gradient/kernel.h"
 #include "cpu/read_rate.h"
 #include "cpu/threads.h"
 

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/dropout.h"
+#include "cpu/attention/dropout.h"
 #include "cpu/exp2.h"
 
 #define TARGET_AVX2 __attribute__((target("avx2,fma")))

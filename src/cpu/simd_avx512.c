@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/dropout.h"
+#include "cpu/attention/dropout.h"
 #include "cpu/softmax_avx512.h"
 
 /* Keys that the row does not see become -inf. */

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/dropout.h"
+#include "cpu/attention/dropout.h"
 #include "cpu/tanh.h"
 
 static float exp2_polynomial(float x, const float *coefficient, int degree)

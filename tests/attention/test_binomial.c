@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "attention/binomial.h"
+#include "attention/merging/binomial.h"
 
 #define MOST 40
 

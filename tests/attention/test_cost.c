@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/methods/table.h"
 #include "attention/plan.h"
 #include "base/ledger.h"
 
@@ -65,7 +66,7 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
              (long)s->d, ls_dtype_name(s->type), options.causal ? " causal" : "",
              options.strict ? " strict" : "", options.threads);
     options.method = method->name;
-    cr_assert_eq(ls_problem_init(&problem, s, &options, 1, method), LS_OK, "%s", name);
+    cr_assert_eq(ls_problem_init(&problem, s, &options, 1, method->layout), LS_OK, "%s", name);
     method->cost(&cost, &problem);
     cr_assert_eq(ls_attention_plan_create(&plan, comm, s, &options), LS_OK, "%s: %s", name,
                  ls_message());
@@ -180,7 +181,7 @@ Test(cost, strict_has_a_limit_of_single_leaves, .timeout = 60)
         struct ls_problem problem;
         struct ls_cost cost;
 
-        cr_assert_eq(ls_problem_init(&problem, &s, &options, 4, method), LS_OK);
+        cr_assert_eq(ls_problem_init(&problem, &s, &options, 4, method->layout), LS_OK);
         const char *reason = ls_method_misfit(method, &problem);
         if (!reason) {
             method->cost(&cost, &problem);
@@ -208,7 +209,8 @@ Test(cost, flops_count_visible_pairs)
             struct ls_problem problem;
             struct ls_cost cost;
 
-            cr_assert_eq(ls_problem_init(&problem, &s, &options, 1, ls_method_at(i)), LS_OK);
+            cr_assert_eq(ls_problem_init(&problem, &s, &options, 1, ls_method_at(i)->layout),
+                         LS_OK);
             ls_method_at(i)->cost(&cost, &problem);
             cr_expect_eq(cost.flops, 4.0 * 64 * 12 * pairs, "%s", ls_method_at(i)->name);
         }

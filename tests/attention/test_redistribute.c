@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/redistribute.h"
+#include "attention/travelling/redistribute.h"
 #include "base/random.h"
 
 enum { MAX_P = 6, B = 2, H = 6, H_KV = 2, D = 5 };

@@ -1,7 +1,7 @@
 /* How parts travel round one ring or two: played without any data. */
 #include <criterion/criterion.h>
 
-#include "attention/route.h"
+#include "attention/travelling/route.h"
 
 #define MOST 24
 

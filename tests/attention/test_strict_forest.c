@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-#include "attention/forest.h"
+#include "attention/leaves.h"
+#include "attention/merging/forest.h"
 #include "attention/plan.h"
 #include "base/random.h"
 

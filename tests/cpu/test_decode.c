@@ -1,7 +1,7 @@
 /* The products with keys where the caller has them, of every instruction set that this CPU has,
  * against double; and attention of few rows, whose bits depend on what a row sees and on nothing
  * beside it. */
-#include "cpu/decode.h"
+#include "cpu/attention/decode.h"
 #include "harness.h"
 
 static const ls_isa isas[] = {LS_ISA_GENERIC, LS_ISA_AVX2, LS_ISA_AVX512};

@@ -1,7 +1,7 @@
 /* The order of merging is the binary tree over the numbers of what is pushed. */
 #include <criterion/criterion.h>
 
-#include "cpu/forest.h"
+#include "cpu/attention/forest.h"
 
 enum { MOST = 70, MERGES = 2 * MOST };
 

@@ -2,10 +2,10 @@
  * once more, emulated, for machines without AMX. */
 #if defined(__x86_64__)
 #define LS_AMX_EMULATED
-#include "cpu/gradient_amx.c"
+#include "cpu/gradient/amx.c"
 #endif
 
-#include "cpu/gradient_products.h"
+#include "cpu/gradient/products.h"
 #include "harness.h"
 
 #define GUARD 64 /* bytes beyond what a tile may touch */

@@ -1,7 +1,7 @@
 /* delta, sums of partial gradients, and the order in which they are added. */
 #include <fenv.h>
 
-#include "cpu/sum_forest.h"
+#include "cpu/gradient/sum_forest.h"
 #include "gradient_harness.h"
 
 Test(gradient_sums, delta)

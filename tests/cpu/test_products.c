@@ -2,7 +2,7 @@
  * double; and the AMX kernel once more, emulated, for machines without AMX. */
 #if defined(__x86_64__)
 #define LS_AMX_EMULATED
-#include "cpu/products_amx.c"
+#include "cpu/attention/products_amx.c"
 #endif
 
 #include "harness.h"

@@ -4,7 +4,7 @@
 
 #include <omp.h>
 
-#include "cpu/kernel.h"
+#include "cpu/attention/kernel.h"
 
 static const struct products *honest;
 

@@ -4,6 +4,7 @@
 #ifndef TESTS_MPI_ATTENTION_H
 #define TESTS_MPI_ATTENTION_H
 
+#include "attention/methods/table.h"
 #include "harness.h"
 
 #include <stdlib.h>
@@ -44,8 +45,9 @@ static inline bool job_take_method(struct job *job, int i, int p)
     struct ls_problem problem = {.p = p};
 
     if (job->options.node_size == 0) job->options.node_size = smallest_node(p);
-    const bool fits = ls_problem_init(&problem, &job->shape, &job->options, p, method) == LS_OK &&
-                      !ls_method_misfit(method, &problem);
+    const bool fits =
+        ls_problem_init(&problem, &job->shape, &job->options, p, method->layout) == LS_OK &&
+        !ls_method_misfit(method, &problem);
 
     ls_problem_fini(&problem);
     if (fits) job->options.method = method->name;

@@ -4,6 +4,7 @@
 
 #include <xmmintrin.h>
 
+#include "attention/methods/table.h"
 #include "base/cpu.h"
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
@@ -42,7 +43,7 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
         job_run(&job);
         MPI_CHECK(same_bits(&job, &alone), "%s, %s", job_text(&job),
                   ls_device_kernel_name(&job.plan->problem.device,
-                                        ls_plan_kernel_shape(&job.plan->problem, 0)));
+                                        ls_problem_kernel_shape(&job.plan->problem, 0)));
         job_destroy_plan(&job);
     }
     job_destroy(&alone);

@@ -3,7 +3,7 @@
  */
 #include "attention.h"
 
-#include "attention/binomial.h"
+#include "attention/merging/binomial.h"
 #include "plan/attention_size.h"
 
 MPI_SUITE(tree)

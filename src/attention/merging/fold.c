@@ -1,0 +1,130 @@
+#include "attention/merging/fold.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "attention/merging/states.h"
+#include "attention/merging/subtrees.h"
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+static size_t state_bytes(const struct ls_problem *problem, int rank, int slots)
+{
+    const int64_t rows = ls_layout_part_rows(&problem->q_layout, rank);
+
+    return (size_t)slots * ls_row_state_bytes(&problem->shape, rows);
+}
+
+size_t ls_fold_bytes(const struct ls_problem *problem, int rank, const struct ls_leaf_list *part,
+                     int parts)
+{
+    struct ls_forest forest;
+
+    if (!problem->strict) return state_bytes(problem, rank, parts > 1);
+    if (ls_forest_init(&forest, part, parts, true) != LS_OK) return 0;
+    const size_t bytes = state_bytes(problem, rank, forest.slots);
+    ls_forest_fini(&forest);
+    return bytes;
+}
+
+ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan,
+                       const struct ls_leaf_list *part, int parts)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
+
+    out->part = part;
+    LS_TRY(ls_forest_init(&out->forest, part, parts, plan->problem.strict));
+    const int slots = out->forest.slots;
+
+    out->state = calloc((size_t)slots + 1, sizeof *out->state);
+    if (!out->state) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    LS_TRY(
+        ls_alloc(&out->memory, LS_TAG_WORKSPACE, state_bytes(&plan->problem, plan->rank, slots)));
+    for (int i = 0; i < slots; i++)
+        out->state[i] = ls_states_in((float *)out->memory + i * ls_state_count(s, rows), s, rows);
+    return LS_OK;
+}
+
+void ls_fold_fini(struct ls_fold *fold)
+{
+    ls_free(fold->memory);
+    free(fold->state);
+    ls_forest_fini(&fold->forest);
+}
+
+/* More than a tree over all the leaves that a problem may have is high. */
+#define MOST_FOUND 64
+
+/* One call of the kernel: keys that arrived, and everything that their result is then merged with.
+ */
+struct arrival {
+    const struct ls_forest_step *step;
+    struct ls_found found[MOST_FOUND];
+    int found_count, slot;
+    bool whole;
+};
+
+static void add_found(struct arrival *out, const struct ls_fold *fold, int slot, bool after)
+{
+    assert(out->found_count < MOST_FOUND);
+    out->found[out->found_count++] = (struct ls_found){&fold->state[slot], after};
+}
+
+/* Forest steps from `at` on that are done by one call; returns the number of the next. */
+static int64_t read_arrival(struct arrival *out, const struct ls_fold *fold, int64_t at)
+{
+    const struct ls_forest *forest = &fold->forest;
+    const struct ls_forest_step *step = &forest->step[at];
+
+    *out = (struct arrival){.step = step, .slot = step->slot, .whole = step->whole};
+    if (step->join != LS_NODE_ALONE) add_found(out, fold, step->slot, step->join == LS_NODE_BEFORE);
+    for (at++; at < forest->steps && !out->whole; at++) {
+        const struct ls_forest_step *next = &forest->step[at];
+
+        if (next->join == LS_NODE_MERGE) {
+            const bool left = next->slot == out->slot;
+            add_found(out, fold, left ? next->from : next->slot, left);
+            out->slot = next->slot;
+        } else if (next->whole && next->count == 0 && next->part == step->part) {
+            out->whole = true;
+        } else {
+            break;
+        }
+    }
+    return at;
+}
+
+void ls_fold_begin(struct ls_fold *fold)
+{
+    fold->done = 0;
+}
+
+ls_status ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
+                       const struct ls_attention_call *call, int part, const struct ls_tensor *k,
+                       const struct ls_tensor *v, struct ls_progress progress)
+{
+    const struct ls_leaf_list leaves = fold->part[part];
+    const struct ls_forest *forest = &fold->forest;
+
+    while (fold->done < forest->steps && forest->step[fold->done].part == part) {
+        struct arrival arrival;
+
+        fold->done = read_arrival(&arrival, fold, fold->done);
+        LS_TRY(ls_plan_attend(plan, (struct ls_kernel_call){
+                                        .o = arrival.whole ? call->o : NULL,
+                                        .o_lo = arrival.whole ? call->o_lo : NULL,
+                                        .lse = arrival.whole ? call->lse : NULL,
+                                        .states = arrival.whole ? NULL : &fold->state[arrival.slot],
+                                        .found = arrival.found,
+                                        .found_count = arrival.found_count,
+                                        .q = call->q,
+                                        .k = k,
+                                        .v = v,
+                                        .k_leaves = {.leaf = leaves.leaf + arrival.step->first,
+                                                     .count = arrival.step->count},
+                                        .progress = progress,
+                                    }));
+    }
+    return LS_OK;
+}

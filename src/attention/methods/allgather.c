@@ -1,0 +1,199 @@
+/* Every rank gets all of K and V first, then computes alone. Short latency and the order of
+ * summation of one rank, for memory O(s).
+ * Source: the all-gather form of context parallelism in Llama 3 (Dubey et al. 2024, section 3.3.2).
+ */
+#include <stdlib.h>
+
+#include "attention/leaves.h"
+#include "attention/methods/part_gradients.h"
+#include "attention/methods/table.h"
+#include "attention/plan.h"
+#include "attention/tensor_copy.h"
+#include "attention/travelling/route.h"
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+struct allgather {
+    void *memory;       /* K, then V: [b, s_k, h_kv, d], rank after rank within a batch */
+    int64_t *first_row; /* [p + 1] where a rank's part begins */
+    struct ls_leaf_list keys;
+    struct ls_part_gradients *gradients;
+    struct ls_request *request; /* [requests] */
+    struct ls_leaf leaf[];      /* storage of keys */
+};
+
+static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
+{
+    return ls_problem_kernel_shape(problem, ls_layout_leaves(&problem->k_layout));
+}
+
+/* To or from every other rank: a message for each batch of K and of V. */
+static int64_t messages_each_way(const struct ls_problem *problem)
+{
+    return 2 * problem->shape.b * (problem->p - 1);
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    *out = ls_method_work(problem);
+    out->comm_bytes = ls_key_value_bytes(&problem->shape, problem->shape.s_k);
+    out->bytes_sent = (int64_t)out->comm_bytes * (problem->p - 1);
+    out->messages = messages_each_way(problem) * problem->p;
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    if (!problem->backward) return;
+    out->backward_bytes_sent = out->bytes_sent;
+    out->backward_messages = out->messages;
+    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
+}
+
+static void destroy(struct ls_attention_plan *plan)
+{
+    struct allgather *own = plan->own;
+
+    ls_part_gradients_destroy(own->gradients);
+    ls_free(own->memory);
+    free(own->request);
+    free(own->first_row);
+    free(own);
+}
+
+static ls_status create(struct ls_attention_plan *plan)
+{
+    const struct ls_problem *problem = &plan->problem;
+    const struct ls_layout *keys = &problem->k_layout;
+    struct allgather *own =
+        calloc(1, sizeof *own + (size_t)ls_layout_leaves(keys) * sizeof *own->leaf);
+
+    if (!own) return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
+    plan->own = own;
+    own->first_row = calloc((size_t)problem->p + 1, sizeof *own->first_row);
+    own->request = calloc((size_t)messages_each_way(problem) * 2 + 1, sizeof *own->request);
+    if (!own->first_row || !own->request)
+        return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
+    ls_leaves_gather(&own->keys, own->leaf, own->first_row, keys);
+    LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, ls_key_value_bytes(&problem->shape, keys->s)));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
+    return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
+}
+
+/* rank's rows of one batch of the gathered tensor. */
+static struct ls_tensor rows_of(const struct ls_tensor *all, const struct allgather *own,
+                                int64_t batch, int rank)
+{
+    struct ls_tensor rows = *all;
+
+    rows.data =
+        (char *)all->data +
+        (batch * all->stride[0] + own->first_row[rank] * all->stride[1]) * ls_dtype_size(all->type);
+    rows.dim[0] = 1;
+    rows.dim[1] = own->first_row[rank + 1] - own->first_row[rank];
+    return rows;
+}
+
+static size_t bytes_of(const struct ls_tensor *rows)
+{
+    return (size_t)(rows->dim[1] * rows->stride[1]) * (size_t)ls_dtype_size(rows->type);
+}
+
+/* Exchanges one batch of one tensor with every other rank; adds to the requests. */
+static ls_status post_batch(int *requests, struct ls_attention_plan *plan,
+                            const struct ls_tensor *all, int64_t batch, int tag)
+{
+    struct allgather *own = plan->own;
+    const struct ls_tensor mine = rows_of(all, own, batch, plan->rank);
+
+    for (int r = 0; r < plan->problem.p; r++) {
+        if (r == plan->rank) continue;
+        const struct ls_tensor theirs = rows_of(all, own, batch, r);
+        LS_TRY(ls_comm_receive(&own->request[(*requests)++], plan->comm, theirs.data,
+                               bytes_of(&theirs), r, tag));
+        LS_TRY(ls_comm_send(&own->request[(*requests)++], plan->comm, mine.data, bytes_of(&mine), r,
+                            tag));
+    }
+    return LS_OK;
+}
+
+/* all: K and V of all ranks. */
+static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
+                        const struct ls_tensor *k, const struct ls_tensor *v)
+{
+    struct allgather *own = plan->own;
+    const struct ls_problem *problem = &plan->problem;
+    const int64_t s_k = problem->shape.s_k;
+    const struct ls_tensor *part[] = {k, v};
+    char *memory = own->memory;
+    int requests = 0;
+
+    for (int i = 0; i < 2; i++, memory += ls_key_value_bytes(&problem->shape, s_k) / 2) {
+        all[i] = ls_problem_key_view(problem, memory, s_k);
+        for (int64_t batch = 0; batch < problem->shape.b; batch++) {
+            struct ls_tensor to = rows_of(&all[i], own, batch, plan->rank), from = *part[i];
+
+            from.data = (char *)from.data + batch * from.stride[0] * ls_dtype_size(from.type);
+            from.dim[0] = 1;
+            ls_tensor_copy(&to, &from);
+            LS_TRY(post_batch(&requests, plan, &all[i], batch, (int)(2 * batch + i)));
+        }
+    }
+    return ls_comm_wait(plan->comm, own->request, requests);
+}
+
+static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    const struct allgather *own = plan->own;
+    struct ls_tensor all[2];
+
+    LS_TRY(gather(all, plan, call->k, call->v));
+    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                        .o_lo = call->o_lo,
+                                                        .lse = call->lse,
+                                                        .q = call->q,
+                                                        .k = &all[0],
+                                                        .v = &all[1],
+                                                        .k_leaves = own->keys});
+}
+
+/* rank's part of the gathered tensor, all batches. */
+static struct ls_tensor part_of(const struct ls_tensor *all, const struct allgather *own, int rank)
+{
+    struct ls_tensor part = rows_of(all, own, 0, rank);
+
+    part.dim[0] = all->dim[0];
+    return part;
+}
+
+/* Part by part in the order of a ring, so that the gradients of one are on their way while those of
+ * the next are computed. A rank whose kernel fails still passes on what the others wait for. */
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    const struct allgather *own = plan->own;
+    const struct ls_route route = ls_route_of(plan->problem.p, 1, plan->rank);
+    struct ls_tensor all[2];
+    ls_status status = LS_OK;
+
+    LS_TRY(gather(all, plan, call->k, call->v));
+    ls_part_gradients_begin(own->gradients, call);
+    for (int step = 0; step < plan->problem.p; step++) {
+        const int owner = ls_route_owner(&route, step);
+        const struct ls_tensor k = part_of(&all[0], own, owner), v = part_of(&all[1], own, owner);
+
+        if (status == LS_OK)
+            status = ls_part_gradients_meet(own->gradients, step, &k, &v, (struct ls_progress){0});
+        LS_TRY(ls_part_gradients_pass(own->gradients, step));
+    }
+    LS_TRY(ls_part_gradients_end(own->gradients));
+    return status;
+}
+
+const struct ls_method ls_method_allgather = {
+    .name = "allgather",
+    .summary = "every rank gets all of K and V, then computes alone; memory O(s)",
+    .fits = ls_method_fits_all,
+    .merges_backward = true,
+    .layout = ls_method_even_layout,
+    .cost = cost,
+    .create = create,
+    .destroy = destroy,
+    .forward = forward,
+    .backward = backward,
+};

@@ -1,0 +1,345 @@
+/* K and V stay where they are, the queries visit: a step brings the next few leaves of every
+ * rank's queries to all ranks, and each attends to its own keys for all of them. What they find,
+ * one result a rank or in strict mode one for each node of the tree (subtrees.h), goes to the
+ * owners of the rows, which merge it. While a step computes, the queries of the next one and the
+ * results of the one before are on their way, so memory is O(s/p).
+ * Source: Shyam et al. 2024, "Tree attention", for keys and values that stay partitioned and the
+ * reductions over ranks; Milakov, Gimelshein 2018, for merging by the running maximum. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/merging/states.h"
+#include "attention/merging/subtrees.h"
+#include "attention/methods/allreduce_gradient.h"
+#include "attention/methods/allreduce_size.h"
+#include "attention/methods/table.h"
+#include "attention/methods/visits.h"
+#include "attention/plan.h"
+#include "attention/tensor_copy.h"
+#include "base/ledger.h"
+
+struct allreduce {
+    struct ls_visiting_gradients *gradients;
+    struct ls_subtrees subtrees;
+    struct ls_row_states *states; /* of a step's rows, for each result of this rank */
+    struct ls_visits visits;
+    float *out;                 /* results of the other ranks' rows, rank after rank */
+    float *in;                  /* those of own rows, from every rank */
+    char *queries[2];           /* [b, rows, h, d]: step t's are queries[t % 2] */
+    struct ls_request *request; /* of the messages under way */
+    int requests;
+    void *state_memory, *travel_memory;
+    struct ls_leaf q_leaf[]; /* of this rank, by their row among its rows of a step */
+};
+
+/* ---- making */
+
+static void destroy(struct ls_attention_plan *plan)
+{
+    struct allreduce *own = plan->own;
+
+    ls_visiting_gradients_destroy(own->gradients);
+    ls_free(own->travel_memory);
+    ls_free(own->state_memory);
+    free(own->states);
+    free(own->request);
+    ls_visits_fini(&own->visits);
+    ls_subtrees_fini(&own->subtrees);
+    free(own);
+}
+
+static ls_status create_states(struct allreduce *own, const struct ls_attention_shape *s,
+                               const struct ls_allreduce_memory *memory)
+{
+    own->states = calloc((size_t)memory->results + 1, sizeof *own->states);
+    if (!own->states) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE, memory->states));
+    for (int64_t i = 0; i < memory->results; i++)
+        own->states[i] = ls_states_in(
+            (float *)own->state_memory + i * ls_state_count(s, memory->rows), s, memory->rows);
+    return LS_OK;
+}
+
+static ls_status create_travel(struct allreduce *own, const struct ls_allreduce_memory *memory)
+{
+    LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM, memory->travel));
+    own->out = own->travel_memory;
+    own->in = own->out + memory->out;
+    own->queries[0] = (char *)(own->in + memory->in);
+    own->queries[1] = own->queries[0] + memory->queries;
+    return LS_OK;
+}
+
+static void list_own_queries(struct ls_leaf *out, const struct ls_attention_plan *plan)
+{
+    const int64_t step_rows = ls_visit_most_rows(&plan->problem.q_layout);
+
+    for (int64_t i = 0; i < plan->q_leaves.count; i++)
+        out[i] = (struct ls_leaf){.number = plan->q_leaves.leaf[i].number,
+                                  .row = plan->q_leaves.leaf[i].row % step_rows};
+}
+
+/* Sent and received: a step's queries, batch by batch, and the results of the step before.
+ */
+static size_t messages_at_once(const struct ls_problem *problem)
+{
+    return 2 * (size_t)problem->p * ((size_t)problem->shape.b + 1);
+}
+
+static ls_status create(struct ls_attention_plan *plan)
+{
+    const struct ls_problem *problem = &plan->problem;
+    struct allreduce *own =
+        calloc(1, sizeof *own + (size_t)plan->q_leaves.count * sizeof *own->q_leaf);
+
+    if (!own) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    plan->own = own;
+    own->request = calloc(messages_at_once(problem), sizeof *own->request);
+    if (!own->request) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    list_own_queries(own->q_leaf, plan);
+    LS_TRY(ls_subtrees_init(&own->subtrees, problem));
+    LS_TRY(ls_visits_init(&own->visits, &problem->q_layout));
+    const struct ls_allreduce_memory memory =
+        ls_allreduce_memory(problem, &own->subtrees, plan->rank);
+    LS_TRY(create_states(own, &problem->shape, &memory));
+    LS_TRY(create_travel(own, &memory));
+    LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
+    return ls_attention_kernel_create(&plan->kernel, &problem->device,
+                                      ls_allreduce_kernel_shape(problem));
+}
+
+/* ---- messages; those of one sender and tag arrive in the order of the steps */
+
+static struct ls_tensor query_view(const struct ls_attention_plan *plan, int64_t step)
+{
+    const struct allreduce *own = plan->own;
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t dim[] = {s->b, own->visits.step[step].first_row[plan->problem.p], s->h, s->d};
+
+    return ls_tensor_view(own->queries[step % 2], s->type, 4, dim);
+}
+
+static void *row_at(const struct ls_tensor *t, int64_t batch, int64_t row, int64_t head)
+{
+    return (char *)t->data + (batch * t->stride[0] + row * t->stride[1] + head * t->stride[2]) *
+                                 ls_dtype_size(t->type);
+}
+
+/* Rows of one batch. */
+static struct ls_tensor rows_of(const struct ls_tensor *t, int64_t batch, int64_t first,
+                                int64_t rows)
+{
+    struct ls_tensor view = *t;
+
+    view.data = row_at(t, batch, first, 0);
+    view.dim[0] = 1;
+    view.dim[1] = rows;
+    return view;
+}
+
+/* A request for the next message. */
+static struct ls_request *next_request(struct allreduce *own)
+{
+    return &own->request[own->requests++];
+}
+
+/* One batch of a step's queries: this rank's rows, which are in place, go to all others, whose
+ * rows come here. */
+static ls_status post_batch(struct ls_attention_plan *plan, const struct ls_tensor *all,
+                            int64_t batch, const int64_t *first_row)
+{
+    const size_t row_bytes =
+        ls_allreduce_query_bytes(&plan->problem.shape, 1) / (size_t)plan->problem.shape.b;
+    const int me = plan->rank;
+    const size_t mine = (size_t)(first_row[me + 1] - first_row[me]) * row_bytes;
+
+    for (int r = 0; r < plan->problem.p; r++) {
+        const size_t theirs = (size_t)(first_row[r + 1] - first_row[r]) * row_bytes;
+
+        if (r == me) continue;
+        if (theirs > 0)
+            LS_TRY(ls_comm_receive(next_request(plan->own), plan->comm,
+                                   row_at(all, batch, first_row[r], 0), theirs, r, (int)batch));
+        if (mine > 0)
+            LS_TRY(ls_comm_send(next_request(plan->own), plan->comm,
+                                row_at(all, batch, first_row[me], 0), mine, r, (int)batch));
+    }
+    return LS_OK;
+}
+
+static ls_status post_queries(struct ls_attention_plan *plan, const struct ls_tensor *q,
+                              int64_t step)
+{
+    const struct allreduce *own = plan->own;
+    const int64_t *first_row = own->visits.step[step].first_row;
+    const int64_t rows = ls_visit_rows(&plan->problem.q_layout, plan->rank, step);
+    const struct ls_tensor all = query_view(plan, step);
+
+    for (int64_t batch = 0; batch < plan->problem.shape.b; batch++) {
+        const struct ls_tensor from =
+            rows_of(q, batch, step * ls_visit_most_rows(&plan->problem.q_layout), rows);
+        struct ls_tensor to = rows_of(&all, batch, first_row[plan->rank], rows);
+
+        ls_tensor_copy(&to, &from);
+        LS_TRY(post_batch(plan, &all, batch, first_row));
+    }
+    return LS_OK;
+}
+
+static void move_messages(void *context)
+{
+    struct ls_attention_plan *plan = context;
+    struct allreduce *own = plan->own;
+
+    ls_comm_progress(NULL, plan->comm, own->request, own->requests); /* wait reports what fails */
+}
+
+static ls_status wait_for_messages(struct ls_attention_plan *plan)
+{
+    struct allreduce *own = plan->own;
+    const int n = own->requests;
+
+    own->requests = 0;
+    return ls_comm_wait(plan->comm, own->request, n);
+}
+
+/* ---- results */
+
+static struct ls_row_range rows_of_rank(const struct ls_attention_plan *plan, int64_t step,
+                                        int rank)
+{
+    const struct allreduce *own = plan->own;
+    const int64_t *first_row = own->visits.step[step].first_row;
+
+    return (struct ls_row_range){.first = first_row[rank],
+                                 .count = first_row[rank + 1] - first_row[rank],
+                                 .of = first_row[plan->problem.p]};
+}
+
+/* What this rank found for some rows, result after result; returns the end of it. */
+static float *put_results(float *out, const struct ls_attention_plan *plan,
+                          struct ls_row_range rows)
+{
+    const struct allreduce *own = plan->own;
+    const struct ls_attention_shape *shape = &plan->problem.shape;
+
+    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++) {
+        ls_states_take(out, &own->states[i], shape, rows);
+        out += ls_state_count(shape, rows.count);
+    }
+    return out;
+}
+
+/* What this rank found goes to the owners of the rows, in one message each; what the others found
+ * for its own rows comes here. */
+static ls_status post_results(struct ls_attention_plan *plan, int64_t step)
+{
+    struct allreduce *own = plan->own;
+    const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
+    const int64_t n = ls_state_count(&plan->problem.shape, mine.count);
+    const int tag = (int)plan->problem.shape.b;
+    float *in = own->in, *out = own->out;
+
+    for (int r = 0; r < plan->problem.p; r++) {
+        const int64_t come = ls_subtrees_of(&own->subtrees, r) * n;
+        const struct ls_row_range theirs = rows_of_rank(plan, step, r);
+        float *end = put_results(r == plan->rank ? in : out, plan, theirs);
+
+        if (r != plan->rank) {
+            if (come > 0)
+                LS_TRY(ls_comm_receive(next_request(own), plan->comm, in, (size_t)come * sizeof *in,
+                                       r, tag));
+            if (end > out)
+                LS_TRY(ls_comm_send(next_request(own), plan->comm, out,
+                                    (size_t)(end - out) * sizeof *out, r, tag));
+            out = end;
+        }
+        in += come;
+    }
+    return LS_OK;
+}
+
+/* The results of this rank's rows are here. */
+static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                             int64_t step)
+{
+    const struct allreduce *own = plan->own;
+    const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
+    const int64_t first = step * ls_visit_most_rows(&plan->problem.q_layout);
+    const struct ls_row_block block = {
+        .first = first,
+        .count = mine.count,
+        .leaves = {.leaf = own->q_leaf + first / LS_LEAF,
+                   .count = (mine.count + LS_LEAF - 1) / LS_LEAF},
+    };
+
+    if (mine.count == 0) return LS_OK;
+    return ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
+}
+
+/* ---- execution */
+
+static ls_status attend_step(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                             int64_t step)
+{
+    struct allreduce *own = plan->own;
+    const struct ls_leaf_list *keys = own->subtrees.keys + own->subtrees.first[plan->rank];
+    const struct ls_tensor q = query_view(plan, step);
+
+    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++)
+        LS_TRY(
+            ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
+                                                         .q = &q,
+                                                         .k = call->k,
+                                                         .v = call->v,
+                                                         .q_leaves = own->visits.step[step].leaves,
+                                                         .k_leaves = keys[i],
+                                                         .progress = {move_messages, plan}}));
+    return LS_OK;
+}
+
+/* A rank whose kernel fails still exchanges what the others wait for. */
+static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    const int64_t n = ls_visit_steps(&plan->problem.q_layout);
+    ls_status status = LS_OK;
+
+    if (plan->problem.p == 1)
+        return ls_subtrees_attend_alone(&((struct allreduce *)plan->own)->subtrees, plan, call);
+    if (n > 0) LS_TRY(post_queries(plan, call->q, 0));
+    LS_TRY(wait_for_messages(plan));
+    for (int64_t step = 0; step < n; step++) {
+        if (step + 1 < n) LS_TRY(post_queries(plan, call->q, step + 1));
+        if (status == LS_OK) status = attend_step(plan, call, step);
+        LS_TRY(wait_for_messages(plan));
+        if (status == LS_OK && step > 0) status = finish_rows(plan, call, step - 1);
+        LS_TRY(post_results(plan, step));
+    }
+    LS_TRY(wait_for_messages(plan));
+    if (status == LS_OK && n > 0) status = finish_rows(plan, call, n - 1);
+    return status;
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    ls_allreduce_cost(out, problem);
+    ls_visiting_gradients_cost(out, problem);
+}
+
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    return ls_visiting_gradients_run(((struct allreduce *)plan->own)->gradients, call);
+}
+
+const struct ls_method ls_method_allreduce = {
+    .name = "allreduce",
+    .summary = "K and V stay, queries visit, results come back and are merged; memory O(s/p)",
+    .fits = ls_method_fits_all,
+    .merges = true,
+    .layout = ls_method_visit_layout,
+    .cost = cost,
+    .create = create,
+    .destroy = destroy,
+    .forward = forward,
+    .backward = backward,
+};

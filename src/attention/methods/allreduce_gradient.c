@@ -1,0 +1,441 @@
+#include "attention/methods/allreduce_gradient.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/gradient.h"
+#include "attention/merging/states.h"
+#include "attention/merging/subtrees.h"
+#include "attention/merging/total.h"
+#include "attention/methods/visits.h"
+#include "attention/tensor_copy.h"
+#include "attention/travelling/travel.h"
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+/* What visits, in the order in which it lies in a buffer. */
+static const enum ls_traveller visitors[] = {LS_LSE, LS_DELTA, LS_Q, LS_O};
+
+#define VISITORS ((int)(sizeof visitors / sizeof *visitors))
+
+struct ls_visiting_gradients {
+    struct ls_attention_plan *plan;
+    struct ls_visits visits;
+    struct ls_total dkv; /* of this rank's keys, over steps */
+    struct ls_total dq;  /* of this rank's rows of a step, over ranks */
+    char *buffer[2];     /* visitors: step t's are in buffer[t % 2] */
+    float *lse, *delta;  /* [b, h, rows] of a step */
+    float *dq_sums;      /* of a step, [b, h, rows, d] for each node of this rank's keys */
+    float *out, *in;     /* sums of the other ranks' rows, and of own rows from every rank */
+    float *dq_slots, *dkv_slots;
+    float *dkv_sum;             /* [2][b, h, s_k_loc, d] */
+    struct ls_request *request; /* of the messages under way */
+    int requests;
+    void *travel_memory, *memory;
+    const struct ls_backward_call *call;
+};
+
+/* ---- sizes */
+
+/* Both totals, and the visits that one is over, are the same on every rank. */
+static ls_status make_totals(struct ls_visits *visits, struct ls_total *dkv, struct ls_total *dq,
+                             const struct ls_problem *problem)
+{
+    const int64_t steps = ls_visit_steps(&problem->q_layout);
+    struct ls_leaf_list *part = calloc((size_t)steps + 1, sizeof *part);
+    int *order = calloc((size_t)problem->p, sizeof *order);
+    ls_status status = part && order ? ls_visits_init(visits, &problem->q_layout)
+                                     : ls_fail(LS_ENOMEM, "attention plan: out of memory");
+
+    for (int64_t i = 0; i < steps && status == LS_OK; i++) part[i] = visits->step[i].leaves;
+    for (int r = 0; r < problem->p && status == LS_OK; r++) order[r] = r;
+    if (status == LS_OK) status = ls_total_init_parts(dkv, part, (int)steps, problem->strict);
+    if (status == LS_OK) status = ls_total_init(dq, &problem->k_layout, order, problem->strict);
+    free(order);
+    free(part);
+    return status;
+}
+
+/* Floats of the pieces of a rank's memory, which is made for the first step, the largest. */
+struct memory {
+    int64_t numbers, dq_sums, out, in, dq_slots, dkv_slots, dkv_sum;
+};
+
+static struct memory memory_of(const struct ls_problem *problem, int rank,
+                               const struct ls_total *dkv, const struct ls_total *dq)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t rows = ls_visit_all_rows(&problem->q_layout, 0);
+    const int64_t own = ls_visit_rows(&problem->q_layout, rank, 0);
+    const int64_t keys =
+        2 * ls_gradient_count(s, s->h, ls_layout_part_rows(&problem->k_layout, rank));
+    const int64_t nodes = ls_total_sums(dq, rank);
+
+    return (struct memory){
+        .numbers = s->b * s->h * rows,
+        .dq_sums = nodes * ls_gradient_count(s, s->h, rows),
+        .out = nodes * ls_gradient_count(s, s->h, rows - own),
+        .in = dq->first[problem->p] * ls_gradient_count(s, s->h, own),
+        .dq_slots = dq->slots * ls_gradient_count(s, s->h, own),
+        .dkv_slots = dkv->slots * keys,
+        .dkv_sum = keys,
+    };
+}
+
+static size_t memory_bytes(const struct memory *m)
+{
+    return (size_t)(2 * m->numbers + m->dq_sums + m->out + m->in + m->dq_slots + m->dkv_slots +
+                    m->dkv_sum) *
+           sizeof(float);
+}
+
+/* Of all that visits with so many rows. */
+static size_t visitor_bytes(const struct ls_attention_shape *s, int64_t rows)
+{
+    const size_t row = 2 * sizeof(float) + 2 * (size_t)s->d * (size_t)ls_dtype_size(s->type);
+
+    return (size_t)(s->b * s->h * rows) * row;
+}
+
+static size_t travel_bytes(const struct ls_problem *problem)
+{
+    const struct ls_layout *queries = &problem->q_layout;
+
+    return (ls_visit_steps(queries) > 1 ? 2 : 1) *
+           visitor_bytes(&problem->shape, ls_visit_all_rows(queries, 0));
+}
+
+static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem)
+{
+    int64_t leaves = 0;
+
+    for (int r = 0; r < problem->p; r++)
+        leaves += (ls_visit_rows(&problem->q_layout, r, 0) + LS_LEAF - 1) / LS_LEAF;
+    return ls_plan_gradient_shape(problem, leaves, ls_layout_most_leaves(&problem->k_layout));
+}
+
+/* ---- cost */
+
+/* The sums of a rank's rows, from every other one. */
+static void add_rank(struct ls_cost *cost, const struct ls_problem *problem, int rank,
+                     const struct ls_total *dq)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t rows = ls_layout_part_rows(&problem->q_layout, rank);
+
+    for (int r = 0; r < problem->p; r++) {
+        const int64_t nodes = ls_total_sums(dq, r);
+
+        if (r == rank || nodes == 0) continue;
+        cost->backward_bytes_sent +=
+            nodes * ls_gradient_count(s, s->h, rows) * (int64_t)sizeof(float);
+        cost->backward_messages += ls_visits_of(&problem->q_layout, rank);
+    }
+}
+
+static void add_ranks(struct ls_cost *cost, const struct ls_problem *problem,
+                      const struct ls_total *dkv, const struct ls_total *dq)
+{
+    for (int r = 0; r < problem->p; r++) {
+        const struct memory m = memory_of(problem, r, dkv, dq);
+        const size_t bytes = memory_bytes(&m) + ls_gradients_bytes(problem, r);
+
+        if (bytes > cost->gradient_bytes) cost->gradient_bytes = bytes;
+        add_rank(cost, problem, r, dq);
+    }
+}
+
+/* Without memory to find out, a plan cannot be made either. */
+void ls_visiting_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem)
+{
+    const struct ls_layout *queries = &problem->q_layout;
+    struct ls_visits visits = {0};
+    struct ls_total dkv = {0}, dq = {0};
+
+    if (!problem->backward) return;
+    cost->workspace_bytes += ls_device_gradient_bytes(&problem->device, kernel_shape(problem));
+    cost->comm_bytes += travel_bytes(problem);
+    cost->backward_bytes_sent =
+        (problem->p - 1) * (int64_t)visitor_bytes(&problem->shape, queries->s);
+    cost->backward_messages = VISITORS * (problem->p - 1) * ls_visit_count(queries);
+    if (make_totals(&visits, &dkv, &dq, problem) == LS_OK) add_ranks(cost, problem, &dkv, &dq);
+    ls_total_fini(&dq);
+    ls_total_fini(&dkv);
+    ls_visits_fini(&visits);
+}
+
+/* ---- making */
+
+static ls_status create_memory(struct ls_visiting_gradients *g, const struct ls_problem *problem)
+{
+    const struct memory m = memory_of(problem, g->plan->rank, &g->dkv, &g->dq);
+
+    LS_TRY(ls_alloc(&g->travel_memory, LS_TAG_COMM, travel_bytes(problem)));
+    g->buffer[0] = g->travel_memory;
+    g->buffer[1] =
+        g->buffer[0] + visitor_bytes(&problem->shape, ls_visit_all_rows(&problem->q_layout, 0));
+    LS_TRY(ls_alloc(&g->memory, LS_TAG_GRADIENT, memory_bytes(&m)));
+    g->lse = g->memory;
+    g->delta = g->lse + m.numbers;
+    g->dq_sums = g->delta + m.numbers;
+    g->out = g->dq_sums + m.dq_sums;
+    g->in = g->out + m.out;
+    g->dq_slots = g->in + m.in;
+    g->dkv_slots = g->dq_slots + m.dq_slots;
+    g->dkv_sum = g->dkv_slots + m.dkv_slots;
+    return LS_OK;
+}
+
+static ls_status create(struct ls_visiting_gradients *g, struct ls_attention_plan *plan)
+{
+    const struct ls_problem *problem = &plan->problem;
+
+    g->plan = plan;
+    g->request = calloc(2 * (size_t)(VISITORS + 1) * (size_t)problem->p, sizeof *g->request);
+    if (!g->request) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    LS_TRY(make_totals(&g->visits, &g->dkv, &g->dq, problem));
+    LS_TRY(create_memory(g, problem));
+    return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
+                                     kernel_shape(problem));
+}
+
+ls_status ls_visiting_gradients_create(struct ls_visiting_gradients **out,
+                                       struct ls_attention_plan *plan)
+{
+    if (!plan->problem.backward) return LS_OK;
+    struct ls_visiting_gradients *g = calloc(1, sizeof *g);
+
+    if (!g) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    const ls_status status = create(g, plan);
+    if (status == LS_OK)
+        *out = g;
+    else
+        ls_visiting_gradients_destroy(g);
+    return status;
+}
+
+void ls_visiting_gradients_destroy(struct ls_visiting_gradients *g)
+{
+    if (!g) return;
+    ls_free(g->memory);
+    ls_free(g->travel_memory);
+    ls_total_fini(&g->dq);
+    ls_total_fini(&g->dkv);
+    ls_visits_fini(&g->visits);
+    free(g->request);
+    free(g);
+}
+
+/* ---- messages; those of one sender and tag arrive in the order of the steps */
+
+static void move_messages(void *context)
+{
+    struct ls_visiting_gradients *g = context;
+
+    ls_comm_progress(NULL, g->plan->comm, g->request, g->requests); /* wait reports what fails */
+}
+
+static ls_status wait_for_messages(struct ls_visiting_gradients *g)
+{
+    const int n = g->requests;
+
+    g->requests = 0;
+    return ls_comm_wait(g->plan->comm, g->request, n);
+}
+
+static struct ls_row_range rows_of_rank(const struct ls_visiting_gradients *g, int64_t step,
+                                        int rank)
+{
+    const int64_t *first_row = g->visits.step[step].first_row;
+
+    return (struct ls_row_range){.first = first_row[rank],
+                                 .count = first_row[rank + 1] - first_row[rank],
+                                 .of = first_row[g->plan->problem.p]};
+}
+
+/* all [VISITORS] of a step, [b, rows, h, d] each. */
+static void view_visitors(struct ls_tensor all[VISITORS], const struct ls_visiting_gradients *g,
+                          int64_t step)
+{
+    const struct ls_problem *problem = &g->plan->problem;
+    char *end = g->buffer[step % 2];
+
+    for (int i = 0; i < VISITORS; i++)
+        all[i] = ls_travel_carve(&end, problem, visitors[i], rows_of_rank(g, step, 0).of,
+                                 problem->shape.h);
+}
+
+/* One visitor: this rank's rows, which are in place, go to all others, whose rows come here. */
+static ls_status post_visitor(struct ls_visiting_gradients *g, const struct ls_tensor *all,
+                              int64_t step, int tag)
+{
+    struct ls_comm *comm = g->plan->comm;
+    const struct ls_row_range own = rows_of_rank(g, step, g->plan->rank);
+    const struct ls_tensor mine = ls_travel_rows(all, own.first, own.count);
+
+    for (int r = 0; r < g->plan->problem.p; r++) {
+        const struct ls_row_range range = rows_of_rank(g, step, r);
+        const struct ls_tensor theirs = ls_travel_rows(all, range.first, range.count);
+
+        if (r == g->plan->rank) continue;
+        if (range.count > 0)
+            LS_TRY(ls_comm_receive(&g->request[g->requests++], comm, theirs.data,
+                                   ls_travel_bytes(&theirs), r, tag));
+        if (own.count > 0)
+            LS_TRY(ls_comm_send(&g->request[g->requests++], comm, mine.data, ls_travel_bytes(&mine),
+                                r, tag));
+    }
+    return LS_OK;
+}
+
+static ls_status post_visitors(struct ls_visiting_gradients *g, int64_t step)
+{
+    const struct ls_backward_call *call = g->call;
+    const struct ls_attention_shape *s = &g->plan->problem.shape;
+    const struct ls_tensor from[VISITORS] = {ls_travel_numbers(s, call->q->dim[1], call->lse),
+                                             ls_travel_numbers(s, call->q->dim[1], call->delta),
+                                             *call->q, *call->d_o};
+    const struct ls_row_range own = rows_of_rank(g, step, g->plan->rank);
+    const int64_t first = step * ls_visit_most_rows(&g->plan->problem.q_layout);
+    struct ls_tensor all[VISITORS];
+
+    view_visitors(all, g, step);
+    for (int i = 0; i < VISITORS; i++) {
+        const struct ls_tensor rows = ls_travel_rows(&from[i], first, own.count);
+        struct ls_tensor to = ls_travel_rows(&all[i], own.first, own.count);
+
+        ls_tensor_copy(&to, &rows);
+        LS_TRY(post_visitor(g, &all[i], step, i));
+    }
+    return LS_OK;
+}
+
+/* Rows of a step, from every node of this rank's keys; returns the end of out. */
+static float *take_sums(float *out, const struct ls_visiting_gradients *g, struct ls_row_range rows)
+{
+    const struct ls_attention_shape *s = &g->plan->problem.shape;
+    const int64_t heads = ls_total_sums(&g->dq, g->plan->rank) * s->b * s->h;
+
+    for (int64_t i = 0; i < heads; i++, out += rows.count * s->d)
+        memcpy(out, g->dq_sums + (i * rows.of + rows.first) * s->d,
+               (size_t)(rows.count * s->d) * sizeof *out);
+    return out;
+}
+
+/* What this rank has for the rows of a step goes to their owners, what the others have for its own
+ * rows comes here. */
+static ls_status post_sums(struct ls_visiting_gradients *g, int64_t step)
+{
+    const struct ls_attention_shape *s = &g->plan->problem.shape;
+    const int64_t own = rows_of_rank(g, step, g->plan->rank).count;
+    float *in = g->in, *out = g->out;
+
+    for (int r = 0; r < g->plan->problem.p; r++) {
+        const int64_t come = ls_total_sums(&g->dq, r) * ls_gradient_count(s, s->h, own);
+        const bool here = r == g->plan->rank;
+        float *end = take_sums(here ? in : out, g, rows_of_rank(g, step, r));
+
+        if (!here && come > 0)
+            LS_TRY(ls_comm_receive(&g->request[g->requests++], g->plan->comm, in,
+                                   (size_t)come * sizeof *in, r, VISITORS));
+        if (!here && end > out)
+            LS_TRY(ls_comm_send(&g->request[g->requests++], g->plan->comm, out,
+                                (size_t)(end - out) * sizeof *out, r, VISITORS));
+        if (!here) out = end;
+        in += come;
+    }
+    return LS_OK;
+}
+
+/* ---- execution */
+
+/* One node of a step's queries meets all of this rank's keys, node by node. */
+static ls_status meet_node(struct ls_visiting_gradients *g, const struct ls_tensor all[VISITORS],
+                           struct ls_leaf_list queries)
+{
+    const struct ls_problem *problem = &g->plan->problem;
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t first = g->dq.first[g->plan->rank], end = g->dq.first[g->plan->rank + 1];
+    const int64_t rows = all[0].dim[1];
+
+    for (int64_t j = first; j < end; j++)
+        LS_TRY(ls_plan_gradient(
+            g->plan, &(struct ls_gradient_call){
+                         .q = &all[2],
+                         .d_o = &all[3],
+                         .k = g->call->k,
+                         .v = g->call->v,
+                         .lse = g->lse,
+                         .delta = g->delta,
+                         .q_leaves = queries,
+                         .k_leaves = g->dq.node[j],
+                         .same_queries = j > first,
+                         .dq = g->dq_sums + (j - first) * ls_gradient_count(s, s->h, rows),
+                         .dk = g->dkv_sum,
+                         .dv = g->dkv_sum + g->dkv.floats / 2,
+                         .progress = {move_messages, g}}));
+    if (end > first) ls_total_add(&g->dkv, problem, g->dkv_sum);
+    return LS_OK;
+}
+
+static ls_status meet(struct ls_visiting_gradients *g, int64_t step)
+{
+    struct ls_tensor all[VISITORS];
+
+    view_visitors(all, g, step);
+    ls_travel_take_numbers(g->lse, &all[0]);
+    ls_travel_take_numbers(g->delta, &all[1]);
+    for (int64_t i = g->dkv.first[step]; i < g->dkv.first[step + 1]; i++)
+        LS_TRY(meet_node(g, all, g->dkv.node[i]));
+    return LS_OK;
+}
+
+/* The sums of this rank's rows of a step are here. */
+static void finish_rows(struct ls_visiting_gradients *g, int64_t step)
+{
+    const struct ls_problem *problem = &g->plan->problem;
+    const int64_t rows = rows_of_rank(g, step, g->plan->rank).count;
+    const int64_t n = ls_gradient_count(&problem->shape, problem->shape.h, rows);
+    struct ls_tensor dq =
+        ls_travel_rows(g->call->dq, step * ls_visit_most_rows(&problem->q_layout), rows);
+
+    if (rows == 0) return;
+    ls_total_begin(&g->dq, g->dq_slots, n);
+    for (int64_t i = 0; i < g->dq.first[problem->p]; i++)
+        ls_total_add(&g->dq, problem, g->in + i * n);
+    ls_plan_round(&dq, g->plan, g->dq.whole, 1);
+}
+
+static void finish_keys(struct ls_visiting_gradients *g)
+{
+    const struct ls_attention_shape *s = &g->plan->problem.shape;
+    const struct ls_terms dk = g->dkv.whole, dv = ls_terms_behind(dk, g->dkv.floats / 2);
+
+    ls_plan_round(g->call->dk, g->plan, dk, s->h / s->h_kv);
+    ls_plan_round(g->call->dv, g->plan, dv, s->h / s->h_kv);
+}
+
+/* A rank whose kernel fails still exchanges what the others wait for. */
+ls_status ls_visiting_gradients_run(struct ls_visiting_gradients *g,
+                                    const struct ls_backward_call *call)
+{
+    const struct ls_attention_shape *s = &g->plan->problem.shape;
+    const int64_t n = ls_visit_steps(&g->plan->problem.q_layout);
+    ls_status status = LS_OK;
+
+    g->call = call;
+    ls_total_begin(&g->dkv, g->dkv_slots, 2 * ls_gradient_count(s, s->h, call->k->dim[1]));
+    if (n > 0) LS_TRY(post_visitors(g, 0));
+    LS_TRY(wait_for_messages(g));
+    for (int64_t step = 0; step < n; step++) {
+        if (step + 1 < n) LS_TRY(post_visitors(g, step + 1));
+        if (status == LS_OK) status = meet(g, step);
+        LS_TRY(wait_for_messages(g));
+        if (step > 0) finish_rows(g, step - 1);
+        LS_TRY(post_sums(g, step));
+    }
+    LS_TRY(wait_for_messages(g));
+    if (n > 0) finish_rows(g, n - 1);
+    finish_keys(g);
+    return status;
+}

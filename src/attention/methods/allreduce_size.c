@@ -1,0 +1,89 @@
+#include "attention/methods/allreduce_size.h"
+
+#include "attention/merging/states.h"
+#include "attention/methods/visits.h"
+#include "plan/attention_size.h"
+
+size_t ls_allreduce_query_bytes(const struct ls_attention_shape *s, int64_t rows)
+{
+    return (size_t)(s->b * rows * s->h * s->d) * (size_t)ls_dtype_size(s->type);
+}
+
+struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
+                                               const struct ls_subtrees *subtrees, int rank)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const struct ls_layout *queries = &problem->q_layout;
+    const int64_t own = ls_visit_rows(queries, rank, 0), rows = ls_visit_all_rows(queries, 0);
+    const int64_t results = ls_subtrees_of(subtrees, rank);
+
+    if (problem->p == 1) return (struct ls_allreduce_memory){0};
+    struct ls_allreduce_memory memory = {
+        .results = results,
+        .rows = rows,
+        .states = (size_t)results * ls_row_state_bytes(s, rows),
+        .out = results * ls_state_count(s, rows - own),
+        .in = subtrees->first[problem->p] * ls_state_count(s, own),
+        .queries = ls_allreduce_query_bytes(s, rows),
+    };
+    memory.travel = (size_t)(memory.out + memory.in) * sizeof(float) +
+                    (ls_visit_steps(queries) > 1 ? 2 : 1) * memory.queries;
+    return memory;
+}
+
+struct ls_kernel_shape ls_allreduce_kernel_shape(const struct ls_problem *problem)
+{
+    return ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
+}
+
+/* The results of all ranks' rows. */
+static void add_results(struct ls_cost *out, const struct ls_subtrees *subtrees,
+                        const struct ls_problem *problem)
+{
+    const struct ls_layout *queries = &problem->q_layout;
+    int64_t senders = 0;
+
+    for (int r = 0; r < problem->p; r++) senders += ls_subtrees_of(subtrees, r) > 0;
+    for (int r = 0; r < problem->p; r++) {
+        const int64_t own = ls_subtrees_of(subtrees, r), others = subtrees->first[problem->p] - own;
+        const int64_t rows = ls_layout_part_rows(queries, r);
+
+        out->bytes_sent += others * ls_state_count(&problem->shape, rows) * (int64_t)sizeof(float);
+        out->messages += ls_visits_of(queries, r) * (senders - (own > 0));
+    }
+}
+
+static void add_memory(struct ls_cost *out, const struct ls_subtrees *subtrees,
+                       const struct ls_problem *problem)
+{
+    size_t most_states = 0;
+
+    for (int r = 0; r < problem->p; r++) {
+        const struct ls_allreduce_memory memory = ls_allreduce_memory(problem, subtrees, r);
+
+        if (memory.states > most_states) most_states = memory.states;
+        if (memory.travel > out->comm_bytes) out->comm_bytes = memory.travel;
+    }
+    out->workspace_bytes =
+        ls_device_kernel_bytes(&problem->device, ls_allreduce_kernel_shape(problem)) + most_states;
+}
+
+/* Without memory to find out, a plan cannot be made either. */
+void ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const struct ls_layout *queries = &problem->q_layout;
+    struct ls_subtrees subtrees;
+
+    *out = ls_method_work(problem);
+    out->flops_most = 4.0 * (double)s->d * (double)(s->b * s->h) *
+                      ls_most_pairs_of_keys(&problem->k_layout, &problem->mask);
+    out->call_rows = problem->p > 1 ? ls_visit_all_rows(queries, 0) : s->s_q;
+    out->bytes_sent = (problem->p - 1) * (int64_t)ls_allreduce_query_bytes(s, s->s_q);
+    out->messages = (problem->p - 1) * ls_visit_count(queries) * s->b;
+    if (ls_subtrees_count(&subtrees, problem) == LS_OK) {
+        add_results(out, &subtrees, problem);
+        add_memory(out, &subtrees, problem);
+    }
+    ls_subtrees_fini(&subtrees);
+}

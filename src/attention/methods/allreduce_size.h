@@ -1,0 +1,27 @@
+/* What the method `allreduce` takes and sends, exactly. */
+#ifndef LS_ATTENTION_METHODS_ALLREDUCE_SIZE_H
+#define LS_ATTENTION_METHODS_ALLREDUCE_SIZE_H
+
+#include "attention/merging/subtrees.h"
+
+size_t ls_allreduce_query_bytes(const struct ls_attention_shape *shape, int64_t rows);
+
+/* A rank's memory beside that of its kernel; it is made for the first step, the largest. Alone, a
+ * rank has no results that wait and none of it. */
+struct ls_allreduce_memory {
+    int64_t results; /* of this rank */
+    int64_t rows;    /* of all ranks */
+    size_t states;   /* bytes of all results' states */
+    int64_t out, in; /* floats */
+    size_t queries;  /* bytes of the queries of one step, of which there are two if needed */
+    size_t travel;   /* bytes of out, in and queries together */
+};
+
+struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
+                                               const struct ls_subtrees *subtrees, int rank);
+
+struct ls_kernel_shape ls_allreduce_kernel_shape(const struct ls_problem *problem);
+
+void ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem);
+
+#endif

@@ -1,0 +1,89 @@
+/* One rank has everything. */
+#include <stdlib.h>
+
+#include "attention/leaves.h"
+#include "attention/methods/part_gradients.h"
+#include "attention/methods/table.h"
+#include "attention/plan.h"
+
+struct local {
+    struct ls_part_gradients *gradients;
+    struct ls_leaf_list keys;
+    struct ls_leaf leaf[]; /* storage of keys */
+};
+
+static const char *fits(const struct ls_problem *problem)
+{
+    return problem->p == 1 ? NULL : "it exchanges nothing, so it needs exactly one rank";
+}
+
+static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
+{
+    return ls_problem_kernel_shape(problem, ls_layout_leaves(&problem->k_layout));
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    *out = ls_method_work(problem);
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
+}
+
+static void destroy(struct ls_attention_plan *plan)
+{
+    struct local *own = plan->own;
+
+    ls_part_gradients_destroy(own->gradients);
+    free(own);
+}
+
+static ls_status create(struct ls_attention_plan *plan)
+{
+    const struct ls_layout *keys = &plan->problem.k_layout;
+    struct local *own = calloc(1, sizeof *own + (size_t)ls_layout_leaves(keys) * sizeof *own->leaf);
+
+    if (!own) return ls_fail(LS_ENOMEM, "local attention: out of memory");
+    plan->own = own;
+    ls_leaves_append(own->leaf, &own->keys.count, keys, 0, 0);
+    own->keys.leaf = own->leaf;
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
+    return ls_attention_kernel_create(&plan->kernel, &plan->problem.device,
+                                      kernel_shape(&plan->problem));
+}
+
+static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    const struct local *own = plan->own;
+
+    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                        .o_lo = call->o_lo,
+                                                        .lse = call->lse,
+                                                        .q = call->q,
+                                                        .k = call->k,
+                                                        .v = call->v,
+                                                        .k_leaves = own->keys});
+}
+
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    struct ls_part_gradients *gradients = ((struct local *)plan->own)->gradients;
+
+    ls_part_gradients_begin(gradients, call);
+    const ls_status status =
+        ls_part_gradients_meet(gradients, 0, call->k, call->v, (struct ls_progress){0});
+    LS_TRY(ls_part_gradients_pass(gradients, 0));
+    LS_TRY(ls_part_gradients_end(gradients));
+    return status;
+}
+
+const struct ls_method ls_method_local = {
+    .name = "local",
+    .summary = "one rank has all of Q, K and V",
+    .fits = fits,
+    .layout = ls_method_plain_layout,
+    .cost = cost,
+    .create = create,
+    .destroy = destroy,
+    .forward = forward,
+    .backward = backward,
+};

@@ -1,0 +1,309 @@
+/* K and V travel round a ring of ranks, one part a step; each rank folds what passes into the
+ * results of its queries. While a step computes, its part is already on its way to the next rank
+ * and the part of the next step arrives. A rank's own part is read, and sent, where the caller has
+ * it, or from a copy if it is not in one piece there.
+ * Source: Liu, Zaharia, Abbeel 2023, "Ring attention with blockwise transformers". */
+#include "attention/methods/ring.h"
+
+#include <stdlib.h>
+
+#include "attention/leaves.h"
+#include "attention/merging/fold.h"
+#include "attention/methods/part_gradients.h"
+#include "attention/methods/table.h"
+#include "attention/tensor_copy.h"
+#include "attention/travelling/route.h"
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+/* The leaves of every rank's keys. */
+struct parts {
+    struct ls_leaf_list *of; /* [p] */
+    struct ls_leaf_list *at; /* [p] the same in the order in which they come to a rank */
+    struct ls_leaf *leaf;    /* storage */
+};
+
+struct ring {
+    struct ls_route route;
+    struct parts parts;
+    struct ls_fold fold;
+    struct ls_part_gradients *gradients;
+    void *travel; /* [ls_route_buffers][travel_bytes] K, then V of one part */
+};
+
+static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
+{
+    return ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
+}
+
+static void free_parts(struct parts *parts)
+{
+    free(parts->of);
+    free(parts->at);
+    free(parts->leaf);
+}
+
+static ls_status list_parts(struct parts *out, const struct ls_layout *keys)
+{
+    const size_t p = (size_t)keys->p;
+
+    out->of = calloc(p, sizeof *out->of);
+    out->at = calloc(p, sizeof *out->at);
+    out->leaf = calloc((size_t)ls_layout_leaves(keys) + 1, sizeof *out->leaf);
+    if (!out->of || !out->at || !out->leaf)
+        return ls_fail(LS_ENOMEM, "ring attention: out of memory");
+    ls_leaves_by_rank(out->of, out->leaf, keys);
+    return LS_OK;
+}
+
+static void order_parts(struct parts *parts, const struct ls_route *route)
+{
+    for (int step = 0; step < route->places; step++)
+        parts->at[step] = parts->of[ls_route_owner(route, step)];
+}
+
+/* Of the rank that needs most. Without memory to find out, a plan cannot be made either. */
+static size_t most_state_bytes(const struct ls_problem *problem, int node)
+{
+    struct parts parts = {0};
+    size_t most = 0;
+
+    if (!problem->strict)
+        return problem->p > 1
+                   ? ls_row_state_bytes(&problem->shape, ls_layout_most_rows(&problem->q_layout))
+                   : 0;
+    ls_status status = list_parts(&parts, &problem->k_layout);
+
+    for (int r = 0; r < problem->p && status == LS_OK; r++) {
+        const struct ls_route route = ls_route_of(problem->p, node, r);
+
+        order_parts(&parts, &route);
+        const size_t bytes = ls_fold_bytes(problem, r, parts.at, problem->p);
+        if (bytes > most) most = bytes;
+    }
+    free_parts(&parts);
+    return most;
+}
+
+/* Of one of the buffers; a part must fit whosever it is. */
+static size_t travel_bytes(const struct ls_problem *problem)
+{
+    return ls_key_value_bytes(&problem->shape, ls_layout_most_rows(&problem->k_layout));
+}
+
+static size_t all_travel_bytes(const struct ls_problem *problem, const struct ls_route *route)
+{
+    return (size_t)ls_route_buffers(route) * travel_bytes(problem);
+}
+
+void ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int node)
+{
+    const struct ls_route route = ls_route_of(problem->p, node, 0);
+
+    *out = ls_method_work(problem);
+    out->bytes_sent =
+        (int64_t)ls_key_value_bytes(&problem->shape, problem->shape.s_k) * (problem->p - 1);
+    out->messages = 2 * (int64_t)problem->p * (problem->p - 1);
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) +
+                           most_state_bytes(problem, node);
+    out->comm_bytes = all_travel_bytes(problem, &route);
+    if (!problem->backward) return;
+    out->backward_bytes_sent = out->bytes_sent;
+    out->backward_messages = out->messages;
+    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = node});
+}
+
+void ls_ring_destroy(struct ls_attention_plan *plan)
+{
+    struct ring *own = plan->own;
+
+    ls_part_gradients_destroy(own->gradients);
+    ls_free(own->travel);
+    ls_fold_fini(&own->fold);
+    free_parts(&own->parts);
+    free(own);
+}
+
+ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
+{
+    const struct ls_problem *problem = &plan->problem;
+    struct ring *own = calloc(1, sizeof *own);
+
+    if (!own) return ls_fail(LS_ENOMEM, "ring attention: out of memory");
+    plan->own = own;
+    own->route = ls_route_of(problem->p, node, plan->rank);
+    LS_TRY(list_parts(&own->parts, &problem->k_layout));
+    order_parts(&own->parts, &own->route);
+    LS_TRY(ls_fold_init(&own->fold, plan, own->parts.at, problem->p));
+    LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = node}));
+    LS_TRY(ls_alloc(&own->travel, LS_TAG_COMM, all_travel_bytes(problem, &own->route)));
+    return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
+}
+
+static size_t part_bytes(const struct ls_problem *problem, int owner)
+{
+    return ls_key_value_bytes(&problem->shape, ls_layout_part_rows(&problem->k_layout, owner));
+}
+
+/* One part of the keys, wherever it is. */
+struct key_part {
+    struct ls_tensor k, v;
+};
+
+/* The part of a step in its travel buffer. */
+static struct key_part travelling_part(const struct ls_attention_plan *plan, int step)
+{
+    const struct ring *own = plan->own;
+    const int owner = ls_route_owner(&own->route, step);
+    const int64_t rows = ls_layout_part_rows(&plan->problem.k_layout, owner);
+    const size_t at = (size_t)ls_route_buffer(&own->route, step) * travel_bytes(&plan->problem);
+    char *k = (char *)own->travel + at, *v = k + part_bytes(&plan->problem, owner) / 2;
+
+    return (struct key_part){.k = ls_problem_key_view(&plan->problem, k, rows),
+                             .v = ls_problem_key_view(&plan->problem, v, rows)};
+}
+
+static bool is_contiguous(const struct ls_tensor *t)
+{
+    const struct ls_tensor view = ls_tensor_view(t->data, t->type, t->ndim, t->dim);
+
+    for (int i = 0; i < t->ndim; i++)
+        if (t->dim[i] > 1 && t->stride[i] != view.stride[i]) return false;
+    return true;
+}
+
+/* This rank's own part, in one piece if it is to be sent. */
+static struct key_part own_part(const struct ls_attention_plan *plan, const struct ls_tensor *k,
+                                const struct ls_tensor *v)
+{
+    if (plan->problem.p == 1 || (is_contiguous(k) && is_contiguous(v)))
+        return (struct key_part){.k = *k, .v = *v};
+    struct key_part part = travelling_part(plan, 0);
+    ls_tensor_copy(&part.k, k);
+    ls_tensor_copy(&part.v, v);
+    return part;
+}
+
+#define HOP_MESSAGES 4
+
+/* Messages under way, and the communicator that moves them. */
+struct exchange {
+    struct ls_comm *comm;
+    struct ls_request request[2 * HOP_MESSAGES]; /* of the inner ring, then of the outer one */
+};
+
+static void move_messages(void *context)
+{
+    struct exchange *exchange = context;
+
+    /* wait reports what fails */
+    ls_comm_progress(NULL, exchange->comm, exchange->request, 2 * HOP_MESSAGES);
+}
+
+/* The part `now` of this step goes on, another comes in. */
+static ls_status post_hop(struct ls_request *request, struct ls_attention_plan *plan,
+                          const struct key_part *now, const struct ls_hop *hop, int step)
+{
+    const struct ring *own = plan->own;
+    const struct key_part next = travelling_part(plan, hop->next);
+    const size_t come = part_bytes(&plan->problem, ls_route_owner(&own->route, hop->next)) / 2;
+    const size_t go = part_bytes(&plan->problem, ls_route_owner(&own->route, step)) / 2;
+
+    LS_TRY(ls_comm_receive(&request[0], plan->comm, next.k.data, come, hop->from, 2 * step));
+    LS_TRY(ls_comm_receive(&request[1], plan->comm, next.v.data, come, hop->from, 2 * step + 1));
+    LS_TRY(ls_comm_send(&request[2], plan->comm, now->k.data, go, hop->to, 2 * step));
+    return ls_comm_send(&request[3], plan->comm, now->v.data, go, hop->to, 2 * step + 1);
+}
+
+static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *plan,
+                               const struct key_part *now, int step)
+{
+    const struct ring *own = plan->own;
+    struct ls_hop hop;
+
+    if (ls_route_inner_hop(&hop, &own->route, step))
+        LS_TRY(post_hop(out->request, plan, now, &hop, step));
+    if (ls_route_outer_hop(&hop, &own->route, step))
+        LS_TRY(post_hop(out->request + HOP_MESSAGES, plan, now, &hop, step));
+    return LS_OK;
+}
+
+/* For what has to be here, or gone, when this step ends. */
+static ls_status wait_for_exchange(struct exchange *exchange, const struct ls_route *route,
+                                   int step)
+{
+    const int rings = ls_route_ends_outer(route, step) ? 2 : 1;
+
+    return ls_comm_wait(exchange->comm, exchange->request, rings * HOP_MESSAGES);
+}
+
+/* A rank whose kernel fails still passes on what the others wait for. */
+ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    struct ring *own = plan->own;
+    struct exchange exchange = {.comm = plan->comm};
+    const struct ls_progress progress = {move_messages, &exchange};
+    ls_status status = LS_OK;
+
+    ls_fold_begin(&own->fold);
+    for (int step = 0; step < plan->problem.p; step++) {
+        const struct key_part now =
+            step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
+        const bool last = step == plan->problem.p - 1;
+
+        LS_TRY(post_exchange(&exchange, plan, &now, step));
+        if (status == LS_OK)
+            status = ls_fold_part(&own->fold, plan, call, step, &now.k, &now.v,
+                                  last ? (struct ls_progress){0} : progress);
+        if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
+    }
+    return status;
+}
+
+/* The same round; what a step gives goes to the owner of its keys. */
+ls_status ls_ring_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    const struct ring *own = plan->own;
+    struct exchange exchange = {.comm = plan->comm};
+    const struct ls_progress progress = {move_messages, &exchange};
+    ls_status status = LS_OK;
+
+    ls_part_gradients_begin(own->gradients, call);
+    for (int step = 0; step < plan->problem.p; step++) {
+        const struct key_part now =
+            step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
+        const bool last = step == plan->problem.p - 1;
+
+        LS_TRY(post_exchange(&exchange, plan, &now, step));
+        if (status == LS_OK)
+            status = ls_part_gradients_meet(own->gradients, step, &now.k, &now.v,
+                                            last ? (struct ls_progress){0} : progress);
+        LS_TRY(ls_part_gradients_pass(own->gradients, step));
+        if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
+    }
+    LS_TRY(ls_part_gradients_end(own->gradients));
+    return status;
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    ls_ring_cost(out, problem, 1);
+}
+
+static ls_status create(struct ls_attention_plan *plan)
+{
+    return ls_ring_create(plan, 1);
+}
+
+const struct ls_method ls_method_ring = {
+    .name = "ring",
+    .summary = "parts of K and V travel round a ring; memory O(s/p)",
+    .fits = ls_method_fits_all,
+    .merges = true,
+    .layout = ls_method_even_layout,
+    .cost = cost,
+    .create = create,
+    .destroy = ls_ring_destroy,
+    .forward = ls_ring_forward,
+    .backward = ls_ring_backward,
+};

@@ -1,0 +1,410 @@
+/* K and V stay where they are; a few queries are brought to all ranks, each of which attends to its
+ * own keys for all of them. The results, m, l and acc, are merged in a binomial tree to the rank
+ * that has the queries: ceil(log2 p) rounds, in each of which a rank sends one message at most.
+ * With several such ranks their trees go on at the same time in the same messages (binomial.h). The
+ * same tree backwards brings the queries. Strict mode: what travels is the nodes of the tree over
+ * leaf numbers that the keys behind a rank make, and merges are that tree's (forest.h). Source:
+ * Shyam et al. 2024, "Tree attention: topology-aware decoding for long-context attention on GPU
+ * clusters". */
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/leaves.h"
+#include "attention/merging/states.h"
+#include "attention/methods/allreduce_gradient.h"
+#include "attention/methods/table.h"
+#include "attention/methods/tree_size.h"
+#include "attention/tensor_copy.h"
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+/* How results for a root's rows are merged here: this rank's own, then those of each round. */
+struct merging {
+    struct ls_forest forest;    /* open */
+    struct ls_row_states *slot; /* [forest.slots] */
+};
+
+struct tree {
+    struct ls_visiting_gradients *gradients;
+    struct ls_tree_plan plan;
+    struct ls_subtrees subtrees;
+    struct merging *merging; /* [roots] */
+    struct ls_leaf *q_leaf;  /* storage of q_leaves */
+    struct ls_leaf_list q_leaves;
+    struct ls_row_states *states; /* [results of this rank] of all queries */
+    void *state_memory, *travel_memory;
+    float *mine, *in; /* results, root after root and message after message */
+    char *queries, *out;
+};
+
+static const char *fits(const struct ls_problem *problem)
+{
+    if (problem->shape.s_q <= LS_TREE_MOST_QUERIES) return NULL;
+    return "it brings all queries to all ranks at once, at most 4096 of them";
+}
+
+/* ---- making */
+
+static void destroy(struct ls_attention_plan *plan)
+{
+    struct tree *own = plan->own;
+
+    for (int i = 0; own->merging && i < own->plan.roots; i++) {
+        ls_forest_fini(&own->merging[i].forest);
+        free(own->merging[i].slot);
+    }
+    ls_visiting_gradients_destroy(own->gradients);
+    ls_free(own->travel_memory);
+    ls_free(own->state_memory);
+    free(own->states);
+    free(own->q_leaf);
+    free(own->merging);
+    ls_subtrees_fini(&own->subtrees);
+    ls_tree_plan_fini(&own->plan);
+    free(own);
+}
+
+/* leaf: room for all leaves of the keys; part: for each round and one more. */
+static ls_status make_merging(struct merging *out, const struct ls_attention_plan *plan,
+                              const struct ls_binomial *tree, struct ls_leaf *leaf,
+                              struct ls_leaf_list *part)
+{
+    const struct ls_layout *keys = &plan->problem.k_layout;
+    const int takings = ls_binomial_takings(tree, plan->rank);
+
+    part[0] = ls_tree_leaves(leaf, keys, plan->rank, 1);
+    for (int k = 0; k < takings; k++) {
+        const int from = (plan->rank + (1 << k)) % tree->p;
+
+        leaf += part[k].count;
+        part[k + 1] = ls_tree_leaves(leaf, keys, from, ls_binomial_ranks(tree, from));
+    }
+    LS_TRY(ls_forest_init_open(&out->forest, part, takings + 1, plan->problem.strict,
+                               ls_layout_leaves(keys)));
+    out->slot = calloc((size_t)out->forest.slots + 1, sizeof *out->slot);
+    return out->slot ? LS_OK : ls_fail(LS_ENOMEM, "tree attention: out of memory");
+}
+
+static ls_status make_mergings(struct tree *own, const struct ls_attention_plan *plan)
+{
+    const struct ls_layout *keys = &plan->problem.k_layout;
+    const size_t rounds = (size_t)ls_binomial_rounds(keys->p);
+    struct ls_leaf *leaf = calloc((size_t)ls_layout_leaves(keys) + 1, sizeof *leaf);
+    struct ls_leaf_list *part = calloc(rounds + 1, sizeof *part);
+    ls_status status = LS_OK;
+
+    own->merging = calloc((size_t)own->plan.roots + 1, sizeof *own->merging);
+    if (!leaf || !part || !own->merging)
+        status = ls_fail(LS_ENOMEM, "tree attention: out of memory");
+    for (int i = 0; i < own->plan.roots && status == LS_OK; i++)
+        status = make_merging(&own->merging[i], plan, &own->plan.root[i].tree, leaf, part);
+    free(part);
+    free(leaf);
+    return status;
+}
+
+static ls_status list_queries(struct tree *own, const struct ls_layout *queries)
+{
+    int64_t *first_row = calloc((size_t)queries->p + 1, sizeof *first_row);
+
+    own->q_leaf = calloc((size_t)ls_layout_leaves(queries) + 1, sizeof *own->q_leaf);
+    if (first_row && own->q_leaf) ls_leaves_gather(&own->q_leaves, own->q_leaf, first_row, queries);
+    free(first_row);
+    return own->q_leaves.leaf ? LS_OK : ls_fail(LS_ENOMEM, "tree attention: out of memory");
+}
+
+static ls_status create_memory(struct tree *own, const struct ls_attention_plan *plan)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t results = ls_subtrees_of(&own->subtrees, plan->rank);
+    const struct ls_tree_memory memory =
+        ls_tree_memory(&own->plan, &plan->problem, &own->subtrees, plan->rank);
+
+    own->states = calloc((size_t)results + 1, sizeof *own->states);
+    if (!own->states) return ls_fail(LS_ENOMEM, "tree attention: out of memory");
+    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE, memory.states));
+    LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM,
+                    memory.mine + memory.in + memory.out + memory.queries));
+    for (int64_t i = 0; i < results; i++)
+        own->states[i] =
+            ls_states_in((float *)own->state_memory + i * ls_state_count(s, s->s_q), s, s->s_q);
+    own->mine = own->travel_memory;
+    own->in = own->mine + memory.mine / sizeof(float);
+    own->queries = (char *)own->in + memory.in;
+    own->out = own->queries + memory.queries;
+    return LS_OK;
+}
+
+static ls_status create(struct ls_attention_plan *plan)
+{
+    const struct ls_problem *problem = &plan->problem;
+    struct tree *own = calloc(1, sizeof *own);
+
+    if (!own) return ls_fail(LS_ENOMEM, "tree attention: out of memory");
+    plan->own = own;
+    LS_TRY(ls_tree_plan_init(&own->plan, problem));
+    LS_TRY(ls_subtrees_init(&own->subtrees, problem));
+    LS_TRY(make_mergings(own, plan));
+    LS_TRY(list_queries(own, &problem->q_layout));
+    LS_TRY(create_memory(own, plan));
+    LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
+    return ls_attention_kernel_create(
+        &plan->kernel, &problem->device,
+        ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout)));
+}
+
+/* ---- messages: one each way a round; to and from the ranks 2^round away */
+
+struct message {
+    const void *out;
+    void *in;
+    size_t out_bytes, in_bytes;
+    int to, from;
+};
+
+static ls_status exchange(struct ls_attention_plan *plan, const struct message *message, int tag)
+{
+    struct ls_request request[2] = {{0}};
+
+    if (message->in_bytes > 0)
+        LS_TRY(ls_comm_receive(&request[0], plan->comm, message->in, message->in_bytes,
+                               message->from, tag));
+    if (message->out_bytes > 0)
+        LS_TRY(ls_comm_send(&request[1], plan->comm, message->out, message->out_bytes, message->to,
+                            tag));
+    return ls_comm_wait(plan->comm, request, 2);
+}
+
+static int ahead_of(const struct ls_attention_plan *plan, int round)
+{
+    const int p = plan->problem.p;
+
+    return (plan->rank - (1 << round) + p) % p;
+}
+
+static int behind_of(const struct ls_attention_plan *plan, int round)
+{
+    return (plan->rank + (1 << round)) % plan->problem.p;
+}
+
+/* ---- queries, [b, rows, h, d] of all roots */
+
+static struct ls_tensor query_rows(const struct ls_attention_plan *plan, void *data, int64_t rows)
+{
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t dim[] = {s->b, rows, s->h, s->d};
+
+    return ls_tensor_view(data, s->type, 4, dim);
+}
+
+/* A root's rows of the queries. */
+static struct ls_tensor root_rows(const struct ls_attention_plan *plan,
+                                  const struct ls_tree_root *root)
+{
+    const struct tree *own = plan->own;
+    struct ls_tensor view = query_rows(plan, own->queries, plan->problem.shape.s_q);
+
+    view.data = own->queries + root->first_row * view.stride[1] * ls_dtype_size(view.type);
+    view.dim[1] = root->rows;
+    return view;
+}
+
+/* Those that a rank gets in a round: out of the queries into a message, or back. */
+static void pack_queries(char *message, const struct ls_attention_plan *plan, int rank, int round,
+                         bool back)
+{
+    const struct tree *own = plan->own;
+
+    for (int i = 0; i < own->plan.roots; i++) {
+        const struct ls_tree_root *root = &own->plan.root[i];
+        struct ls_tensor rows = root_rows(plan, root);
+        struct ls_tensor packed = query_rows(plan, message, root->rows);
+
+        if (!ls_binomial_gives(&root->tree, rank, round)) continue;
+        if (back)
+            ls_tensor_copy(&rows, &packed);
+        else
+            ls_tensor_copy(&packed, &rows);
+        message += packed.dim[0] * packed.stride[0] * ls_dtype_size(packed.type);
+    }
+}
+
+static void put_own_queries(const struct ls_attention_plan *plan, const struct ls_tensor *q)
+{
+    const struct tree *own = plan->own;
+
+    for (int i = 0; i < own->plan.roots; i++) {
+        if (own->plan.root[i].tree.root != plan->rank) continue;
+        struct ls_tensor rows = root_rows(plan, &own->plan.root[i]);
+        ls_tensor_copy(&rows, q);
+    }
+}
+
+static ls_status spread_queries(struct ls_attention_plan *plan, const struct ls_tensor *q)
+{
+    const struct tree *own = plan->own;
+    const struct ls_problem *problem = &plan->problem;
+    const int rounds = ls_binomial_rounds(problem->p);
+
+    put_own_queries(plan, q);
+    for (int k = rounds - 1; k >= 0; k--) {
+        const int to = behind_of(plan, k);
+        const struct message message = {
+            .out = own->out,
+            .out_bytes = ls_tree_query_bytes(&own->plan, problem, to, k),
+            .to = to,
+            .in = own->in,
+            .in_bytes = ls_tree_query_bytes(&own->plan, problem, plan->rank, k),
+            .from = ahead_of(plan, k),
+        };
+
+        pack_queries(own->out, plan, to, k, false);
+        LS_TRY(exchange(plan, &message, rounds + k));
+        pack_queries((char *)own->in, plan, plan->rank, k, true);
+    }
+    return LS_OK;
+}
+
+/* ---- results */
+
+static ls_status attend(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    const struct tree *own = plan->own;
+    const struct ls_leaf_list *keys = own->subtrees.keys + own->subtrees.first[plan->rank];
+    const struct ls_tensor q = query_rows(plan, own->queries, plan->problem.shape.s_q);
+
+    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++)
+        LS_TRY(ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
+                                                            .q = &q,
+                                                            .k = call->k,
+                                                            .v = call->v,
+                                                            .q_leaves = own->q_leaves,
+                                                            .k_leaves = keys[i]}));
+    return LS_OK;
+}
+
+/* This rank's own, root after root. */
+static void take_own_results(const struct ls_attention_plan *plan)
+{
+    const struct tree *own = plan->own;
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t results = ls_subtrees_of(&own->subtrees, plan->rank);
+    float *mine = own->mine;
+
+    for (int i = 0; i < own->plan.roots; i++) {
+        const struct ls_tree_root *root = &own->plan.root[i];
+        const struct ls_row_range rows = {root->first_row, root->rows, s->s_q};
+
+        for (int64_t n = 0; n < results; n++)
+            ls_states_take(mine + n * ls_state_count(s, root->rows), &own->states[n], s, rows);
+        mine = ls_results_merge(own->merging[i].slot, plan, &own->merging[i].forest, 0, mine,
+                                root->rows);
+    }
+}
+
+/* What this rank gives in a round: what is left of all that it has merged. */
+static void pack_results(const struct ls_attention_plan *plan, int round)
+{
+    const struct tree *own = plan->own;
+    char *out = own->out;
+
+    for (int i = 0; i < own->plan.roots; i++) {
+        const struct ls_tree_root *root = &own->plan.root[i];
+        const struct merging *merging = &own->merging[i];
+        const size_t bytes = ls_row_state_bytes(&plan->problem.shape, root->rows);
+
+        if (!ls_binomial_gives(&root->tree, plan->rank, round)) continue;
+        for (int n = 0; n < merging->forest.kept_count; n++, out += bytes)
+            memcpy(out, merging->slot[merging->forest.kept[n]].acc, bytes);
+    }
+}
+
+/* What came in a round is merged where it lies; returns its end. */
+static float *merge_results(const struct ls_attention_plan *plan, float *in, int round)
+{
+    const struct tree *own = plan->own;
+
+    for (int i = 0; i < own->plan.roots; i++) {
+        const struct ls_tree_root *root = &own->plan.root[i];
+
+        if (round < ls_binomial_takings(&root->tree, plan->rank))
+            in = ls_results_merge(own->merging[i].slot, plan, &own->merging[i].forest, round + 1,
+                                  in, root->rows);
+    }
+    return in;
+}
+
+static ls_status collect_results(struct ls_attention_plan *plan)
+{
+    const struct tree *own = plan->own;
+    float *in = own->in;
+
+    take_own_results(plan);
+    for (int k = 0; k < ls_binomial_rounds(plan->problem.p); k++) {
+        const int from = behind_of(plan, k);
+        const struct message message = {
+            .out = own->out,
+            .out_bytes = ls_tree_result_bytes(&own->plan, &plan->problem, plan->rank, k),
+            .to = ahead_of(plan, k),
+            .in = in,
+            .in_bytes = ls_tree_result_bytes(&own->plan, &plan->problem, from, k),
+            .from = from,
+        };
+
+        pack_results(plan, k);
+        LS_TRY(exchange(plan, &message, k));
+        in = merge_results(plan, in, k);
+    }
+    return LS_OK;
+}
+
+static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    const struct tree *own = plan->own;
+
+    for (int i = 0; i < own->plan.roots; i++) {
+        const struct ls_tree_root *root = &own->plan.root[i];
+        const struct ls_row_block all = {.count = root->rows, .leaves = plan->q_leaves};
+
+        if (root->tree.root == plan->rank)
+            return ls_states_finish(plan, call, &own->merging[i].forest, own->merging[i].slot,
+                                    &all);
+    }
+    return LS_OK;
+}
+
+/* A rank whose kernel fails still exchanges what the others wait for. */
+static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    if (plan->problem.p == 1)
+        return ls_subtrees_attend_alone(&((struct tree *)plan->own)->subtrees, plan, call);
+    LS_TRY(spread_queries(plan, call->q));
+    const ls_status status = attend(plan, call);
+    LS_TRY(collect_results(plan));
+    return status == LS_OK ? finish_rows(plan, call) : status;
+}
+
+/* As allreduce, some rows after the others: gradients of the queries go to their owners at once. */
+static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    return ls_visiting_gradients_run(((struct tree *)plan->own)->gradients, call);
+}
+
+static void cost(struct ls_cost *out, const struct ls_problem *problem)
+{
+    ls_tree_cost(out, problem);
+    ls_visiting_gradients_cost(out, problem);
+}
+
+const struct ls_method ls_method_tree = {
+    .name = "tree",
+    .summary = "few queries visit all K and V at once, results are merged in log2 p rounds",
+    .fits = fits,
+    .merges = true,
+    .layout = ls_method_visit_layout,
+    .cost = cost,
+    .create = create,
+    .destroy = destroy,
+    .forward = forward,
+    .backward = backward,
+};

@@ -1,0 +1,234 @@
+/* Backward of the Ulysses method: q, k, v, d_o, lse and delta are swapped for heads, and dq, dk and
+ * dv back. Where ranks have whole groups, what comes back is rounded. Where a group's heads are on
+ * several ranks, dk and dv come back as sums of each query head, and the owner of the keys adds the
+ * heads as one rank would. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/gradient.h"
+#include "attention/methods/ulysses.h"
+#include "base/ledger.h"
+#include "plan/attention_size.h"
+
+static bool splits_groups(const struct ls_problem *problem)
+{
+    return ls_head_share_copies(&problem->shape, problem->p) > problem->shape.h_kv;
+}
+
+/* Floats of one rank's memory. */
+struct memory {
+    int64_t dq, dk, numbers; /* of all positions of its heads; dk is dv's as well */
+    int64_t outgoing, whole; /* of dk or dv */
+};
+
+static struct memory memory_of(const struct ls_problem *problem, int rank)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t heads = ls_head_share(s, problem->p, rank).q.count;
+    const int64_t rows = ls_layout_part_rows(&problem->k_layout, rank);
+    const bool split = splits_groups(problem);
+
+    return (struct memory){
+        .dq = ls_gradient_count(s, heads, s->s_q),
+        .dk = ls_gradient_count(s, heads, s->s_k),
+        .numbers = s->b * heads * s->s_q,
+        .outgoing = split ? ls_gradient_count(s, heads, s->s_k - rows) : 0,
+        .whole = split ? ls_gradient_count(s, s->h, rows) : 0,
+    };
+}
+
+static size_t memory_bytes(const struct memory *m)
+{
+    return (size_t)(m->dq + 2 * (m->dk + m->numbers + m->outgoing + m->whole)) * sizeof(float);
+}
+
+static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem,
+                                             const struct ls_head_share *share)
+{
+    struct ls_gradient_shape shape = ls_plan_gradient_shape(
+        problem, ls_layout_leaves(&problem->q_layout), ls_layout_leaves(&problem->k_layout));
+
+    shape.attention.global = ls_ulysses_shape(problem, share);
+    shape.attention.scores.first_head = share->q.first;
+    return shape;
+}
+
+/* ---- cost */
+
+size_t ls_ulysses_gradient_kernel_bytes(const struct ls_problem *problem,
+                                        const struct ls_head_share *share)
+{
+    if (!problem->backward || share->q.count == 0) return 0;
+    return ls_device_gradient_bytes(&problem->device, kernel_shape(problem, share));
+}
+
+/* Sums that one rank sends: of its heads, a message for each batch of dk and of dv. */
+static void add_sums(struct ls_cost *cost, const struct ls_problem *problem, int rank)
+{
+    const struct memory m = memory_of(problem, rank);
+
+    cost->backward_bytes_sent += 2 * m.outgoing * (int64_t)sizeof(float);
+    if (m.outgoing == 0) return;
+    for (int r = 0; r < problem->p; r++)
+        if (r != rank && ls_layout_part_rows(&problem->k_layout, r) > 0)
+            cost->backward_messages += 2 * problem->shape.b;
+}
+
+void ls_ulysses_gradient_cost(struct ls_cost *cost, const struct ls_problem *problem)
+{
+    if (!problem->backward) return;
+    for (int r = 0; r < problem->p; r++) {
+        const struct memory m = memory_of(problem, r);
+        const size_t bytes = memory_bytes(&m) + ls_gradients_bytes(problem, r);
+
+        if (bytes > cost->gradient_bytes) cost->gradient_bytes = bytes;
+        add_sums(cost, problem, r);
+    }
+}
+
+/* ---- making */
+
+ls_status ls_ulysses_gradient_create(struct ls_attention_plan *plan)
+{
+    struct ls_ulysses *own = plan->own;
+    const struct ls_problem *problem = &plan->problem;
+    const struct ls_head_share *share = &own->swap.share[plan->rank];
+    const struct memory m = memory_of(problem, plan->rank);
+
+    if (!problem->backward) return LS_OK;
+    own->request = calloc(4 * (size_t)(problem->shape.b * problem->p), sizeof *own->request);
+    if (!own->request) return ls_fail(LS_ENOMEM, "Ulysses attention: out of memory");
+    LS_TRY(ls_alloc(&own->memory, LS_TAG_GRADIENT, memory_bytes(&m)));
+    own->dq = own->memory;
+    own->dk = own->dq + m.dq;
+    own->dv = own->dk + m.dk;
+    own->lse = own->dv + m.dk;
+    own->delta = own->lse + m.numbers;
+    own->outgoing = own->delta + m.numbers;
+    own->whole = own->outgoing + 2 * m.outgoing;
+    if (share->q.count == 0) return LS_OK;
+    return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
+                                     kernel_shape(problem, share));
+}
+
+void ls_ulysses_gradient_destroy(struct ls_ulysses *own)
+{
+    ls_free(own->memory);
+    free(own->request);
+}
+
+/* ---- sums of groups that are split */
+
+/* Rows [first, first + rows) of the sums of every head of one batch; returns the end of out. */
+static float *take_rows(float *out, const float *sums, const struct ls_attention_shape *s,
+                        int64_t heads, int64_t first, int64_t rows)
+{
+    for (int64_t head = 0; head < heads; head++, out += rows * s->d)
+        memcpy(out, sums + (head * s->s_k + first) * s->d, (size_t)(rows * s->d) * sizeof *out);
+    return out;
+}
+
+/* dk (which: 0) or dv of one batch: to the owners of the keys, and from all for this rank's own. */
+static ls_status post_batch(int *requests, float **outgoing, struct ls_attention_plan *plan,
+                            int which, int64_t batch)
+{
+    struct ls_ulysses *own = plan->own;
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const int64_t *first = own->swap.keys.first_row;
+    const int64_t mine = first[plan->rank + 1] - first[plan->rank];
+    const int64_t heads = own->swap.share[plan->rank].q.count;
+    const float *sums = (which == 0 ? own->dk : own->dv) + batch * heads * s->s_k * s->d;
+    float *whole = own->whole + ((which * s->b + batch) * s->h) * mine * s->d;
+    const int tag = LS_TRAVELLERS + 2 * (int)batch + which;
+
+    for (int r = 0; r < plan->problem.p; r++) {
+        const struct ls_head_run theirs = own->swap.share[r].q;
+        const int64_t rows = first[r + 1] - first[r];
+        float *into = whole + theirs.first * mine * s->d;
+
+        if (r == plan->rank) {
+            take_rows(into, sums, s, heads, first[r], rows);
+            continue;
+        }
+        if (mine * theirs.count > 0)
+            LS_TRY(ls_comm_receive(&own->request[(*requests)++], plan->comm, into,
+                                   (size_t)(mine * theirs.count * s->d) * sizeof *into, r, tag));
+        if (rows * heads == 0) continue;
+        float *end = take_rows(*outgoing, sums, s, heads, first[r], rows);
+        LS_TRY(ls_comm_send(&own->request[(*requests)++], plan->comm, *outgoing,
+                            (size_t)(end - *outgoing) * sizeof *end, r, tag));
+        *outgoing = end;
+    }
+    return LS_OK;
+}
+
+static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    struct ls_ulysses *own = plan->own;
+    const struct ls_attention_shape *s = &plan->problem.shape;
+    const struct ls_terms dk = {.a = own->whole};
+    const int64_t one = ls_gradient_count(s, s->h, call->k->dim[1]);
+    float *outgoing = own->outgoing;
+    int requests = 0;
+
+    for (int which = 0; which < 2; which++)
+        for (int64_t batch = 0; batch < s->b; batch++)
+            LS_TRY(post_batch(&requests, &outgoing, plan, which, batch));
+    LS_TRY(ls_comm_wait(plan->comm, own->request, requests));
+    ls_plan_round(call->dk, plan, dk, s->h / s->h_kv);
+    ls_plan_round(call->dv, plan, ls_terms_behind(dk, one), s->h / s->h_kv);
+    return LS_OK;
+}
+
+/* ---- execution */
+
+static ls_status compute(struct ls_attention_plan *plan)
+{
+    struct ls_ulysses *own = plan->own;
+    struct ls_swap_place *place = own->swap.backward;
+    const struct ls_head_share *share = &own->swap.share[plan->rank];
+
+    if (share->q.count == 0) return LS_OK;
+    ls_travel_take_numbers(own->lse, &place[LS_LSE].all);
+    ls_travel_take_numbers(own->delta, &place[LS_DELTA].all);
+    LS_TRY(ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_Q].all,
+                                                             .d_o = &place[LS_O].all,
+                                                             .k = &place[LS_K].all,
+                                                             .v = &place[LS_V].all,
+                                                             .lse = own->lse,
+                                                             .delta = own->delta,
+                                                             .q_leaves = own->swap.queries.leaves,
+                                                             .k_leaves = own->swap.keys.leaves,
+                                                             .dq = own->dq,
+                                                             .dk = own->dk,
+                                                             .dv = own->dv}));
+    ls_plan_round(&place[LS_Q].all, plan, (struct ls_terms){own->dq, NULL}, 1);
+    if (splits_groups(&plan->problem)) return LS_OK;
+    const int64_t group = share->q.count / share->kv.count;
+
+    ls_plan_round(&place[LS_K].all, plan, (struct ls_terms){own->dk, NULL}, group);
+    ls_plan_round(&place[LS_V].all, plan, (struct ls_terms){own->dv, NULL}, group);
+    return LS_OK;
+}
+
+/* A rank whose kernel fails still sends what the others wait for. */
+ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
+{
+    struct ls_swap *swap = &((struct ls_ulysses *)plan->own)->swap;
+    const bool split = splits_groups(&plan->problem);
+    const struct ls_tensor lse =
+        ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->lse);
+    const struct ls_tensor delta =
+        ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->delta);
+    const struct ls_tensor *const there[LS_TRAVELLERS] = {
+        [LS_LSE] = &lse,  [LS_DELTA] = &delta, [LS_Q] = call->q,
+        [LS_K] = call->k, [LS_V] = call->v,    [LS_O] = call->d_o};
+    const struct ls_tensor *const back[LS_TRAVELLERS] = {
+        [LS_Q] = call->dq, [LS_K] = split ? NULL : call->dk, [LS_V] = split ? NULL : call->dv};
+
+    LS_TRY(ls_swap_there(swap, swap->backward, there));
+    const ls_status status = compute(plan);
+    LS_TRY(ls_swap_back(back, swap, swap->backward));
+    if (split) LS_TRY(return_sums(plan, call));
+    return status;
+}

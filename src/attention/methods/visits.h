@@ -1,0 +1,37 @@
+/* Which queries visit all ranks in which step: of every rank the next few leaves of its part. */
+#ifndef LS_ATTENTION_METHODS_VISITS_H
+#define LS_ATTENTION_METHODS_VISITS_H
+
+#include "device/device.h"
+
+int64_t ls_visit_steps(const struct ls_layout *queries);
+
+/* Rows that a rank with enough of them brings to a step: rank's row i visits in step i / this. */
+int64_t ls_visit_most_rows(const struct ls_layout *queries);
+
+/* Rows that a rank, and that all ranks, bring to a step; never more than to an earlier step. */
+int64_t ls_visit_rows(const struct ls_layout *queries, int rank, int64_t step);
+int64_t ls_visit_all_rows(const struct ls_layout *queries, int64_t step);
+
+/* Steps to which a rank brings rows, and those added up over ranks. */
+int64_t ls_visits_of(const struct ls_layout *queries, int rank);
+int64_t ls_visit_count(const struct ls_layout *queries);
+
+/* The queries of one step, rank after rank: those of rank r are rows [first_row[r],
+ * first_row[r + 1]). */
+struct ls_visit {
+    const int64_t *first_row; /* [p + 1] */
+    struct ls_leaf_list leaves;
+};
+
+struct ls_visits {
+    struct ls_visit *step; /* [ls_visit_steps] */
+    int64_t *first_row;    /* storage of every step's */
+    struct ls_leaf *leaf;  /* storage of every step's leaves */
+};
+
+/* fini accepts what init left when it failed. Errors: LS_ENOMEM. */
+ls_status ls_visits_init(struct ls_visits *out, const struct ls_layout *queries);
+void ls_visits_fini(struct ls_visits *visits);
+
+#endif

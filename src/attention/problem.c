@@ -1,0 +1,181 @@
+#include "attention/problem.h"
+
+#include <stdlib.h>
+
+#include "attention/options.h"
+#include "plan/attention_size.h"
+
+static ls_status check_counts(const struct ls_attention_shape *s)
+{
+    if (s->b < 1 || s->h < 1 || s->h_kv < 1)
+        return ls_fail(LS_ESHAPE,
+                       "batch %ld, heads %ld, key/value heads %ld: each must be at least 1",
+                       (long)s->b, (long)s->h, (long)s->h_kv);
+    if (s->h % s->h_kv != 0)
+        return ls_fail(LS_ESHAPE, "%ld heads are not a multiple of %ld key/value heads", (long)s->h,
+                       (long)s->h_kv);
+    if (s->d < 1 || s->d > LS_MAX_HEAD_DIM)
+        return ls_fail(LS_ESHAPE, "head dim is %ld, must be 1 to %d", (long)s->d, LS_MAX_HEAD_DIM);
+    if (s->s_q < 0 || s->s_k < 0)
+        return ls_fail(LS_ESHAPE, "sequence lengths %ld and %ld: neither may be negative",
+                       (long)s->s_q, (long)s->s_k);
+    return LS_OK;
+}
+
+/* Every count that follows from the shape, of bytes, tiles and bytes sent, stays below 2^62. */
+static ls_status check_size(const struct ls_attention_shape *s, int p)
+{
+    const double rows = (double)(s->s_q > s->s_k ? s->s_q : s->s_k) + LS_LEAF;
+    const double bytes = 2.0 * (double)s->b * (double)s->h * rows * (double)(s->d + 64) * 8 * p;
+    const double tiles = (double)s->b * (double)s->h * (rows / LS_LEAF) * (rows / LS_LEAF);
+
+    if (bytes >= 0x1p62 || tiles >= 0x1p62)
+        return ls_fail(LS_ESHAPE,
+                       "batch %ld x heads %ld x sequence %.0f x head dim %ld is beyond any machine",
+                       (long)s->b, (long)s->h, rows - LS_LEAF, (long)s->d);
+    return LS_OK;
+}
+
+static ls_status check_options(const struct ls_attention_shape *s,
+                               const struct ls_attention_options *o)
+{
+    if (s->type != LS_F32 && s->type != LS_BF16 && s->type != LS_F16)
+        return ls_fail(LS_ETYPE, "attention of type %s: must be f32, bf16 or f16",
+                       ls_dtype_name(s->type));
+    if ((unsigned)o->layout > LS_LAYOUT_BALANCED)
+        return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
+    if (o->has_rows && (o->q_rows < 0 || o->q_rows > s->s_q || o->k_rows < 0 || o->k_rows > s->s_k))
+        return ls_fail(LS_ESHAPE,
+                       "this rank's own rows are %ld queries and %ld keys, the sequences have %ld "
+                       "and %ld",
+                       (long)o->q_rows, (long)o->k_rows, (long)s->s_q, (long)s->s_k);
+    if (o->node_size < 0)
+        return ls_fail(LS_EVALUE, "node size is %d, must not be negative", o->node_size);
+    return LS_OK;
+}
+
+/* Leaves of queries by the tiles that they are, which leaves of keys follow where they are the same
+ * positions; else keys are dealt evenly. */
+static ls_status deal(struct ls_problem *problem)
+{
+    const struct ls_mask *mask = &problem->mask;
+    const int64_t q_leaves = ls_layout_leaves(&problem->q_layout);
+    const int64_t k_leaves = ls_layout_leaves(&problem->k_layout);
+    const bool alike = mask->s_q == mask->s_k && mask->shift == 0;
+    int64_t *work = malloc((size_t)(q_leaves + k_leaves + 1) * sizeof *work);
+    ls_status status;
+
+    if (!work) return ls_fail(LS_ENOMEM, "balanced layout: out of memory");
+    ls_leaf_work(work, mask);
+    for (int64_t i = 0; i < k_leaves; i++) work[q_leaves + i] = 1;
+    status = ls_dealing_create(&problem->dealing[0], work, q_leaves, problem->p);
+    if (status == LS_OK && !alike)
+        status = ls_dealing_create(&problem->dealing[1], work + q_leaves, k_leaves, problem->p);
+    problem->q_layout.dealing = problem->dealing[0];
+    problem->k_layout.dealing = problem->dealing[alike ? 0 : 1];
+    free(work);
+    if (status != LS_OK) ls_problem_fini(problem);
+    return status;
+}
+
+/* The most even one whose rows kv heads can be dealt to; of two the one with longer rows. */
+static void choose_grid(struct ls_problem *problem)
+{
+    const int p = problem->p;
+
+    problem->grid_heads = 1;
+    for (int u = 2; u <= p; u++)
+        if (p % u == 0 && problem->shape.h_kv % u == 0 &&
+            abs(u - p / u) <= abs(problem->grid_heads - p / problem->grid_heads))
+            problem->grid_heads = u;
+    problem->grid_ring = p / problem->grid_heads;
+}
+
+static ls_status take_grid(struct ls_problem *problem, const struct ls_attention_options *o)
+{
+    const int64_t places = (int64_t)o->grid_heads * o->grid_ring;
+
+    problem->ring_inside = o->ring_inside;
+    if (o->grid_heads == 0 && o->grid_ring == 0) {
+        choose_grid(problem);
+        return LS_OK;
+    }
+    if (o->grid_heads < 0 || places != problem->p)
+        return ls_fail(LS_EVALUE, "grid of %dx%d: the product must be the number of ranks, %d",
+                       o->grid_heads, o->grid_ring, problem->p);
+    problem->grid_heads = o->grid_heads;
+    problem->grid_ring = o->grid_ring;
+    return LS_OK;
+}
+
+static ls_status take_threads(struct ls_problem *problem, const struct ls_attention_options *o)
+{
+    problem->threads = o->threads ? o->threads : ls_device_threads(&problem->device);
+    if (problem->threads > 0 && problem->threads <= LS_MOST_THREADS) return LS_OK;
+    return ls_fail(
+        LS_EVALUE,
+        "threads is %d, must be 1 to %d, as each has memory of its own, or 0: as many as "
+        "OpenMP would use",
+        problem->threads, LS_MOST_THREADS);
+}
+
+ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
+                          const struct ls_attention_options *options, int p,
+                          ls_layout_choice choice)
+{
+    LS_TRY(check_counts(shape));
+    LS_TRY(check_size(shape, p));
+    LS_TRY(check_options(shape, options));
+
+    struct ls_problem problem = {
+        .shape = *shape,
+        .p = p,
+        .strict = options->strict,
+        .own_rows = options->has_rows,
+        .node_size = options->node_size ? options->node_size : p == 1,
+        .backward = options->backward,
+    };
+    LS_TRY(take_grid(&problem, options));
+    LS_TRY(ls_options_mask(&problem.mask, shape, options));
+    LS_TRY(ls_options_scores(&problem.scores, shape, options));
+    LS_TRY(ls_device_find(&problem.device, "cpu"));
+    LS_TRY(take_threads(&problem, options));
+
+    ls_layout_kind kind = options->layout;
+    if (kind == LS_LAYOUT_AUTO) kind = choice ? choice(&problem) : LS_LAYOUT_CONTIGUOUS;
+    problem.q_layout = (struct ls_layout){.kind = kind, .s = shape->s_q, .p = p};
+    problem.k_layout = (struct ls_layout){.kind = kind, .s = shape->s_k, .p = p};
+    if (kind == LS_LAYOUT_BALANCED) LS_TRY(deal(&problem));
+    *out = problem;
+    return LS_OK;
+}
+
+void ls_problem_fini(struct ls_problem *problem)
+{
+    for (int i = 0; i < 2; i++) ls_dealing_destroy(problem->dealing[i]);
+}
+
+static bool few_rows(const struct ls_attention_shape *whole)
+{
+    return whole->h / whole->h_kv * whole->s_q <= LS_FEW_ROWS;
+}
+
+struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)
+{
+    return (struct ls_kernel_shape){.global = problem->shape,
+                                    .mask = problem->mask,
+                                    .scores = problem->scores,
+                                    .threads = problem->threads,
+                                    .k_leaves = k_leaves,
+                                    .few_rows = few_rows(&problem->shape),
+                                    .own_maximum = problem->backward,
+                                    .strict = problem->strict};
+}
+
+struct ls_tensor ls_problem_key_view(const struct ls_problem *problem, void *data, int64_t rows)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t dim[] = {s->b, rows, s->h_kv, s->d};
+
+    return ls_tensor_view(data, s->type, 4, dim);
+}

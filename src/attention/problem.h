@@ -1,0 +1,47 @@
+/* What a plan is asked to compute, checked, and what follows from it whatever the method. */
+#ifndef LS_ATTENTION_PROBLEM_H
+#define LS_ATTENTION_PROBLEM_H
+
+#include "device/device.h"
+#include "longspan/attention.h"
+#include "tensor/dealing.h"
+
+/* What is to be computed and on how many ranks; no data. */
+struct ls_problem {
+    struct ls_attention_shape shape;
+    struct ls_mask mask;
+    struct ls_scores scores;
+    int p;
+    int threads;
+    bool strict;
+    bool own_rows;             /* callers hold pieces of their own, not the layouts' parts */
+    int node_size;             /* so many ranks after each other share a node; 0: that is not so */
+    int grid_heads, grid_ring; /* product: p */
+    bool ring_inside;          /* ranks that follow each other are a ring */
+    bool backward;             /* the plan is for backward as well */
+    struct ls_layout q_layout, k_layout; /* of the same kind */
+    struct ls_dealing *dealing[2];       /* of balanced layouts; the second for keys of their own */
+    struct ls_device device;
+};
+
+/* The layout that suits a method best when the caller leaves the choice. */
+typedef ls_layout_kind (*ls_layout_choice)(const struct ls_problem *problem);
+
+/* Checks a shape and fills in the defaults (scale, layout, threads). choice NULL: contiguous if the
+ * choice was left open. The problem refers to options->documents,
+ * alibi and sinks; its layouts live until ls_problem_fini.
+ * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM; nothing is to be freed then. */
+ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
+                          const struct ls_attention_options *options, int p,
+                          ls_layout_choice choice);
+
+/* Accepts one of zeros. */
+void ls_problem_fini(struct ls_problem *problem);
+
+/* The kernel's shape when a call brings at most so many leaves of keys. */
+struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves);
+
+/* View of rows of K or V in a contiguous buffer, [b, rows, h_kv, d]. */
+struct ls_tensor ls_problem_key_view(const struct ls_problem *problem, void *data, int64_t rows);
+
+#endif

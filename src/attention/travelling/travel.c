@@ -1,0 +1,93 @@
+#include "attention/travelling/travel.h"
+
+bool ls_travels_forward(enum ls_traveller which)
+{
+    return which == LS_Q || which == LS_K || which == LS_V;
+}
+
+bool ls_returns_forward(enum ls_traveller which, bool residual)
+{
+    return which == LS_LSE || which == LS_O || (which == LS_O_LO && residual);
+}
+
+bool ls_travels_backward(enum ls_traveller which)
+{
+    return which != LS_O_LO;
+}
+
+bool ls_returns_backward(enum ls_traveller which)
+{
+    return ls_travels_forward(which);
+}
+
+bool ls_traveller_is_keys(enum ls_traveller which)
+{
+    return which == LS_K || which == LS_V;
+}
+
+bool ls_traveller_is_number(enum ls_traveller which)
+{
+    return which == LS_LSE || which == LS_DELTA;
+}
+
+struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,
+                                 enum ls_traveller which, int64_t rows, int64_t heads)
+{
+    const int64_t b = problem->shape.b, d = ls_traveller_is_number(which) ? 1 : problem->shape.d;
+    const struct ls_tensor view = {.type =
+                                       ls_traveller_is_number(which) ? LS_F32 : problem->shape.type,
+                                   .ndim = 4,
+                                   .dim = {b, rows, heads, d},
+                                   .stride = {heads * d, b * heads * d, d, 1},
+                                   .data = *free_bytes};
+
+    *free_bytes += ls_travel_bytes(&view);
+    return view;
+}
+
+struct ls_tensor ls_travel_rows(const struct ls_tensor *t, int64_t first, int64_t rows)
+{
+    struct ls_tensor view = *t;
+
+    if (rows > 0) /* else there may be no memory */
+        view.data = (char *)t->data + first * t->stride[1] * ls_dtype_size(t->type);
+    view.dim[1] = rows;
+    return view;
+}
+
+size_t ls_travel_bytes(const struct ls_tensor *t)
+{
+    return (size_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]) * (size_t)ls_dtype_size(t->type);
+}
+
+struct ls_tensor ls_travel_transposed(const struct ls_tensor *t)
+{
+    return (struct ls_tensor){
+        .type = t->type,
+        .ndim = t->ndim == 3 ? 4 : 3,
+        .dim = {t->dim[0], t->dim[2], t->dim[1], 1},
+        .stride = {t->stride[0], t->stride[2], t->stride[1], 1},
+        .data = t->data,
+    };
+}
+
+struct ls_tensor ls_travel_numbers(const struct ls_attention_shape *shape, int64_t rows,
+                                   const float *numbers)
+{
+    const int64_t dim[] = {shape->b, shape->h, rows};
+    const struct ls_tensor view = ls_tensor_view((void *)numbers, LS_F32, 3, dim);
+
+    return ls_travel_transposed(&view);
+}
+
+void ls_travel_take_numbers(float *out, const struct ls_tensor *numbers)
+{
+    const struct ls_tensor *t = numbers;
+    const float *from = t->data;
+
+    if (from == out) return;
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        for (int64_t head = 0; head < t->dim[2]; head++)
+            for (int64_t row = 0; row < t->dim[1]; row++)
+                *out++ = from[b * t->stride[0] + row * t->stride[1] + head * t->stride[2]];
+}

@@ -1,0 +1,43 @@
+/* What an all-to-all carries: tensors seen as [b, rows, heads, d] and laid row after row, so that
+ * any run of rows is one piece of memory and can be one message. */
+#ifndef LS_ATTENTION_TRAVELLING_TRAVEL_H
+#define LS_ATTENTION_TRAVELLING_TRAVEL_H
+
+#include "attention/problem.h"
+
+/* To the ranks that compute, and from them. K and V have kv heads, the others query heads. LSE and
+ * DELTA are f32, seen as [b, s, h, 1], and stand before the others to be aligned.
+ *   forward   there: q, k, v                        back: lse, o and, if it is wanted, o_lo
+ *   backward  there: lse, delta, q, k, v, d_o as O   back: dq, dk, dv as Q, K, V */
+enum ls_traveller { LS_LSE, LS_DELTA, LS_Q, LS_K, LS_V, LS_O, LS_O_LO, LS_TRAVELLERS };
+
+/* Whether a tensor travels there, and back. */
+bool ls_travels_forward(enum ls_traveller which);
+bool ls_returns_forward(enum ls_traveller which, bool residual);
+bool ls_travels_backward(enum ls_traveller which);
+bool ls_returns_backward(enum ls_traveller which);
+
+/* Whether its rows are keys, not queries; whether a row of a head is one f32. */
+bool ls_traveller_is_keys(enum ls_traveller which);
+bool ls_traveller_is_number(enum ls_traveller which);
+
+/* A view of the next free bytes: [rows][b][heads][d]. */
+struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,
+                                 enum ls_traveller which, int64_t rows, int64_t heads);
+
+/* Rows [first, first + rows) of a tensor. */
+struct ls_tensor ls_travel_rows(const struct ls_tensor *t, int64_t first, int64_t rows);
+
+size_t ls_travel_bytes(const struct ls_tensor *t);
+
+/* lse [b, h, s] as a traveller, [b, s, h, 1], and back. */
+struct ls_tensor ls_travel_transposed(const struct ls_tensor *t);
+
+/* The same of numbers [b, h, rows] of all heads, one after the other. */
+struct ls_tensor ls_travel_numbers(const struct ls_attention_shape *shape, int64_t rows,
+                                   const float *numbers);
+
+/* out [b, h, s] = numbers [b, s, h, 1], unless they lie there already. */
+void ls_travel_take_numbers(float *out, const struct ls_tensor *numbers);
+
+#endif

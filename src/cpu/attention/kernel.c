@@ -1,0 +1,215 @@
+/* The attention kernel of the CPU: what it is made of. */
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ledger.h"
+#include "cpu/attention/attention.h"
+#include "cpu/attention/decode.h"
+#include "cpu/attention/kernel.h"
+#include "cpu/carve.h"
+#include "cpu/threads.h"
+
+#define LOG2E 1.44269504088896341
+#define WAVE_BYTES ((size_t)64 << 20) /* packed K and V at once, unless one head has more */
+#define SPLIT_ROWS_PER_THREAD (8 * TILE_ROWS)
+
+static int64_t pairs(const struct ls_kernel_shape *shape)
+{
+    return shape->global.b * shape->global.h_kv;
+}
+
+static struct ls_row_states carve_states(struct cursor *cursor, int rows, int d_pad)
+{
+    struct ls_row_states states;
+
+    states.acc = carve(cursor, (size_t)rows * (size_t)d_pad * sizeof(float));
+    states.m = carve(cursor, (size_t)rows * sizeof(float));
+    states.l = carve(cursor, (size_t)rows * sizeof(float));
+    return states;
+}
+
+static void place_worker(struct worker *w, char **scratch, struct cursor *cursor,
+                         const struct ls_attention_kernel *kernel)
+{
+    const size_t row = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
+    const int64_t chunks = (kernel->shape.k_leaves + CHUNK_LEAVES - 1) / CHUNK_LEAVES;
+
+    w->raw = carve(cursor, LS_LEAF * row);
+    w->patched = carve(cursor, CHUNK_LEAVES * kernel->packed_bytes);
+    w->row = carve(cursor, LS_LEAF * sizeof *w->row);
+    w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
+    w->score_row = carve(cursor, TILE_ROWS * sizeof *w->score_row);
+    w->spare = carve_states(cursor, TILE_ROWS, kernel->d_pad);
+    w->q = carve(cursor, TILE_ROWS * row);
+    w->forest.simd = kernel->simd;
+    w->forest.d = kernel->d_pad;
+    for (int i = 0; i < forest_depth(chunks); i++)
+        w->forest.node[i] = carve_states(cursor, TILE_ROWS, kernel->d_pad);
+    *scratch = carve(cursor, strip_scratch_bytes(kernel->products, kernel->d_pad));
+}
+
+static const struct products *products_of(const struct ls_kernel_shape *shape)
+{
+    if (shape->few_rows) return decode_find(shape->isa);
+    return products_find(shape->isa, shape->global.type);
+}
+
+/* Of a tile. */
+static int most_rows(const struct ls_kernel_shape *shape)
+{
+    return shape->few_rows ? LS_FEW_ROWS : TILE_ROWS;
+}
+
+const char *cpu_kernel_name(const struct ls_kernel_shape *shape)
+{
+    return products_of(shape)->name;
+}
+
+/* Everything that follows from the shape alone. */
+static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kernel_shape *shape)
+{
+    const int64_t d = shape->global.d;
+    const bool plain = ls_scores_are_plain(&shape->scores);
+
+    *kernel = (struct ls_attention_kernel){
+        .shape = *shape,
+        .products = products_of(shape),
+        .simd = simd_of(shape->isa),
+        .group = shape->global.h / shape->global.h_kv,
+        .softmax_scale = (float)(plain ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
+        .plain = plain,
+        .negate = shape->scores.scale < 0,
+        .split_states = (int64_t)SPLIT_ROWS_PER_THREAD / most_rows(shape) * shape->threads,
+    };
+    kernel->d_pad = (int)((d + kernel->products->d_multiple - 1) / kernel->products->d_multiple *
+                          kernel->products->d_multiple);
+    kernel->packed_bytes = kernel->products->packed_bytes(kernel->d_pad);
+
+    const size_t pair_bytes = 2 * (size_t)shape->k_leaves * kernel->packed_bytes;
+    const int64_t fit = pair_bytes ? (int64_t)(WAVE_BYTES / pair_bytes) : pairs(shape);
+    kernel->wave = fit < 1 ? 1 : fit < pairs(shape) ? fit : pairs(shape);
+}
+
+static void place_agenda(struct agenda *agenda, struct cursor *cursor,
+                         const struct ls_kernel_shape *shape)
+{
+    const size_t queries = (size_t)((shape->global.s_q + LS_LEAF - 1) / LS_LEAF);
+
+    agenda->sees = carve(cursor, queries * sizeof *agenda->sees);
+    agenda->order = carve(cursor, queries * sizeof *agenda->order);
+    agenda->keys = carve(cursor, (size_t)shape->k_leaves * sizeof *agenda->keys);
+}
+
+/* Lays out the kernel's memory; scratch [threads] receives the workers' parts. Returns the
+ * bytes; base NULL: only counts them. */
+static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, char *base)
+{
+    struct cursor cursor = {.base = base};
+    const size_t leaves =
+        kernel->products->decode ? 0 : (size_t)kernel->wave * (size_t)kernel->shape.k_leaves;
+
+    kernel->packed.k = carve(&cursor, leaves * kernel->packed_bytes);
+    kernel->packed.v = carve(&cursor, leaves * kernel->packed_bytes);
+    kernel->packed.clean = carve(&cursor, leaves);
+    place_agenda(&kernel->agenda, &cursor, &kernel->shape);
+    kernel->split = carve(&cursor, (size_t)kernel->split_states * sizeof *kernel->split);
+    for (int64_t i = 0; i < kernel->split_states; i++) {
+        const struct ls_row_states states =
+            carve_states(&cursor, most_rows(&kernel->shape), kernel->d_pad);
+        if (base) kernel->split[i] = states;
+    }
+    kernel->worker = carve(&cursor, (size_t)kernel->shape.threads * sizeof *kernel->worker);
+    for (int t = 0; t < kernel->shape.threads; t++) {
+        struct worker unused, *w = base ? &kernel->worker[t] : &unused;
+        char *piece;
+
+        memset(w, 0, sizeof *w);
+        place_worker(w, &piece, &cursor, kernel);
+        if (base) scratch[t] = piece;
+    }
+    return cursor.used;
+}
+
+size_t cpu_kernel_bytes(const struct ls_kernel_shape *shape)
+{
+    struct ls_attention_kernel kernel;
+
+    init_kernel(&kernel, shape);
+    return place_kernel(&kernel, NULL, NULL);
+}
+
+void cpu_kernel_destroy(struct ls_attention_kernel *kernel)
+{
+    for (int t = 0; t < kernel->shape.threads; t++) strip_worker_fini(&kernel->worker[t].strip);
+    ls_free(kernel->memory);
+    free(kernel);
+}
+
+/* oneDNN plans for as many threads as OpenMP would give it: each worker is to get one. */
+static ls_status create_workers(struct ls_attention_kernel *kernel, char **scratch)
+{
+    const int threads = omp_get_max_threads();
+    ls_status status = LS_OK;
+
+    omp_set_num_threads(1);
+    for (int t = 0; t < kernel->shape.threads && status == LS_OK; t++) {
+        status = strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->shape.isa,
+                                   kernel->d_pad, scratch[t]);
+        kernel->worker[t].strip.own_maximum = kernel->shape.own_maximum;
+    }
+    omp_set_num_threads(threads);
+    return status;
+}
+
+/* Of all shapes alike, so that every rank decides the same. */
+static ls_status choose_places(struct ls_attention_kernel *kernel)
+{
+    const int threads = omp_get_max_threads();
+    bool same;
+
+    omp_set_num_threads(1); /* as in a worker */
+    const ls_status status = rows_keep_bits(&same, &kernel->worker[0].strip);
+    omp_set_num_threads(threads);
+    LS_TRY(status);
+    kernel->canonical = !same;
+    for (int t = 0; t < kernel->shape.threads; t++) kernel->worker[t].strip.full = !same;
+    return LS_OK;
+}
+
+ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_kernel_shape *shape)
+{
+    LS_TRY(threads_start(shape->threads));
+    struct ls_attention_kernel *kernel = malloc(sizeof *kernel);
+    char **scratch = calloc((size_t)shape->threads, sizeof *scratch);
+    ls_status status;
+
+    if (!kernel || !scratch) {
+        status = ls_fail(LS_ENOMEM, "attention kernel: out of memory");
+        goto free_kernel;
+    }
+    init_kernel(kernel, shape);
+    LS_TRY_GOTO(status,
+                ls_alloc(&kernel->memory, LS_TAG_WORKSPACE, place_kernel(kernel, NULL, NULL)),
+                free_kernel);
+    place_kernel(kernel, scratch, kernel->memory);
+    LS_TRY_GOTO(status, create_workers(kernel, scratch), destroy_kernel);
+    if (shape->strict && !shape->few_rows)
+        LS_TRY_GOTO(status, choose_places(kernel), destroy_kernel);
+    free(scratch);
+    *out = kernel;
+    return LS_OK;
+destroy_kernel:
+    cpu_kernel_destroy(kernel);
+    kernel = NULL;
+free_kernel:
+    free(scratch);
+    free(kernel);
+    return status;
+}
+
+bool cpu_is_canonical(const struct ls_attention_kernel *kernel)
+{
+    return kernel->canonical;
+}

@@ -1,0 +1,158 @@
+/* The attention kernel of the CPU: what its files share. A call packs the keys, then deals tiles
+ * of query rows to the threads; each tile folds its leaves by the tree (forest.h). */
+#ifndef LS_CPU_ATTENTION_KERNEL_H
+#define LS_CPU_ATTENTION_KERNEL_H
+
+#include <stdatomic.h>
+
+#include "cpu/attention/leaf.h"
+#include "cpu/attention/strip.h"
+
+/* Places in a call's list of keys whose leaves some row of a leaf of queries sees: [0, prefix) and
+ * [from, to); prefix <= from <= to. */
+struct seen_leaves {
+    int64_t prefix, from, to;
+};
+
+/* agenda.c: what a call has to do. */
+struct agenda {
+    struct seen_leaves *sees; /* [leaves of queries] */
+    int64_t *order;           /* places of leaves of queries, those that see the most first */
+    int64_t *keys;            /* places of leaves of keys that somebody sees */
+    int64_t key_count;
+};
+
+/* A tile: rows [first, first + rows) of those that the group's heads have in one query leaf,
+ * head after head, each `pitch` rows behind the one before. */
+struct tile {
+    int64_t pair; /* batch x h_kv + kv head */
+    const struct ls_leaf *leaf;
+    struct seen_leaves sees;
+    int pitch;
+    int first, rows;
+};
+
+/* What a thread has of its own. */
+struct worker {
+    struct strip_worker strip;
+    char *q; /* [TILE_ROWS][d_pad], packed rows of a tile */
+    struct forest forest;
+    char *raw;                    /* [LS_LEAF][d_pad], a leaf on its way into packed form */
+    char *patched;                /* [CHUNK_LEAVES] packed leaves of V (tile.c) */
+    struct ls_visible *row;       /* [LS_LEAF], what each row of a leaf of queries sees */
+    struct ls_leaf_keys *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
+    struct score_row *score_row;  /* [TILE_ROWS] */
+    struct ls_row_states spare;   /* [TILE_ROWS] */
+    struct progress_clock *clock; /* of the first thread, else NULL */
+    struct ls_profile profile;
+    int64_t tiles;
+} __attribute__((aligned(64)));
+
+/* Packed leaves of the (batch, kv head) pairs of one wave. */
+struct packed {
+    char *k, *v;    /* [pair][leaf], kernel->packed_bytes each */
+    uint8_t *clean; /* [pair][leaf]: V is below V_LIMIT, without NaN */
+};
+
+struct ls_attention_kernel {
+    struct ls_kernel_shape shape;
+    const struct products *products;
+    const struct simd *simd;
+    int d_pad;
+    int64_t group;       /* query heads per kv head */
+    float softmax_scale; /* |scale| log2(e); where scores become logits first, log2(e) */
+    bool plain;          /* they do not, and no probability is dropped */
+    bool negate;         /* scale < 0: queries change sign instead */
+    bool
+        canonical; /* every row has a place of its own in tiles, and strips are full (row_bits.c) */
+    size_t packed_bytes;
+    int64_t wave; /* pairs packed at once */
+    struct packed packed;
+    struct agenda agenda;
+    struct worker *worker;       /* [threads] */
+    int64_t split_states;        /* partial tiles that can wait for each other */
+    struct ls_row_states *split; /* [split_states] */
+    void *memory;
+};
+
+/* Rows of a query leaf that lie between the places of two heads' first rows in tiles. */
+static inline int rows_of_a_head(const struct ls_attention_kernel *kernel, int leaf_rows)
+{
+    return kernel->canonical ? LS_LEAF : leaf_rows;
+}
+
+static inline int64_t seen_count(struct seen_leaves sees)
+{
+    return sees.prefix + sees.to - sees.from;
+}
+
+/* Behind the last place. */
+static inline int64_t seen_end(struct seen_leaves sees)
+{
+    return sees.from < sees.to ? sees.to : sees.prefix;
+}
+
+static inline bool is_seen(struct seen_leaves sees, int64_t place)
+{
+    return place < sees.prefix || (place >= sees.from && place < sees.to);
+}
+
+/* This place if its leaf is seen, else the next one, if there is one. */
+static inline int64_t next_seen(struct seen_leaves sees, int64_t place)
+{
+    return place >= sees.prefix && place < sees.from ? sees.from : place;
+}
+
+/* Where a row of a tile stands. */
+struct tile_row {
+    int64_t batch, head, row; /* row of the tensor */
+    int64_t position;         /* in the whole sequence */
+};
+
+static inline struct tile_row tile_row(const struct ls_attention_kernel *kernel,
+                                       const struct tile *tile, int r)
+{
+    const struct ls_attention_shape *s = &kernel->shape.global;
+    const int folded = tile->first + r, row = folded % tile->pitch;
+
+    return (struct tile_row){
+        .batch = tile->pair / s->h_kv,
+        .head = tile->pair % s->h_kv * kernel->group + folded / tile->pitch,
+        .row = tile->leaf->row + row,
+        .position = tile->leaf->number * LS_LEAF + row,
+    };
+}
+
+/* agenda.c: fills in kernel->agenda. */
+void make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call);
+
+/* pack.c: leaf `index` of the call's keys for one pair of the wave that begins at wave_first. */
+ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
+                    int64_t index);
+/* V of one leaf of one kv head into w->raw; rows but those of `keep` become zero. Tells whether
+ * these are below V_LIMIT, without NaN. */
+bool gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
+                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
+                   struct ls_leaf_keys keep);
+/* The rows of a tile into w->q. */
+void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_tensor *q, const struct tile *tile);
+
+/* tile.c: folds leaves [from, to) of the call's keys, from a multiple of CHUNK_LEAVES, as far as
+ * the tile sees them. The result is borrowed from w->forest; its rows may all be empty. */
+ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel, struct worker *w,
+                    const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
+                    int64_t from, int64_t to);
+
+/* finish.c: merges a tile's result with each of call->found in turn, and writes it to call->states
+ * or, with its head's sink, divided and rounded, to o and lse. */
+void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
+                 const struct ls_kernel_call *call, const struct tile *tile,
+                 struct ls_row_states result);
+
+/* row_bits.c: sets *same to whether a row of each product has the same bits wherever it stands in a
+ * strip, and in a strip of any height. Errors: LS_ENOMEM, LS_EINTERNAL. */
+ls_status rows_keep_bits(bool *same, const struct strip_worker *w);
+
+#endif

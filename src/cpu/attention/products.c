@@ -1,0 +1,41 @@
+#include "cpu/attention/products.h"
+
+#include <stdlib.h>
+
+#include "base/status.h"
+
+const struct products *products_find(ls_isa isa, ls_dtype storage)
+{
+    /* the best first; the last fits everything */
+    static const struct products *const table[] = {&products_amx, &products_gemm_bf16,
+                                                   &products_avx512, &products_gemm_f32};
+    int i = 0;
+
+    while (!table[i]->fits(isa, storage)) i++;
+    return table[i];
+}
+
+ls_status plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
+{
+    struct plain_worker *w = malloc(sizeof *w);
+
+    (void)isa;
+    (void)scratch;
+    if (!w) return ls_fail(LS_ENOMEM, "attention kernel: out of memory");
+    w->d_pad = d_pad;
+    *out = w;
+    return LS_OK;
+}
+
+size_t no_scratch(int d_pad)
+{
+    (void)d_pad;
+    return 0;
+}
+
+bool fits_never(ls_isa isa, ls_dtype storage)
+{
+    (void)isa;
+    (void)storage;
+    return false;
+}

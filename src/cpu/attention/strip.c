@@ -1,0 +1,214 @@
+#include "cpu/attention/strip.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "cpu/attention/decode.h"
+
+static size_t round_up(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+static size_t score_bytes(const struct products *products)
+{
+    const size_t rows = (size_t)products->strip;
+    const size_t p = rows * (size_t)(products->p_stride * ls_dtype_size(products->type));
+
+    if (products->p_offset) return round_up((size_t)products->p_offset * sizeof(float) + p);
+    return round_up(rows * (size_t)products->score_stride * sizeof(float));
+}
+
+/* Floats of one partial result of a strip. */
+static size_t node_floats(const struct products *products, int d_pad)
+{
+    return (size_t)products->strip * (size_t)(d_pad + 2);
+}
+
+static int nodes(void)
+{
+    return forest_depth(CHUNK_LEAVES) - 1;
+}
+
+size_t strip_scratch_bytes(const struct products *products, int d_pad)
+{
+    return score_bytes(products) + round_up(products->scratch_bytes(d_pad)) +
+           (size_t)nodes() * round_up(node_floats(products, d_pad) * sizeof(float));
+}
+
+ls_status strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
+                            int d_pad, char *scratch)
+{
+    *w = (struct strip_worker){.products = products,
+                               .simd = simd_of(isa),
+                               .d_pad = d_pad,
+                               .scores = (float *)scratch,
+                               .forest = {.simd = simd_of(isa), .d = d_pad}};
+    memset(scratch, 0, score_bytes(products)); /* rows beyond a short strip are multiplied too */
+    scratch += score_bytes(products);
+    for (int i = 1; i <= nodes(); i++) {
+        float *node = (float *)scratch;
+        const size_t rows = (size_t)products->strip;
+
+        w->forest.node[i] = (struct ls_row_states){
+            .acc = node, .m = node + rows * (size_t)d_pad, .l = node + rows * (size_t)(d_pad + 1)};
+        scratch += round_up(node_floats(products, d_pad) * sizeof *node);
+    }
+    return products->create(&w->own, isa, d_pad, scratch);
+}
+
+void strip_worker_fini(struct strip_worker *w)
+{
+    if (w->own) w->products->destroy(w->own);
+}
+
+/* From the first key that any of the rows sees to the last one. */
+static struct key_span seen_keys(const struct ls_leaf_keys *visible, int rows)
+{
+    struct key_span keys = {.first = LS_LEAF};
+
+    if (!visible) return (struct key_span){.end = LS_LEAF};
+    for (int r = 0; r < rows; r++) {
+        const struct ls_leaf_keys seen = visible[r];
+        const int first = seen.prefix > 0 ? 0 : seen.from < seen.to ? seen.from : LS_LEAF;
+        const int end = seen.from < seen.to ? seen.to : seen.prefix;
+
+        keys.first = first < keys.first ? first : keys.first;
+        keys.end = end > keys.end ? end : keys.end;
+    }
+    return keys;
+}
+
+/* The operand as the strip that begins at row `first` sees it. */
+static struct operand strip_operand(struct operand leaf, const struct products *products, int d_pad,
+                                    int first)
+{
+    if (leaf.ahead) leaf.ahead += products->packed_bytes(d_pad) / TILE_ROWS * (size_t)first;
+    return leaf;
+}
+
+/* Rows [first, first + rows)'s share of a leaf's visibility. */
+static const struct ls_leaf_keys *strip_visible(const struct chunk *chunk, int leaf, int first)
+{
+    return chunk->visible[leaf] ? chunk->visible[leaf] + first : NULL;
+}
+
+static void make_logits(const struct strip_worker *w, const struct chunk *chunk, int leaf,
+                        int first, int rows)
+{
+    const struct ls_scores *scores = chunk->scores;
+
+    for (int r = 0; r < rows; r++) {
+        const struct score_row *row = &chunk->row[first + r];
+        const struct logit_row logit = {.scale = fabsf(scores->scale),
+                                        .soft_cap = scores->soft_cap,
+                                        .slope = scores->alibi ? scores->alibi[row->head] : 0,
+                                        .place = (float)(row->place - chunk->first_key[leaf])};
+
+        w->simd->logits(w->scores + r * w->products->score_stride, &logit);
+    }
+}
+
+/* Probabilities of keys that dropout does not keep become 0. */
+static void drop_probabilities(const struct strip_worker *w, const struct chunk *chunk, int leaf,
+                               struct key_span keys, int first, int rows)
+{
+    const struct products *products = w->products;
+    const size_t stride = (size_t)products->p_stride * (size_t)ls_dtype_size(products->type);
+    char *p = (char *)(w->scores + products->p_offset);
+
+    for (int r = 0; r < rows; r++, p += stride) {
+        const struct score_row *row = &chunk->row[first + r];
+        const struct drop_row drop = {
+            .type = products->type,
+            .seed = chunk->scores->seed,
+            .position = (uint64_t)row->position,
+            .block = (uint64_t)chunk->first_key[leaf] / 4,
+            .head = ls_dropout_head(chunk->scores, chunk->batch, row->head),
+            .bound = ls_dropout_bound(chunk->scores),
+        };
+
+        w->simd->drop(p, &drop, keys.first, keys.end);
+    }
+}
+
+/* The partial result of one strip and those keys of one leaf, from nothing. */
+static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
+                             const struct chunk *chunk, int leaf, struct key_span keys, int first,
+                             int rows)
+{
+    const struct products *products = w->products;
+    const int product_rows = w->full ? products->strip : rows;
+    const size_t row = (size_t)w->d_pad * (size_t)ls_dtype_size(products->type);
+    const char *q = (const char *)chunk->q + (size_t)first * row;
+    const struct operand k = strip_operand(chunk->k[leaf], products, w->d_pad, first);
+    const struct operand v = strip_operand(chunk->v[leaf], products, w->d_pad, first);
+    struct softmax_rows softmax = {.p = w->scores + products->p_offset,
+                                   .p_stride = products->p_stride,
+                                   .m = out.m,
+                                   .l = out.l,
+                                   .s = w->scores,
+                                   .s_stride = products->score_stride,
+                                   .visible = strip_visible(chunk, leaf, first),
+                                   .rows = rows,
+                                   .scale = chunk->scale};
+
+    if (products->probabilities && chunk->clean[leaf] && !chunk->scores && !w->own_maximum) {
+        LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
+    } else {
+        if (products->decode)
+            decode_scores(w, chunk, leaf, keys);
+        else
+            LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
+        if (chunk->scores) make_logits(w, chunk, leaf, first, rows);
+        if (products->type == LS_BF16)
+            w->simd->softmax_bf16(&softmax);
+        else
+            w->simd->softmax_f32(&softmax);
+        if (chunk->scores && chunk->scores->dropout > 0)
+            drop_probabilities(w, chunk, leaf, keys, first, rows);
+    }
+    progress_tick(chunk->clock);
+    if (products->decode) {
+        decode_output(out.acc, w, chunk, leaf);
+        return LS_OK;
+    }
+    return products->output(out.acc, w->own, softmax.p, v, product_rows, keys);
+}
+
+static ls_status attend_strip(struct ls_row_states out, struct strip_worker *w,
+                              const struct chunk *chunk, int first)
+{
+    const int left = chunk->rows - first;
+    const int rows = left < w->products->strip ? left : w->products->strip;
+
+    w->forest.node[0] = (struct ls_row_states){
+        .m = out.m + first, .l = out.l + first, .acc = out.acc + (size_t)(first * w->d_pad)};
+    forest_start(&w->forest, rows);
+    for (int leaf = 0; leaf < chunk->leaves; leaf++) {
+        const struct key_span keys = chunk->seen[leaf]
+                                         ? seen_keys(strip_visible(chunk, leaf, first), rows)
+                                         : (struct key_span){0};
+
+        if (keys.first >= keys.end) {
+            forest_skip(&w->forest, 1);
+            continue;
+        }
+        LS_TRY(attend_leaf(forest_next(&w->forest), w, chunk, leaf, keys, first, rows));
+        forest_push(&w->forest);
+        progress_tick(chunk->clock);
+    }
+    forest_fold(&w->forest);
+    return LS_OK;
+}
+
+ls_status strip_attend(struct ls_row_states out, struct strip_worker *w, const struct chunk *chunk)
+{
+    ls_status status = LS_OK;
+
+    if (w->products->begin) w->products->begin();
+    for (int first = 0; first < chunk->rows && status == LS_OK; first += w->products->strip)
+        status = attend_strip(out, w, chunk, first);
+    if (w->products->end) w->products->end();
+    return status;
+}

@@ -1,0 +1,26 @@
+/* Backward's tile in bf16, whatever multiplies. Scores are taken transposed, keys in rows and
+ * queries in lanes, in blocks of 32 by 32: lse and delta are vectors then, p^T and ds^T are left
+ * operands as they come, and ds is a right operand after one shuffle. */
+#ifndef LS_CPU_GRADIENT_BF16_H
+#define LS_CPU_GRADIENT_BF16_H
+
+#include "cpu/gradient/avx512.h"
+#include "cpu/pack_bf16.h"
+
+#define SIDE PACKED_SIDE              /* of a block */
+#define STEP_BYTES (2 * PACKED_BYTES) /* of an operand: 32 rows or columns, 32 deep */
+
+/* out [SIDE][SIDE] = left x right, `steps` steps deep (0 or more), rows of out `stride` floats
+ * apart. */
+typedef void multiply_block(float *out, ptrdiff_t stride, const char *left, const char *right,
+                            int steps);
+
+size_t bf16_keys_bytes(int d_pad);
+size_t bf16_queries_bytes(int d_pad);
+size_t bf16_scratch_bytes(int d_pad);
+ls_status bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
+ls_status bf16_pack_keys(void *packed, void *worker, const void *k, const void *v);
+ls_status bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o);
+void bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply);
+
+#endif

@@ -1,0 +1,241 @@
+/* The gradient kernel of the CPU: what it is made of. */
+#include "cpu/gradient/gradient.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/ledger.h"
+#include "cpu/carve.h"
+#include "cpu/gradient/kernel.h"
+#include "cpu/threads.h"
+
+#define ITEMS 4                       /* of a thread, so that all end at about the same time */
+#define WAVE_BYTES ((size_t)64 << 20) /* of heads that are taken at once, unless one has more */
+
+static int64_t chunks(const struct ls_gradient_shape *shape, int64_t chunk)
+{
+    return (shape->attention.k_leaves + chunk - 1) / chunk;
+}
+
+/* Smaller where threads would have less than ITEMS each. */
+static int64_t chunk_leaves(const struct ls_gradient_shape *shape)
+{
+    const struct ls_attention_shape *s = &shape->attention.global;
+    const int threads = shape->attention.threads;
+    int64_t chunk = GRADIENT_CHUNK;
+
+    while (threads > 1 && chunk > 1 && s->b * s->h * chunks(shape, chunk) < ITEMS * threads)
+        chunk /= 2;
+    return chunk;
+}
+
+static size_t leaf_floats(const struct ls_gradient_kernel *kernel)
+{
+    return (size_t)LS_LEAF * (size_t)kernel->d_pad;
+}
+
+static float *carve_leaf(struct cursor *cursor, const struct ls_gradient_kernel *kernel)
+{
+    return carve(cursor, leaf_floats(kernel) * sizeof(float));
+}
+
+static void carve_nodes(struct sum_forest *forest, struct cursor *cursor, int first, int count,
+                        const struct ls_gradient_kernel *kernel)
+{
+    for (int i = first; i < count; i++)
+        forest->node[i] = (struct sums){carve_leaf(cursor, kernel), kernel->d_pad};
+}
+
+/* Of one leaf of queries: O(log k_leaves) times its dq. */
+static void place_queries(struct gradient_queries *queries, struct cursor *cursor,
+                          const struct ls_gradient_kernel *kernel)
+{
+    queries->lse = carve(cursor, LS_LEAF * sizeof *queries->lse);
+    queries->delta = carve(cursor, LS_LEAF * sizeof *queries->delta);
+    carve_nodes(&queries->dq, cursor, 1, sum_forest_depth(chunks(&kernel->shape, kernel->chunk)),
+                kernel);
+}
+
+/* O(log q_leaves) times dk and dv of a chunk. */
+static void place_worker(struct gradient_worker *w, char **scratch, struct cursor *cursor,
+                         const struct ls_gradient_kernel *kernel)
+{
+    const size_t leaf = leaf_floats(kernel);
+    const size_t element = (size_t)ls_dtype_size(kernel->products->type);
+    const int depth = sum_forest_depth(kernel->shape.q_leaves);
+
+    w->raw = carve(cursor, 2 * leaf * element);
+    w->row = carve(cursor, LS_LEAF * sizeof *w->row);
+    w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
+    for (int j = 0; j < GRADIENT_CHUNK; j++) {
+        carve_nodes(&w->dk[j], cursor, 0, depth, kernel);
+        carve_nodes(&w->dv[j], cursor, 0, depth, kernel);
+    }
+    carve_nodes(&w->dq, cursor, 0, sum_forest_depth(GRADIENT_CHUNK), kernel);
+    w->mended_keys = carve(cursor, kernel->keys_bytes);
+    w->mended_queries = carve(cursor, kernel->queries_bytes);
+    w->mended_lse = carve(cursor, LS_LEAF * sizeof(float));
+    w->mended_dq = carve_leaf(cursor, kernel);
+    w->mended_dk = carve_leaf(cursor, kernel);
+    w->mended_dv = carve_leaf(cursor, kernel);
+    *scratch = carve(cursor, kernel->products->scratch_bytes(kernel->d_pad));
+}
+
+static void place_packed(struct gradient_packed *packed, struct cursor *cursor, size_t leaves,
+                         size_t bytes)
+{
+    packed->leaf = carve(cursor, leaves * bytes);
+    packed->clean = carve(cursor, leaves);
+}
+
+static size_t place_wave(struct ls_gradient_kernel *kernel, struct cursor *cursor)
+{
+    const size_t q_leaves = (size_t)(kernel->wave * kernel->shape.q_leaves);
+
+    place_packed(&kernel->keys, cursor,
+                 (size_t)(kernel->wave_groups * kernel->shape.attention.k_leaves),
+                 kernel->keys_bytes);
+    place_packed(&kernel->packed, cursor, q_leaves, kernel->queries_bytes);
+    kernel->queries = carve(cursor, q_leaves * sizeof *kernel->queries);
+    for (size_t i = 0; i < q_leaves; i++) {
+        struct gradient_queries unused;
+
+        place_queries(cursor->base ? &kernel->queries[i] : &unused, cursor, kernel);
+    }
+    return cursor->used;
+}
+
+/* Lays out the kernel's memory; scratch [threads] receives the workers' parts. Returns the bytes;
+ * base NULL: only counts them. */
+static size_t place_kernel(struct ls_gradient_kernel *kernel, char **scratch, char *base)
+{
+    const int threads = kernel->shape.attention.threads;
+    struct cursor cursor = {.base = base};
+
+    place_wave(kernel, &cursor);
+    kernel->worker = carve(&cursor, (size_t)threads * sizeof *kernel->worker);
+    for (int t = 0; t < threads; t++) {
+        struct gradient_worker unused, *w = base ? &kernel->worker[t] : &unused;
+        char *piece;
+
+        memset(w, 0, sizeof *w);
+        place_worker(w, &piece, &cursor, kernel);
+        if (base) scratch[t] = piece;
+    }
+    return cursor.used;
+}
+
+static size_t wave_bytes(struct ls_gradient_kernel kernel, int64_t heads, int64_t groups)
+{
+    struct cursor cursor = {0};
+
+    kernel.wave = heads;
+    kernel.wave_groups = groups;
+    return place_wave(&kernel, &cursor);
+}
+
+/* As many whole groups as WAVE_BYTES hold, or, of a group that is larger, some heads. */
+static void choose_wave(struct ls_gradient_kernel *kernel)
+{
+    const int64_t group = kernel->group,
+                  heads = kernel->shape.attention.global.b * kernel->shape.attention.global.h;
+    int64_t wave = 1;
+
+    while (wave < group && wave_bytes(*kernel, wave + 1, 1) <= WAVE_BYTES) wave++;
+    while (wave >= group && wave < heads &&
+           wave_bytes(*kernel, wave + group, wave / group + 1) <= WAVE_BYTES)
+        wave += group;
+    kernel->wave = wave;
+    kernel->wave_groups = wave < group ? 1 : wave / group;
+}
+
+static const struct gradient_products *products_of(const struct ls_kernel_shape *attention)
+{
+    return gradient_products_find(attention->isa, attention->global.type, &attention->scores);
+}
+
+const char *cpu_gradient_name(const struct ls_kernel_shape *attention)
+{
+    return products_of(attention)->name;
+}
+
+static void init_kernel(struct ls_gradient_kernel *kernel, const struct ls_gradient_shape *shape)
+{
+    const struct ls_kernel_shape *attention = &shape->attention;
+    const struct gradient_products *products = products_of(attention);
+    const int multiple = products->d_multiple;
+    const int d_pad = ((int)attention->global.d + multiple - 1) / multiple * multiple;
+
+    *kernel = (struct ls_gradient_kernel){
+        .shape = *shape,
+        .products = products,
+        .d_pad = d_pad,
+        .chunk = chunk_leaves(shape),
+        .group = attention->global.h / attention->global.h_kv,
+        .keys_bytes = (products->keys_bytes(d_pad) + 63) / 64 * 64,
+        .queries_bytes = (products->queries_bytes(d_pad) + 63) / 64 * 64,
+    };
+    choose_wave(kernel);
+}
+
+size_t cpu_gradient_bytes(const struct ls_gradient_shape *shape)
+{
+    struct ls_gradient_kernel kernel;
+
+    init_kernel(&kernel, shape);
+    return place_kernel(&kernel, NULL, NULL);
+}
+
+void cpu_gradient_destroy(struct ls_gradient_kernel *kernel)
+{
+    for (int t = 0; t < kernel->shape.attention.threads; t++)
+        if (kernel->worker[t].own) kernel->products->destroy(kernel->worker[t].own);
+    ls_free(kernel->memory);
+    free(kernel);
+}
+
+/* oneDNN plans for as many threads as OpenMP would give it: each worker is to get one. */
+static ls_status create_workers(struct ls_gradient_kernel *kernel, char **scratch)
+{
+    const struct ls_kernel_shape *shape = &kernel->shape.attention;
+    const int threads = omp_get_max_threads();
+    ls_status status = LS_OK;
+
+    omp_set_num_threads(1);
+    for (int t = 0; t < shape->threads && status == LS_OK; t++)
+        status =
+            kernel->products->create(&kernel->worker[t].own, shape->isa, kernel->d_pad, scratch[t]);
+    omp_set_num_threads(threads);
+    return status;
+}
+
+ls_status cpu_gradient_create(struct ls_gradient_kernel **out,
+                              const struct ls_gradient_shape *shape)
+{
+    LS_TRY(threads_start(shape->attention.threads));
+    struct ls_gradient_kernel *kernel = malloc(sizeof *kernel);
+    char **scratch = calloc((size_t)shape->attention.threads, sizeof *scratch);
+    ls_status status;
+
+    if (!kernel || !scratch) {
+        status = ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
+        goto free_kernel;
+    }
+    init_kernel(kernel, shape);
+    LS_TRY_GOTO(status,
+                ls_alloc(&kernel->memory, LS_TAG_WORKSPACE, place_kernel(kernel, NULL, NULL)),
+                free_kernel);
+    place_kernel(kernel, scratch, kernel->memory);
+    LS_TRY_GOTO(status, create_workers(kernel, scratch), destroy_kernel);
+    free(scratch);
+    *out = kernel;
+    return LS_OK;
+destroy_kernel:
+    cpu_gradient_destroy(kernel);
+    kernel = NULL;
+free_kernel:
+    free(scratch);
+    free(kernel);
+    return status;
+}

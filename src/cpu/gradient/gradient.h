@@ -1,0 +1,121 @@
+/* The gradient kernel of the CPU: what its files share. A tile, one leaf of queries against one
+ * leaf of keys of one query head, gives its part of dq, dk and dv from nothing. A work item is a
+ * chunk of leaves of keys of one head: it meets all leaves of queries in turn, keeps the sums of dk
+ * and dv to itself, and hands dq, summed over the chunk, to the leaf of queries. */
+#ifndef LS_CPU_GRADIENT_GRADIENT_H
+#define LS_CPU_GRADIENT_GRADIENT_H
+
+#include <stdatomic.h>
+
+#include "cpu/gradient/products.h"
+#include "cpu/team.h"
+
+/* The most leaves of keys of a work item. */
+#define GRADIENT_CHUNK 2
+
+/* Packed leaves, both tensors of each, and whether both are free of NaN and infinity. */
+struct gradient_packed {
+    char *leaf;
+    uint8_t *clean;
+};
+
+/* One leaf of queries of one head. */
+struct gradient_queries {
+    struct sum_forest dq;      /* node 0 is the caller's memory */
+    struct ls_visible visible; /* keys that some row sees */
+    _Atomic int64_t turn;      /* the chunk whose dq comes next; behind the last one: none */
+    float *lse, *delta;        /* [LS_LEAF], as struct gradient_tile wants them */
+};
+
+/* What a thread has of its own. */
+struct gradient_worker {
+    void *own;                    /* the products' */
+    char *raw;                    /* [2][LS_LEAF][d_pad], a leaf on its way into packed form */
+    struct ls_visible *row;       /* [LS_LEAF] what rows of a leaf of queries see */
+    int64_t rows_of;              /* its number; -1: none yet */
+    struct ls_leaf_keys *visible; /* [LS_LEAF] what they see of a leaf of keys */
+    struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
+    struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
+    char *mended_keys, *mended_queries;       /* packed leaves without NaN and infinity */
+    float *mended_lse;                        /* [LS_LEAF] */
+    float *mended_dq, *mended_dk, *mended_dv; /* [LS_LEAF][d_pad] */
+    struct progress_clock *clock;             /* of the first thread, else NULL */
+    struct ls_profile profile;
+    int64_t tiles;
+} __attribute__((aligned(64)));
+
+struct ls_gradient_kernel {
+    struct ls_gradient_shape shape;
+    const struct gradient_products *products;
+    int d_pad;
+    int64_t chunk; /* leaves of keys of a work item; a power of two: a node of the tree */
+    int64_t group; /* query heads per kv head */
+    int64_t wave;  /* query heads whose leaves are packed at once: some of one group, or groups */
+    int64_t wave_groups;
+    size_t keys_bytes, queries_bytes;
+    struct gradient_packed keys;      /* [wave_groups][k_leaves] */
+    struct gradient_packed packed;    /* [wave][q_leaves] */
+    struct gradient_queries *queries; /* [wave][q_leaves] */
+    struct gradient_worker *worker;   /* [threads] */
+    void *memory;
+};
+
+/* What the phases of one call share. */
+struct gradient_job {
+    struct ls_gradient_kernel *kernel;
+    const struct ls_gradient_call *call;
+    int64_t first, heads; /* query heads of the wave, batch x h + head */
+    _Atomic int64_t next_pack, next_item;
+    struct team team;
+};
+
+static inline int64_t gradient_chunks(const struct gradient_job *job)
+{
+    return (job->call->k_leaves.count + job->kernel->chunk - 1) / job->kernel->chunk;
+}
+
+/* Place of a leaf of queries in the wave's arrays, and of a leaf of keys that this head sees. */
+static inline int64_t queries_slot(const struct gradient_job *job, int64_t head, int64_t leaf)
+{
+    return (head - job->first) * job->call->q_leaves.count + leaf;
+}
+
+static inline int64_t keys_slot(const struct gradient_job *job, int64_t head, int64_t leaf)
+{
+    const int64_t group = job->kernel->group;
+
+    return (head / group - job->first / group) * job->call->k_leaves.count + leaf;
+}
+
+/* gradient_pack.c */
+
+/* Rows of a leaf of q or d_o (k or v) in the products' type into one half of w->raw. */
+void gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
+                          const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
+                          int64_t batch, int64_t head);
+ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
+ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
+/* Whether the leaves of queries that the last call packed are those of this one. */
+bool gradient_queries_are_packed(const struct gradient_job *job);
+
+/* gradient_tile.c */
+
+/* Whether these are among the keys of a leaf. */
+bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
+                           int64_t k_leaf);
+/* The first chunk, of `from` and those behind it, that has some of them; none: gradient_chunks. */
+int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
+                            int64_t from);
+/* Where the parts of one tile, of a leaf of queries and one of keys, go. */
+struct gradient_paths {
+    struct sum_path dq, dk, dv;
+};
+ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
+                        struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf);
+
+/* gradient_mend.c: the same where a row that has NaN or infinity must not be seen by others. */
+ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
+                               const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
+                               const struct ls_leaf *k_leaf);
+
+#endif

@@ -1,0 +1,185 @@
+/* A tile in which some pairs are not seen and some rows hold NaN or infinity. A pair that is not
+ * seen counts as 0, but 0 times such a number is not 0: the products get the tile without those
+ * rows, and what these take part in is added pair by pair. Bits of other rows stay as they are. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/attention/leaf.h"
+#include "cpu/gradient/gradient.h"
+#include "cpu/gradient/pair.h"
+#include "longspan/attention.h"
+#include "tensor/dtype.h"
+
+/* Two tensors' leaves of one head, and which of their rows are left out. */
+struct rows {
+    const struct ls_tensor *first, *second;
+    const struct ls_leaf *leaf;
+    int64_t batch, head;
+    bool odd[LS_LEAF];
+};
+
+struct mend {
+    const struct ls_gradient_kernel *kernel;
+    const struct gradient_tile *tile;
+    struct rows keys, queries;
+    float *dq, *dk, *dv; /* of the tile */
+};
+
+static bool is_finite(const struct ls_tensor *t, const struct rows *rows, int r)
+{
+    return ls_dtype_find_nonfinite(element(t, rows->batch, rows->leaf->row + r, rows->head),
+                                   t->type, t->dim[3]) < 0;
+}
+
+static void load(float *out, const struct ls_tensor *t, const struct rows *rows, int r)
+{
+    ls_dtype_convert(out, LS_F32, element(t, rows->batch, rows->leaf->row + r, rows->head), t->type,
+                     t->dim[3]);
+}
+
+/* Packs both leaves again, zero where a row is odd. */
+static ls_status pack_rest(const struct mend *mend, struct gradient_worker *w)
+{
+    const struct ls_gradient_kernel *kernel = mend->kernel;
+    const struct ls_attention_shape *s = &kernel->shape.attention.global;
+    const struct rows *keys = &mend->keys, *queries = &mend->queries;
+    const size_t row = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
+    char *first = w->raw, *second = w->raw + LS_LEAF * row;
+
+    gather_gradient_leaf(first, kernel, keys->first, keys->leaf, s->s_k, keys->batch, keys->head);
+    gather_gradient_leaf(second, kernel, keys->second, keys->leaf, s->s_k, keys->batch, keys->head);
+    for (int j = 0; j < mend->tile->key_count; j++) {
+        if (!keys->odd[j]) continue;
+        memset(first + (size_t)j * row, 0, row);
+        memset(second + (size_t)j * row, 0, row);
+    }
+    LS_TRY(kernel->products->pack_keys(w->mended_keys, w->own, first, second));
+
+    gather_gradient_leaf(first, kernel, queries->first, queries->leaf, s->s_q, queries->batch,
+                         queries->head);
+    gather_gradient_leaf(second, kernel, queries->second, queries->leaf, s->s_q, queries->batch,
+                         queries->head);
+    for (int i = 0; i < mend->tile->rows; i++) {
+        if (!queries->odd[i]) continue;
+        memset(first + (size_t)i * row, 0, row);
+        memset(second + (size_t)i * row, 0, row);
+    }
+    return kernel->products->pack_queries(w->mended_queries, w->own, first, second);
+}
+
+static void find_odd_rows(struct mend *mend)
+{
+    for (int j = 0; j < mend->tile->key_count; j++)
+        mend->keys.odd[j] = !is_finite(mend->keys.first, &mend->keys, j) ||
+                            !is_finite(mend->keys.second, &mend->keys, j);
+    for (int i = 0; i < mend->tile->rows; i++)
+        mend->queries.odd[i] = mend->tile->lse[i] == INFINITY ||
+                               !is_finite(mend->queries.first, &mend->queries, i) ||
+                               !is_finite(mend->queries.second, &mend->queries, i);
+}
+
+static float dot(const float *a, const float *b, int64_t n)
+{
+    float sum = 0;
+
+    for (int64_t e = 0; e < n; e++) sum += a[e] * b[e];
+    return sum;
+}
+
+/* The gradients of one pair, added. */
+static void add_pair(const struct mend *mend, int i, int j)
+{
+    const struct gradient_tile *tile = mend->tile;
+    const struct ls_scores *scores = tile->scores;
+    const int64_t d = mend->kernel->shape.attention.global.d, key = tile->first_key + j;
+    float q[LS_MAX_HEAD_DIM], d_o[LS_MAX_HEAD_DIM], k[LS_MAX_HEAD_DIM], v[LS_MAX_HEAD_DIM];
+    bool kept[4] = {true, true, true, true};
+
+    load(q, mend->queries.first, &mend->queries, i);
+    load(d_o, mend->queries.second, &mend->queries, i);
+    load(k, mend->keys.first, &mend->keys, j);
+    load(v, mend->keys.second, &mend->keys, j);
+    if (scores->dropout != 0)
+        ls_dropout_kept(kept, scores, tile->batch, tile->head, tile->first_query + i, key / 4 * 4,
+                        4);
+    const struct gradient_pair pair = gradient_of_pair(
+        dot(q, k, d), dot(d_o, v, d), tile->lse[i], tile->delta[i], scores, tile->scale,
+        scores->alibi ? scores->alibi[tile->head] : 0, tile->first_place + i - key, kept[key % 4]);
+
+    for (int64_t e = 0; e < d; e++) {
+        mend->dq[i * mend->kernel->d_pad + e] += pair.ds * k[e];
+        mend->dk[j * mend->kernel->d_pad + e] += pair.ds * q[e];
+        mend->dv[j * mend->kernel->d_pad + e] += pair.p * d_o[e];
+    }
+}
+
+/* A row that sees no key at all takes part in nothing. */
+static void add_odd_pairs(const struct mend *mend)
+{
+    const struct gradient_tile *tile = mend->tile;
+
+    for (int i = 0; i < tile->rows; i++) {
+        const struct ls_leaf_keys *seen = &tile->visible[i];
+
+        if (tile->lse[i] == INFINITY) continue;
+        for (int j = 0; j < tile->key_count; j++)
+            if ((j < seen->prefix || (j >= seen->from && j < seen->to)) &&
+                (mend->queries.odd[i] || mend->keys.odd[j]))
+                add_pair(mend, i, j);
+    }
+}
+
+/* Rows of odd keys and queries start from nothing: zeroes have taken part in their place. */
+static void clear_odd_rows(const struct mend *mend)
+{
+    const size_t row = (size_t)mend->kernel->d_pad * sizeof(float);
+
+    for (int j = 0; j < mend->tile->key_count; j++) {
+        if (!mend->keys.odd[j]) continue;
+        memset(mend->dk + j * mend->kernel->d_pad, 0, row);
+        memset(mend->dv + j * mend->kernel->d_pad, 0, row);
+    }
+    for (int i = 0; i < mend->tile->rows; i++)
+        if (mend->queries.odd[i]) memset(mend->dq + i * mend->kernel->d_pad, 0, row);
+}
+
+ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
+                               const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
+                               const struct ls_leaf *k_leaf)
+{
+    const struct ls_gradient_call *call = job->call;
+    const int64_t local = tile->head - tile->scores->first_head,
+                  kv_head = local / job->kernel->group;
+    struct mend mend = {
+        .kernel = job->kernel,
+        .tile = tile,
+        .keys = {call->k, call->v, k_leaf, tile->batch, kv_head, {false}},
+        .queries = {call->q, call->d_o, q_leaf, tile->batch, local, {false}},
+        .dq = w->mended_dq,
+        .dk = w->mended_dk,
+        .dv = w->mended_dv,
+    };
+    const int d_pad = job->kernel->d_pad;
+    const struct sum_path dq = sum_path_to(mend.dq, LS_LEAF, d_pad),
+                          dk = sum_path_to(mend.dk, LS_LEAF, d_pad),
+                          dv = sum_path_to(mend.dv, LS_LEAF, d_pad);
+    struct gradient_tile rest = *tile;
+
+    find_odd_rows(&mend);
+    LS_TRY(pack_rest(&mend, w));
+    for (int i = 0; i < LS_LEAF; i++)
+        w->mended_lse[i] = i < tile->rows && mend.queries.odd[i] ? INFINITY : tile->lse[i];
+    rest.keys = w->mended_keys;
+    rest.queries = w->mended_queries;
+    rest.lse = w->mended_lse;
+    rest.dq = &dq;
+    rest.dk = &dk;
+    rest.dv = &dv;
+    LS_TRY(job->kernel->products->tile(w->own, &rest));
+    clear_odd_rows(&mend);
+    add_odd_pairs(&mend);
+    sum_path_take(tile->dq, 0, tile->rows, dq.total);
+    sum_path_take(tile->dk, 0, tile->key_count, dk.total);
+    sum_path_take(tile->dv, 0, tile->key_count, dv.total);
+    return LS_OK;
+}

@@ -1,0 +1,338 @@
+/* Backward's tile from the products of gemm.h and plain C: every instruction set, type and option.
+ * Scores are taken transposed, keys in rows and queries in lanes, so that p^T and ds^T are
+ * operands as they come. A product is always one of two shapes and a row stands at the same place
+ * in it, so a row's bits cannot depend on what is beside it. */
+#include <stdlib.h>
+
+#include "base/cpu.h"
+#include "base/status.h"
+#include "cpu/carve.h"
+#include "cpu/gemm.h"
+#include "cpu/gradient/pair.h"
+#include "cpu/gradient/products.h"
+#include "tensor/dtype.h"
+
+#define STRIP 64
+
+struct portable_worker {
+    ls_dtype type;
+    int d_pad;
+    struct gemm *scores; /* [STRIP, d] x [d, 256] */
+    struct gemm *sums;   /* [STRIP, 256] x [256, d] */
+    void *scratch;
+    float *score, *dp; /* [STRIP][LS_LEAF] */
+    char *p;           /* [STRIP][LS_LEAF] of p^T */
+    char *ds_t;        /* [STRIP][LS_LEAF] of ds^T */
+    char *ds;          /* [LS_LEAF][LS_LEAF] */
+    float *sum;        /* [STRIP][d_pad] of dq, dk or dv */
+};
+
+static size_t row_bytes(ls_dtype type, int d_pad)
+{
+    return (size_t)d_pad * (size_t)ls_dtype_size(type);
+}
+
+/* oneDNN pads a packed operand to blocks of at most 64. */
+static size_t packed_bytes(ls_dtype type, int d_pad)
+{
+    return LS_LEAF * row_bytes(type, (d_pad + 63) / 64 * 64);
+}
+
+/* k and v as they are, k packed */
+static size_t keys_bytes(ls_dtype type, int d_pad)
+{
+    return 2 * LS_LEAF * row_bytes(type, d_pad) + packed_bytes(type, d_pad);
+}
+
+/* q and d_o, each packed transposed and as they are */
+static size_t queries_bytes(ls_dtype type, int d_pad)
+{
+    return 4 * packed_bytes(type, d_pad);
+}
+
+static size_t place(struct portable_worker *w, char *base)
+{
+    struct cursor cursor = {.base = base};
+    const size_t element = (size_t)ls_dtype_size(w->type);
+
+    w->scratch = carve(&cursor, GEMM_SCRATCH);
+    w->score = carve(&cursor, STRIP * LS_LEAF * sizeof *w->score);
+    w->dp = carve(&cursor, STRIP * LS_LEAF * sizeof *w->dp);
+    w->p = carve(&cursor, STRIP * LS_LEAF * element);
+    w->ds_t = carve(&cursor, STRIP * LS_LEAF * element);
+    w->ds = carve(&cursor, LS_LEAF * LS_LEAF * element);
+    w->sum = carve(&cursor, STRIP * (size_t)w->d_pad * sizeof *w->sum);
+    return cursor.used;
+}
+
+static size_t scratch_bytes(ls_dtype type, int d_pad)
+{
+    struct portable_worker w = {.type = type, .d_pad = d_pad};
+
+    return place(&w, NULL);
+}
+
+static ls_status create_product(struct gemm **out, ls_dtype type, int d_pad,
+                                const struct gemm_shape *shape)
+{
+    LS_TRY(gemm_create(out, type, shape));
+    if (gemm_packed_bytes(*out) > packed_bytes(type, d_pad))
+        return ls_fail(LS_EINTERNAL,
+                       GEMM_NAME " packs a leaf of head dim %d into %zu bytes, not %zu", d_pad,
+                       gemm_packed_bytes(*out), packed_bytes(type, d_pad));
+    return LS_OK;
+}
+
+static void destroy(void *worker)
+{
+    struct portable_worker *w = worker;
+
+    gemm_destroy(w->sums);
+    gemm_destroy(w->scores);
+    free(w);
+}
+
+static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch, ls_dtype type)
+{
+    const struct gemm_shape scores = {.m = STRIP,
+                                      .n = LS_LEAF,
+                                      .k = d_pad,
+                                      .a_stride = d_pad,
+                                      .b_stride = d_pad,
+                                      .transposed = true};
+    const struct gemm_shape sums = {
+        .m = STRIP, .n = d_pad, .k = LS_LEAF, .a_stride = LS_LEAF, .b_stride = d_pad};
+    struct portable_worker *w = calloc(1, sizeof *w);
+    ls_status status;
+
+    if (!w) return ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
+    w->type = type;
+    w->d_pad = d_pad;
+    place(w, scratch);
+    gemm_limit_isa(isa);
+    LS_TRY_GOTO(status, create_product(&w->scores, type, d_pad, &scores), free_worker);
+    LS_TRY_GOTO(status, create_product(&w->sums, type, d_pad, &sums), free_worker);
+    *out = w;
+    return LS_OK;
+free_worker:
+    destroy(w);
+    return status;
+}
+
+static ls_status pack_keys(void *packed, void *worker, const void *k, const void *v)
+{
+    struct portable_worker *w = worker;
+    const size_t bytes = LS_LEAF * row_bytes(w->type, w->d_pad);
+
+    memcpy(packed, k, bytes);
+    memcpy((char *)packed + bytes, v, bytes);
+    return gemm_pack((char *)packed + 2 * bytes, w->sums, k);
+}
+
+static ls_status pack_queries(void *packed, void *worker, const void *q, const void *d_o)
+{
+    struct portable_worker *w = worker;
+    const size_t bytes = packed_bytes(w->type, w->d_pad);
+    char *to = packed;
+
+    LS_TRY(gemm_pack(to, w->scores, q));
+    LS_TRY(gemm_pack(to + bytes, w->scores, d_o));
+    LS_TRY(gemm_pack(to + 2 * bytes, w->sums, q));
+    return gemm_pack(to + 3 * bytes, w->sums, d_o);
+}
+
+static bool sees(const struct gradient_tile *tile, int query, int key)
+{
+    if (!tile->visible) return key < tile->key_count;
+    const struct ls_leaf_keys *seen = &tile->visible[query];
+
+    return key < seen->prefix || (key >= seen->from && key < seen->to);
+}
+
+/* Row `key` of the tile: p takes the place of scores and ds of dp. */
+LS_CLONED static void plain_row(float *score, float *dp, const struct gradient_tile *tile)
+{
+    const float *lse = tile->lse, *delta = tile->delta;
+    const float scale = tile->scale;
+
+#pragma omp simd
+    for (int i = 0; i < LS_LEAF; i++) {
+        const struct gradient_pair pair =
+            gradient_of_plain(score[i], dp[i], lse[i], delta[i], scale);
+
+        score[i] = pair.p;
+        dp[i] = pair.ds;
+    }
+}
+
+static bool is_kept(const struct gradient_tile *tile, int query, int64_t key)
+{
+    bool kept[4];
+
+    if (tile->scores->dropout == 0) return true;
+    ls_dropout_kept(kept, tile->scores, tile->batch, tile->head, tile->first_query + query,
+                    key / 4 * 4, 4);
+    return kept[key % 4];
+}
+
+static void scored_row(float *score, float *dp, const struct gradient_tile *tile, int key)
+{
+    const float slope = tile->scores->alibi ? tile->scores->alibi[tile->head] : 0;
+    const int64_t position = tile->first_key + key;
+
+    for (int i = 0; i < tile->rows; i++) {
+        if (!sees(tile, i, key)) continue;
+        const struct gradient_pair pair = gradient_of_pair(
+            score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale, slope,
+            tile->first_place + i - position, is_kept(tile, i, position));
+
+        score[i] = pair.p;
+        dp[i] = pair.ds;
+    }
+}
+
+/* Whatever stands at pairs that are not seen becomes 0. */
+static void mask_row(float *score, float *dp, const struct gradient_tile *tile, int key)
+{
+    for (int i = 0; i < LS_LEAF; i++) {
+        const bool seen = i < tile->rows && sees(tile, i, key);
+
+        score[i] = seen ? score[i] : 0.0f;
+        dp[i] = seen ? dp[i] : 0.0f;
+    }
+}
+
+/* ds^T becomes columns of ds, a few rows of these at a time. */
+static void transpose(void *out, const void *in, ls_dtype type, int first)
+{
+    for (int rows = 0; rows < LS_LEAF; rows += 16)
+        for (int j = 0; j < STRIP; j++)
+            for (int i = rows; i < rows + 16; i++)
+                if (type == LS_BF16)
+                    ((uint16_t *)out)[i * LS_LEAF + first + j] =
+                        ((const uint16_t *)in)[j * LS_LEAF + i];
+                else
+                    ((float *)out)[i * LS_LEAF + first + j] = ((const float *)in)[j * LS_LEAF + i];
+}
+
+/* Keys [first, first + STRIP) of the tile: p^T and ds^T, and ds into its columns. */
+static void strip_gradients(struct portable_worker *w, const struct gradient_tile *tile, int first)
+{
+    const bool plain = ls_scores_are_plain(tile->scores);
+
+    for (int j = 0; j < STRIP; j++) {
+        float *score = w->score + j * LS_LEAF, *dp = w->dp + j * LS_LEAF;
+
+        if (plain)
+            plain_row(score, dp, tile);
+        else
+            scored_row(score, dp, tile, first + j);
+        if (!plain || tile->visible || first + j >= tile->key_count)
+            mask_row(score, dp, tile, first + j);
+        if (j % 16 == 15) progress_tick(tile->clock);
+    }
+    ls_dtype_convert(w->p, w->type, w->score, LS_F32, STRIP * LS_LEAF);
+    ls_dtype_convert(w->ds_t, w->type, w->dp, LS_F32, STRIP * LS_LEAF);
+    transpose(w->ds, w->ds_t, w->type, first);
+}
+
+static ls_status multiply(float *c, struct portable_worker *w, struct gemm *gemm, const void *a,
+                          const void *packed, const struct gradient_tile *tile)
+{
+    LS_TRY(gemm_run(c, gemm, a, packed, w->scratch));
+    progress_tick(tile->clock);
+    return LS_OK;
+}
+
+/* Rows [first, first + STRIP) of dq, dk or dv. */
+static ls_status sum_strip(const struct sum_path *to, int first, struct portable_worker *w,
+                           const void *a, const void *packed, const struct gradient_tile *tile)
+{
+    LS_TRY(multiply(w->sum, w, w->sums, a, packed, tile));
+    sum_path_take(to, first, STRIP, (struct sums){w->sum, w->d_pad});
+    return LS_OK;
+}
+
+static ls_status tile_strip(struct portable_worker *w, const struct gradient_tile *tile, int first)
+{
+    const size_t leaf = LS_LEAF * row_bytes(w->type, w->d_pad);
+    const size_t packed = packed_bytes(w->type, w->d_pad);
+    const char *k = (const char *)tile->keys + (size_t)first * row_bytes(w->type, w->d_pad);
+    const char *queries = tile->queries;
+
+    LS_TRY(multiply(w->score, w, w->scores, k, queries, tile));
+    LS_TRY(multiply(w->dp, w, w->scores, k + leaf, queries + packed, tile));
+    strip_gradients(w, tile, first);
+    LS_TRY(sum_strip(tile->dk, first, w, w->ds_t, queries + 2 * packed, tile));
+    return sum_strip(tile->dv, first, w, w->p, queries + 3 * packed, tile);
+}
+
+static ls_status tile(void *worker, const struct gradient_tile *tile)
+{
+    struct portable_worker *w = worker;
+    const char *k = (const char *)tile->keys + 2 * LS_LEAF * row_bytes(w->type, w->d_pad);
+
+    for (int first = 0; first < LS_LEAF; first += STRIP) LS_TRY(tile_strip(w, tile, first));
+    for (int first = 0; first < LS_LEAF; first += STRIP)
+        LS_TRY(sum_strip(tile->dq, first, w, w->ds + (size_t)first * row_bytes(w->type, LS_LEAF), k,
+                         tile));
+    return LS_OK;
+}
+
+/* clang-format off */
+#define OF_TYPE(name, type_)                                                                       \
+    static size_t keys_bytes_##name(int d_pad) { return keys_bytes(type_, d_pad); }                \
+    static size_t queries_bytes_##name(int d_pad) { return queries_bytes(type_, d_pad); }          \
+    static size_t scratch_bytes_##name(int d_pad) { return scratch_bytes(type_, d_pad); }          \
+    static ls_status create_##name(void **out, ls_isa isa, int d_pad, void *scratch)               \
+    {                                                                                              \
+        return create(out, isa, d_pad, scratch, type_);                                            \
+    }
+/* clang-format on */
+
+OF_TYPE(bf16, LS_BF16)
+OF_TYPE(f32, LS_F32)
+
+static bool fits_bf16(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
+{
+    (void)scores;
+    return storage == LS_BF16 && gemm_has_type(isa, LS_BF16) && ls_cpu_bf16_pays(isa);
+}
+
+static bool fits_any(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
+{
+    (void)isa;
+    (void)storage;
+    (void)scores;
+    return true;
+}
+
+const struct gradient_products gradient_portable_bf16 = {
+    .name = GEMM_NAME " bf16 gradient products",
+    .type = LS_BF16,
+    .d_multiple = 16,
+    .fits = fits_bf16,
+    .keys_bytes = keys_bytes_bf16,
+    .queries_bytes = queries_bytes_bf16,
+    .scratch_bytes = scratch_bytes_bf16,
+    .create = create_bf16,
+    .destroy = destroy,
+    .pack_keys = pack_keys,
+    .pack_queries = pack_queries,
+    .tile = tile,
+};
+
+const struct gradient_products gradient_portable_f32 = {
+    .name = GEMM_NAME " f32 gradient products",
+    .type = LS_F32,
+    .d_multiple = 16,
+    .fits = fits_any,
+    .keys_bytes = keys_bytes_f32,
+    .queries_bytes = queries_bytes_f32,
+    .scratch_bytes = scratch_bytes_f32,
+    .create = create_f32,
+    .destroy = destroy,
+    .pack_keys = pack_keys,
+    .pack_queries = pack_queries,
+    .tile = tile,
+};

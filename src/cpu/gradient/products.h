@@ -1,0 +1,75 @@
+/* The five products of attention's backward pass for one tile, a leaf of queries against a leaf of
+ * keys. Each way of computing them is a row of the table in gradient_products.c.
+ *   p  = exp(logit - lse)        dp = d_o v^T      ds = p (dp - delta)
+ *   dv = p^T d_o                 dq = scale ds k   dk = scale ds^T q
+ * p and ds are rounded to `type` where they enter a product, the rest is f32. */
+#ifndef LS_CPU_GRADIENT_PRODUCTS_H
+#define LS_CPU_GRADIENT_PRODUCTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "cpu/gradient/sum_forest.h"
+#include "cpu/progress.h"
+#include "device/device.h"
+
+struct gradient_tile {
+    const void *keys, *queries; /* packed */
+    const float *lse;           /* [LS_LEAF], log2 units; +inf where there is no row, or it sees
+                                 * nothing */
+    const float *delta;         /* [LS_LEAF] */
+    /* [LS_LEAF] the keys that a row sees; NULL: all of `key_count` */
+    const struct ls_leaf_keys *visible;
+    int rows, key_count; /* in use, from the first one */
+    float scale;
+    /* what the rows take, of d_pad or fewer columns; of rows that are not in use: anything */
+    const struct sum_path *dq, *dk, *dv;
+    struct progress_clock *clock; /* to be ticked between parts of a tile; may be NULL */
+    /* what a later tile needs and this one does not, to be brought nearer meanwhile; NULL: none */
+    const char *ahead;
+    size_t ahead_bytes;
+
+    /* for rows of the table that do more than plain scores */
+    const struct ls_scores *scores;
+    int64_t batch, head;            /* of the whole problem */
+    int64_t first_query, first_key; /* positions in the whole sequence */
+    int64_t first_place;            /* of the first query among the keys */
+};
+
+/* Operand rows are d_pad elements of `type`, zero beyond d and beyond the last row. */
+struct gradient_products {
+    const char *name;
+    ls_dtype type;
+    int d_multiple; /* d is padded to a multiple of it */
+    bool (*fits)(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
+
+    /* of what one leaf's K and V, or Q and d_o, are packed into, and of one thread's scratch */
+    size_t (*keys_bytes)(int d_pad);
+    size_t (*queries_bytes)(int d_pad);
+    size_t (*scratch_bytes)(int d_pad);
+
+    /* One a thread, created where OpenMP gives one thread. scratch is borrowed.
+     * Errors: LS_ENOMEM, LS_EINTERNAL. */
+    ls_status (*create)(void **out, ls_isa isa, int d_pad, void *scratch);
+    void (*destroy)(void *worker);
+
+    ls_status (*pack_keys)(void *packed, void *worker, const void *k, const void *v);
+    ls_status (*pack_queries)(void *packed, void *worker, const void *q, const void *d_o);
+
+    /* Around any number of tiles, on one thread; NULL: nothing to do. */
+    void (*begin)(void);
+    void (*end)(void);
+    ls_status (*tile)(void *worker, const struct gradient_tile *tile);
+};
+
+extern const struct gradient_products gradient_amx, gradient_avx512bf16, gradient_avx512,
+    gradient_portable_bf16, gradient_portable_f32;
+
+/* For rows that this machine's architecture cannot have. */
+bool gradient_fits_never(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
+
+/* The first row of the table that fits. */
+const struct gradient_products *gradient_products_find(ls_isa isa, ls_dtype storage,
+                                                       const struct ls_scores *scores);
+
+#endif

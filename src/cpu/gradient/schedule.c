@@ -1,0 +1,260 @@
+/* One call of the gradient kernel: who does what, and in which order. Items of a head are taken
+ * chunk by chunk, and each leaf of queries receives its dq in this order, so that the sums do not
+ * depend on threads; whoever comes too early waits. The earliest item that is not done never does.
+ * Leaves of queries are met from the last to the first: under a causal mask all chunks begin with
+ * the same one, and a later chunk does not wait for what only an earlier one sees. */
+#include <fenv.h>
+#include <omp.h>
+#include <sched.h>
+
+#include "cpu/attention/leaf.h"
+#include "cpu/gradient/gradient.h"
+#include "cpu/gradient/kernel.h"
+
+static int64_t wave_groups(const struct gradient_job *job)
+{
+    return (job->heads + job->kernel->group - 1) / job->kernel->group;
+}
+
+/* Leaves of keys, then leaves of queries. */
+static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
+{
+    const int64_t keys = wave_groups(job) * job->call->k_leaves.count;
+    const int64_t n = keys + job->heads * job->call->q_leaves.count;
+    const bool only_keys = gradient_queries_are_packed(job);
+    const double since = ls_now();
+    int64_t i, packed = 0;
+
+    while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
+        const ls_status status =
+            i < keys ? pack_gradient_keys(job, w, i) : pack_gradient_queries(job, w, i - keys);
+        if (status != LS_OK) team_fail(&job->team, status);
+        packed += i < keys || !only_keys;
+        progress_tick(w->clock);
+    }
+    ls_profile_add(
+        &w->profile, LS_EVENT_PACK, since,
+        (struct ls_event_scope){.pair = job->first / job->kernel->group, .amount = packed});
+}
+
+/* A chunk of leaves of keys of one head. */
+struct item {
+    int64_t head, chunk;
+    int64_t first, end; /* leaves of keys */
+    double since;       /* when its tiles, or those after the last wait, began */
+    int64_t tiles;      /* of the thread by then */
+};
+
+static void start_tiles(struct item *item, const struct gradient_worker *w)
+{
+    item->since = ls_now();
+    item->tiles = w->tiles;
+}
+
+static void end_tiles(struct gradient_worker *w, const struct gradient_job *job,
+                      const struct item *item, int64_t q_leaf)
+{
+    ls_profile_add(&w->profile, LS_EVENT_TILE, item->since,
+                   (struct ls_event_scope){.pair = item->head / job->kernel->group,
+                                           .amount = w->tiles - item->tiles,
+                                           .query_leaf = q_leaf});
+}
+
+static bool is_turn_of(struct gradient_queries *queries, const struct item *item)
+{
+    return atomic_load_explicit(&queries->turn, memory_order_acquire) == item->chunk;
+}
+
+/* Returns false if another thread has failed and the turn may never come. */
+static bool wait_for_turn(struct gradient_job *job, struct gradient_worker *w,
+                          struct gradient_queries *queries, struct item *item, int64_t q_leaf)
+{
+    if (is_turn_of(queries, item)) return true;
+    end_tiles(w, job, item, q_leaf);
+    const double since = ls_now();
+    while (!is_turn_of(queries, item)) {
+        if (job->team.failed) return false;
+        progress_tick(w->clock);
+        sched_yield();
+    }
+    ls_profile_add(&w->profile, LS_EVENT_WAIT, since,
+                   (struct ls_event_scope){.pair = item->head / job->kernel->group,
+                                           .amount = item->chunk,
+                                           .query_leaf = q_leaf});
+    start_tiles(item, w);
+    return true;
+}
+
+/* The last leaf of keys of the chunk that these see; none: -1. */
+static int64_t last_seen(const struct gradient_job *job, const struct item *item,
+                         struct ls_visible visible)
+{
+    for (int64_t j = item->end - 1; j >= item->first; j--)
+        if (gradient_leaf_is_seen(job, visible, j)) return j;
+    return -1;
+}
+
+/* One leaf of queries meets the chunk. Its dq of the chunk's last leaf goes on to what earlier
+ * chunks gave it. */
+static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *w,
+                              struct item *item, int64_t q_leaf)
+{
+    struct gradient_queries *queries = &job->kernel->queries[queries_slot(job, item->head, q_leaf)];
+    const int64_t last = last_seen(job, item, queries->visible);
+    const int64_t next = gradient_next_chunk(job, queries->visible, item->chunk + 1);
+
+    sum_forest_start(&w->dq, LS_LEAF, job->kernel->d_pad);
+    for (int64_t j = item->first; j <= last; j++) {
+        struct gradient_paths paths = {0};
+
+        if (!gradient_leaf_is_seen(job, queries->visible, j)) continue;
+        sum_forest_lead(&paths.dq, &w->dq, j, j == last);
+        sum_forest_lead(&paths.dk, &w->dk[j - item->first], ~q_leaf, false);
+        sum_forest_lead(&paths.dv, &w->dv[j - item->first], ~q_leaf, false);
+        if (j == last) {
+            if (!wait_for_turn(job, w, queries, item, q_leaf)) return LS_OK;
+            sum_forest_lead(&paths.dq, &queries->dq, item->chunk, next == gradient_chunks(job));
+        }
+        LS_TRY(gradient_tile(&paths, job, w, item->head, q_leaf, j));
+        progress_tick(w->clock);
+    }
+    if (last >= 0) atomic_store_explicit(&queries->turn, next, memory_order_release);
+    return LS_OK;
+}
+
+static void start_keys(struct gradient_worker *w, const struct item *item, int d_pad)
+{
+    for (int64_t j = 0; j < item->end - item->first; j++) {
+        sum_forest_start(&w->dk[j], LS_LEAF, d_pad);
+        sum_forest_start(&w->dv[j], LS_LEAF, d_pad);
+    }
+}
+
+/* To the caller; 0 if nobody sees these keys. */
+static void finish_sums(struct sums to, struct sum_forest *forest, int rows, int d)
+{
+    if (forest->top == 0)
+        sums_clear(to, rows, d);
+    else
+        sums_copy(to, sum_forest_fold(forest), rows, d);
+}
+
+static void finish_keys(const struct gradient_job *job, struct gradient_worker *w,
+                        const struct item *item)
+{
+    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
+    const struct ls_gradient_call *call = job->call;
+    const int d = (int)s->d;
+
+    for (int64_t j = item->first; j < item->end; j++) {
+        const struct ls_leaf *leaf = &call->k_leaves.leaf[j];
+        const int64_t to = (item->head * call->k->dim[1] + leaf->row) * d;
+        const int rows = leaf_rows(leaf->number, s->s_k);
+
+        finish_sums((struct sums){call->dk + to, d}, &w->dk[j - item->first], rows, d);
+        finish_sums((struct sums){call->dv + to, d}, &w->dv[j - item->first], rows, d);
+    }
+}
+
+static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, int64_t number)
+{
+    const int64_t leaves = job->call->k_leaves.count;
+    const int64_t first = number % gradient_chunks(job) * job->kernel->chunk;
+    const int64_t end = first + job->kernel->chunk;
+    struct item item = {.head = job->first + number / gradient_chunks(job),
+                        .chunk = number % gradient_chunks(job),
+                        .first = first,
+                        .end = end < leaves ? end : leaves};
+
+    start_tiles(&item, w);
+    start_keys(w, &item, job->kernel->d_pad);
+    for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->team.failed; i--)
+        LS_TRY(meet_queries(job, w, &item, i));
+    finish_keys(job, w, &item);
+    end_tiles(w, job, &item, 0);
+    return LS_OK;
+}
+
+static void item_phase(struct gradient_job *job, struct gradient_worker *w)
+{
+    const struct gradient_products *products = job->kernel->products;
+    const int64_t items = job->heads * gradient_chunks(job);
+    int64_t item;
+
+    if (products->begin) products->begin();
+    while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->team.failed) {
+        const ls_status status = run_item(job, w, item);
+        if (status != LS_OK) team_fail(&job->team, status);
+    }
+    if (products->end) products->end();
+    team_wait(&job->team, w->clock);
+}
+
+static void start_wave(struct gradient_job *job, int64_t first, int64_t heads)
+{
+    job->first = first;
+    job->heads = heads;
+    job->next_pack = job->next_item = 0;
+    job->team.busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
+}
+
+/* Heads [first, end) are a wave's: whole groups, or some of one. */
+static int64_t wave_end(const struct ls_gradient_kernel *kernel, int64_t first)
+{
+    const int64_t group = kernel->group,
+                  all = kernel->shape.attention.global.b * kernel->shape.attention.global.h;
+    const int64_t most = kernel->wave < group ? (first / group + 1) * group : all;
+    const int64_t end = first + kernel->wave;
+
+    return end < most ? end : most;
+}
+
+static void run_worker(struct gradient_job *job, struct gradient_worker *w)
+{
+    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
+
+    for (int64_t first = 0, end; first < s->b * s->h; first = end) {
+        end = wave_end(job->kernel, first);
+#pragma omp barrier
+#pragma omp single
+        start_wave(job, first, end - first);
+        pack_phase(job, w);
+#pragma omp barrier
+        item_phase(job, w);
+    }
+}
+
+static void collect(struct ls_kernel_result *result, struct ls_gradient_kernel *kernel)
+{
+    for (int t = 0; t < kernel->shape.attention.threads; t++) {
+        result->tiles += kernel->worker[t].tiles;
+        ls_profile_merge(&result->profile, &kernel->worker[t].profile);
+    }
+}
+
+ls_status cpu_gradient(struct ls_kernel_result *result, struct ls_gradient_kernel *kernel,
+                       const struct ls_gradient_call *call)
+{
+    struct gradient_job job = {.kernel = kernel, .call = call};
+    struct progress_clock clock = {.progress = call->progress, .due = ls_now()};
+    fenv_t callers;
+
+    for (int t = 0; t < kernel->shape.attention.threads; t++) {
+        kernel->worker[t].tiles = 0;
+        kernel->worker[t].rows_of = -1;
+        kernel->worker[t].profile = (struct ls_profile){.thread = t};
+    }
+#pragma omp parallel private(callers) num_threads(kernel->shape.attention.threads)
+    {
+        struct gradient_worker *w = &kernel->worker[omp_get_thread_num()];
+
+        omp_set_num_threads(1); /* for oneDNN, which looks at this task's own setting */
+        fegetenv(&callers);
+        fesetenv(FE_DFL_ENV); /* rounding and subnormals do not depend on the caller */
+        w->clock = omp_get_thread_num() == 0 ? &clock : NULL;
+        run_worker(&job, w);
+        fesetenv(&callers);
+    }
+    collect(result, kernel);
+    return team_status(&job.team);
+}

@@ -1,0 +1,99 @@
+/* One tile: which of its pairs are seen, and by which way it is computed. */
+#include "cpu/attention/leaf.h"
+#include "cpu/gradient/gradient.h"
+
+bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
+                           int64_t k_leaf)
+{
+    const int64_t number = job->call->k_leaves.leaf[k_leaf].number;
+
+    return ls_visible_count(visible, number * LS_LEAF,
+                            leaf_rows(number, job->kernel->shape.attention.global.s_k)) > 0;
+}
+
+int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible, int64_t from)
+{
+    int64_t j = from * job->kernel->chunk;
+
+    while (j < job->call->k_leaves.count && !gradient_leaf_is_seen(job, visible, j)) j++;
+    return j < job->call->k_leaves.count ? j / job->kernel->chunk : gradient_chunks(job);
+}
+
+/* What each row of a leaf of queries sees; remembered until another one comes. */
+static const struct ls_visible *visible_rows(struct gradient_worker *w, const struct ls_mask *mask,
+                                             int64_t q_leaf, int rows)
+{
+    if (w->rows_of != q_leaf)
+        for (int r = 0; r < rows; r++) w->row[r] = ls_mask_row(mask, q_leaf * LS_LEAF + r);
+    w->rows_of = q_leaf;
+    return w->row;
+}
+
+/* NULL if each row sees every key of the leaf. */
+static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
+                                                 const struct ls_mask *mask, int64_t q_leaf,
+                                                 int64_t k_leaf, int rows, int keys)
+{
+    if (ls_mask_is_full(mask, q_leaf * LS_LEAF, rows, k_leaf * LS_LEAF, keys)) return NULL;
+
+    const struct ls_visible *row = visible_rows(w, mask, q_leaf, rows);
+    for (int r = 0; r < LS_LEAF; r++)
+        w->visible[r] = r < rows ? ls_visible_in_leaf(row[r], k_leaf) : (struct ls_leaf_keys){0};
+    return w->visible;
+}
+
+/* Tiles go on to the next leaf of keys of the chunk, or to its first one with the leaf of queries
+ * before. */
+static void look_ahead(struct gradient_tile *tile, const struct gradient_job *job, int64_t head,
+                       int64_t q_leaf, int64_t k_leaf)
+{
+    const struct ls_gradient_kernel *kernel = job->kernel;
+
+    if ((k_leaf + 1) % kernel->chunk != 0 && k_leaf + 1 < job->call->k_leaves.count) {
+        tile->ahead =
+            kernel->keys.leaf + (size_t)keys_slot(job, head, k_leaf + 1) * kernel->keys_bytes;
+        tile->ahead_bytes = kernel->keys_bytes;
+    } else if (q_leaf > 0) {
+        tile->ahead = kernel->packed.leaf +
+                      (size_t)queries_slot(job, head, q_leaf - 1) * kernel->queries_bytes;
+        tile->ahead_bytes = kernel->queries_bytes;
+    }
+}
+
+ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
+                        struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf)
+{
+    const struct ls_gradient_kernel *kernel = job->kernel;
+    const struct ls_kernel_shape *shape = &kernel->shape.attention;
+    const struct ls_leaf *queries = &job->call->q_leaves.leaf[q_leaf];
+    const struct ls_leaf *keys = &job->call->k_leaves.leaf[k_leaf];
+    const int64_t q_slot = queries_slot(job, head, q_leaf), k_slot = keys_slot(job, head, k_leaf);
+    const int rows = leaf_rows(queries->number, shape->global.s_q);
+    const int key_count = leaf_rows(keys->number, shape->global.s_k);
+    struct gradient_tile tile = {
+        .keys = kernel->keys.leaf + (size_t)k_slot * kernel->keys_bytes,
+        .queries = kernel->packed.leaf + (size_t)q_slot * kernel->queries_bytes,
+        .lse = kernel->queries[q_slot].lse,
+        .delta = kernel->queries[q_slot].delta,
+        .visible = row_visibility(w, &shape->mask, queries->number, keys->number, rows, key_count),
+        .rows = rows,
+        .key_count = key_count,
+        .scale = shape->scores.scale,
+        .dq = &to->dq,
+        .dk = &to->dk,
+        .dv = &to->dv,
+        .clock = w->clock,
+        .scores = &shape->scores,
+        .batch = head / shape->global.h,
+        .head = head % shape->global.h + shape->scores.first_head,
+        .first_query = queries->number * LS_LEAF,
+        .first_key = keys->number * LS_LEAF,
+        .first_place = queries->number * LS_LEAF + shape->mask.shift,
+    };
+
+    look_ahead(&tile, job, head, q_leaf, k_leaf);
+    w->tiles++;
+    if (tile.visible && !(kernel->keys.clean[k_slot] && kernel->packed.clean[q_slot]))
+        return gradient_mended_tile(job, w, &tile, queries, keys);
+    return kernel->products->tile(w->own, &tile);
+}

@@ -1,0 +1,145 @@
+/* What stands before and behind the gradient kernel: delta, and sums of partial gradients. */
+#include <fenv.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "cpu/attention/leaf.h"
+#include "cpu/gradient/kernel.h"
+#include "cpu/gradient/sum_forest.h"
+#include "tensor/dtype.h"
+
+#define BLOCK 4096 /* floats */
+#define LANES 8    /* sums of a row, so that its bits are the same on every instruction set */
+
+LS_CLONED static double dot_product(const float *a, const float *b, const float *b_rest, int64_t d)
+{
+    double lane[LANES] = {0};
+
+    for (int64_t e = 0; e < d; e += LANES)
+#pragma omp simd
+        for (int i = 0; i < LANES; i++)
+            lane[i] += (double)a[e + i] * ((double)b[e + i] + (double)b_rest[e + i]);
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) +
+           ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+}
+
+/* In f32, zero up to the next multiple of LANES. */
+static void load_row(float *out, const struct ls_tensor *t, int64_t batch, int64_t row,
+                     int64_t head)
+{
+    const int64_t d = t->dim[3];
+
+    ls_dtype_convert(out, LS_F32, element(t, batch, row, head), t->type, d);
+    memset(out + d, 0, (size_t)(-d & (LANES - 1)) * sizeof *out);
+}
+
+/* sum_e d_o (o + o_lo) of one row */
+static double row_delta(const struct ls_tensor *d_o, const struct ls_tensor *o,
+                        const struct ls_tensor *o_lo, int64_t batch, int64_t row, int64_t head)
+{
+    static const float nothing[LS_MAX_HEAD_DIM];
+    float a[LS_MAX_HEAD_DIM], b[LS_MAX_HEAD_DIM], rest[LS_MAX_HEAD_DIM];
+
+    load_row(a, d_o, batch, row, head);
+    load_row(b, o, batch, row, head);
+    if (o_lo) load_row(rest, o_lo, batch, row, head);
+    return dot_product(a, b, o_lo ? rest : nothing, o->dim[3]);
+}
+
+/* Rounding and subnormals do not depend on the caller. */
+static fenv_t enter(void)
+{
+    fenv_t callers;
+
+    fegetenv(&callers);
+    fesetenv(FE_DFL_ENV);
+    return callers;
+}
+
+void cpu_delta(float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
+               const struct ls_tensor *o_lo, const struct ls_tensor *dlse, int threads)
+{
+    const int64_t b = o->dim[0], s = o->dim[1], h = o->dim[2];
+
+#pragma omp parallel num_threads(threads)
+    {
+        const fenv_t callers = enter();
+
+#pragma omp for
+        for (int64_t i = 0; i < b * h * s; i++) {
+            const int64_t batch = i / (h * s), row = i / h % s, head = i % h;
+            double sum = row_delta(d_o, o, o_lo, batch, row, head);
+
+            if (dlse)
+                sum -= ((const float *)dlse->data)[batch * dlse->stride[0] +
+                                                   head * dlse->stride[1] + row * dlse->stride[2]];
+            delta[(batch * h + head) * s + row] = (float)sum;
+        }
+        fesetenv(&callers);
+    }
+}
+
+void cpu_add(float *into, const float *from, int64_t n, int threads)
+{
+#pragma omp parallel num_threads(threads)
+    {
+        const fenv_t callers = enter();
+
+#pragma omp for
+        for (int64_t first = 0; first < n; first += BLOCK)
+            add_floats(into + first, into + first, from + first,
+                       first + BLOCK < n ? BLOCK : n - first);
+        fesetenv(&callers);
+    }
+}
+
+/* out = a + b; b may be NULL; -0 becomes +0. */
+LS_CLONED static void add_terms(float *out, const float *a, const float *b, int64_t d)
+{
+    if (b) {
+#pragma omp simd
+        for (int64_t e = 0; e < d; e++) out[e] = (a[e] + b[e]) + 0.0F;
+    } else {
+#pragma omp simd
+        for (int64_t e = 0; e < d; e++) out[e] = a[e] + 0.0F;
+    }
+}
+
+/* out [d] = `count` rows of a + b, a head apart, added by the tree. */
+static void add_heads(float *out, const float *a, const float *b, int64_t apart, int64_t count,
+                      int64_t d)
+{
+    float right[LS_MAX_HEAD_DIM];
+    int64_t half = 1;
+
+    if (count == 1) {
+        add_terms(out, a, b, d);
+        return;
+    }
+    while (2 * half < count) half *= 2;
+    add_heads(out, a, b, apart, half, d);
+    add_heads(right, a + half * apart, b ? b + half * apart : NULL, apart, count - half, d);
+    add_floats(out, out, right, d);
+}
+
+void cpu_round_sums(struct ls_tensor *out, const float *a, const float *b, int64_t group,
+                    int threads)
+{
+    const int64_t batches = out->dim[0], s = out->dim[1], heads = out->dim[2], d = out->dim[3];
+
+#pragma omp parallel num_threads(threads)
+    {
+        const fenv_t callers = enter();
+
+#pragma omp for
+        for (int64_t i = 0; i < batches * heads * s; i++) {
+            const int64_t pair = i / s, row = i % s, at = (pair * group * s + row) * d;
+            float sum[LS_MAX_HEAD_DIM];
+
+            add_heads(sum, a + at, b ? b + at : NULL, s * d, group, d);
+            ls_dtype_convert(element(out, pair / heads, row, pair % heads), out->type, sum, LS_F32,
+                             d);
+        }
+        fesetenv(&callers);
+    }
+}
