@@ -78,13 +78,14 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
     return LS_OK;
 }
 
-void ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan)
+ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan)
 {
-    plan->method->cost(out, &plan->problem);
-    if (!plan->redistribution) return;
+    LS_TRY(plan->method->cost(out, &plan->problem));
+    if (!plan->redistribution) return LS_OK;
     const struct ls_pieces pieces = ls_redistribution_pieces(plan->redistribution);
 
     ls_redistribution_cost(out, &plan->problem, &pieces);
+    return LS_OK;
 }
 
 /* A caller built against an older header has a shorter struct; what it lacks is zero. */

@@ -55,7 +55,8 @@ struct ls_method {
      * whether gradients alone do */
     bool merges, merges_backward;
     ls_layout_choice layout;
-    void (*cost)(struct ls_cost *out, const struct ls_problem *problem);
+    /* Errors: LS_ENOMEM, where what is to be counted does not fit */
+    ls_status (*cost)(struct ls_cost *out, const struct ls_problem *problem);
     /* plan->own: what the method needs besides; destroy accepts a plan without it */
     ls_status (*create)(struct ls_attention_plan *plan);
     void (*destroy)(struct ls_attention_plan *plan);

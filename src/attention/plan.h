@@ -42,8 +42,8 @@ struct ls_attention_plan {
     void *own;                             /* the method's */
 };
 
-/* The method's cost and that of bringing callers' rows to it and back. */
-void ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan);
+/* The method's cost and that of bringing callers' rows to it and back. Errors: LS_ENOMEM. */
+ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan);
 
 /* Dimensions of the tensors that this rank's caller has: of q, o and their gradients, of k and v,
  * of lse. */

@@ -88,7 +88,7 @@ static ls_status plan_row(struct row *row, const struct ls_method *method,
     LS_TRY(ls_problem_init(&row->problem, shape, options, p, method->layout));
     row->reason = ls_method_misfit(method, &row->problem);
     if (row->reason) return LS_OK;
-    method->cost(&row->cost, &row->problem);
+    LS_TRY(method->cost(&row->cost, &row->problem));
     row->tensor_bytes = most_tensor_bytes(&row->problem);
     return LS_OK;
 }
@@ -222,17 +222,18 @@ static ls_status report_plan(const struct cli_report *report, const struct cli_w
     const struct ls_method *chosen = NULL;
     const char *why = "no method fits";
     struct row row;
-    ls_status status = LS_OK;
+    ls_status status;
 
     if (sends) LS_TRY(cli_rates_measure(&rates, world));
     json_t *list = json_array();
-    if (ls_method_choose(&chosen, &why, shape, &o->shared.attention, p) != LS_OK) chosen = NULL;
+    status = ls_method_choose(&chosen, &why, shape, &o->shared.attention, p);
+    if (status != LS_OK && status != LS_EFIT) goto free_list;
     report_head(report, shape, o, p);
     for (int i = 0; i < ls_method_count(); i++) {
         row = (struct row){.method = NULL};
-        LS_TRY_GOTO(status, plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p),
-                    free_list);
-        if (o->measure) status = predict_time(&row, world, sends ? &rates : NULL);
+        status = plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p);
+        if (status == LS_OK && o->measure)
+            status = predict_time(&row, world, sends ? &rates : NULL);
         if (status == LS_OK) {
             report_row(report, &row, o->measure, row.method == chosen);
             json_array_append_new(list, row_json(&row, o->measure));

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "attention/methods/table.h"
 #include "attention/plan.h"
@@ -67,7 +68,7 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
              options.strict ? " strict" : "", options.threads);
     options.method = method->name;
     cr_assert_eq(ls_problem_init(&problem, s, &options, 1, method->layout), LS_OK, "%s", name);
-    method->cost(&cost, &problem);
+    cr_assert_eq(method->cost(&cost, &problem), LS_OK);
     cr_assert_eq(ls_attention_plan_create(&plan, comm, s, &options), LS_OK, "%s: %s", name,
                  ls_message());
     ls_ledger_reset_peaks();
@@ -184,7 +185,7 @@ Test(cost, strict_has_a_limit_of_single_leaves, .timeout = 60)
         cr_assert_eq(ls_problem_init(&problem, &s, &options, 4, method->layout), LS_OK);
         const char *reason = ls_method_misfit(method, &problem);
         if (!reason) {
-            method->cost(&cost, &problem);
+            cr_assert_eq(method->cost(&cost, &problem), LS_OK);
             cr_expect(cost.bytes_sent >= 0 && cost.workspace_bytes < (size_t)1 << 60, "%s",
                       method->name);
         } else if (strstr(reason, "zigzag")) {
@@ -196,6 +197,38 @@ Test(cost, strict_has_a_limit_of_single_leaves, .timeout = 60)
     }
     cr_expect_eq(refused, 14, "%d refusals", refused); /* ring, usp, allreduce; allgather's dkv */
 }
+
+#if !defined __SANITIZE_ADDRESS__ /* which needs an address space without limit */
+
+/* Where the lists of leaves do not fit, that is said, and nothing is counted without them. */
+Test(cost, memory_that_is_short_is_said)
+{
+    static const char *const need_lists[] = {"ring", "ring2", "halo", "usp", "allreduce"};
+    const struct ls_attention_shape s = {1, 4, 4, INT64_C(1) << 37, INT64_C(1) << 37, 64, LS_BF16};
+    const struct rlimit limit = {INT64_C(1) << 31, INT64_C(1) << 31};
+
+    cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    for (int i = 0; i < (int)(sizeof need_lists / sizeof *need_lists) * 2; i++) {
+        const struct ls_attention_options options = {.size = sizeof options,
+                                                     .strict = true,
+                                                     .has_window = true,
+                                                     .window_left = 300,
+                                                     .node_size = 2,
+                                                     .backward = i % 2,
+                                                     .layout = LS_LAYOUT_ZIGZAG};
+        const struct ls_method *method;
+        struct ls_problem problem;
+        struct ls_cost cost;
+
+        cr_assert_eq(ls_method_find(&method, need_lists[i / 2]), LS_OK);
+        cr_assert_eq(ls_problem_init(&problem, &s, &options, 4, method->layout), LS_OK);
+        cr_assert_null(ls_method_misfit(method, &problem));
+        cr_expect_eq(method->cost(&cost, &problem), LS_ENOMEM, "%s", method->name);
+        ls_problem_fini(&problem);
+    }
+}
+
+#endif
 
 /* 4 d for every pair that sees each other. */
 Test(cost, flops_count_visible_pairs)
@@ -211,7 +244,7 @@ Test(cost, flops_count_visible_pairs)
 
             cr_assert_eq(ls_problem_init(&problem, &s, &options, 1, ls_method_at(i)->layout),
                          LS_OK);
-            ls_method_at(i)->cost(&cost, &problem);
+            cr_assert_eq(ls_method_at(i)->cost(&cost, &problem), LS_OK);
             cr_expect_eq(cost.flops, 4.0 * 64 * 12 * pairs, "%s", ls_method_at(i)->name);
         }
     }

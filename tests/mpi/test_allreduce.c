@@ -118,7 +118,7 @@ static struct taken plan_memory(struct job *job)
     struct ls_cost cost;
 
     job_create(job, world, 4);
-    job->plan->method->cost(&cost, &job->plan->problem);
+    MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
     const struct taken taken = {ls_ledger_live(LS_TAG_WORKSPACE) - before.workspace,
                                 ls_ledger_live(LS_TAG_COMM) - before.comm};
     MPI_CHECK(taken.workspace == cost.workspace_bytes && taken.comm == cost.comm_bytes,

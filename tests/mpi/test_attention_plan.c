@@ -62,7 +62,7 @@ static void check_cost(struct job *job)
     struct ls_cost cost;
 
     job_create_plan(job, world);
-    job->plan->method->cost(&cost, &job->plan->problem);
+    MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
     check_memory(job, &cost, before);
     ls_ledger_reset_peaks();
     job_run(job);

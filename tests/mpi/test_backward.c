@@ -113,7 +113,7 @@ static void check_cost(struct descent *g)
 
     for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(tags[i]);
     descent_create_plan(g, world);
-    ls_plan_cost(&cost, g->job.plan);
+    MPI_CHECK_OK(ls_plan_cost(&cost, g->job.plan));
     check_memory(g, &cost, before);
     ls_ledger_reset_peaks();
     descent_run(g);

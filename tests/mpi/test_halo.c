@@ -92,7 +92,7 @@ static void check_bytes(const struct job *job)
     int messages = 0;
 
     ls_attention_plan_describe(&report, job->plan);
-    job->plan->method->cost(&cost, problem);
+    MPI_CHECK_OK(job->plan->method->cost(&cost, problem));
     for (int r = 0; r < size; r++) {
         const int64_t n = rows_between(problem, r, rank);
 
@@ -111,7 +111,7 @@ static void check_memory(const struct job *job, size_t workspace, size_t buffers
 {
     struct ls_cost cost;
 
-    job->plan->method->cost(&cost, &job->plan->problem);
+    MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
     MPI_CHECK(over_ranks((double)(ls_ledger_live(LS_TAG_WORKSPACE) - workspace), LS_REDUCE_MAX) ==
                       (double)cost.workspace_bytes &&
                   over_ranks((double)(ls_ledger_live(LS_TAG_COMM) - buffers), LS_REDUCE_MAX) ==
@@ -215,7 +215,7 @@ static void check_backward_cost(const struct descent *g, size_t gradients)
     int64_t back = 0;
 
     ls_attention_plan_describe(&report, g->job.plan);
-    g->job.plan->method->cost(&cost, problem);
+    MPI_CHECK_OK(g->job.plan->method->cost(&cost, problem));
     for (int r = 0; r < size; r++) back += own > 0 ? rows_between(problem, rank, r) * row : 0;
     MPI_CHECK(most == (double)cost.gradient_bytes, "%s: %.0f bytes, predicted %zu",
               job_text(&g->job), most, cost.gradient_bytes);

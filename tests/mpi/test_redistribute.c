@@ -152,7 +152,7 @@ static void check_cost(struct job *job)
     struct ls_cost cost;
 
     job_create_plan(job, world);
-    ls_plan_cost(&cost, job->plan);
+    MPI_CHECK_OK(ls_plan_cost(&cost, job->plan));
     const double taken = (double)(ls_ledger_live(LS_TAG_ACTIVATION) - before);
     const double most = over_ranks(taken, LS_REDUCE_MAX);
     MPI_CHECK(most == (double)cost.activation_bytes, "%s: %.0f bytes, predicted %zu", job_text(job),
@@ -201,8 +201,8 @@ MPI_TEST(redistribute, rows_that_are_parts_are_used_where_they_are)
         if (!job_take_method(&job, m, size)) continue;
         take_rows(&job, AS_LAYOUT, AS_LAYOUT);
         job_create(&job, world, 3);
-        ls_plan_cost(&with, job.plan);
-        job.plan->method->cost(&without, &job.plan->problem);
+        MPI_CHECK_OK(ls_plan_cost(&with, job.plan));
+        MPI_CHECK_OK(job.plan->method->cost(&without, &job.plan->problem));
         MPI_CHECK(memcmp(&with, &without, sizeof with) == 0, "%s: it costs", job_text(&job));
         MPI_CHECK(ls_ledger_live(LS_TAG_ACTIVATION) == 0, "%s: it takes memory", job_text(&job));
         for (int which = 0; which < LS_TRAVELLERS; which++) {

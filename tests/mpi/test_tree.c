@@ -107,7 +107,7 @@ MPI_TEST(tree, one_leaf_of_queries_takes_two_messages_a_rank)
         const int64_t expected = (rank > 0 ? result : 0) + ls_binomial_takings(&tree, rank) * query;
         MPI_CHECK(bytes_sent(&job) == expected, "%ld bytes, expected %ld", (long)bytes_sent(&job),
                   (long)expected);
-        job.plan->method->cost(&cost, &job.plan->problem);
+        MPI_CHECK_OK(job.plan->method->cost(&cost, &job.plan->problem));
         MPI_CHECK(cost.messages == 2 * (size - 1), "%ld messages", (long)cost.messages);
         job_destroy(&job);
 
@@ -115,7 +115,7 @@ MPI_TEST(tree, one_leaf_of_queries_takes_two_messages_a_rank)
         job.shape.s_q = size * LS_LEAF;
         job_create_whole(&job, 3);
         job_create_plan(&job, world);
-        job.plan->method->cost(&cost, &job.plan->problem);
+        MPI_CHECK_OK(job.plan->method->cost(&cost, &job.plan->problem));
         MPI_CHECK(cost.messages == 2 * size * rounds, "all have queries: %ld messages",
                   (long)cost.messages);
         job_destroy(&job);

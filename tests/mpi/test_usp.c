@@ -54,7 +54,7 @@ static void check_cost(const struct descent *g, const size_t *before)
     struct ls_attention_report report;
     struct ls_cost cost;
 
-    job->plan->method->cost(&cost, &job->plan->problem);
+    MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
     const size_t predicted[] = {cost.workspace_bytes, cost.comm_bytes, cost.gradient_bytes};
     for (int i = 0; i < LENGTH(tags); i++) {
         const double most =

@@ -15,16 +15,15 @@ static size_t state_bytes(const struct ls_problem *problem, int rank, int slots)
     return (size_t)slots * ls_row_state_bytes(&problem->shape, rows);
 }
 
-size_t ls_fold_bytes(const struct ls_problem *problem, int rank, const struct ls_leaf_list *part,
-                     int parts)
+ls_status ls_fold_bytes(size_t *out, const struct ls_problem *problem, int rank,
+                        const struct ls_leaf_list *part, int parts)
 {
-    struct ls_forest forest;
+    struct ls_forest forest = {.slots = parts > 1};
 
-    if (!problem->strict) return state_bytes(problem, rank, parts > 1);
-    if (ls_forest_init(&forest, part, parts, true) != LS_OK) return 0;
-    const size_t bytes = state_bytes(problem, rank, forest.slots);
+    if (problem->strict) LS_TRY(ls_forest_init(&forest, part, parts, true));
+    *out = state_bytes(problem, rank, forest.slots);
     ls_forest_fini(&forest);
-    return bytes;
+    return LS_OK;
 }
 
 ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan,

@@ -14,10 +14,9 @@ struct ls_fold {
     int64_t done;                /* steps of the forest, in this execution */
 };
 
-/* Bytes of workspace on a rank to which the keys come in these parts. Without memory to find out,
- * a plan cannot be made either. */
-size_t ls_fold_bytes(const struct ls_problem *problem, int rank, const struct ls_leaf_list *part,
-                     int parts);
+/* Bytes of workspace on a rank to which the keys come in these parts. Errors: LS_ENOMEM. */
+ls_status ls_fold_bytes(size_t *out, const struct ls_problem *problem, int rank,
+                        const struct ls_leaf_list *part, int parts);
 
 /* fini accepts what is all zero and what init left when it failed. Errors: LS_ENOMEM. */
 ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan,

@@ -33,17 +33,17 @@ static int64_t messages_each_way(const struct ls_problem *problem)
     return 2 * problem->shape.b * (problem->p - 1);
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     *out = ls_method_work(problem);
     out->comm_bytes = ls_key_value_bytes(&problem->shape, problem->shape.s_k);
     out->bytes_sent = (int64_t)out->comm_bytes * (problem->p - 1);
     out->messages = messages_each_way(problem) * problem->p;
     out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
-    if (!problem->backward) return;
+    if (!problem->backward) return LS_OK;
     out->backward_bytes_sent = out->bytes_sent;
     out->backward_messages = out->messages;
-    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
+    return ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
 }
 
 static void destroy(struct ls_attention_plan *plan)

@@ -320,10 +320,10 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     return status;
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
-    ls_allreduce_cost(out, problem);
-    ls_visiting_gradients_cost(out, problem);
+    LS_TRY(ls_allreduce_cost(out, problem));
+    return ls_visiting_gradients_cost(out, problem);
 }
 
 static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)

@@ -145,23 +145,24 @@ static void add_ranks(struct ls_cost *cost, const struct ls_problem *problem,
     }
 }
 
-/* Without memory to find out, a plan cannot be made either. */
-void ls_visiting_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem)
+ls_status ls_visiting_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem)
 {
     const struct ls_layout *queries = &problem->q_layout;
     struct ls_visits visits = {0};
     struct ls_total dkv = {0}, dq = {0};
 
-    if (!problem->backward) return;
+    if (!problem->backward) return LS_OK;
     cost->workspace_bytes += ls_device_gradient_bytes(&problem->device, kernel_shape(problem));
     cost->comm_bytes += travel_bytes(problem);
     cost->backward_bytes_sent =
         (problem->p - 1) * (int64_t)visitor_bytes(&problem->shape, queries->s);
     cost->backward_messages = VISITORS * (problem->p - 1) * ls_visit_count(queries);
-    if (make_totals(&visits, &dkv, &dq, problem) == LS_OK) add_ranks(cost, problem, &dkv, &dq);
+    const ls_status status = make_totals(&visits, &dkv, &dq, problem);
+    if (status == LS_OK) add_ranks(cost, problem, &dkv, &dq);
     ls_total_fini(&dq);
     ls_total_fini(&dkv);
     ls_visits_fini(&visits);
+    return status;
 }
 
 /* ---- making */

@@ -10,7 +10,8 @@
 struct ls_visiting_gradients;
 
 /* Adds what it sends, its memory and the kernel's; nothing if the plan is for forward alone. */
-void ls_visiting_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem);
+/* Errors: LS_ENOMEM. */
+ls_status ls_visiting_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem);
 
 /* Makes the plan's gradient kernel as well; *out stays NULL if the plan is for forward alone. The
  * caller destroys it; destroy accepts NULL. Errors: LS_ENOMEM, LS_EINTERNAL. */

@@ -68,8 +68,7 @@ static void add_memory(struct ls_cost *out, const struct ls_subtrees *subtrees,
         ls_device_kernel_bytes(&problem->device, ls_allreduce_kernel_shape(problem)) + most_states;
 }
 
-/* Without memory to find out, a plan cannot be made either. */
-void ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)
+ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     const struct ls_attention_shape *s = &problem->shape;
     const struct ls_layout *queries = &problem->q_layout;
@@ -81,9 +80,11 @@ void ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)
     out->call_rows = problem->p > 1 ? ls_visit_all_rows(queries, 0) : s->s_q;
     out->bytes_sent = (problem->p - 1) * (int64_t)ls_allreduce_query_bytes(s, s->s_q);
     out->messages = (problem->p - 1) * ls_visit_count(queries) * s->b;
-    if (ls_subtrees_count(&subtrees, problem) == LS_OK) {
+    const ls_status status = ls_subtrees_count(&subtrees, problem);
+    if (status == LS_OK) {
         add_results(out, &subtrees, problem);
         add_memory(out, &subtrees, problem);
     }
     ls_subtrees_fini(&subtrees);
+    return status;
 }

@@ -22,6 +22,7 @@ struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
 
 struct ls_kernel_shape ls_allreduce_kernel_shape(const struct ls_problem *problem);
 
-void ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem);
+/* Errors: LS_ENOMEM. */
+ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem);
 
 #endif

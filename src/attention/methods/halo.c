@@ -135,7 +135,7 @@ static void free_count(struct count *count)
     free(count->rows);
 }
 
-static bool create_count(struct count *out, const struct ls_problem *problem)
+static ls_status create_count(struct count *out, const struct ls_problem *problem)
 {
     const size_t p = (size_t)problem->p, leaves = (size_t)ls_layout_leaves(&problem->k_layout);
 
@@ -146,12 +146,13 @@ static bool create_count(struct count *out, const struct ls_problem *problem)
         .seen = calloc(leaves + 1, sizeof *out->seen),
         .rows = calloc(p, sizeof *out->rows),
     };
-    return out->in && out->part && out->leaf && out->seen && out->rows;
+    if (out->in && out->part && out->leaf && out->seen && out->rows) return LS_OK;
+    return ls_fail(LS_ENOMEM, "halo attention: out of memory");
 }
 
-/* Returns the bytes of results of this rank that wait. */
-static size_t count_rank(struct ls_cost *out, struct count *count, const struct ls_problem *problem,
-                         int rank)
+/* bytes: of results of this rank that wait. */
+static ls_status count_rank(struct ls_cost *out, size_t *bytes, struct count *count,
+                            const struct ls_problem *problem, int rank)
 {
     struct ls_leaf *leaf = count->leaf + ls_layout_leaves(&problem->k_layout);
     const int ins = list_in(count->in, count->leaf, count->seen, problem, rank);
@@ -165,33 +166,41 @@ static size_t count_rank(struct ls_cost *out, struct count *count, const struct 
         out->messages++;
     }
     list_parts(count->part, leaf, problem, rank, count->in, ins);
-    return ls_fold_bytes(problem, rank, count->part, 1 + ins);
+    return ls_fold_bytes(bytes, problem, rank, count->part, 1 + ins);
 }
 
-/* Without memory to find out, a plan cannot be made either. */
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status count_ranks(struct ls_cost *out, struct count *count,
+                             const struct ls_problem *problem)
+{
+    size_t states = 0;
+
+    for (int r = 0; r < problem->p; r++) {
+        size_t bytes;
+
+        LS_TRY(count_rank(out, &bytes, count, problem, r));
+        if (bytes > states) states = bytes;
+    }
+    for (int r = 0; r < problem->p; r++) {
+        const size_t bytes = ls_key_value_bytes(&problem->shape, count->rows[r]);
+        if (bytes > out->comm_bytes) out->comm_bytes = bytes;
+    }
+    out->workspace_bytes += states;
+    return LS_OK;
+}
+
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     struct count count;
-    size_t states = 0;
+    ls_status status = create_count(&count, problem);
 
     *out = ls_method_work(problem);
     out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
-    if (create_count(&count, problem)) {
-        for (int r = 0; r < problem->p; r++) {
-            const size_t bytes = count_rank(out, &count, problem, r);
-            if (bytes > states) states = bytes;
-        }
-        for (int r = 0; r < problem->p; r++) {
-            const size_t bytes = ls_key_value_bytes(&problem->shape, count.rows[r]);
-            if (bytes > out->comm_bytes) out->comm_bytes = bytes;
-        }
-    }
-    out->workspace_bytes += states;
+    if (status == LS_OK) status = count_ranks(out, &count, problem);
     free_count(&count);
-    if (!problem->backward) return;
+    if (status != LS_OK || !problem->backward) return status;
     out->backward_bytes_sent = out->bytes_sent;
     out->backward_messages = out->messages;
-    ls_part_gradients_cost(out, problem, part_order);
+    return ls_part_gradients_cost(out, problem, part_order);
 }
 
 /* ---- making */

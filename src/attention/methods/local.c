@@ -22,11 +22,11 @@ static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
     return ls_problem_kernel_shape(problem, ls_layout_leaves(&problem->k_layout));
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     *out = ls_method_work(problem);
     out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
-    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
+    return ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
 }
 
 static void destroy(struct ls_attention_plan *plan)

@@ -177,18 +177,16 @@ static struct ls_part_sums fast_sums(const struct ls_problem *problem, int rank)
                                  .dkv_slots = problem->p > 1};
 }
 
-/* Without memory to find out, a plan cannot be made either. */
-static struct ls_part_sums strict_sums(const struct ls_problem *problem,
-                                       const struct ls_part_steps *steps)
+static ls_status strict_sums(struct ls_part_sums *out, const struct ls_problem *problem,
+                             const struct ls_part_steps *steps)
 {
     struct ls_total dq = {0}, dkv = {0};
-    struct ls_part_sums sums = {0};
+    const ls_status status = ls_part_totals_init(&dq, &dkv, steps, problem);
 
-    if (ls_part_totals_init(&dq, &dkv, steps, problem) == LS_OK)
-        sums = ls_part_sums_of(&dq, &dkv, problem->p);
+    if (status == LS_OK) *out = ls_part_sums_of(&dq, &dkv, problem->p);
     ls_total_fini(&dkv);
     ls_total_fini(&dq);
-    return sums;
+    return status;
 }
 
 struct ls_gradient_shape ls_part_kernel_shape(const struct ls_problem *problem)
@@ -197,59 +195,65 @@ struct ls_gradient_shape ls_part_kernel_shape(const struct ls_problem *problem)
                                   ls_layout_most_leaves(&problem->k_layout));
 }
 
-static struct ls_part_sums sums_of_rank(const struct ls_problem *problem, int rank,
-                                        const struct ls_part_steps *steps)
-{
-    return problem->strict ? strict_sums(problem, steps) : fast_sums(problem, rank);
-}
+/* What one rank takes, and sends. */
+struct rank_cost {
+    size_t memory;
+    int64_t bytes_sent, messages;
+};
 
-static size_t bytes_of_rank(const struct ls_problem *problem, struct ls_part_order order, int rank,
-                            const struct ls_part_steps *steps)
+static ls_status count_rank(struct rank_cost *out, const struct ls_problem *problem,
+                            struct ls_part_order order, int rank, const struct ls_part_steps *steps)
 {
-    const struct ls_part_sums sums = sums_of_rank(problem, rank, steps);
+    struct ls_part_sums sums = fast_sums(problem, rank);
+
+    if (problem->strict) LS_TRY(strict_sums(&sums, problem, steps));
     const struct ls_part_memory m = ls_part_memory_of(problem, rank, &sums, steps, order);
 
-    return ls_part_memory_bytes(problem, &m) + ls_gradients_bytes(problem, rank);
+    *out = (struct rank_cost){.memory = ls_part_memory_bytes(problem, &m) +
+                                        ls_gradients_bytes(problem, rank)};
+    for (int step = 1; step < problem->p; step++) {
+        const int64_t floats = sums.own * ls_part_pair_count(problem, steps->rows[step]);
+
+        out->bytes_sent += floats * (int64_t)sizeof(float);
+        out->messages += floats > 0;
+    }
+    return LS_OK;
 }
 
-size_t ls_part_gradients_bytes(const struct ls_problem *problem, struct ls_part_order order,
-                               int rank)
+static ls_status cost_of_rank(struct rank_cost *out, const struct ls_problem *problem,
+                              struct ls_part_order order, int rank)
 {
     struct ls_part_steps steps;
-    size_t bytes = 0;
+    ls_status status = ls_part_steps_init(&steps, problem, order, rank);
 
-    if (ls_part_steps_init(&steps, problem, order, rank) == LS_OK)
-        bytes = bytes_of_rank(problem, order, rank, &steps);
+    if (status == LS_OK) status = count_rank(out, problem, order, rank, &steps);
     ls_part_steps_fini(&steps);
-    return bytes;
+    return status;
 }
 
-static void add_rank(struct ls_cost *cost, const struct ls_problem *problem,
-                     struct ls_part_order order, int rank, const struct ls_part_steps *steps)
+ls_status ls_part_gradients_bytes(size_t *out, const struct ls_problem *problem,
+                                  struct ls_part_order order, int rank)
 {
-    const size_t bytes = bytes_of_rank(problem, order, rank, steps);
-    const int64_t own = sums_of_rank(problem, rank, steps).own;
+    struct rank_cost cost;
 
-    if (bytes > cost->gradient_bytes) cost->gradient_bytes = bytes;
-    for (int step = 1; step < problem->p; step++) {
-        const int64_t floats = own * ls_part_pair_count(problem, steps->rows[step]);
-
-        cost->backward_bytes_sent += floats * (int64_t)sizeof(float);
-        cost->backward_messages += floats > 0;
-    }
+    LS_TRY(cost_of_rank(&cost, problem, order, rank));
+    *out = cost.memory;
+    return LS_OK;
 }
 
-void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem,
-                            struct ls_part_order order)
+ls_status ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem,
+                                 struct ls_part_order order)
 {
-    if (!problem->backward) return;
+    if (!problem->backward) return LS_OK;
     cost->workspace_bytes +=
         ls_device_gradient_bytes(&problem->device, ls_part_kernel_shape(problem));
     for (int r = 0; r < problem->p; r++) {
-        struct ls_part_steps steps;
+        struct rank_cost own;
 
-        if (ls_part_steps_init(&steps, problem, order, r) == LS_OK)
-            add_rank(cost, problem, order, r, &steps);
-        ls_part_steps_fini(&steps);
+        LS_TRY(cost_of_rank(&own, problem, order, r));
+        if (own.memory > cost->gradient_bytes) cost->gradient_bytes = own.memory;
+        cost->backward_bytes_sent += own.bytes_sent;
+        cost->backward_messages += own.messages;
     }
+    return LS_OK;
 }

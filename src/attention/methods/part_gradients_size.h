@@ -58,12 +58,13 @@ size_t ls_part_memory_bytes(const struct ls_problem *problem, const struct ls_pa
 
 struct ls_gradient_shape ls_part_kernel_shape(const struct ls_problem *problem);
 
-/* Adds what it sends, its memory and the kernel's; nothing if the plan is for forward alone. */
-void ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem,
-                            struct ls_part_order order);
+/* Adds what it sends, its memory and the kernel's; nothing if the plan is for forward alone.
+ * Errors: LS_ENOMEM. */
+ls_status ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem,
+                                 struct ls_part_order order);
 
-/* Of the memory, what one rank takes, ls_gradients_bytes included. */
-size_t ls_part_gradients_bytes(const struct ls_problem *problem, struct ls_part_order order,
-                               int rank);
+/* Of the memory, what one rank takes, ls_gradients_bytes included. Errors: LS_ENOMEM. */
+ls_status ls_part_gradients_bytes(size_t *out, const struct ls_problem *problem,
+                                  struct ls_part_order order, int rank);
 
 #endif

@@ -62,27 +62,30 @@ static void order_parts(struct parts *parts, const struct ls_route *route)
         parts->at[step] = parts->of[ls_route_owner(route, step)];
 }
 
-/* Of the rank that needs most. Without memory to find out, a plan cannot be made either. */
-static size_t most_state_bytes(const struct ls_problem *problem, int node)
+/* Adds those of the rank that needs most. */
+static ls_status add_state_bytes(size_t *out, const struct ls_problem *problem, int node)
 {
     struct parts parts = {0};
     size_t most = 0;
 
-    if (!problem->strict)
-        return problem->p > 1
-                   ? ls_row_state_bytes(&problem->shape, ls_layout_most_rows(&problem->q_layout))
-                   : 0;
+    if (!problem->strict) {
+        if (problem->p > 1)
+            *out += ls_row_state_bytes(&problem->shape, ls_layout_most_rows(&problem->q_layout));
+        return LS_OK;
+    }
     ls_status status = list_parts(&parts, &problem->k_layout);
 
     for (int r = 0; r < problem->p && status == LS_OK; r++) {
         const struct ls_route route = ls_route_of(problem->p, node, r);
+        size_t bytes = 0;
 
         order_parts(&parts, &route);
-        const size_t bytes = ls_fold_bytes(problem, r, parts.at, problem->p);
+        status = ls_fold_bytes(&bytes, problem, r, parts.at, problem->p);
         if (bytes > most) most = bytes;
     }
     free_parts(&parts);
-    return most;
+    *out += most;
+    return status;
 }
 
 /* Of one of the buffers; a part must fit whosever it is. */
@@ -96,7 +99,7 @@ static size_t all_travel_bytes(const struct ls_problem *problem, const struct ls
     return (size_t)ls_route_buffers(route) * travel_bytes(problem);
 }
 
-void ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int node)
+ls_status ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int node)
 {
     const struct ls_route route = ls_route_of(problem->p, node, 0);
 
@@ -104,13 +107,13 @@ void ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, int nod
     out->bytes_sent =
         (int64_t)ls_key_value_bytes(&problem->shape, problem->shape.s_k) * (problem->p - 1);
     out->messages = 2 * (int64_t)problem->p * (problem->p - 1);
-    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem)) +
-                           most_state_bytes(problem, node);
+    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    LS_TRY(add_state_bytes(&out->workspace_bytes, problem, node));
     out->comm_bytes = all_travel_bytes(problem, &route);
-    if (!problem->backward) return;
+    if (!problem->backward) return LS_OK;
     out->backward_bytes_sent = out->bytes_sent;
     out->backward_messages = out->messages;
-    ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = node});
+    return ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = node});
 }
 
 void ls_ring_destroy(struct ls_attention_plan *plan)
@@ -285,9 +288,9 @@ ls_status ls_ring_backward(struct ls_attention_plan *plan, const struct ls_backw
     return status;
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
-    ls_ring_cost(out, problem, 1);
+    return ls_ring_cost(out, problem, 1);
 }
 
 static ls_status create(struct ls_attention_plan *plan)

@@ -21,9 +21,9 @@ static const char *fits(const struct ls_problem *problem)
     return reason;
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
-    ls_ring_cost(out, problem, problem->node_size);
+    return ls_ring_cost(out, problem, problem->node_size);
 }
 
 static ls_status create(struct ls_attention_plan *plan)

@@ -81,12 +81,14 @@ ls_status ls_method_choose(const struct ls_method **out, const char **why,
         struct ls_problem problem;
 
         LS_TRY(ls_problem_init(&problem, shape, options, p, methods[i]->layout));
+        ls_status status = LS_OK;
         if (!ls_method_misfit(methods[i], &problem)) {
-            methods[i]->cost(&cost[fitting], &problem);
-            most_even = fmin(most_even, cost[fitting].flops_most);
-            fit[fitting++] = methods[i];
+            fit[fitting] = methods[i];
+            status = methods[i]->cost(&cost[fitting], &problem);
+            most_even = fmin(most_even, cost[fitting++].flops_most);
         }
         ls_problem_fini(&problem);
+        LS_TRY(status);
     }
     if (fitting == 0) return nothing_fits(shape, options, p);
     for (int i = 0; i < fitting; i++) {

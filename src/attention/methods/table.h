@@ -15,7 +15,7 @@ ls_status ls_method_find(const struct ls_method **out, const char *name);
 
 /* `auto`: of the methods that fit, those that share the work evenly, about as well as can be; of
  * these the one that sends the fewest bytes; the first of equals.
- * *why (static) says so. Errors: LS_EFIT with every method's reason. */
+ * *why (static) says so. Errors: LS_EFIT with every method's reason; LS_ENOMEM. */
 ls_status ls_method_choose(const struct ls_method **out, const char **why,
                            const struct ls_attention_shape *shape,
                            const struct ls_attention_options *options, int p);

@@ -390,10 +390,10 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
     return ls_visiting_gradients_run(((struct tree *)plan->own)->gradients, call);
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
-    ls_tree_cost(out, problem);
-    ls_visiting_gradients_cost(out, problem);
+    LS_TRY(ls_tree_cost(out, problem));
+    return ls_visiting_gradients_cost(out, problem);
 }
 
 const struct ls_method ls_method_tree = {

@@ -158,8 +158,7 @@ static void add_rank(struct ls_cost *out, const struct ls_tree_plan *plan,
     }
 }
 
-/* Without memory to find out, a plan cannot be made either. */
-void ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem)
+ls_status ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     const struct ls_attention_shape *s = &problem->shape;
     struct ls_subtrees subtrees = {0};
@@ -187,4 +186,5 @@ void ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem)
         most_states;
     ls_subtrees_fini(&subtrees);
     ls_tree_plan_fini(&plan);
+    return status;
 }

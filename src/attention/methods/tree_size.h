@@ -49,6 +49,7 @@ struct ls_tree_memory ls_tree_memory(const struct ls_tree_plan *plan,
                                      const struct ls_problem *problem,
                                      const struct ls_subtrees *subtrees, int rank);
 
-void ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem);
+/* Errors: LS_ENOMEM. */
+ls_status ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem);
 
 #endif

@@ -46,7 +46,7 @@ static void add_rank(struct ls_cost *cost, const struct ls_problem *problem, int
     if (share.q.count > 0) cost->tiles += ls_attention_tiles(&shape, &problem->mask);
 }
 
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     int64_t most = 0;
 
@@ -62,6 +62,7 @@ static void cost(struct ls_cost *out, const struct ls_problem *problem)
     out->flops_most = out->flops * (double)most / (double)problem->shape.h;
     out->call_rows = problem->shape.s_q;
     ls_ulysses_gradient_cost(out, problem);
+    return LS_OK;
 }
 
 static void destroy(struct ls_attention_plan *plan)

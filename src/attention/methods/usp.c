@@ -127,66 +127,77 @@ static ls_status ring_init(struct ls_problem *out, int *ranks, const struct ls_p
 
 /* ---- cost */
 
-static void add_swaps(struct ls_cost *out, const struct ls_problem *problem, int *ranks)
+static ls_status add_swaps(struct ls_cost *out, const struct ls_problem *problem, int *ranks)
 {
-    for (int place = 0; place < problem->grid_ring; place++) {
+    ls_status status = LS_OK;
+
+    for (int place = 0; place < problem->grid_ring && status == LS_OK; place++) {
         struct ls_problem some = {0};
 
-        if (place_init(&some, ranks, problem, place, false) == LS_OK) ls_swap_cost(out, &some);
+        status = place_init(&some, ranks, problem, place, false);
+        if (status == LS_OK) ls_swap_cost(out, &some);
         ls_problem_fini(&some);
     }
+    return status;
 }
 
-static size_t gradient_bytes(const struct ls_problem *problem, const struct ls_problem *ring)
+/* Of the rank that takes most. */
+static ls_status gradient_bytes(size_t *out, const struct ls_problem *problem,
+                                const struct ls_problem *ring)
 {
-    size_t most = 0;
-
+    *out = 0;
     for (int i = 0; i < problem->p && problem->backward; i++) {
         const int place = i / problem->grid_heads;
         const int rank = rank_at(problem, place, i % problem->grid_heads);
-        const size_t bytes =
-            ls_gradients_bytes(problem, rank) +
-            ls_part_gradients_bytes(ring, (struct ls_part_order){.node = 1}, place);
+        size_t bytes;
 
-        if (bytes > most) most = bytes;
+        LS_TRY(ls_part_gradients_bytes(&bytes, ring, (struct ls_part_order){.node = 1}, place));
+        bytes += ls_gradients_bytes(problem, rank);
+        if (bytes > *out) *out = bytes;
     }
-    return most;
+    return LS_OK;
 }
 
-/* All rings are alike. */
-static void add_rings(struct ls_cost *out, const struct ls_problem *problem, int *ranks)
+/* u rings like this one. */
+static ls_status add_ring(struct ls_cost *out, const struct ls_problem *problem,
+                          const struct ls_problem *one)
 {
-    struct ls_problem some = {0};
     const int u = problem->grid_heads;
     struct ls_cost ring;
 
-    if (ring_init(&some, ranks, problem, 0) == LS_OK) {
-        ls_ring_cost(&ring, &some, 1);
-        out->flops_most = ring.flops_most;
-        out->call_rows = ring.call_rows;
-        out->tiles = ring.tiles * u;
-        out->bytes_sent += ring.bytes_sent * u;
-        out->messages += ring.messages * u;
-        out->backward_bytes_sent += ring.backward_bytes_sent * u;
-        out->backward_messages += ring.backward_messages * u;
-        out->workspace_bytes = ring.workspace_bytes;
-        out->comm_bytes += ring.comm_bytes;
-        out->gradient_bytes = gradient_bytes(problem, &some);
-    }
-    ls_problem_fini(&some);
+    LS_TRY(ls_ring_cost(&ring, one, 1));
+    out->flops_most = ring.flops_most;
+    out->call_rows = ring.call_rows;
+    out->tiles = ring.tiles * u;
+    out->bytes_sent += ring.bytes_sent * u;
+    out->messages += ring.messages * u;
+    out->backward_bytes_sent += ring.backward_bytes_sent * u;
+    out->backward_messages += ring.backward_messages * u;
+    out->workspace_bytes = ring.workspace_bytes;
+    out->comm_bytes += ring.comm_bytes;
+    return gradient_bytes(&out->gradient_bytes, problem, one);
 }
 
-/* Without memory to find out, a plan cannot be made either. */
-static void cost(struct ls_cost *out, const struct ls_problem *problem)
+static ls_status add_rings(struct ls_cost *out, const struct ls_problem *problem, int *ranks)
+{
+    struct ls_problem some = {0};
+    ls_status status = ring_init(&some, ranks, problem, 0);
+
+    if (status == LS_OK) status = add_ring(out, problem, &some);
+    ls_problem_fini(&some);
+    return status;
+}
+
+static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     int *ranks = calloc((size_t)problem->p, sizeof *ranks);
+    ls_status status = ranks ? LS_OK : ls_fail(LS_ENOMEM, "usp attention: out of memory");
 
     *out = ls_method_work(problem);
-    if (ranks) {
-        add_swaps(out, problem, ranks);
-        add_rings(out, problem, ranks);
-    }
+    if (status == LS_OK) status = add_swaps(out, problem, ranks);
+    if (status == LS_OK) status = add_rings(out, problem, ranks);
     free(ranks);
+    return status;
 }
 
 /* ---- making */
