@@ -67,6 +67,12 @@ FNR == 1 {
         breach("includes " header ": floor " floor[home] " may not include floor " floor[folder])
 }
 /^[ \t]*#[ \t]*pragma[ \t]+omp/ && home != "cpu" { breach("OpenMP is used in src/cpu only") }
+# Tensors are copied and cleared by the device. These files do so with options and documents, a line of
+# text, and lists of which leaves are seen.
+/(^|[^A-Za-z0-9_])mem(cpy|set|move)\(/ && home == "attention" &&
+    FILENAME !~ /\/(create|fingerprint|reach|part_gradients_size)\.c$/ {
+    breach("src/attention leaves elements to the device")
+}
 /(^|[^A-Za-z0-9_])(exit|printf|puts|perror)\(|fprintf\(std/ && home != "cli" && home != "examples" {
     breach("only src/cli prints or exits")
 }

@@ -1,6 +1,5 @@
 /* An execution backward. */
 #include <math.h>
-#include <string.h>
 
 #include "attention/operands.h"
 #include "attention/plan.h"
@@ -55,7 +54,7 @@ static void list_sink_terms(const struct ls_attention_plan *plan, int64_t head)
     const int64_t rows = ls_layout_part_rows(queries, plan->rank);
     const double sink = plan->problem.scores.sinks[head];
 
-    memset(g->sink, 0, (size_t)ls_layout_leaves(queries) * sizeof *g->sink);
+    for (int64_t i = 0; i < ls_layout_leaves(queries); i++) g->sink[i] = 0;
     for (int64_t i = 0; i < plan->q_leaves.count; i++) {
         const struct ls_leaf leaf = plan->q_leaves.leaf[i];
         double sum = 0;
@@ -95,11 +94,12 @@ static ls_status sum_sinks(struct ls_tensor *dsinks, struct ls_attention_plan *p
 /* ---- execution */
 
 /* out [b, h, s] = lse or delta. */
-static void take_numbers(float *out, const struct ls_tensor *numbers)
+static void take_numbers(float *out, const struct ls_attention_plan *plan,
+                         const struct ls_tensor *numbers)
 {
     const struct ls_tensor view = ls_travel_transposed(numbers);
 
-    ls_travel_take_numbers(out, &view);
+    ls_travel_take_numbers(out, &plan->problem, &view);
 }
 
 static void find_delta(float *delta, const struct ls_attention_plan *plan,
@@ -115,7 +115,7 @@ static ls_status backward_parts(const struct ls_attention_gradients *out,
 {
     const struct ls_gradients *g = &plan->gradients;
 
-    take_numbers(g->lse, saved->lse);
+    take_numbers(g->lse, plan, saved->lse);
     find_delta(g->delta, plan, saved);
     return plan->method->backward(plan, &(struct ls_backward_call){.dq = out->dq,
                                                                    .dk = out->dk,
@@ -150,8 +150,8 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
         if (back[which]) ls_redistribution_part(&gradient[which], r, which, back[which]);
     }
     LS_TRY(ls_redistribute_to_parts(r, in));
-    take_numbers(g->lse, &part[LS_LSE]);
-    take_numbers(g->delta, &part[LS_DELTA]);
+    take_numbers(g->lse, plan, &part[LS_LSE]);
+    take_numbers(g->delta, plan, &part[LS_DELTA]);
     const ls_status status =
         plan->method->backward(plan, &(struct ls_backward_call){.dq = &gradient[LS_Q],
                                                                 .dk = &gradient[LS_K],

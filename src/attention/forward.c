@@ -1,5 +1,4 @@
 /* An execution forward, and what every execution begins and ends with. */
-#include <string.h>
 
 #include "attention/operands.h"
 #include "attention/plan.h"
@@ -37,7 +36,7 @@ static ls_status check_call(const struct ls_attention_plan *plan,
 void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)
 {
     ls_comm_place(plan->comm, plan->method->name, direction);
-    memset(&plan->result, 0, sizeof plan->result);
+    plan->result = (struct ls_kernel_result){0};
     ls_comm_reset_counters(plan->comm);
 }
 

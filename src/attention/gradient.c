@@ -1,7 +1,5 @@
 #include "attention/gradient.h"
 
-#include <string.h>
-
 #include "attention/plan.h"
 #include "base/ledger.h"
 
@@ -66,18 +64,6 @@ int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads,
     return shape->b * heads * rows * shape->d;
 }
 
-static void fill_with_zero(struct ls_tensor *t)
-{
-    const size_t size = (size_t)ls_dtype_size(t->type);
-
-    for (int64_t i = 0; i < t->dim[0]; i++)
-        for (int64_t j = 0; j < t->dim[1]; j++)
-            for (int64_t k = 0; k < t->dim[2]; k++)
-                memset((char *)t->data +
-                           (size_t)(i * t->stride[0] + j * t->stride[1] + k * t->stride[2]) * size,
-                       0, (size_t)t->dim[3] * size);
-}
-
 struct ls_terms ls_terms_behind(struct ls_terms sums, int64_t floats)
 {
     return (struct ls_terms){.a = sums.a ? sums.a + floats : NULL,
@@ -91,5 +77,5 @@ void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan,
         ls_device_round_sums(&plan->problem.device, out, sums.a, sums.b, group,
                              plan->problem.threads);
     else
-        fill_with_zero(out);
+        ls_device_zero(&plan->problem.device, out, plan->problem.threads);
 }

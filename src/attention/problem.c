@@ -179,3 +179,27 @@ struct ls_tensor ls_problem_key_view(const struct ls_problem *problem, void *dat
 
     return ls_tensor_view(data, s->type, 4, dim);
 }
+
+void ls_problem_copy(const struct ls_problem *problem, struct ls_tensor *to,
+                     const struct ls_tensor *from)
+{
+    ls_device_copy(&problem->device, to, from, problem->threads);
+}
+
+/* [blocks, floats], a block every stride floats */
+static struct ls_tensor blocks_view(float *data, int64_t stride, int64_t blocks, int64_t floats)
+{
+    struct ls_tensor view = ls_tensor_view(data, LS_F32, 2, (const int64_t[]){blocks, floats});
+
+    view.stride[0] = stride;
+    return view;
+}
+
+void ls_problem_copy_floats(const struct ls_problem *problem, float *to, int64_t to_stride,
+                            const float *from, int64_t from_stride, int64_t blocks, int64_t floats)
+{
+    struct ls_tensor into = blocks_view(to, to_stride, blocks, floats);
+    const struct ls_tensor source = blocks_view((float *)from, from_stride, blocks, floats);
+
+    ls_problem_copy(problem, &into, &source);
+}

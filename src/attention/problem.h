@@ -41,6 +41,14 @@ void ls_problem_fini(struct ls_problem *problem);
 /* The kernel's shape when a call brings at most so many leaves of keys. */
 struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves);
 
+/* Copies by the problem's device and threads: tensors of one shape and type, with any strides of
+ * the first dimensions; and to [blocks][to_stride] = from [blocks][from_stride], of each block the
+ * first `floats`. */
+void ls_problem_copy(const struct ls_problem *problem, struct ls_tensor *to,
+                     const struct ls_tensor *from);
+void ls_problem_copy_floats(const struct ls_problem *problem, float *to, int64_t to_stride,
+                            const float *from, int64_t from_stride, int64_t blocks, int64_t floats);
+
 /* View of rows of K or V in a contiguous buffer, [b, rows, h_kv, d]. */
 struct ls_tensor ls_problem_key_view(const struct ls_problem *problem, void *data, int64_t rows);
 

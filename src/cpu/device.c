@@ -11,6 +11,7 @@
 #include "cpu/gemm.h"
 #include "cpu/gradient/kernel.h"
 #include "cpu/read_rate.h"
+#include "cpu/rows/copy.h"
 #include "cpu/threads.h"
 
 #define RATE_SECONDS 0.2
@@ -117,6 +118,8 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .gradient_destroy = cpu_gradient_destroy,
     .gradient = cpu_gradient,
     .delta = cpu_delta,
+    .copy = cpu_copy,
+    .zero = cpu_zero,
     .add = cpu_add,
     .round_sums = cpu_round_sums,
 };

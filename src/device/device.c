@@ -126,6 +126,17 @@ void ls_device_delta(const struct ls_device *device, float *delta, const struct 
     device->ops->delta(delta, d_o, o, o_lo, dlse, threads);
 }
 
+void ls_device_copy(const struct ls_device *device, struct ls_tensor *to,
+                    const struct ls_tensor *from, int threads)
+{
+    device->ops->copy(to, from, threads);
+}
+
+void ls_device_zero(const struct ls_device *device, struct ls_tensor *t, int threads)
+{
+    device->ops->zero(t, threads);
+}
+
 void ls_device_add(const struct ls_device *device, float *into, const float *from, int64_t n,
                    int threads)
 {

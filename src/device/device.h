@@ -136,6 +136,8 @@ struct ls_device_ops {
                           const struct ls_gradient_call *call);
     void (*delta)(float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
                   const struct ls_tensor *o_lo, const struct ls_tensor *dlse, int threads);
+    void (*copy)(struct ls_tensor *to, const struct ls_tensor *from, int threads);
+    void (*zero)(struct ls_tensor *t, int threads);
     void (*add)(float *into, const float *from, int64_t n, int threads);
     void (*round_sums)(struct ls_tensor *out, const float *a, const float *b, int64_t group,
                        int threads);
@@ -219,6 +221,12 @@ ls_status ls_gradient_kernel_compute(struct ls_kernel_result *result,
 void ls_device_delta(const struct ls_device *device, float *delta, const struct ls_tensor *d_o,
                      const struct ls_tensor *o, const struct ls_tensor *o_lo,
                      const struct ls_tensor *dlse, int threads);
+
+/* to = from, two tensors of one shape and type that do not overlap, and t = 0. Any strides of all
+ * dimensions but the last, whose elements follow each other. */
+void ls_device_copy(const struct ls_device *device, struct ls_tensor *to,
+                    const struct ls_tensor *from, int threads);
+void ls_device_zero(const struct ls_device *device, struct ls_tensor *t, int threads);
 
 /* into [n] += from [n] */
 void ls_device_add(const struct ls_device *device, float *into, const float *from, int64_t n,

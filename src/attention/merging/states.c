@@ -1,7 +1,5 @@
 #include "attention/merging/states.h"
 
-#include <string.h>
-
 #include "plan/attention_size.h"
 
 int64_t ls_state_count(const struct ls_attention_shape *shape, int64_t rows)
@@ -19,16 +17,16 @@ struct ls_row_states ls_states_in(float *memory, const struct ls_attention_shape
 }
 
 void ls_states_take(float *out, const struct ls_row_states *states,
-                    const struct ls_attention_shape *shape, struct ls_row_range rows)
+                    const struct ls_problem *problem, struct ls_row_range rows)
 {
-    const struct ls_row_states to = ls_states_in(out, shape, rows.count);
-    const size_t n = (size_t)rows.count * sizeof(float);
+    const struct ls_attention_shape *s = &problem->shape;
+    const struct ls_row_states to = ls_states_in(out, s, rows.count);
+    const int64_t heads = s->b * s->h, d = s->d;
 
-    for (int64_t head = 0; head < shape->b * shape->h; head++) {
-        const int64_t from = head * rows.of + rows.first, at = head * rows.count;
-
-        memcpy(to.acc + at * shape->d, states->acc + from * shape->d, (size_t)shape->d * n);
-        memcpy(to.m + at, states->m + from, n);
-        memcpy(to.l + at, states->l + from, n);
-    }
+    ls_problem_copy_floats(problem, to.acc, rows.count * d, states->acc + rows.first * d,
+                           rows.of * d, heads, rows.count * d);
+    ls_problem_copy_floats(problem, to.m, rows.count, states->m + rows.first, rows.of, heads,
+                           rows.count);
+    ls_problem_copy_floats(problem, to.l, rows.count, states->l + rows.first, rows.of, heads,
+                           rows.count);
 }

@@ -2,7 +2,7 @@
 #ifndef LS_ATTENTION_MERGING_STATES_H
 #define LS_ATTENTION_MERGING_STATES_H
 
-#include "device/device.h"
+#include "attention/problem.h"
 
 /* Rows [first, first + count) of the `of` rows that each (batch, head) has. */
 struct ls_row_range {
@@ -16,6 +16,6 @@ struct ls_row_states ls_states_in(float *memory, const struct ls_attention_shape
 
 /* out [ls_state_count] = some rows of states. */
 void ls_states_take(float *out, const struct ls_row_states *states,
-                    const struct ls_attention_shape *shape, struct ls_row_range rows);
+                    const struct ls_problem *problem, struct ls_row_range rows);
 
 #endif

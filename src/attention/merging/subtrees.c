@@ -1,7 +1,6 @@
 #include "attention/merging/subtrees.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/leaves.h"
 #include "attention/merging/states.h"

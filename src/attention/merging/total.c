@@ -1,7 +1,6 @@
 #include "attention/merging/total.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/gradient.h"
 #include "attention/leaves.h"
@@ -132,18 +131,21 @@ static bool is_last(const struct ls_total *total)
 static void put(struct ls_total *total, const struct ls_problem *problem, int64_t slot, bool first,
                 const float *sum)
 {
-    const size_t bytes = (size_t)total->floats * sizeof *sum;
+    const int64_t n = total->floats;
     float *to = slot_at(total, slot);
 
     total->whole = (struct ls_terms){to, NULL};
     if (!first && sum && is_last(total))
         total->whole.b = sum;
     else if (!first && sum)
-        ls_device_add(&problem->device, to, sum, total->floats, problem->threads);
+        ls_device_add(&problem->device, to, sum, n, problem->threads);
     else if (first && sum && sum != to)
-        memcpy(to, sum, bytes);
-    else if (first && !sum)
-        memset(to, 0, bytes);
+        ls_problem_copy_floats(problem, to, n, sum, n, 1, n);
+    else if (first && !sum) {
+        struct ls_tensor nothing = ls_tensor_view(to, LS_F32, 1, &n);
+
+        ls_device_zero(&problem->device, &nothing, problem->threads);
+    }
 }
 
 float *ls_total_room(const struct ls_total *total, const struct ls_problem *problem, float *spare)

@@ -8,7 +8,6 @@
 #include "attention/methods/part_gradients.h"
 #include "attention/methods/table.h"
 #include "attention/plan.h"
-#include "attention/tensor_copy.h"
 #include "attention/travelling/route.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
@@ -131,7 +130,7 @@ static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
 
             from.data = (char *)from.data + batch * from.stride[0] * ls_dtype_size(from.type);
             from.dim[0] = 1;
-            ls_tensor_copy(&to, &from);
+            ls_problem_copy(problem, &to, &from);
             LS_TRY(post_batch(&requests, plan, &all[i], batch, (int)(2 * batch + i)));
         }
     }

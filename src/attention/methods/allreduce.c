@@ -6,7 +6,6 @@
  * Source: Shyam et al. 2024, "Tree attention", for keys and values that stay partitioned and the
  * reductions over ranks; Milakov, Gimelshein 2018, for merging by the running maximum. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/merging/states.h"
 #include "attention/merging/subtrees.h"
@@ -15,7 +14,6 @@
 #include "attention/methods/table.h"
 #include "attention/methods/visits.h"
 #include "attention/plan.h"
-#include "attention/tensor_copy.h"
 #include "base/ledger.h"
 
 struct allreduce {
@@ -180,7 +178,7 @@ static ls_status post_queries(struct ls_attention_plan *plan, const struct ls_te
             rows_of(q, batch, step * ls_visit_most_rows(&plan->problem.q_layout), rows);
         struct ls_tensor to = rows_of(&all, batch, first_row[plan->rank], rows);
 
-        ls_tensor_copy(&to, &from);
+        ls_problem_copy(&plan->problem, &to, &from);
         LS_TRY(post_batch(plan, &all, batch, first_row));
     }
     return LS_OK;
@@ -224,7 +222,7 @@ static float *put_results(float *out, const struct ls_attention_plan *plan,
     const struct ls_attention_shape *shape = &plan->problem.shape;
 
     for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++) {
-        ls_states_take(out, &own->states[i], shape, rows);
+        ls_states_take(out, &own->states[i], &plan->problem, rows);
         out += ls_state_count(shape, rows.count);
     }
     return out;

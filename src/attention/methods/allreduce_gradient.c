@@ -1,14 +1,12 @@
 #include "attention/methods/allreduce_gradient.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/gradient.h"
 #include "attention/merging/states.h"
 #include "attention/merging/subtrees.h"
 #include "attention/merging/total.h"
 #include "attention/methods/visits.h"
-#include "attention/tensor_copy.h"
 #include "attention/travelling/travel.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
@@ -305,7 +303,7 @@ static ls_status post_visitors(struct ls_visiting_gradients *g, int64_t step)
         const struct ls_tensor rows = ls_travel_rows(&from[i], first, own.count);
         struct ls_tensor to = ls_travel_rows(&all[i], own.first, own.count);
 
-        ls_tensor_copy(&to, &rows);
+        ls_problem_copy(&g->plan->problem, &to, &rows);
         LS_TRY(post_visitor(g, &all[i], step, i));
     }
     return LS_OK;
@@ -317,10 +315,10 @@ static float *take_sums(float *out, const struct ls_visiting_gradients *g, struc
     const struct ls_attention_shape *s = &g->plan->problem.shape;
     const int64_t heads = ls_total_sums(&g->dq, g->plan->rank) * s->b * s->h;
 
-    for (int64_t i = 0; i < heads; i++, out += rows.count * s->d)
-        memcpy(out, g->dq_sums + (i * rows.of + rows.first) * s->d,
-               (size_t)(rows.count * s->d) * sizeof *out);
-    return out;
+    ls_problem_copy_floats(&g->plan->problem, out, rows.count * s->d,
+                           g->dq_sums + rows.first * s->d, rows.of * s->d, heads,
+                           rows.count * s->d);
+    return out + heads * rows.count * s->d;
 }
 
 /* What this rank has for the rows of a step goes to their owners, what the others have for its own
@@ -384,8 +382,8 @@ static ls_status meet(struct ls_visiting_gradients *g, int64_t step)
     struct ls_tensor all[VISITORS];
 
     view_visitors(all, g, step);
-    ls_travel_take_numbers(g->lse, &all[0]);
-    ls_travel_take_numbers(g->delta, &all[1]);
+    ls_travel_take_numbers(g->lse, &g->plan->problem, &all[0]);
+    ls_travel_take_numbers(g->delta, &g->plan->problem, &all[1]);
     for (int64_t i = g->dkv.first[step]; i < g->dkv.first[step + 1]; i++)
         LS_TRY(meet_node(g, all, g->dkv.node[i]));
     return LS_OK;

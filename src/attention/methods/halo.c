@@ -11,7 +11,6 @@
 #include "attention/methods/part_gradients.h"
 #include "attention/methods/reach.h"
 #include "attention/methods/table.h"
-#include "attention/tensor_copy.h"
 #include "attention/travelling/travel.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
@@ -315,7 +314,7 @@ static void pack(struct ls_tensor to, const struct ls_problem *problem,
         const struct ls_tensor from = ls_travel_rows(part, leaf->row, rows);
         struct ls_tensor into = ls_travel_rows(&to, i * LS_LEAF, rows);
 
-        ls_tensor_copy(&into, &from);
+        ls_problem_copy(problem, &into, &from);
     }
 }
 

@@ -1,7 +1,6 @@
 #include "attention/methods/part_gradients.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/gradient.h"
 #include "attention/methods/part_gradients_size.h"
@@ -202,13 +201,13 @@ static const float *spread(const struct ls_part_gradients *g, const float *pair,
     const int64_t d = problem->shape.d, rows = g->steps.rows_back[step], all = g->steps.rows[0];
     const int64_t blocks = rows > 0 ? ls_part_pair_count(problem, rows) / (rows * d) : 0;
 
-    memset(g->spread, 0, (size_t)g->dkv.floats * sizeof *pair);
-    for (int64_t block = 0; block < blocks; block++)
-        for (int64_t i = 0; i < back.count; i++)
-            memcpy(g->spread + (block * all + back.leaf[i].row) * d,
-                   pair + (block * rows + i * LS_LEAF) * d,
-                   (size_t)(ls_layout_leaf_rows(&problem->k_layout, back.leaf[i].number) * d) *
-                       sizeof *pair);
+    struct ls_tensor whole = ls_tensor_view(g->spread, LS_F32, 1, &g->dkv.floats);
+
+    ls_device_zero(&problem->device, &whole, problem->threads);
+    for (int64_t i = 0; i < back.count; i++)
+        ls_problem_copy_floats(problem, g->spread + back.leaf[i].row * d, all * d,
+                               pair + i * LS_LEAF * d, rows * d, blocks,
+                               ls_layout_leaf_rows(&problem->k_layout, back.leaf[i].number) * d);
     return g->spread;
 }
 

@@ -11,7 +11,6 @@
 #include "attention/merging/fold.h"
 #include "attention/methods/part_gradients.h"
 #include "attention/methods/table.h"
-#include "attention/tensor_copy.h"
 #include "attention/travelling/route.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
@@ -182,8 +181,8 @@ static struct key_part own_part(const struct ls_attention_plan *plan, const stru
     if (plan->problem.p == 1 || (is_contiguous(k) && is_contiguous(v)))
         return (struct key_part){.k = *k, .v = *v};
     struct key_part part = travelling_part(plan, 0);
-    ls_tensor_copy(&part.k, k);
-    ls_tensor_copy(&part.v, v);
+    ls_problem_copy(&plan->problem, &part.k, k);
+    ls_problem_copy(&plan->problem, &part.v, v);
     return part;
 }
 

@@ -7,14 +7,12 @@
  * Shyam et al. 2024, "Tree attention: topology-aware decoding for long-context attention on GPU
  * clusters". */
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/leaves.h"
 #include "attention/merging/states.h"
 #include "attention/methods/allreduce_gradient.h"
 #include "attention/methods/table.h"
 #include "attention/methods/tree_size.h"
-#include "attention/tensor_copy.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
@@ -222,9 +220,9 @@ static void pack_queries(char *message, const struct ls_attention_plan *plan, in
 
         if (!ls_binomial_gives(&root->tree, rank, round)) continue;
         if (back)
-            ls_tensor_copy(&rows, &packed);
+            ls_problem_copy(&plan->problem, &rows, &packed);
         else
-            ls_tensor_copy(&packed, &rows);
+            ls_problem_copy(&plan->problem, &packed, &rows);
         message += packed.dim[0] * packed.stride[0] * ls_dtype_size(packed.type);
     }
 }
@@ -236,7 +234,7 @@ static void put_own_queries(const struct ls_attention_plan *plan, const struct l
     for (int i = 0; i < own->plan.roots; i++) {
         if (own->plan.root[i].tree.root != plan->rank) continue;
         struct ls_tensor rows = root_rows(plan, &own->plan.root[i]);
-        ls_tensor_copy(&rows, q);
+        ls_problem_copy(&plan->problem, &rows, q);
     }
 }
 
@@ -296,7 +294,8 @@ static void take_own_results(const struct ls_attention_plan *plan)
         const struct ls_row_range rows = {root->first_row, root->rows, s->s_q};
 
         for (int64_t n = 0; n < results; n++)
-            ls_states_take(mine + n * ls_state_count(s, root->rows), &own->states[n], s, rows);
+            ls_states_take(mine + n * ls_state_count(s, root->rows), &own->states[n],
+                           &plan->problem, rows);
         mine = ls_results_merge(own->merging[i].slot, plan, &own->merging[i].forest, 0, mine,
                                 root->rows);
     }
@@ -306,16 +305,17 @@ static void take_own_results(const struct ls_attention_plan *plan)
 static void pack_results(const struct ls_attention_plan *plan, int round)
 {
     const struct tree *own = plan->own;
-    char *out = own->out;
+    float *out = (float *)(void *)own->out;
 
     for (int i = 0; i < own->plan.roots; i++) {
         const struct ls_tree_root *root = &own->plan.root[i];
         const struct merging *merging = &own->merging[i];
-        const size_t bytes = ls_row_state_bytes(&plan->problem.shape, root->rows);
+        const int64_t floats = ls_state_count(&plan->problem.shape, root->rows);
 
         if (!ls_binomial_gives(&root->tree, plan->rank, round)) continue;
-        for (int n = 0; n < merging->forest.kept_count; n++, out += bytes)
-            memcpy(out, merging->slot[merging->forest.kept[n]].acc, bytes);
+        for (int n = 0; n < merging->forest.kept_count; n++, out += floats)
+            ls_problem_copy_floats(&plan->problem, out, floats,
+                                   merging->slot[merging->forest.kept[n]].acc, floats, 1, floats);
     }
 }
 

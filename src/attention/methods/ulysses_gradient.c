@@ -3,7 +3,6 @@
  * several ranks, dk and dv come back as sums of each query head, and the owner of the keys adds the
  * heads as one rank would. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention/gradient.h"
 #include "attention/methods/ulysses.h"
@@ -120,12 +119,14 @@ void ls_ulysses_gradient_destroy(struct ls_ulysses *own)
 /* ---- sums of groups that are split */
 
 /* Rows [first, first + rows) of the sums of every head of one batch; returns the end of out. */
-static float *take_rows(float *out, const float *sums, const struct ls_attention_shape *s,
+static float *take_rows(float *out, const struct ls_problem *problem, const float *sums,
                         int64_t heads, int64_t first, int64_t rows)
 {
-    for (int64_t head = 0; head < heads; head++, out += rows * s->d)
-        memcpy(out, sums + (head * s->s_k + first) * s->d, (size_t)(rows * s->d) * sizeof *out);
-    return out;
+    const int64_t d = problem->shape.d;
+
+    ls_problem_copy_floats(problem, out, rows * d, sums + first * d, problem->shape.s_k * d, heads,
+                           rows * d);
+    return out + heads * rows * d;
 }
 
 /* dk (which: 0) or dv of one batch: to the owners of the keys, and from all for this rank's own. */
@@ -147,14 +148,14 @@ static ls_status post_batch(int *requests, float **outgoing, struct ls_attention
         float *into = whole + theirs.first * mine * s->d;
 
         if (r == plan->rank) {
-            take_rows(into, sums, s, heads, first[r], rows);
+            take_rows(into, &plan->problem, sums, heads, first[r], rows);
             continue;
         }
         if (mine * theirs.count > 0)
             LS_TRY(ls_comm_receive(&own->request[(*requests)++], plan->comm, into,
                                    (size_t)(mine * theirs.count * s->d) * sizeof *into, r, tag));
         if (rows * heads == 0) continue;
-        float *end = take_rows(*outgoing, sums, s, heads, first[r], rows);
+        float *end = take_rows(*outgoing, &plan->problem, sums, heads, first[r], rows);
         LS_TRY(ls_comm_send(&own->request[(*requests)++], plan->comm, *outgoing,
                             (size_t)(end - *outgoing) * sizeof *end, r, tag));
         *outgoing = end;
@@ -189,8 +190,8 @@ static ls_status compute(struct ls_attention_plan *plan)
     const struct ls_head_share *share = &own->swap.share[plan->rank];
 
     if (share->q.count == 0) return LS_OK;
-    ls_travel_take_numbers(own->lse, &place[LS_LSE].all);
-    ls_travel_take_numbers(own->delta, &place[LS_DELTA].all);
+    ls_travel_take_numbers(own->lse, &plan->problem, &place[LS_LSE].all);
+    ls_travel_take_numbers(own->delta, &plan->problem, &place[LS_DELTA].all);
     LS_TRY(ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_Q].all,
                                                              .d_o = &place[LS_O].all,
                                                              .k = &place[LS_K].all,

@@ -281,7 +281,7 @@ static ls_status create(struct ls_attention_plan *plan)
 
 static void begin(struct usp *own)
 {
-    memset(&own->ring.result, 0, sizeof own->ring.result);
+    own->ring.result = (struct ls_kernel_result){0};
 }
 
 static void end(struct ls_attention_plan *plan, const struct usp *own)
@@ -337,8 +337,8 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
 
     begin(own);
     LS_TRY(ls_swap_there(&own->swap, place, there));
-    ls_travel_take_numbers(numbers->lse, &place[LS_LSE].all);
-    ls_travel_take_numbers(numbers->delta, &place[LS_DELTA].all);
+    ls_travel_take_numbers(numbers->lse, &plan->problem, &place[LS_LSE].all);
+    ls_travel_take_numbers(numbers->delta, &plan->problem, &place[LS_DELTA].all);
     const ls_status status =
         ls_ring_backward(&own->ring, &(struct ls_backward_call){.dq = &place[LS_Q].all,
                                                                 .dk = &place[LS_K].all,

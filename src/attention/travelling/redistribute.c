@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "attention/plan.h"
-#include "attention/tensor_copy.h"
 #include "base/ledger.h"
 #include "tensor/layout.h"
 
@@ -233,9 +232,9 @@ static void copy_piece(const struct ls_redistribution *r, enum ls_traveller whic
             struct ls_tensor here = ls_travel_rows(&whole, position - cuts.first[rank], n);
             struct ls_tensor there = ls_travel_rows(&packed_rows(r, which)[owner], i, n);
             if (direction == FROM_PIECE)
-                ls_tensor_copy(&there, &here);
+                ls_problem_copy(r->problem, &there, &here);
             else
-                ls_tensor_copy(&here, &there);
+                ls_problem_copy(r->problem, &here, &there);
         }
     }
 }

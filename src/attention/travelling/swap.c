@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "attention/leaves.h"
-#include "attention/tensor_copy.h"
 #include "base/ledger.h"
 
 /* ---- cost */
@@ -202,7 +201,7 @@ ls_status ls_swap_init(struct ls_swap *out, const struct ls_attention_plan *plan
     const struct ls_problem *problem = &plan->problem;
     const size_t p = (size_t)problem->p;
 
-    *out = (struct ls_swap){.comm = plan->comm, .p = problem->p};
+    *out = (struct ls_swap){.problem = problem, .comm = plan->comm, .p = problem->p};
     out->share = calloc(p, sizeof *out->share);
     out->views = calloc(2 * LS_TRAVELLERS * 2 * p, sizeof *out->views);
     out->request = calloc(LS_TRAVELLERS * 2 * p, sizeof *out->request);
@@ -273,7 +272,7 @@ ls_status ls_swap_there(struct ls_swap *swap, struct ls_swap_place *place,
         if (!part[which]) continue;
         for (int r = 0; r < swap->p; r++) {
             const struct ls_tensor from = heads_of(part[which], heads_in(&swap->share[r], which));
-            ls_tensor_copy(&place[which].heads[r], &from);
+            ls_problem_copy(swap->problem, &place[which].heads[r], &from);
         }
         LS_TRY(post_sends(&requests, swap, place[which].heads, which));
     }
@@ -293,7 +292,7 @@ ls_status ls_swap_back(const struct ls_tensor *const part[LS_TRAVELLERS], struct
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         for (int r = 0; r < swap->p && part[which]; r++) {
             struct ls_tensor to = heads_of(part[which], heads_in(&swap->share[r], which));
-            ls_tensor_copy(&to, &place[which].heads[r]);
+            ls_problem_copy(swap->problem, &to, &place[which].heads[r]);
         }
     }
     return LS_OK;

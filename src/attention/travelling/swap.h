@@ -23,6 +23,7 @@ struct ls_swap_sequence {
 };
 
 struct ls_swap {
+    const struct ls_problem *problem; /* the plan's, as is comm */
     struct ls_comm *comm;
     int p;
     struct ls_head_share *share; /* [p] */

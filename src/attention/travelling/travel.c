@@ -80,14 +80,12 @@ struct ls_tensor ls_travel_numbers(const struct ls_attention_shape *shape, int64
     return ls_travel_transposed(&view);
 }
 
-void ls_travel_take_numbers(float *out, const struct ls_tensor *numbers)
+void ls_travel_take_numbers(float *out, const struct ls_problem *problem,
+                            const struct ls_tensor *numbers)
 {
-    const struct ls_tensor *t = numbers;
-    const float *from = t->data;
+    const int64_t dim[] = {numbers->dim[0], numbers->dim[2], numbers->dim[1]};
+    const struct ls_tensor whole = ls_tensor_view(out, LS_F32, 3, dim);
+    struct ls_tensor to = ls_travel_transposed(&whole);
 
-    if (from == out) return;
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t head = 0; head < t->dim[2]; head++)
-            for (int64_t row = 0; row < t->dim[1]; row++)
-                *out++ = from[b * t->stride[0] + row * t->stride[1] + head * t->stride[2]];
+    if (numbers->data != out) ls_problem_copy(problem, &to, numbers);
 }

@@ -38,6 +38,7 @@ struct ls_tensor ls_travel_numbers(const struct ls_attention_shape *shape, int64
                                    const float *numbers);
 
 /* out [b, h, s] = numbers [b, s, h, 1], unless they lie there already. */
-void ls_travel_take_numbers(float *out, const struct ls_tensor *numbers);
+void ls_travel_take_numbers(float *out, const struct ls_problem *problem,
+                            const struct ls_tensor *numbers);
 
 #endif
