@@ -4,6 +4,7 @@
 
 #include "comm/comm.h"
 #include "longspan/mpi.h"
+#include "mpi/checked.h"
 #include "mpi/watch.h"
 
 /* Values that one step of a reduction gathers from every rank. */
@@ -18,9 +19,6 @@ struct mpi_group {
     int slice_width;
     struct mpi_watch *watch; /* NULL: no timeout */
 };
-
-/* LS_OK, or a failure that says, on one line, what was being done and what MPI calls the error. */
-__attribute__((format(printf, 2, 3))) ls_status mpi_checked(int code, const char *doing, ...);
 
 /* Any number of bytes as MPI counts them: beyond INT_MAX as one element of a derived type, made of
  * blocks of 1 GiB and a rest. */

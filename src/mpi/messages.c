@@ -1,26 +1,8 @@
 /* Messages over MPI. Counts become int in one place, struct mpi_payload. */
 #include <limits.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "mpi/group.h"
-
-ls_status mpi_checked(int code, const char *doing, ...)
-{
-    char what[256], text[MPI_MAX_ERROR_STRING];
-    int length = 0;
-    va_list args;
-
-    if (code == MPI_SUCCESS) return LS_OK;
-    va_start(args, doing);
-    vsnprintf(what, sizeof(what), doing, args);
-    va_end(args);
-    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
-        snprintf(text, sizeof(text), "MPI error %d", code);
-    for (char *end = text; (end = strchr(end, '\n')) != NULL;) *end = ' '; /* MPICH's call stack */
-    return ls_fail(LS_ECOMM, "%s: %s", what, text);
-}
 
 #define BLOCK_BYTES ((size_t)1 << 30)
 

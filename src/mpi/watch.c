@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/profile.h"
-#include "mpi/group.h"
+#include "mpi/checked.h"
 
 #define BEAT_SECONDS 1.0  /* between two beats */
 #define BEATS_A_TIMEOUT 4 /* at least, where the timeout is short */
