@@ -30,8 +30,10 @@ AC_DEFUN([LS_FIND_DNNL],
 DNNL_CFLAGS="$DNNL_CFLAGS -DHAVE_DNNL"
 
 ls_save_CPPFLAGS=$CPPFLAGS
+ls_save_LDFLAGS=$LDFLAGS
 ls_save_LIBS=$LIBS
 CPPFLAGS="$CPPFLAGS $DNNL_CFLAGS"
+LDFLAGS="$LDFLAGS $DNNL_LDFLAGS"
 LIBS="$DNNL_LIBS $LIBS"
 AC_CHECK_HEADER([oneapi/dnnl/dnnl.h], [],
     [AC_MSG_ERROR([oneDNN's header oneapi/dnnl/dnnl.h is missing: install libdnnl-dev, or give --with-dnnl=DIR])])
@@ -57,4 +59,5 @@ AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[#include <oneapi/dnnl/dnnl_config.h>]],
     [AC_MSG_RESULT([no])
      AC_MSG_ERROR([this oneDNN was built for another threading runtime; Longspan needs one built with DNNL_CPU_RUNTIME=OMP])])
 CPPFLAGS=$ls_save_CPPFLAGS
+LDFLAGS=$ls_save_LDFLAGS
 LIBS=$ls_save_LIBS])

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The shared library exports what the public headers mark with LS_API, and nothing else.
+# The shared library exports what the public headers mark with LS_API, and nothing else. HEADERS are
+# those that this build installs, below the source folder.
 set -u
 library=.libs/liblongspan.so
 if [ ! -e "$library" ]; then
@@ -11,7 +12,7 @@ declared=$(mktemp) || exit 99
 trap 'rm -f "$exported" "$declared"' EXIT
 
 nm -D --defined-only "$library" | awk '{ print $3 }' | sort >"$exported"
-cat "${srcdir-.}"/include/longspan/*.h | tr '\n' ' ' |
+for header in $HEADERS; do cat "${srcdir-.}/$header"; done | tr '\n' ' ' |
     grep -oE 'LS_API[^;(]*\(' | grep -oE 'ls_[a-z0-9_]+ *\($' | tr -d ' (' | sort >"$declared"
 [ -s "$declared" ] || { echo "no LS_API function found in the headers"; exit 1; }
 diff "$declared" "$exported" && exit 0

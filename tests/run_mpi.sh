@@ -48,7 +48,7 @@ launch()
     shift 2
     while [ $# -gt 0 ]; do
         # shellcheck disable=SC2086 # the flags are several words
-        LS_TESTS="$*" timeout -k 10 "${LS_TEST_TIMEOUT-900}" "$MPIEXEC" ${MPIEXEC_FLAGS-} \
+        LS_TESTS="$*" LS_TEST_RANKS="$np" timeout -k 10 "${LS_TEST_TIMEOUT-900}" "$MPIEXEC" ${MPIEXEC_FLAGS-} \
             -n "$np" "$program" -j1 --filter "$filter" >"$output" 2>&1 </dev/null
         status=$?
         [ "$status" -ne 0 ] || [ "$filter" != "$1" ] || echo "PASSED $1" >>"$output"

@@ -80,6 +80,7 @@ bool ls_cpu_bf16_pays(ls_isa isa)
 #if defined(__x86_64__)
     return isa == LS_ISA_AMX || (isa == LS_ISA_AVX512BF16 && __builtin_cpu_is("amd"));
 #else
+    (void)isa;
     return false;
 #endif
 }

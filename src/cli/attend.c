@@ -129,7 +129,7 @@ static ls_status check_memory(struct cli_attend_run *run)
     double tensors = cli_tensor_bytes(&p->shape, &p->q_layout, &p->k_layout, rank);
 
     if (p->backward) tensors += cli_gradient_bytes(&p->shape, &p->q_layout, &p->k_layout, rank);
-    LS_TRY(run->method->cost(&run->cost, p));
+    LS_TRY(ls_comm_agree(run->world->comm, run->method->cost(&run->cost, p)));
     return cli_memory_check(run->world, tensors + (double)run->cost.workspace_bytes +
                                             (double)run->cost.comm_bytes +
                                             (double)run->cost.gradient_bytes);

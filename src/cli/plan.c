@@ -226,12 +226,14 @@ static ls_status report_plan(const struct cli_report *report, const struct cli_w
 
     if (sends) LS_TRY(cli_rates_measure(&rates, world));
     json_t *list = json_array();
-    status = ls_method_choose(&chosen, &why, shape, &o->shared.attention, p);
+    status =
+        ls_comm_agree(world->comm, ls_method_choose(&chosen, &why, shape, &o->shared.attention, p));
     if (status != LS_OK && status != LS_EFIT) goto free_list;
     report_head(report, shape, o, p);
     for (int i = 0; i < ls_method_count(); i++) {
         row = (struct row){.method = NULL};
-        status = plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p);
+        status = ls_comm_agree(world->comm,
+                               plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p));
         if (status == LS_OK && o->measure)
             status = predict_time(&row, world, sends ? &rates : NULL);
         if (status == LS_OK) {

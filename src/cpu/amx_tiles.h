@@ -10,7 +10,7 @@
 
 #define TILE_BYTES 1024
 
-/* The table rows that products_amx.c and gradient_amx.c define; the tests build them a second time,
+/* The table rows that attention/products_amx.c and gradient/amx.c define; the tests build them a second time,
  * emulated. */
 #ifdef LS_AMX_EMULATED
 #define PRODUCTS_AMX products_amx_emulated

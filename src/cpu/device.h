@@ -1,4 +1,4 @@
-/* The CPU as a device: oneDNN products, own SIMD, OpenMP threads. */
+/* The CPU as a device: products by gemm.h, own SIMD, OpenMP threads. */
 #ifndef LS_CPU_DEVICE_H
 #define LS_CPU_DEVICE_H
 

@@ -1,9 +1,10 @@
 #!/bin/sh
-# touched.sh N: the names of the mutants of what the last N commits touched, be it the file that is
-# patched, a test that has to notice, or the patch; all names where there is no history.
+# touched.sh N: on one line the names of the mutants of what the last N commits touched, be it the
+# file that is patched, a test that has to notice, or the patch; all names where there is no history.
 set -u
 cd "$(dirname "$0")/../.." || exit
-files=$(git log -n "$1" --name-only --pretty=format: 2>/dev/null | sort -u)
+files=
+[ ! -e .git ] || files=$(git log -n "$1" --name-only --pretty=format: | sed '/^$/d' | sort -u)
 
 # of PATCH: itself, what it patches and the sources of its tests
 of()
@@ -14,4 +15,4 @@ of()
 
 for patch in tests/mutants/*.patch; do
     if [ -z "$files" ] || of "$patch" | grep -qxF "$files"; then basename "$patch" .patch; fi
-done
+done | paste -s -d ' '

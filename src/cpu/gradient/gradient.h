@@ -87,7 +87,7 @@ static inline int64_t keys_slot(const struct gradient_job *job, int64_t head, in
     return (head / group - job->first / group) * job->call->k_leaves.count + leaf;
 }
 
-/* gradient_pack.c */
+/* pack.c */
 
 /* Rows of a leaf of q or d_o (k or v) in the products' type into one half of w->raw. */
 void gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
@@ -98,7 +98,7 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
 /* Whether the leaves of queries that the last call packed are those of this one. */
 bool gradient_queries_are_packed(const struct gradient_job *job);
 
-/* gradient_tile.c */
+/* tile.c */
 
 /* Whether these are among the keys of a leaf. */
 bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
@@ -113,7 +113,7 @@ struct gradient_paths {
 ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
                         struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf);
 
-/* gradient_mend.c: the same where a row that has NaN or infinity must not be seen by others. */
+/* mend.c: the same where a row that has NaN or infinity must not be seen by others. */
 ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
                                const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
                                const struct ls_leaf *k_leaf);

@@ -1,5 +1,5 @@
 /* The five products of attention's backward pass for one tile, a leaf of queries against a leaf of
- * keys. Each way of computing them is a row of the table in gradient_products.c.
+ * keys. Each way of computing them is a row of the table in products.c.
  *   p  = exp(logit - lse)        dp = d_o v^T      ds = p (dp - delta)
  *   dv = p^T d_o                 dq = scale ds k   dk = scale ds^T q
  * p and ds are rounded to `type` where they enter a product, the rest is f32. */
