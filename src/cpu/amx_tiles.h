@@ -10,8 +10,8 @@
 
 #define TILE_BYTES 1024
 
-/* The table rows that attention/products_amx.c and gradient/amx.c define; the tests build them a second time,
- * emulated. */
+/* The table rows that attention/products_amx.c and gradient/amx.c define; the tests build them a
+ * second time, emulated. */
 #ifdef LS_AMX_EMULATED
 #define PRODUCTS_AMX products_amx_emulated
 #define GRADIENT_AMX gradient_amx_emulated

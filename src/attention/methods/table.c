@@ -6,11 +6,12 @@
 
 #include "base/nearest.h"
 
-/* In the order in which `auto` prefers equals: less memory first. */
+/* In the order in which `auto` prefers equals: less memory, or fewer messages to wait for, first.
+ */
 static const struct ls_method *const methods[] = {
-    &ls_method_local,     &ls_method_ring,    &ls_method_ring2,
-    &ls_method_halo,      &ls_method_ulysses, &ls_method_usp,
-    &ls_method_allreduce, &ls_method_tree,    &ls_method_allgather,
+    &ls_method_local, &ls_method_ring,      &ls_method_ring2,
+    &ls_method_halo,  &ls_method_ulysses,   &ls_method_usp,
+    &ls_method_tree,  &ls_method_allreduce, &ls_method_allgather,
 };
 
 #define METHODS ((int)(sizeof methods / sizeof *methods))
