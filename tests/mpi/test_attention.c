@@ -1,7 +1,6 @@
 /* What attention over several ranks computes: the same as the oracle, and the properties that
  * follow from the mathematics, for every method and layout. */
 #include "attention.h"
-#include "attention/methods/table.h"
 
 #include <math.h>
 

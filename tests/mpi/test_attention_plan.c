@@ -1,7 +1,6 @@
 /* Plans over several ranks: costs, use again and side by side, failures that all ranks share. */
 #include "attention.h"
 
-#include "attention/methods/table.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 

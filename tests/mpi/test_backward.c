@@ -1,5 +1,4 @@
 /* Backward of every method on any number of ranks, against exact gradients in double. */
-#include "attention/methods/table.h"
 #include "gradients.h"
 
 #include "base/ledger.h"

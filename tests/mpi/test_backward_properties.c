@@ -1,7 +1,6 @@
 /* Properties of gradients that hold whatever they are, for every method: they find mistakes in
  * delta, lse and masks without an oracle. And what the residual of o and a sink's gradient are for.
  */
-#include "attention/methods/table.h"
 #include "gradients.h"
 
 MPI_SUITE(backward_properties)

@@ -5,7 +5,6 @@
  * The cases are dealt to the numbers of ranks in LS_TEST_NP and to the instruction sets that this
  * CPU has: one test an instruction set, since oneDNN can be limited once a process. Together the
  * tests run each case once. */
-#include "attention/methods/table.h"
 #include "gradients.h"
 
 #include <inttypes.h>

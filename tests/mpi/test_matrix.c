@@ -1,6 +1,5 @@
 /* `longspan methods` says what each method can do: exactly this runs, in any combination, and is
  * right; all else is refused with a reason. */
-#include "attention/methods/table.h"
 #include "gradients.h"
 
 #include "attention/capability.h"

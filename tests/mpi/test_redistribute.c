@@ -2,7 +2,6 @@
  * the cost that is predicted, and for nothing where the two are the same. */
 #include "attention.h"
 
-#include "attention/methods/table.h"
 #include "attention/travelling/redistribute.h"
 #include "base/ledger.h"
 #include "base/trace.h"

@@ -4,7 +4,6 @@
 
 #include <xmmintrin.h>
 
-#include "attention/methods/table.h"
 #include "base/cpu.h"
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))

@@ -1,6 +1,5 @@
 /* Strict mode: the gradients have the bits of one rank on any number of ranks. Every rank also
  * computes the whole alone, with two threads, and compares its rows. */
-#include "attention/methods/table.h"
 #include "gradients.h"
 
 #include "base/cpu.h"

@@ -4,7 +4,6 @@
 
 #include "attention/gradient.h"
 #include "attention/merging/states.h"
-#include "attention/merging/subtrees.h"
 #include "attention/merging/total.h"
 #include "attention/methods/visits.h"
 #include "attention/travelling/travel.h"

@@ -1,6 +1,5 @@
 #include "cpu/rows/copy.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,34 +17,26 @@ struct runs {
     size_t bytes, all_bytes;
 };
 
-/* Whether steps along an axis of so many are as long as what was joined so far. */
-static bool follows(int64_t dim, ptrdiff_t step, size_t bytes)
-{
-    return dim == 1 || step == (ptrdiff_t)bytes;
-}
-
+/* Axes join in whatever order they lie in both: a copy has none of its own. */
 static struct runs runs_of(const struct ls_tensor *to, const struct ls_tensor *from)
 {
     const size_t size = (size_t)ls_dtype_size(to->type);
     const int last = to->ndim - 1;
     struct runs r = {.dim = {1, 1, 1}, .bytes = (size_t)to->dim[last] * size};
-    bool joins = true;
 
     r.all_bytes = r.bytes;
+    for (int i = 0; i < last; i++) {
+        r.dim[i] = to->dim[i];
+        r.to[i] = (ptrdiff_t)size * to->stride[i];
+        r.from[i] = (ptrdiff_t)size * from->stride[i];
+        r.all_bytes *= (size_t)r.dim[i];
+    }
     for (int i = last - 1; i >= 0; i--) {
-        const ptrdiff_t step_to = (ptrdiff_t)size * to->stride[i],
-                        step_from = (ptrdiff_t)size * from->stride[i];
-
-        r.all_bytes *= (size_t)to->dim[i];
-        joins = joins && follows(to->dim[i], step_to, r.bytes) &&
-                follows(to->dim[i], step_from, r.bytes);
-        if (joins) {
-            r.bytes *= (size_t)to->dim[i];
-        } else {
-            r.dim[i] = to->dim[i];
-            r.to[i] = step_to;
-            r.from[i] = step_from;
-        }
+        if (r.dim[i] == 1 || r.to[i] != (ptrdiff_t)r.bytes || r.from[i] != (ptrdiff_t)r.bytes)
+            continue;
+        r.bytes *= (size_t)r.dim[i];
+        r.dim[i] = 1;
+        i = last; /* another may follow now */
     }
     return r;
 }
