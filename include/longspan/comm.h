@@ -13,6 +13,13 @@ struct ls_comm;
 /* A group of this process alone; needs no MPI. The caller destroys it. */
 LS_API ls_status ls_comm_create_self(struct ls_comm **out);
 
+/* The sub-group of comm's ranks [n], numbered as in the list, this rank among them. Every rank
+ * names the ranks of its own sub-group, the same in the same order on all of them, so that comm
+ * falls into sub-groups: a grid of t x c ranks is two calls. The caller destroys it. Collective
+ * over comm. Errors: LS_EVALUE (this rank is not in its list; a rank is none of comm's, or named
+ * twice; lists differ), LS_ENOMEM, LS_ECOMM; the same on every rank. */
+LS_API ls_status ls_comm_split(struct ls_comm **out, struct ls_comm *comm, const int *ranks, int n);
+
 /* Collective if the group has several ranks, but after LS_ECOMM, when it waits for nobody. Accepts
  * NULL. */
 LS_API void ls_comm_destroy(struct ls_comm *comm);

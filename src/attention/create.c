@@ -159,8 +159,8 @@ static ls_status take_rows(struct ls_attention_plan *plan)
     const struct ls_problem *problem = &plan->problem;
 
     if (problem->own_rows)
-        return ls_redistribution_create(&plan->redistribution, plan->comm, problem, plan->q_rows,
-                                        plan->k_rows);
+        return ls_redistribution_create(&plan->redistribution, plan->comm, &plan->transport,
+                                        problem, plan->q_rows, plan->k_rows);
     plan->q_rows = ls_layout_part_rows(&problem->q_layout, plan->rank);
     plan->k_rows = ls_layout_part_rows(&problem->k_layout, plan->rank);
     return LS_OK;
@@ -180,6 +180,25 @@ static ls_status compare_places(const struct ls_attention_plan *plan)
                    plan->fingerprint);
 }
 
+/* The next wait reports what fails. */
+static void be_heard(void *comm)
+{
+    ls_comm_beat(comm);
+}
+
+static ls_status open_transport(struct ls_attention_plan *plan, const struct ls_comm *comm)
+{
+    struct ls_traffic *traffic = &plan->traffic;
+
+    LS_TRY(ls_comm_duplicate(&plan->comm, comm));
+    plan->rank = ls_comm_rank(comm);
+    if (ls_comm_has_timeout(comm)) traffic->idle = (struct ls_progress){be_heard, plan->comm};
+    plan->progress = traffic->idle;
+    traffic->mover = &plan->progress;
+    plan->transport = ls_transport_of(plan->comm, traffic);
+    return LS_OK;
+}
+
 ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_comm *comm,
                                    const struct ls_attention_shape *shape,
                                    const struct ls_attention_options *options)
@@ -194,8 +213,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
                    ls_problem_kernel_shape(&plan->problem, 0), plan->problem.backward);
     if (plan->problem.strict)
         LS_TRY_GOTO(status, ls_fingerprint_agree(comm, plan->fingerprint), destroy);
-    LS_TRY_GOTO(status, ls_comm_duplicate(&plan->comm, comm), destroy);
-    plan->rank = ls_comm_rank(comm);
+    LS_TRY_GOTO(status, open_transport(plan, comm), destroy);
     LS_TRY_GOTO(status, take_rows(plan), destroy);
     status = list_queries(plan);
     if (status == LS_OK) status = ls_gradients_create(plan);
@@ -212,7 +230,7 @@ destroy:
 void ls_attention_plan_destroy(struct ls_attention_plan *plan)
 {
     if (!plan) return;
-    if (plan->comm && ls_comm_progress(NULL, plan->comm, NULL, 0) != LS_OK) {
+    if (plan->comm && ls_comm_beat(plan->comm) != LS_OK) {
         ls_comm_destroy(plan->comm); /* the rest stays: messages may still come into it */
         return;
     }

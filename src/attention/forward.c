@@ -37,14 +37,15 @@ void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)
 {
     ls_comm_place(plan->comm, plan->method->name, direction);
     plan->result = (struct ls_kernel_result){0};
-    ls_comm_reset_counters(plan->comm);
+    plan->traffic.bytes_sent = 0;
+    plan->traffic.exposed_seconds = 0;
 }
 
 ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status)
 {
     *out = (struct ls_execution){.result = plan->result,
-                                 .bytes_sent = ls_comm_bytes_sent(plan->comm),
-                                 .exposed_seconds = ls_comm_exposed_seconds(plan->comm)};
+                                 .bytes_sent = plan->traffic.bytes_sent,
+                                 .exposed_seconds = plan->traffic.exposed_seconds};
     if (status == LS_ECOMM) return status; /* nobody can be asked any more */
     LS_TRY(ls_comm_agree(plan->comm, status));
     ls_comm_place(plan->comm, "", "");

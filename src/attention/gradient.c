@@ -54,7 +54,7 @@ ls_status ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradi
 {
     struct ls_gradient_call heard = *call;
 
-    heard.progress = ls_plan_progress(plan, call->progress);
+    heard.progress = *plan->transport.traffic->mover;
     return ls_gradient_kernel_compute(&plan->result, &plan->problem.device, plan->gradients.kernel,
                                       &heard);
 }

@@ -4,7 +4,7 @@
 
 #include "attention/fingerprint.h"
 #include "attention/method.h"
-#include "comm/comm.h"
+#include "comm/transport.h"
 
 struct ls_redistribution; /* travelling/redistribute.h */
 
@@ -30,6 +30,9 @@ struct ls_attention_plan {
     int64_t *documents; /* storage of problem.mask.documents */
     char fingerprint[LS_FINGERPRINT_LENGTH];
     struct ls_comm *comm; /* the plan's own duplicate */
+    struct ls_transport transport;
+    struct ls_traffic traffic;
+    struct ls_progress progress; /* what kernels call while they work */
     int rank;
     struct ls_leaf *q_leaf;                   /* storage of q_leaves */
     struct ls_leaf_list q_leaves;             /* of this rank's part */
@@ -60,9 +63,6 @@ ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *na
  * rank's. */
 void ls_plan_begin(struct ls_attention_plan *plan, const char *direction);
 ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status);
-
-/* What a kernel calls while it works: what the method wants, else what the timeout needs. */
-struct ls_progress ls_plan_progress(struct ls_attention_plan *plan, struct ls_progress own);
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);

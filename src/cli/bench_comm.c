@@ -43,6 +43,8 @@ struct comm_bench {
     struct cli_report report;
     struct cli_world *world;
     float *in, *out; /* each with room for the larger side of the largest exchange */
+    struct ls_traffic traffic;
+    struct ls_batch batch;
     int rows;
     int64_t wrong;       /* over all rows and ranks */
     double bus_rate_sum; /* over all rows */
@@ -135,6 +137,10 @@ static ls_status allocate(struct comm_bench *b)
     b->out = malloc(bytes);
     if (!b->in || !b->out)
         status = ls_fail(LS_ENOMEM, "no memory for twice %s", cli_bytes((double)bytes).s);
+    if (status == LS_OK) {
+        const struct ls_transport transport = ls_transport_of(b->world->comm, &b->traffic);
+        status = ls_batch_init_collective(&b->batch, &transport);
+    }
     return ls_comm_agree(b->world->comm, status);
 }
 
@@ -147,8 +153,10 @@ static ls_status measure(double *seconds, struct comm_bench *b, const struct row
     LS_TRY(ls_comm_barrier(comm));
     const double since = ls_now();
 
-    for (int64_t i = 0; i < repeat; i++)
-        LS_TRY(row->exchange->run(b->out, comm, b->in, row->count));
+    for (int64_t i = 0; i < repeat; i++) {
+        row->exchange->add(&b->batch, b->out, b->in, row->count);
+        LS_TRY(ls_batch_run(&b->batch));
+    }
     *seconds = ls_now() - since;
     return ls_comm_reduce(seconds, comm, 1, LS_REDUCE_MAX);
 }
@@ -275,6 +283,7 @@ ls_status cli_bench_comm(bool *held, struct cli_world *world, int argc, char **a
     status = cli_report_commit(&b.report, world);
     *held = b.wrong == 0;
 fini:
+    ls_batch_fini(&b.batch);
     free(b.in);
     free(b.out);
     cli_report_fini(&b.report);

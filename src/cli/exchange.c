@@ -1,51 +1,50 @@
 #include "cli/exchange.h"
 
-static ls_status run_sendrecv(float *out, struct ls_comm *comm, float *in, int64_t count)
+static void add_sendrecv(struct ls_batch *batch, float *out, float *in, int64_t count)
 {
-    const int p = ls_comm_size(comm), rank = ls_comm_rank(comm);
+    const int p = batch->transport.size, rank = batch->transport.rank;
     const size_t bytes = sizeof(float) * (size_t)count;
-    struct ls_request requests[2];
 
-    LS_TRY(ls_comm_receive(&requests[0], comm, out, bytes, (rank + p - 1) % p, 0));
-    LS_TRY(ls_comm_send(&requests[1], comm, in, bytes, (rank + 1) % p, 0));
-    return ls_comm_wait(comm, requests, 2);
+    ls_batch_receive(batch, out, bytes, (rank + p - 1) % p);
+    ls_batch_send(batch, in, bytes, (rank + 1) % p);
 }
 
-static ls_status run_broadcast(float *out, struct ls_comm *comm, float *in, int64_t count)
+static void add_broadcast(struct ls_batch *batch, float *out, float *in, int64_t count)
 {
     (void)in;
-    return ls_comm_broadcast(out, comm, sizeof(float) * (size_t)count, 0);
+    ls_batch_broadcast(batch, out, sizeof(float) * (size_t)count, 0);
 }
 
-static ls_status run_all_reduce(float *out, struct ls_comm *comm, float *in, int64_t count)
+static void add_all_reduce(struct ls_batch *batch, float *out, float *in, int64_t count)
 {
     (void)in;
-    return ls_comm_all_reduce(out, comm, count, LS_REDUCE_SUM);
+    ls_batch_all_reduce(batch, out, LS_F32, count, LS_REDUCE_SUM);
 }
 
-static ls_status run_reduce_scatter(float *out, struct ls_comm *comm, float *in, int64_t count)
+static void add_reduce_scatter(struct ls_batch *batch, float *out, float *in, int64_t count)
 {
-    return ls_comm_reduce_scatter(out, comm, in, count);
+    ls_batch_reduce_scatter(batch, out, in, LS_F32, count);
 }
 
-static ls_status run_all_gather(float *out, struct ls_comm *comm, float *in, int64_t count)
+static void add_all_gather(struct ls_batch *batch, float *out, float *in, int64_t count)
 {
-    return ls_comm_gather(out, comm, in, sizeof(float) * (size_t)count);
+    (void)in;
+    ls_batch_all_gather(batch, out, sizeof(float) * (size_t)count);
 }
 
-static ls_status run_all_to_all(float *out, struct ls_comm *comm, float *in, int64_t count)
+static void add_all_to_all(struct ls_batch *batch, float *out, float *in, int64_t count)
 {
-    return ls_comm_all_to_all(out, comm, in, sizeof(float) * (size_t)count);
+    ls_batch_all_to_all(batch, out, in, sizeof(float) * (size_t)count);
 }
 
 /* Source of the bus shares: doc/PERFORMANCE.md of nccl-tests. */
 const struct cli_exchange cli_exchanges[CLI_EXCHANGES] = {
-    {"sendrecv", run_sendrecv, FROM_PREVIOUS, .bus_shares = 0},
-    {"broadcast", run_broadcast, FROM_FIRST, .in_place = true, .bus_shares = 0},
-    {"all-reduce", run_all_reduce, FROM_ALL_SUMMED, .in_place = true, .bus_shares = 2},
-    {"reduce-scatter", run_reduce_scatter, FROM_ALL_SUMMED, .parted = true, .bus_shares = 1},
-    {"all-gather", run_all_gather, FROM_EACH_ITS_PART, .bus_shares = 1},
-    {"all-to-all", run_all_to_all, FROM_EACH_ITS_PART, .parted = true, .bus_shares = 1},
+    {"sendrecv", add_sendrecv, FROM_PREVIOUS, .bus_shares = 0},
+    {"broadcast", add_broadcast, FROM_FIRST, .in_place = true, .bus_shares = 0},
+    {"all-reduce", add_all_reduce, FROM_ALL_SUMMED, .in_place = true, .bus_shares = 2},
+    {"reduce-scatter", add_reduce_scatter, FROM_ALL_SUMMED, .parted = true, .bus_shares = 1},
+    {"all-gather", add_all_gather, FROM_EACH_ITS_PART, .in_place = true, .bus_shares = 1},
+    {"all-to-all", add_all_to_all, FROM_EACH_ITS_PART, .parted = true, .bus_shares = 1},
 };
 
 static int input_parts(const struct cli_exchange *x, int p)
@@ -94,12 +93,11 @@ void cli_exchange_fill(float *out, float *in, const struct cli_exchange *exchang
                        const struct ls_comm *comm, int64_t count)
 {
     const int p = ls_comm_size(comm), rank = ls_comm_rank(comm);
-    const int64_t n = count * input_parts(exchange, p);
-    float *input = exchange->in_place ? out : in;
+    const int64_t n = count * input_parts(exchange, p), all = count * output_parts(exchange, p);
+    float *input = exchange->in_place ? out + (all > n ? rank * count : 0) : in;
 
+    for (int64_t i = 0; i < all; i++) out[i] = -1;
     for (int64_t i = 0; i < n; i++) input[i] = element(rank, i);
-    if (exchange->in_place) return;
-    for (int64_t i = 0; i < count * output_parts(exchange, p); i++) out[i] = -1;
 }
 
 /* The ranks, first to last, whose elements are summed in this part of the output. */

@@ -2,14 +2,15 @@
 #ifndef LS_CLI_EXCHANGE_H
 #define LS_CLI_EXCHANGE_H
 
-#include "comm/comm.h"
+#include "comm/transport.h"
 
 /* Whose numbers a part of the output holds. */
 typedef enum { FROM_PREVIOUS, FROM_FIRST, FROM_EACH_ITS_PART, FROM_ALL_SUMMED } cli_exchange_source;
 
 struct cli_exchange {
     const char *name;
-    ls_status (*run)(float *out, struct ls_comm *comm, float *in, int64_t count);
+    /* adds it to a batch made for collective operations */
+    void (*add)(struct ls_batch *batch, float *out, float *in, int64_t count);
     cli_exchange_source source;
     bool parted; /* the input has a part for each rank, of which this rank's arrives here */
     bool in_place;
@@ -29,8 +30,8 @@ int64_t cli_exchange_bytes(const struct cli_exchange *exchange, int64_t count, i
 /* Bytes of this size per second of the busiest link, by the convention of nccl-tests. */
 double cli_exchange_bus_bytes(const struct cli_exchange *exchange, int64_t bytes, int p);
 
-/* Fills the input, and the output with what must not stay there. Both have room for the larger
- * side. */
+/* Fills the input, and the output with what must not stay there; of an all-gather the input is
+ * this rank's part of the output. Both have room for the larger side. */
 void cli_exchange_fill(float *out, float *in, const struct cli_exchange *exchange,
                        const struct ls_comm *comm, int64_t count);
 

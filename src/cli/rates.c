@@ -6,7 +6,7 @@
 #include "base/ledger.h"
 #include "base/profile.h"
 #include "base/random.h"
-#include "comm/comm.h"
+#include "comm/transport.h"
 #include "plan/attention_size.h"
 #include "tensor/dtype.h"
 
@@ -23,44 +23,47 @@
 /* ---- messages */
 
 /* Every rank sends to the next and receives from the one before. */
-static ls_status send_round(const struct cli_world *world, char *out, const char *in, size_t bytes)
+static ls_status send_round(struct ls_batch *batch, char *out, const char *in, size_t bytes)
 {
-    const int p = world->size, to = (world->rank + 1) % p, from = (world->rank - 1 + p) % p;
-    struct ls_request request[2];
+    const int p = batch->transport.size, rank = batch->transport.rank;
 
-    LS_TRY(ls_comm_receive(&request[0], world->comm, out, bytes, from, 0));
-    LS_TRY(ls_comm_send(&request[1], world->comm, in, bytes, to, 0));
-    return ls_comm_wait(world->comm, request, 2);
+    ls_batch_receive(batch, out, bytes, (rank - 1 + p) % p);
+    ls_batch_send(batch, in, bytes, (rank + 1) % p);
+    return ls_batch_run(batch);
 }
 
 /* Seconds of one of `times` rounds, on the slowest rank. */
-static ls_status time_rounds(double *seconds, const struct cli_world *world, char *memory,
-                             size_t bytes, int times)
+static ls_status time_rounds(double *seconds, const struct cli_world *world, struct ls_batch *batch,
+                             char *memory, size_t bytes, int times)
 {
     LS_TRY(ls_comm_barrier(world->comm));
     const double since = ls_now();
 
     for (int i = 0; i < times; i++)
-        LS_TRY(send_round(world, memory, memory + MESSAGE_BYTES, bytes));
+        LS_TRY(send_round(batch, memory, memory + MESSAGE_BYTES, bytes));
     *seconds = (ls_now() - since) / times;
     return ls_comm_reduce(seconds, world->comm, 1, LS_REDUCE_MAX);
 }
 
-static ls_status time_messages(struct cli_rates *out, const struct cli_world *world, char *memory)
+static ls_status time_messages(struct cli_rates *out, const struct cli_world *world,
+                               struct ls_batch *batch, char *memory)
 {
     double least = INFINITY, seconds;
 
     memset(memory, 1, 2 * MESSAGE_BYTES);
     for (int i = 0; i < MESSAGE_TRIES; i++) {
-        LS_TRY(time_rounds(&seconds, world, memory, MESSAGE_BYTES, 1));
+        LS_TRY(time_rounds(&seconds, world, batch, memory, MESSAGE_BYTES, 1));
         least = fmin(least, seconds);
     }
     out->message_bytes = (double)MESSAGE_BYTES / least;
-    return time_rounds(&out->message_seconds, world, memory, sizeof(double), SMALL_MESSAGES);
+    return time_rounds(&out->message_seconds, world, batch, memory, sizeof(double), SMALL_MESSAGES);
 }
 
 ls_status cli_rates_measure(struct cli_rates *out, const struct cli_world *world)
 {
+    struct ls_traffic traffic = {0};
+    const struct ls_transport transport = ls_transport_of(world->comm, &traffic);
+    struct ls_batch batch = {0};
     void *memory = NULL;
     ls_status status;
 
@@ -68,9 +71,11 @@ ls_status cli_rates_measure(struct cli_rates *out, const struct cli_world *world
         return ls_fail(LS_EVALUE, "--measure: one rank sends no messages, and so cannot tell how "
                                   "fast they are: start as many as are planned for");
     status = ls_alloc(&memory, LS_TAG_COMM, 2 * MESSAGE_BYTES);
-    LS_TRY_GOTO(status, ls_comm_agree(world->comm, status), free_memory);
-    status = time_messages(out, world, memory);
-free_memory:
+    if (status == LS_OK) status = ls_batch_init(&batch, &transport, 2);
+    LS_TRY_GOTO(status, ls_comm_agree(world->comm, status), free_all);
+    status = time_messages(out, world, &batch, memory);
+free_all:
+    ls_batch_fini(&batch);
     ls_free(memory);
     return status;
 }

@@ -8,7 +8,7 @@
 
 #include "base/profile.h"
 #include "base/trace.h"
-#include "comm/comm.h"
+#include "comm/transport.h"
 #include "config.h"
 #include "tensor/transfer.h"
 
@@ -101,6 +101,7 @@ struct block {
 struct writer {
     const struct cli_world *world;
     const struct ls_target *target;
+    struct ls_batch batch; /* one block */
     struct block block;
     int64_t written;
     bool listed; /* the file has an event already */
@@ -117,20 +118,14 @@ static ls_status write_block(struct writer *w)
 
 static ls_status send_block(struct writer *w)
 {
-    struct ls_comm *comm = w->world->comm;
-    struct ls_request request;
-
-    LS_TRY(ls_comm_send(&request, comm, &w->block, sizeof w->block, 0, 0));
-    return ls_comm_wait(comm, &request, 1);
+    ls_batch_send(&w->batch, &w->block, sizeof w->block, 0);
+    return ls_batch_run(&w->batch);
 }
 
 static ls_status receive_block(struct writer *w, int from)
 {
-    struct ls_comm *comm = w->world->comm;
-    struct ls_request request;
-
-    LS_TRY(ls_comm_receive(&request, comm, &w->block, sizeof w->block, from, 0));
-    return ls_comm_wait(comm, &request, 1);
+    ls_batch_receive(&w->batch, &w->block, sizeof w->block, from);
+    return ls_batch_run(&w->batch);
 }
 
 /* After a failure nothing more is written. */
@@ -210,21 +205,30 @@ static void put_rank(struct writer *w, int threads, double zero)
     }
 }
 
+static void write_all(struct writer *w, const struct cli_trace *trace, double zero)
+{
+    if (w->world->rank == 0) put(w, "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[");
+    put_rank(w, trace->threads, zero);
+    flush(w, true);
+    if (w->world->rank > 0) return;
+    pass_on(w);
+    put(w,
+        "\n],\"otherData\":{\"program\":\"longspan %s\",\"ranks\":%d,\"threads\":%d,"
+        "\"events\":%" PRId64 ",\"dropped\":%" PRId64 "}}\n",
+        PACKAGE_VERSION, w->world->size, trace->threads, trace->events, trace->dropped);
+    flush(w, true);
+}
+
 static ls_status write_file(const struct cli_trace *trace, const struct cli_world *world,
                             double zero)
 {
     struct writer w = {.world = world, .target = &trace->target, .listed = world->rank > 0};
+    struct ls_traffic traffic = {0};
+    const struct ls_transport transport = ls_transport_of(world->comm, &traffic);
 
-    if (world->rank == 0) put(&w, "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[");
-    put_rank(&w, trace->threads, zero);
-    flush(&w, true);
-    if (world->rank > 0) return w.status;
-    pass_on(&w);
-    put(&w,
-        "\n],\"otherData\":{\"program\":\"longspan %s\",\"ranks\":%d,\"threads\":%d,"
-        "\"events\":%" PRId64 ",\"dropped\":%" PRId64 "}}\n",
-        PACKAGE_VERSION, world->size, trace->threads, trace->events, trace->dropped);
-    flush(&w, true);
+    LS_TRY(ls_comm_agree(world->comm, ls_batch_init(&w.batch, &transport, 1)));
+    write_all(&w, trace, zero);
+    ls_batch_fini(&w.batch);
     return w.status;
 }
 

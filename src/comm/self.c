@@ -1,47 +1,30 @@
-/* A group of this process alone. What it sends to itself is copied as soon as both sides of a
- * message are posted, whichever comes first; nothing is buffered. */
+/* A group of this process alone. What a batch sends to itself is copied when the batch is started:
+ * its first send goes to its first receive. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "comm/comm.h"
+#include "comm/transport.h"
+#include "tensor/dtype.h"
 
-/* The side of a message that was posted first. It lives until its request is found complete. */
-struct half {
-    struct half *next;
-    bool is_send, matched;
-    int tag;
-    size_t bytes;
-    const void *in; /* of a send */
-    void *into;     /* of a receive */
-};
+/* ---- control: everything is there already */
 
-struct self_group {
-    struct half *first; /* in the order they were posted, as messages of one tag must match */
-};
-
-static ls_status group_create(void **out)
-{
-    *out = calloc(1, sizeof(struct self_group));
-    return *out != NULL ? LS_OK : ls_fail(LS_ENOMEM, "no memory for a group of one rank");
-}
+static char nothing; /* a group has no state */
 
 static ls_status duplicate(void **out, void *self)
 {
-    (void)self;
-    return group_create(out);
+    *out = self;
+    return LS_OK;
+}
+
+static ls_status split(void **out, void *self, const int *ranks, int n)
+{
+    (void)ranks, (void)n;
+    return duplicate(out, self);
 }
 
 static void destroy(void *self)
 {
-    struct self_group *group = self;
-
-    while (group->first != NULL) {
-        struct half *half = group->first;
-
-        group->first = half->next;
-        free(half);
-    }
-    free(group);
+    (void)self;
 }
 
 /* Nobody is waited for who could be silent. */
@@ -56,113 +39,7 @@ static void place(void *self, const char *what, const char *how)
     (void)self, (void)what, (void)how;
 }
 
-static const char *side_name(bool is_send)
-{
-    return is_send ? "send" : "receive";
-}
-
-/* The place in the list of the first unmatched half of this side and tag, or of its end. */
-static struct half **find_partner(struct self_group *group, const struct half *of)
-{
-    struct half **place = &group->first;
-
-    while (*place != NULL &&
-           ((*place)->matched || (*place)->is_send == of->is_send || (*place)->tag != of->tag))
-        place = &(*place)->next;
-    return place;
-}
-
-static ls_status deliver(const struct half *send, const struct half *receive)
-{
-    if (send->bytes != receive->bytes)
-        return ls_fail(LS_ECOMM, "tag %d: %zu bytes sent to a receive of %zu", send->tag,
-                       send->bytes, receive->bytes);
-    if (send->bytes > 0) memcpy(receive->into, send->in, send->bytes);
-    return LS_OK;
-}
-
-static ls_status post(struct ls_request *out, struct self_group *group, const struct half *half)
-{
-    struct half **place = find_partner(group, half);
-    struct half *partner = *place;
-
-    if (partner != NULL) {
-        LS_TRY(half->is_send ? deliver(half, partner) : deliver(partner, half));
-        partner->matched = true;
-        out->handle = 0;
-        return LS_OK;
-    }
-    *place = malloc(sizeof(**place));
-    if (*place == NULL)
-        return ls_fail(LS_ENOMEM, "no memory for a %s, tag %d", side_name(half->is_send),
-                       half->tag);
-    **place = *half;
-    out->handle = (uintptr_t)*place;
-    return LS_OK;
-}
-
-static ls_status send(struct ls_request *out, void *self, const void *in, size_t bytes, int to,
-                      int tag)
-{
-    (void)to;
-    return post(out, self, &(struct half){.is_send = true, .tag = tag, .bytes = bytes, .in = in});
-}
-
-static ls_status receive(struct ls_request *out, void *self, void *into, size_t bytes, int from,
-                         int tag)
-{
-    (void)from;
-    return post(out, self,
-                &(struct half){.is_send = false, .tag = tag, .bytes = bytes, .into = into});
-}
-
-static void forget(struct self_group *group, const struct half *half)
-{
-    struct half **place = &group->first;
-    struct half *found;
-
-    while (*place != half) place = &(*place)->next;
-    found = *place;
-    *place = found->next;
-    free(found);
-}
-
-/* Marks the completed requests; the first one that still lacks its partner, or NULL. */
-static const struct half *collect(struct self_group *group, struct ls_request *requests, int n)
-{
-    const struct half *lacking = NULL;
-
-    for (int i = 0; i < n; i++) {
-        const struct half *half = (const struct half *)requests[i].handle;
-
-        if (half == NULL) continue;
-        if (half->matched) {
-            forget(group, half);
-            requests[i].handle = 0;
-        } else if (lacking == NULL) {
-            lacking = half;
-        }
-    }
-    return lacking;
-}
-
-static ls_status test(bool *done, void *self, struct ls_request *requests, int n)
-{
-    *done = collect(self, requests, n) == NULL;
-    return LS_OK;
-}
-
-/* Nobody else could post the other side while this process waits. */
-static ls_status wait(void *self, struct ls_request *requests, int n)
-{
-    const struct half *lacking = collect(self, requests, n);
-
-    if (lacking == NULL) return LS_OK;
-    return ls_fail(LS_ECOMM, "waiting for a %s, tag %d, that has no %s",
-                   side_name(lacking->is_send), lacking->tag, side_name(!lacking->is_send));
-}
-
-static ls_status barrier(void *self)
+static ls_status be_alone(void *self)
 {
     (void)self;
     return LS_OK;
@@ -187,48 +64,79 @@ static ls_status gather(void *out, void *self, const void *in, size_t bytes)
     return LS_OK;
 }
 
-static ls_status all_reduce(float *values, void *self, int64_t n, ls_reduction how)
-{
-    (void)values, (void)self, (void)n, (void)how;
-    return LS_OK;
-}
-
-static ls_status reduce_scatter(float *out, void *self, const float *in, int64_t n)
-{
-    return gather(out, self, in, (size_t)n * sizeof(float));
-}
-
 static int alone(void *self)
 {
     (void)self;
     return 1;
 }
 
-static const struct ls_comm_ops self_ops = {
+/* ---- transport */
+
+/* The n-th message of one side, counting from 0; NULL: there are not so many. */
+static const struct ls_message *find(const struct ls_message *message, int count, bool is_send,
+                                     int n)
+{
+    for (int i = 0; i < count; i++)
+        if (message[i].is_send == is_send && n-- == 0) return &message[i];
+    return NULL;
+}
+
+static ls_status start(void *self, struct ls_message *message, int n)
+{
+    for (int i = 0;; i++) {
+        const struct ls_message *send = find(message, n, true, i);
+        const struct ls_message *receive = find(message, n, false, i);
+
+        if (!send && !receive) return LS_OK;
+        if (!send || !receive)
+            return ls_fail(LS_ECOMM, "a batch of one rank has a %s of %zu bytes that has no %s",
+                           send ? "send" : "receive", (send ? send : receive)->bytes,
+                           send ? "receive" : "send");
+        if (send->bytes != receive->bytes)
+            return ls_fail(LS_ECOMM, "%zu bytes are sent to a receive of %zu", send->bytes,
+                           receive->bytes);
+        gather(receive->data, self, send->data, send->bytes);
+    }
+}
+
+static ls_status test(bool *done, void *self, struct ls_message *message, int n)
+{
+    (void)self, (void)message, (void)n;
+    *done = true;
+    return LS_OK;
+}
+
+static ls_status wait(void *self, struct ls_message *message, int n)
+{
+    (void)self, (void)message, (void)n;
+    return LS_OK;
+}
+
+static const struct ls_transport_ops transport = {.name = "self",
+                                                  .start = start,
+                                                  .test = test,
+                                                  .wait = wait,
+                                                  .fold = ls_fold_on_host,
+                                                  .copy = ls_copy_on_host};
+
+static const struct ls_control_ops control = {
     .name = "self",
     .duplicate = duplicate,
+    .split = split,
     .destroy = destroy,
     .set_timeout = set_timeout,
     .place = place,
-    .send = send,
-    .receive = receive,
-    .test = test,
-    .wait = wait,
-    .barrier = barrier,
+    .beat = be_alone,
+    .barrier = be_alone,
     .reduce = reduce,
     .broadcast = broadcast,
     .gather = gather,
-    .all_reduce = all_reduce,
-    .reduce_scatter = reduce_scatter,
-    .all_to_all = gather,
     .node_size = alone,
     .node_run = alone,
+    .transport = &transport,
 };
 
 ls_status ls_comm_create_self(struct ls_comm **out)
 {
-    void *self;
-
-    LS_TRY(group_create(&self));
-    return ls_comm_create(out, &self_ops, self, 0, 1);
+    return ls_comm_create(out, &control, &nothing, 0, 1);
 }

@@ -10,6 +10,7 @@
 
 #include "base/cpu.h"
 #include "base/profile.h"
+#include "base/progress.h"
 #include "longspan/attention.h"
 #include "tensor/mask.h"
 #include "tensor/scores.h"
@@ -49,12 +50,6 @@ struct ls_kernel_shape {
      * delta should be that of exact probabilities, wants it. */
     bool own_maximum;
     bool strict; /* a row's bits depend on what it is and sees, not on rows beside it */
-};
-
-/* Called by the first thread at least every half millisecond while a kernel works. */
-struct ls_progress {
-    void (*call)(void *context); /* NULL: nobody wants to be called */
-    void *context;
 };
 
 /* What other calls found, which comes before or after everything so far in the tree. states may be

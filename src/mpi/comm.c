@@ -3,14 +3,11 @@
 
 #include "mpi/group.h"
 
-/* Floats of all ranks together that one step of a reduce-scatter exchanges: they stay in cache. */
-#define SCATTER_WIDTH (1 << 18)
-
 static void group_free(struct mpi_group *group)
 {
     if (group == NULL) return;
     free(group->fold);
-    free(group->slices);
+    free(group->watched);
     free(group);
 }
 
@@ -20,13 +17,18 @@ static struct mpi_group *group_allocate(int size)
     struct mpi_group *group = calloc(1, sizeof(*group));
 
     if (group == NULL) return NULL;
-    group->slice_width = SCATTER_WIDTH / size + 1;
     group->fold = malloc(sizeof(*group->fold) * (size_t)size * FOLD_WIDTH);
-    group->slices = malloc(sizeof(*group->slices) * (size_t)size * (size_t)group->slice_width);
-    if (group->fold != NULL && group->slices != NULL) return group;
+    group->watched = malloc(sizeof(*group->watched) * (size_t)size);
+    if (group->fold != NULL && group->watched != NULL) return group;
     group_free(group);
     return NULL;
 }
+
+/* Some of a group's ranks, as lists of the same ones name them; NULL: all. */
+struct members {
+    const int *rank;
+    int count;
+};
 
 static ls_status copy_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watch *watch)
 {
@@ -34,9 +36,30 @@ static ls_status copy_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watc
     const int code = watch ? MPI_Comm_idup(from, out, &request) : MPI_Comm_dup(from, out);
 
     LS_TRY(mpi_checked(code, "duplicating a communicator"));
+    return mpi_watch_finish(watch, request, 0);
+}
+
+/* There is no splitting that could give up: all ranks are known to be here first. */
+static ls_status split_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watch *watch,
+                                    const struct members *members)
+{
+    MPI_Request request = MPI_REQUEST_NULL;
+    int rank, key = 0;
+
+    if (watch) LS_TRY(mpi_checked(MPI_Ibarrier(from, &request), "splitting a communicator"));
     LS_TRY(mpi_watch_finish(watch, request, 0));
-    return mpi_checked(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN),
-                       "duplicating a communicator");
+    MPI_Comm_rank(from, &rank);
+    while (members->rank[key] != rank) key++;
+    return mpi_checked(MPI_Comm_split(from, members->rank[0], key, out),
+                       "splitting a communicator");
+}
+
+static ls_status make_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watch *watch,
+                                   const struct members *members)
+{
+    LS_TRY(members ? split_communicator(out, from, watch, members)
+                   : copy_communicator(out, from, watch));
+    return mpi_checked(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN), "making a communicator");
 }
 
 /* A rank without memory gives NULL, and all of them get a failure. */
@@ -54,7 +77,8 @@ static ls_status agree_on_memory(const struct mpi_group *group, MPI_Comm comm,
 }
 
 /* Collective over from. */
-static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_watch *watch)
+static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_watch *watch,
+                              const struct members *members)
 {
     struct mpi_group *group;
     ls_status status;
@@ -62,7 +86,7 @@ static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_
     int size;
 
     LS_TRY(mpi_watch_status(watch));
-    LS_TRY(copy_communicator(&comm, from, watch));
+    LS_TRY(make_communicator(&comm, from, watch, members));
     MPI_Comm_size(comm, &size);
     group = group_allocate(size);
     LS_TRY_GOTO(status, agree_on_memory(group, comm, watch), free_all);
@@ -70,113 +94,13 @@ static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_
     group->size = size;
     group->comm = comm;
     group->watch = mpi_watch_share(watch);
+    for (int r = 0; r < size; r++) group->watched[r] = r;
     *out = group;
     return LS_OK;
 free_all:
     group_free(group);
     if (status != LS_ECOMM) MPI_Comm_free(&comm);
     return status;
-}
-
-static void destroy(void *self)
-{
-    struct mpi_group *group = self;
-    const bool left = mpi_watch_status(group->watch) != LS_OK;
-
-    mpi_watch_release(group->watch);
-    if (left) return; /* MPI may still write to it */
-    MPI_Comm_free(&group->comm);
-    group_free(group);
-}
-
-static ls_status duplicate(void **out, void *self)
-{
-    const struct mpi_group *group = self;
-    struct mpi_group *copy;
-
-    LS_TRY(group_create(&copy, group->comm, group->watch));
-    copy->node_size = group->node_size;
-    copy->node_run = group->node_run;
-    *out = copy;
-    return LS_OK;
-}
-
-static ls_status set_timeout(void *self, int seconds)
-{
-    struct mpi_group *group = self;
-
-    mpi_watch_release(group->watch);
-    group->watch = NULL;
-    return seconds > 0 ? mpi_watch_create(&group->watch, group->comm, seconds) : LS_OK;
-}
-
-static void place(void *self, const char *what, const char *how)
-{
-    const struct mpi_group *group = self;
-
-    mpi_watch_place(group->watch, what, how);
-}
-
-static int node_size(void *self)
-{
-    const struct mpi_group *group = self;
-
-    return group->node_size;
-}
-
-static int node_run(void *self)
-{
-    const struct mpi_group *group = self;
-
-    return group->node_run;
-}
-
-static const struct ls_comm_ops mpi_ops = {
-    .name = "mpi",
-    .duplicate = duplicate,
-    .destroy = destroy,
-    .set_timeout = set_timeout,
-    .place = place,
-    .send = group_send,
-    .receive = group_receive,
-    .test = group_test,
-    .wait = group_wait,
-    .barrier = group_barrier,
-    .reduce = group_reduce,
-    .broadcast = group_broadcast,
-    .gather = group_gather,
-    .all_reduce = group_all_reduce,
-    .reduce_scatter = group_reduce_scatter,
-    .all_to_all = group_all_to_all,
-    .node_size = node_size,
-    .node_run = node_run,
-};
-
-/* What can be said before the ranks talk to each other. */
-static ls_status check_communicator(MPI_Comm comm)
-{
-    int initialized, finalized, inter;
-
-    MPI_Initialized(&initialized);
-    if (!initialized)
-        return ls_fail(LS_EVALUE, "MPI is not initialised: call MPI_Init_thread first");
-    MPI_Finalized(&finalized);
-    if (finalized) return ls_fail(LS_EVALUE, "MPI is finalised already");
-    if (comm == MPI_COMM_NULL) return ls_fail(LS_EVALUE, "the communicator is MPI_COMM_NULL");
-    LS_TRY(mpi_checked(MPI_Comm_test_inter(comm, &inter), "looking at a communicator"));
-    if (inter) return ls_fail(LS_EVALUE, "the communicator is an inter-communicator");
-    return LS_OK;
-}
-
-static ls_status check_thread_level(void)
-{
-    int level;
-
-    LS_TRY(mpi_checked(MPI_Query_thread(&level), "asking for the thread level"));
-    if (level < MPI_THREAD_FUNNELED)
-        return ls_fail(LS_EVALUE, "MPI runs with MPI_THREAD_SINGLE, but the kernels use threads: "
-                                  "call MPI_Init_thread with MPI_THREAD_FUNNELED or higher");
-    return LS_OK;
 }
 
 /* Whether the ranks of this node follow each other and begin where one of these nodes can. */
@@ -217,6 +141,130 @@ static ls_status find_node(struct mpi_group *group)
     return status;
 }
 
+static void destroy(void *self)
+{
+    struct mpi_group *group = self;
+    const bool left = mpi_watch_status(group->watch) != LS_OK;
+
+    mpi_watch_release(group->watch);
+    if (left) return; /* MPI may still write to it */
+    MPI_Comm_free(&group->comm);
+    group_free(group);
+}
+
+static ls_status duplicate(void **out, void *self)
+{
+    const struct mpi_group *group = self;
+    struct mpi_group *copy;
+
+    LS_TRY(group_create(&copy, group->comm, group->watch, NULL));
+    for (int r = 0; r < copy->size; r++) copy->watched[r] = group->watched[r];
+    copy->node_size = group->node_size;
+    copy->node_run = group->node_run;
+    *out = copy;
+    return LS_OK;
+}
+
+static ls_status split(void **out, void *self, const int *ranks, int n)
+{
+    const struct mpi_group *group = self;
+    struct mpi_group *some;
+
+    LS_TRY(group_create(&some, group->comm, group->watch, &(struct members){ranks, n}));
+    for (int r = 0; r < n; r++) some->watched[r] = group->watched[ranks[r]];
+    *out = some;
+    return find_node(some);
+}
+
+static ls_status set_timeout(void *self, int seconds)
+{
+    struct mpi_group *group = self;
+
+    mpi_watch_release(group->watch);
+    group->watch = NULL;
+    for (int r = 0; r < group->size; r++) group->watched[r] = r;
+    return seconds > 0 ? mpi_watch_create(&group->watch, group->comm, seconds) : LS_OK;
+}
+
+static void place(void *self, const char *what, const char *how)
+{
+    const struct mpi_group *group = self;
+
+    mpi_watch_place(group->watch, what, how);
+}
+
+static int node_size(void *self)
+{
+    const struct mpi_group *group = self;
+
+    return group->node_size;
+}
+
+static int node_run(void *self)
+{
+    const struct mpi_group *group = self;
+
+    return group->node_run;
+}
+
+static ls_status beat(void *self)
+{
+    const struct mpi_group *group = self;
+
+    return mpi_watch_beat(group->watch);
+}
+
+static const struct ls_transport_ops mpi_transport = {.name = "mpi",
+                                                      .start = group_start,
+                                                      .test = group_test,
+                                                      .wait = group_wait,
+                                                      .fold = ls_fold_on_host,
+                                                      .copy = ls_copy_on_host};
+
+static const struct ls_control_ops mpi_control = {
+    .name = "mpi",
+    .duplicate = duplicate,
+    .split = split,
+    .destroy = destroy,
+    .set_timeout = set_timeout,
+    .place = place,
+    .beat = beat,
+    .barrier = group_barrier,
+    .reduce = group_reduce,
+    .broadcast = group_broadcast,
+    .gather = group_gather,
+    .node_size = node_size,
+    .node_run = node_run,
+    .transport = &mpi_transport,
+};
+
+/* What can be said before the ranks talk to each other. */
+static ls_status check_communicator(MPI_Comm comm)
+{
+    int initialized, finalized, inter;
+
+    MPI_Initialized(&initialized);
+    if (!initialized)
+        return ls_fail(LS_EVALUE, "MPI is not initialised: call MPI_Init_thread first");
+    MPI_Finalized(&finalized);
+    if (finalized) return ls_fail(LS_EVALUE, "MPI is finalised already");
+    if (comm == MPI_COMM_NULL) return ls_fail(LS_EVALUE, "the communicator is MPI_COMM_NULL");
+    LS_TRY(mpi_checked(MPI_Comm_test_inter(comm, &inter), "looking at a communicator"));
+    if (inter) return ls_fail(LS_EVALUE, "the communicator is an inter-communicator");
+    return LS_OK;
+}
+
+static ls_status check_thread_level(void)
+{
+    int level;
+
+    LS_TRY(mpi_checked(MPI_Query_thread(&level), "asking for the thread level"));
+    if (level < MPI_THREAD_FUNNELED)
+        return ls_fail(LS_EVALUE, "MPI runs with MPI_THREAD_SINGLE, but the kernels use threads: "
+                                  "call MPI_Init_thread with MPI_THREAD_FUNNELED or higher");
+    return LS_OK;
+}
+
 ls_status ls_comm_create_mpi(struct ls_comm **out, MPI_Comm comm)
 {
     struct mpi_group *group;
@@ -224,8 +272,8 @@ ls_status ls_comm_create_mpi(struct ls_comm **out, MPI_Comm comm)
     ls_status status;
 
     LS_TRY(check_communicator(comm));
-    LS_TRY(group_create(&group, comm, NULL));
-    LS_TRY(ls_comm_create(&created, &mpi_ops, group, group->rank, group->size));
+    LS_TRY(group_create(&group, comm, NULL, NULL));
+    LS_TRY(ls_comm_create(&created, &mpi_control, group, group->rank, group->size));
     LS_TRY_GOTO(status, ls_comm_agree(created, check_thread_level()), destroy);
     LS_TRY_GOTO(status, ls_comm_agree(created, find_node(group)), destroy);
     *out = created;

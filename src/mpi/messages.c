@@ -1,5 +1,6 @@
 /* Messages over MPI. Counts become int in one place, struct mpi_payload. */
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "mpi/group.h"
@@ -60,77 +61,93 @@ static MPI_Request unpack_request(uintptr_t handle)
     return request;
 }
 
-ls_status group_send(struct ls_request *out, void *self, const void *in, size_t bytes, int to,
-                     int tag)
+#define TAG 0
+
+/* "sending 8 bytes to rank 3" */
+struct description {
+    char text[64];
+};
+
+static struct description describe(const struct ls_message *m)
 {
-    const struct mpi_group *group = self;
+    struct description d;
+
+    snprintf(d.text, sizeof d.text,
+             m->is_send ? "sending %zu bytes to rank %d" : "receiving %zu bytes from rank %d",
+             m->bytes, m->peer);
+    return d;
+}
+
+static ls_status start(const struct mpi_group *group, struct ls_message *m)
+{
     struct mpi_payload payload;
     MPI_Request request;
     int code;
 
-    LS_TRY(mpi_watch_meet(group->watch, to));
-    LS_TRY(mpi_payload_init(&payload, bytes));
-    code = MPI_Isend(in, payload.count, payload.type, to, tag, group->comm, &request);
+    LS_TRY(mpi_watch_meet(group->watch, group->watched[m->peer]));
+    LS_TRY(mpi_payload_init(&payload, m->bytes));
+    code =
+        m->is_send
+            ? MPI_Isend(m->data, payload.count, payload.type, m->peer, TAG, group->comm, &request)
+            : MPI_Irecv(m->data, payload.count, payload.type, m->peer, TAG, group->comm, &request);
     mpi_payload_fini(&payload);
-    LS_TRY(mpi_checked(code, "sending %zu bytes to rank %d, tag %d", bytes, to, tag));
-    *out = (struct ls_request){.handle = pack_request(request), .peer = to, .bytes = bytes};
+    LS_TRY(mpi_checked(code, "%s", describe(m).text));
+    m->handle = pack_request(request);
     return LS_OK;
 }
 
-ls_status group_receive(struct ls_request *out, void *self, void *into, size_t bytes, int from,
-                        int tag)
+/* Receives first: what comes finds its place. */
+ls_status group_start(void *self, struct ls_message *message, int n)
 {
-    const struct mpi_group *group = self;
-    struct mpi_payload payload;
-    MPI_Request request;
-    int code;
-
-    LS_TRY(mpi_watch_meet(group->watch, from));
-    LS_TRY(mpi_payload_init(&payload, bytes));
-    code = MPI_Irecv(into, payload.count, payload.type, from, tag, group->comm, &request);
-    mpi_payload_fini(&payload);
-    LS_TRY(mpi_checked(code, "receiving %zu bytes from rank %d, tag %d", bytes, from, tag));
-    *out = (struct ls_request){.handle = pack_request(request), .peer = from, .bytes = bytes};
+    for (int sends = 0; sends < 2; sends++)
+        for (int i = 0; i < n; i++)
+            if (message[i].is_send == (bool)sends) LS_TRY(start(self, &message[i]));
     return LS_OK;
 }
 
-/* What MPI says of a message that failed on its way; of a send it need not know the peer. */
-static ls_status check_completion(int code, const MPI_Status *status)
+/* MPI lets a message be shorter than its receive. */
+static ls_status check_completion(const struct ls_message *m, int code, const MPI_Status *status)
 {
-    if (status->MPI_SOURCE < 0) return mpi_checked(code, "completing a message");
-    return mpi_checked(code, "completing a message with rank %d, tag %d", status->MPI_SOURCE,
-                       status->MPI_TAG);
+    MPI_Count bytes;
+
+    LS_TRY(mpi_checked(code, "%s", describe(m).text));
+    if (m->is_send) return LS_OK;
+    LS_TRY(mpi_checked(MPI_Get_elements_x(status, MPI_BYTE, &bytes), "%s", describe(m).text));
+    if ((size_t)bytes == m->bytes) return LS_OK;
+    return ls_fail(LS_ECOMM, "%s: it sent %lld", describe(m).text, (long long)bytes);
 }
 
-static ls_status test_all(bool *done, struct ls_request *requests, int n)
+static ls_status test_all(bool *done, struct ls_message *message, int n)
 {
     bool all = true;
 
     for (int i = 0; i < n; i++) {
-        MPI_Request request = unpack_request(requests[i].handle);
-        MPI_Status status = {.MPI_SOURCE = MPI_ANY_SOURCE};
+        MPI_Request request = unpack_request(message[i].handle);
+        MPI_Status status;
         int complete;
+
+        if (request == MPI_REQUEST_NULL) continue;
         const int code = MPI_Test(&request, &complete, &status);
 
-        requests[i].handle = pack_request(request);
-        LS_TRY(check_completion(code, &status));
+        message[i].handle = pack_request(request);
+        if (code != MPI_SUCCESS || complete) LS_TRY(check_completion(&message[i], code, &status));
         all = all && complete;
     }
     *done = all;
     return LS_OK;
 }
 
-ls_status group_test(bool *done, void *self, struct ls_request *requests, int n)
+ls_status group_test(bool *done, void *self, struct ls_message *message, int n)
 {
     const struct mpi_group *group = self;
 
     LS_TRY(mpi_watch_beat(group->watch));
-    return test_all(done, requests, n);
+    return test_all(done, message, n);
 }
 
 /* One message after the other; of those that are here by the time of a beat, nobody is waited for.
  */
-ls_status group_wait(void *self, struct ls_request *requests, int n)
+ls_status group_wait(void *self, struct ls_message *message, int n)
 {
     const struct mpi_group *group = self;
     bool done;
@@ -138,11 +155,11 @@ ls_status group_wait(void *self, struct ls_request *requests, int n)
     LS_TRY(mpi_watch_status(group->watch));
     for (int i = 0; i < n; i++) {
         for (;;) {
-            LS_TRY(test_all(&done, &requests[i], 1));
+            LS_TRY(test_all(&done, &message[i], 1));
             if (done) break;
             if (!mpi_watch_is_due(group->watch)) continue;
-            LS_TRY(group_test(&done, self, requests, n));
-            LS_TRY(mpi_watch_judge(group->watch, requests, n));
+            LS_TRY(group_test(&done, self, message, n));
+            LS_TRY(mpi_watch_judge(group->watch, message, n, group->watched));
         }
     }
     mpi_watch_step(group->watch);

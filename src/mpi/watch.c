@@ -301,15 +301,18 @@ static ls_status judge(struct mpi_watch *w, int peer, size_t bytes)
     return mpi_watch_status(w);
 }
 
-ls_status mpi_watch_judge(struct mpi_watch *w, const struct ls_request *requests, int n)
+ls_status mpi_watch_judge(struct mpi_watch *w, const struct ls_message *message, int n,
+                          const int *watched)
 {
     size_t bytes = 0;
     int worst = w->rank;
 
     for (int i = 0; i < n; i++) {
-        if (requests[i].handle == 0) continue;
-        bytes += requests[i].bytes;
-        if (w->heard[requests[i].peer] < w->heard[worst]) worst = requests[i].peer;
+        const int peer = watched[message[i].peer];
+
+        if (message[i].handle == 0) continue;
+        bytes += message[i].bytes;
+        if (w->heard[peer] < w->heard[worst]) worst = peer;
     }
     return judge(w, worst, bytes);
 }

@@ -7,7 +7,7 @@
 
 #include <mpi.h>
 
-#include "comm/comm.h"
+#include "comm/transport.h"
 
 struct mpi_watch;
 
@@ -15,8 +15,8 @@ struct mpi_watch;
  */
 ls_status mpi_watch_create(struct mpi_watch **out, MPI_Comm comm, int seconds);
 
-/* Groups of the same ranks, numbered alike, share one: what a rank does for one of them is a sign
- * of life to all. The last release is collective, unless the watch has failed. */
+/* Groups of these ranks, or some of them, share one: what a rank does for one of them is a sign of
+ * life to all. The last release is collective, unless the watch has failed. */
 struct mpi_watch *mpi_watch_share(struct mpi_watch *watch);
 void mpi_watch_release(struct mpi_watch *watch);
 
@@ -35,9 +35,11 @@ ls_status mpi_watch_meet(struct mpi_watch *watch, int peer);
 ls_status mpi_watch_beat(struct mpi_watch *watch);
 
 /* While waiting for messages: whether a beat is due, and after it whether those still under way are
- * worth waiting for; then one more wait is over. Errors: LS_ECOMM. */
+ * worth waiting for, watched [] being their peers as the watch numbers them; then one more wait is
+ * over. Errors: LS_ECOMM. */
 bool mpi_watch_is_due(const struct mpi_watch *watch);
-ls_status mpi_watch_judge(struct mpi_watch *watch, const struct ls_request *requests, int n);
+ls_status mpi_watch_judge(struct mpi_watch *watch, const struct ls_message *message, int n,
+                          const int *watched);
 void mpi_watch_step(struct mpi_watch *watch);
 
 /* All of a wait for a collective operation, which needs all ranks. bytes: that this one has in it.

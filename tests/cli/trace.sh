@@ -26,7 +26,7 @@ def total(what, of):
 
 
 def messages(name, peer, flip):
-    return sorted((e["args"][peer], e["pid"])[::flip] + (e["args"]["tag"], e["args"]["bytes"])
+    return sorted((e["args"][peer], e["pid"])[::flip] + (e["args"]["bytes"],)
                   for e in events if e["name"] == name)
 
 

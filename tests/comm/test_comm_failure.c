@@ -3,53 +3,50 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "comm/comm.h"
+#include "comm/transport.h"
 
 static bool broken;
 
-static void destroy(void *self)
+static ls_status start(void *self, struct ls_message *message, int n)
 {
-    (void)self;
+    (void)self, (void)message, (void)n;
+    return LS_OK;
 }
 
-static ls_status test(bool *done, void *self, struct ls_request *requests, int n)
+static ls_status test(bool *done, void *self, struct ls_message *message, int n)
 {
-    (void)self, (void)requests, (void)n;
+    (void)self, (void)message, (void)n;
     *done = true;
     return broken ? ls_fail(LS_ECOMM, "the cable is out") : LS_OK;
 }
 
-static ls_status wait(void *self, struct ls_request *requests, int n)
+static ls_status wait(void *self, struct ls_message *message, int n)
 {
-    (void)self, (void)requests, (void)n;
+    (void)self, (void)message, (void)n;
     return LS_OK;
 }
 
-static ls_status reduce(double *values, void *self, int n, ls_reduction how)
+static const struct ls_transport_ops forgetful = {
+    .name = "forgetful", .start = start, .test = test, .wait = wait};
+
+Test(comm_failure, moving_that_fails_fails_the_wait)
 {
-    (void)values, (void)self, (void)n, (void)how;
-    return LS_OK;
-}
+    struct ls_traffic traffic = {0};
+    const struct ls_transport transport = {.ops = &forgetful, .size = 1, .traffic = &traffic};
+    struct ls_batch batch;
+    char byte = 0;
 
-static const struct ls_comm_ops forgetful = {
-    .name = "forgetful", .destroy = destroy, .test = test, .wait = wait, .reduce = reduce};
-
-Test(comm_failure, progress_that_fails_fails_the_wait)
-{
-    struct ls_request request = {0};
-    struct ls_comm *comm;
-    bool done;
-
-    cr_assert_eq(ls_comm_create(&comm, &forgetful, NULL, 0, 1), LS_OK);
-    cr_expect_eq(ls_comm_progress(&done, comm, &request, 1), LS_OK);
-    cr_expect_eq(ls_comm_wait(comm, &request, 1), LS_OK);
-    broken = true;
-    cr_expect_eq(ls_comm_progress(&done, comm, &request, 1), LS_ECOMM);
-    broken = false;
-    cr_expect_eq(ls_comm_progress(&done, comm, &request, 1), LS_OK);
-    ls_fail(LS_EVALUE, "something else in between");
-    cr_expect_eq(ls_comm_wait(comm, &request, 1), LS_ECOMM);
-    cr_expect(strstr(ls_message(), "the cable is out"), "%s", ls_message());
-    cr_expect_eq(ls_comm_wait(comm, &request, 1), LS_OK);
-    ls_comm_destroy(comm);
+    cr_assert_eq(ls_batch_init(&batch, &transport, 1), LS_OK);
+    for (int time = 0; time < 3; time++) {
+        ls_batch_send(&batch, &byte, 1, 0);
+        cr_assert_eq(ls_batch_start(&batch), LS_OK);
+        broken = time == 1;
+        ls_traffic_move(&traffic);
+        broken = false;
+        ls_traffic_move(&traffic);
+        ls_fail(LS_EVALUE, "something else in between");
+        cr_expect_eq(ls_batch_wait(&batch), time == 1 ? LS_ECOMM : LS_OK);
+        if (time == 1) cr_expect(strstr(ls_message(), "the cable is out"), "%s", ls_message());
+    }
+    ls_batch_fini(&batch);
 }

@@ -101,7 +101,7 @@ void ls_fold_begin(struct ls_fold *fold)
 
 ls_status ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
                        const struct ls_attention_call *call, int part, const struct ls_tensor *k,
-                       const struct ls_tensor *v, struct ls_progress progress)
+                       const struct ls_tensor *v)
 {
     const struct ls_leaf_list leaves = fold->part[part];
     const struct ls_forest *forest = &fold->forest;
@@ -122,7 +122,6 @@ ls_status ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
                                         .v = v,
                                         .k_leaves = {.leaf = leaves.leaf + arrival.step->first,
                                                      .count = arrival.step->count},
-                                        .progress = progress,
                                     }));
     }
     return LS_OK;

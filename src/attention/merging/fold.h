@@ -28,6 +28,6 @@ void ls_fold_fini(struct ls_fold *fold);
 void ls_fold_begin(struct ls_fold *fold);
 ls_status ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
                        const struct ls_attention_call *call, int part, const struct ls_tensor *k,
-                       const struct ls_tensor *v, struct ls_progress progress);
+                       const struct ls_tensor *v);
 
 #endif

@@ -17,8 +17,8 @@ struct allgather {
     int64_t *first_row; /* [p + 1] where a rank's part begins */
     struct ls_leaf_list keys;
     struct ls_part_gradients *gradients;
-    struct ls_request *request; /* [requests] */
-    struct ls_leaf leaf[];      /* storage of keys */
+    struct ls_batch batch; /* of all messages */
+    struct ls_leaf leaf[]; /* storage of keys */
 };
 
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
@@ -51,7 +51,7 @@ static void destroy(struct ls_attention_plan *plan)
 
     ls_part_gradients_destroy(own->gradients);
     ls_free(own->memory);
-    free(own->request);
+    ls_batch_fini(&own->batch);
     free(own->first_row);
     free(own);
 }
@@ -66,9 +66,8 @@ static ls_status create(struct ls_attention_plan *plan)
     if (!own) return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
     plan->own = own;
     own->first_row = calloc((size_t)problem->p + 1, sizeof *own->first_row);
-    own->request = calloc((size_t)messages_each_way(problem) * 2 + 1, sizeof *own->request);
-    if (!own->first_row || !own->request)
-        return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
+    if (!own->first_row) return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
+    LS_TRY(ls_batch_init(&own->batch, &plan->transport, 2 * (int)messages_each_way(problem)));
     ls_leaves_gather(&own->keys, own->leaf, own->first_row, keys);
     LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, ls_key_value_bytes(&problem->shape, keys->s)));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
@@ -94,9 +93,8 @@ static size_t bytes_of(const struct ls_tensor *rows)
     return (size_t)(rows->dim[1] * rows->stride[1]) * (size_t)ls_dtype_size(rows->type);
 }
 
-/* Exchanges one batch of one tensor with every other rank; adds to the requests. */
-static ls_status post_batch(int *requests, struct ls_attention_plan *plan,
-                            const struct ls_tensor *all, int64_t batch, int tag)
+/* One batch of one tensor is exchanged with every other rank. */
+static void add_batch(struct ls_attention_plan *plan, const struct ls_tensor *all, int64_t batch)
 {
     struct allgather *own = plan->own;
     const struct ls_tensor mine = rows_of(all, own, batch, plan->rank);
@@ -104,12 +102,10 @@ static ls_status post_batch(int *requests, struct ls_attention_plan *plan,
     for (int r = 0; r < plan->problem.p; r++) {
         if (r == plan->rank) continue;
         const struct ls_tensor theirs = rows_of(all, own, batch, r);
-        LS_TRY(ls_comm_receive(&own->request[(*requests)++], plan->comm, theirs.data,
-                               bytes_of(&theirs), r, tag));
-        LS_TRY(ls_comm_send(&own->request[(*requests)++], plan->comm, mine.data, bytes_of(&mine), r,
-                            tag));
+
+        ls_batch_receive(&own->batch, theirs.data, bytes_of(&theirs), r);
+        ls_batch_send(&own->batch, mine.data, bytes_of(&mine), r);
     }
-    return LS_OK;
 }
 
 /* all: K and V of all ranks. */
@@ -121,7 +117,6 @@ static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
     const int64_t s_k = problem->shape.s_k;
     const struct ls_tensor *part[] = {k, v};
     char *memory = own->memory;
-    int requests = 0;
 
     for (int i = 0; i < 2; i++, memory += ls_key_value_bytes(&problem->shape, s_k) / 2) {
         all[i] = ls_problem_key_view(problem, memory, s_k);
@@ -131,10 +126,10 @@ static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
             from.data = (char *)from.data + batch * from.stride[0] * ls_dtype_size(from.type);
             from.dim[0] = 1;
             ls_problem_copy(problem, &to, &from);
-            LS_TRY(post_batch(&requests, plan, &all[i], batch, (int)(2 * batch + i)));
+            add_batch(plan, &all[i], batch);
         }
     }
-    return ls_comm_wait(plan->comm, own->request, requests);
+    return ls_batch_run(&own->batch);
 }
 
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
@@ -176,8 +171,7 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
         const int owner = ls_route_owner(&route, step);
         const struct ls_tensor k = part_of(&all[0], own, owner), v = part_of(&all[1], own, owner);
 
-        if (status == LS_OK)
-            status = ls_part_gradients_meet(own->gradients, step, &k, &v, (struct ls_progress){0});
+        if (status == LS_OK) status = ls_part_gradients_meet(own->gradients, step, &k, &v);
         LS_TRY(ls_part_gradients_pass(own->gradients, step));
     }
     LS_TRY(ls_part_gradients_end(own->gradients));

@@ -21,11 +21,10 @@ struct allreduce {
     struct ls_subtrees subtrees;
     struct ls_row_states *states; /* of a step's rows, for each result of this rank */
     struct ls_visits visits;
-    float *out;                 /* results of the other ranks' rows, rank after rank */
-    float *in;                  /* those of own rows, from every rank */
-    char *queries[2];           /* [b, rows, h, d]: step t's are queries[t % 2] */
-    struct ls_request *request; /* of the messages under way */
-    int requests;
+    float *out;                  /* results of the other ranks' rows, rank after rank */
+    float *in;                   /* those of own rows, from every rank */
+    char *queries[2];            /* [b, rows, h, d]: step t's are queries[t % 2] */
+    struct ls_batch visit, back; /* queries of a step, and results of the one before */
     void *state_memory, *travel_memory;
     struct ls_leaf q_leaf[]; /* of this rank, by their row among its rows of a step */
 };
@@ -40,7 +39,8 @@ static void destroy(struct ls_attention_plan *plan)
     ls_free(own->travel_memory);
     ls_free(own->state_memory);
     free(own->states);
-    free(own->request);
+    ls_batch_fini(&own->back);
+    ls_batch_fini(&own->visit);
     ls_visits_fini(&own->visits);
     ls_subtrees_fini(&own->subtrees);
     free(own);
@@ -77,13 +77,6 @@ static void list_own_queries(struct ls_leaf *out, const struct ls_attention_plan
                                   .row = plan->q_leaves.leaf[i].row % step_rows};
 }
 
-/* Sent and received: a step's queries, batch by batch, and the results of the step before.
- */
-static size_t messages_at_once(const struct ls_problem *problem)
-{
-    return 2 * (size_t)problem->p * ((size_t)problem->shape.b + 1);
-}
-
 static ls_status create(struct ls_attention_plan *plan)
 {
     const struct ls_problem *problem = &plan->problem;
@@ -92,8 +85,8 @@ static ls_status create(struct ls_attention_plan *plan)
 
     if (!own) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
     plan->own = own;
-    own->request = calloc(messages_at_once(problem), sizeof *own->request);
-    if (!own->request) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    LS_TRY(ls_batch_init(&own->visit, &plan->transport, 2 * problem->p * (int)problem->shape.b));
+    LS_TRY(ls_batch_init(&own->back, &plan->transport, 2 * problem->p));
     list_own_queries(own->q_leaf, plan);
     LS_TRY(ls_subtrees_init(&own->subtrees, problem));
     LS_TRY(ls_visits_init(&own->visits, &problem->q_layout));
@@ -106,7 +99,7 @@ static ls_status create(struct ls_attention_plan *plan)
                                       ls_allreduce_kernel_shape(problem));
 }
 
-/* ---- messages; those of one sender and tag arrive in the order of the steps */
+/* ---- messages */
 
 static struct ls_tensor query_view(const struct ls_attention_plan *plan, int64_t step)
 {
@@ -135,17 +128,12 @@ static struct ls_tensor rows_of(const struct ls_tensor *t, int64_t batch, int64_
     return view;
 }
 
-/* A request for the next message. */
-static struct ls_request *next_request(struct allreduce *own)
-{
-    return &own->request[own->requests++];
-}
-
 /* One batch of a step's queries: this rank's rows, which are in place, go to all others, whose
  * rows come here. */
-static ls_status post_batch(struct ls_attention_plan *plan, const struct ls_tensor *all,
-                            int64_t batch, const int64_t *first_row)
+static void add_batch(struct ls_attention_plan *plan, const struct ls_tensor *all, int64_t batch,
+                      const int64_t *first_row)
 {
+    struct allreduce *own = plan->own;
     const size_t row_bytes =
         ls_allreduce_query_bytes(&plan->problem.shape, 1) / (size_t)plan->problem.shape.b;
     const int me = plan->rank;
@@ -156,19 +144,15 @@ static ls_status post_batch(struct ls_attention_plan *plan, const struct ls_tens
 
         if (r == me) continue;
         if (theirs > 0)
-            LS_TRY(ls_comm_receive(next_request(plan->own), plan->comm,
-                                   row_at(all, batch, first_row[r], 0), theirs, r, (int)batch));
-        if (mine > 0)
-            LS_TRY(ls_comm_send(next_request(plan->own), plan->comm,
-                                row_at(all, batch, first_row[me], 0), mine, r, (int)batch));
+            ls_batch_receive(&own->visit, row_at(all, batch, first_row[r], 0), theirs, r);
+        if (mine > 0) ls_batch_send(&own->visit, row_at(all, batch, first_row[me], 0), mine, r);
     }
-    return LS_OK;
 }
 
-static ls_status post_queries(struct ls_attention_plan *plan, const struct ls_tensor *q,
-                              int64_t step)
+static ls_status start_queries(struct ls_attention_plan *plan, const struct ls_tensor *q,
+                               int64_t step)
 {
-    const struct allreduce *own = plan->own;
+    struct allreduce *own = plan->own;
     const int64_t *first_row = own->visits.step[step].first_row;
     const int64_t rows = ls_visit_rows(&plan->problem.q_layout, plan->rank, step);
     const struct ls_tensor all = query_view(plan, step);
@@ -179,26 +163,17 @@ static ls_status post_queries(struct ls_attention_plan *plan, const struct ls_te
         struct ls_tensor to = rows_of(&all, batch, first_row[plan->rank], rows);
 
         ls_problem_copy(&plan->problem, &to, &from);
-        LS_TRY(post_batch(plan, &all, batch, first_row));
+        add_batch(plan, &all, batch, first_row);
     }
-    return LS_OK;
-}
-
-static void move_messages(void *context)
-{
-    struct ls_attention_plan *plan = context;
-    struct allreduce *own = plan->own;
-
-    ls_comm_progress(NULL, plan->comm, own->request, own->requests); /* wait reports what fails */
+    return ls_batch_start(&own->visit);
 }
 
 static ls_status wait_for_messages(struct ls_attention_plan *plan)
 {
     struct allreduce *own = plan->own;
-    const int n = own->requests;
 
-    own->requests = 0;
-    return ls_comm_wait(plan->comm, own->request, n);
+    LS_TRY(ls_batch_wait(&own->visit));
+    return ls_batch_wait(&own->back);
 }
 
 /* ---- results */
@@ -230,12 +205,11 @@ static float *put_results(float *out, const struct ls_attention_plan *plan,
 
 /* What this rank found goes to the owners of the rows, in one message each; what the others found
  * for its own rows comes here. */
-static ls_status post_results(struct ls_attention_plan *plan, int64_t step)
+static ls_status start_results(struct ls_attention_plan *plan, int64_t step)
 {
     struct allreduce *own = plan->own;
     const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
     const int64_t n = ls_state_count(&plan->problem.shape, mine.count);
-    const int tag = (int)plan->problem.shape.b;
     float *in = own->in, *out = own->out;
 
     for (int r = 0; r < plan->problem.p; r++) {
@@ -244,17 +218,13 @@ static ls_status post_results(struct ls_attention_plan *plan, int64_t step)
         float *end = put_results(r == plan->rank ? in : out, plan, theirs);
 
         if (r != plan->rank) {
-            if (come > 0)
-                LS_TRY(ls_comm_receive(next_request(own), plan->comm, in, (size_t)come * sizeof *in,
-                                       r, tag));
-            if (end > out)
-                LS_TRY(ls_comm_send(next_request(own), plan->comm, out,
-                                    (size_t)(end - out) * sizeof *out, r, tag));
+            if (come > 0) ls_batch_receive(&own->back, in, (size_t)come * sizeof *in, r);
+            if (end > out) ls_batch_send(&own->back, out, (size_t)(end - out) * sizeof *out, r);
             out = end;
         }
         in += come;
     }
-    return LS_OK;
+    return ls_batch_start(&own->back);
 }
 
 /* The results of this rank's rows are here. */
@@ -291,8 +261,7 @@ static ls_status attend_step(struct ls_attention_plan *plan, const struct ls_att
                                                          .k = call->k,
                                                          .v = call->v,
                                                          .q_leaves = own->visits.step[step].leaves,
-                                                         .k_leaves = keys[i],
-                                                         .progress = {move_messages, plan}}));
+                                                         .k_leaves = keys[i]}));
     return LS_OK;
 }
 
@@ -304,14 +273,14 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
 
     if (plan->problem.p == 1)
         return ls_subtrees_attend_alone(&((struct allreduce *)plan->own)->subtrees, plan, call);
-    if (n > 0) LS_TRY(post_queries(plan, call->q, 0));
+    if (n > 0) LS_TRY(start_queries(plan, call->q, 0));
     LS_TRY(wait_for_messages(plan));
     for (int64_t step = 0; step < n; step++) {
-        if (step + 1 < n) LS_TRY(post_queries(plan, call->q, step + 1));
+        if (step + 1 < n) LS_TRY(start_queries(plan, call->q, step + 1));
         if (status == LS_OK) status = attend_step(plan, call, step);
         LS_TRY(wait_for_messages(plan));
         if (status == LS_OK && step > 0) status = finish_rows(plan, call, step - 1);
-        LS_TRY(post_results(plan, step));
+        LS_TRY(start_results(plan, step));
     }
     LS_TRY(wait_for_messages(plan));
     if (status == LS_OK && n > 0) status = finish_rows(plan, call, n - 1);

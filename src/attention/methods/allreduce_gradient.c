@@ -25,9 +25,8 @@ struct ls_visiting_gradients {
     float *dq_sums;      /* of a step, [b, h, rows, d] for each node of this rank's keys */
     float *out, *in;     /* sums of the other ranks' rows, and of own rows from every rank */
     float *dq_slots, *dkv_slots;
-    float *dkv_sum;             /* [2][b, h, s_k_loc, d] */
-    struct ls_request *request; /* of the messages under way */
-    int requests;
+    float *dkv_sum;              /* [2][b, h, s_k_loc, d] */
+    struct ls_batch visit, back; /* of a step, and sums of the one before */
     void *travel_memory, *memory;
     const struct ls_backward_call *call;
 };
@@ -189,8 +188,8 @@ static ls_status create(struct ls_visiting_gradients *g, struct ls_attention_pla
     const struct ls_problem *problem = &plan->problem;
 
     g->plan = plan;
-    g->request = calloc(2 * (size_t)(VISITORS + 1) * (size_t)problem->p, sizeof *g->request);
-    if (!g->request) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
+    LS_TRY(ls_batch_init(&g->visit, &plan->transport, 2 * VISITORS * problem->p));
+    LS_TRY(ls_batch_init(&g->back, &plan->transport, 2 * problem->p));
     LS_TRY(make_totals(&g->visits, &g->dkv, &g->dq, problem));
     LS_TRY(create_memory(g, problem));
     return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
@@ -220,25 +219,17 @@ void ls_visiting_gradients_destroy(struct ls_visiting_gradients *g)
     ls_total_fini(&g->dq);
     ls_total_fini(&g->dkv);
     ls_visits_fini(&g->visits);
-    free(g->request);
+    ls_batch_fini(&g->back);
+    ls_batch_fini(&g->visit);
     free(g);
 }
 
-/* ---- messages; those of one sender and tag arrive in the order of the steps */
-
-static void move_messages(void *context)
-{
-    struct ls_visiting_gradients *g = context;
-
-    ls_comm_progress(NULL, g->plan->comm, g->request, g->requests); /* wait reports what fails */
-}
+/* ---- messages */
 
 static ls_status wait_for_messages(struct ls_visiting_gradients *g)
 {
-    const int n = g->requests;
-
-    g->requests = 0;
-    return ls_comm_wait(g->plan->comm, g->request, n);
+    LS_TRY(ls_batch_wait(&g->visit));
+    return ls_batch_wait(&g->back);
 }
 
 static struct ls_row_range rows_of_rank(const struct ls_visiting_gradients *g, int64_t step,
@@ -264,10 +255,8 @@ static void view_visitors(struct ls_tensor all[VISITORS], const struct ls_visiti
 }
 
 /* One visitor: this rank's rows, which are in place, go to all others, whose rows come here. */
-static ls_status post_visitor(struct ls_visiting_gradients *g, const struct ls_tensor *all,
-                              int64_t step, int tag)
+static void add_visitor(struct ls_visiting_gradients *g, const struct ls_tensor *all, int64_t step)
 {
-    struct ls_comm *comm = g->plan->comm;
     const struct ls_row_range own = rows_of_rank(g, step, g->plan->rank);
     const struct ls_tensor mine = ls_travel_rows(all, own.first, own.count);
 
@@ -276,17 +265,12 @@ static ls_status post_visitor(struct ls_visiting_gradients *g, const struct ls_t
         const struct ls_tensor theirs = ls_travel_rows(all, range.first, range.count);
 
         if (r == g->plan->rank) continue;
-        if (range.count > 0)
-            LS_TRY(ls_comm_receive(&g->request[g->requests++], comm, theirs.data,
-                                   ls_travel_bytes(&theirs), r, tag));
-        if (own.count > 0)
-            LS_TRY(ls_comm_send(&g->request[g->requests++], comm, mine.data, ls_travel_bytes(&mine),
-                                r, tag));
+        if (range.count > 0) ls_batch_receive(&g->visit, theirs.data, ls_travel_bytes(&theirs), r);
+        if (own.count > 0) ls_batch_send(&g->visit, mine.data, ls_travel_bytes(&mine), r);
     }
-    return LS_OK;
 }
 
-static ls_status post_visitors(struct ls_visiting_gradients *g, int64_t step)
+static ls_status start_visitors(struct ls_visiting_gradients *g, int64_t step)
 {
     const struct ls_backward_call *call = g->call;
     const struct ls_attention_shape *s = &g->plan->problem.shape;
@@ -303,9 +287,9 @@ static ls_status post_visitors(struct ls_visiting_gradients *g, int64_t step)
         struct ls_tensor to = ls_travel_rows(&all[i], own.first, own.count);
 
         ls_problem_copy(&g->plan->problem, &to, &rows);
-        LS_TRY(post_visitor(g, &all[i], step, i));
+        add_visitor(g, &all[i], step);
     }
-    return LS_OK;
+    return ls_batch_start(&g->visit);
 }
 
 /* Rows of a step, from every node of this rank's keys; returns the end of out. */
@@ -322,7 +306,7 @@ static float *take_sums(float *out, const struct ls_visiting_gradients *g, struc
 
 /* What this rank has for the rows of a step goes to their owners, what the others have for its own
  * rows comes here. */
-static ls_status post_sums(struct ls_visiting_gradients *g, int64_t step)
+static ls_status start_sums(struct ls_visiting_gradients *g, int64_t step)
 {
     const struct ls_attention_shape *s = &g->plan->problem.shape;
     const int64_t own = rows_of_rank(g, step, g->plan->rank).count;
@@ -333,16 +317,12 @@ static ls_status post_sums(struct ls_visiting_gradients *g, int64_t step)
         const bool here = r == g->plan->rank;
         float *end = take_sums(here ? in : out, g, rows_of_rank(g, step, r));
 
-        if (!here && come > 0)
-            LS_TRY(ls_comm_receive(&g->request[g->requests++], g->plan->comm, in,
-                                   (size_t)come * sizeof *in, r, VISITORS));
-        if (!here && end > out)
-            LS_TRY(ls_comm_send(&g->request[g->requests++], g->plan->comm, out,
-                                (size_t)(end - out) * sizeof *out, r, VISITORS));
+        if (!here && come > 0) ls_batch_receive(&g->back, in, (size_t)come * sizeof *in, r);
+        if (!here && end > out) ls_batch_send(&g->back, out, (size_t)(end - out) * sizeof *out, r);
         if (!here) out = end;
         in += come;
     }
-    return LS_OK;
+    return ls_batch_start(&g->back);
 }
 
 /* ---- execution */
@@ -370,8 +350,7 @@ static ls_status meet_node(struct ls_visiting_gradients *g, const struct ls_tens
                          .same_queries = j > first,
                          .dq = g->dq_sums + (j - first) * ls_gradient_count(s, s->h, rows),
                          .dk = g->dkv_sum,
-                         .dv = g->dkv_sum + g->dkv.floats / 2,
-                         .progress = {move_messages, g}}));
+                         .dv = g->dkv_sum + g->dkv.floats / 2}));
     if (end > first) ls_total_add(&g->dkv, problem, g->dkv_sum);
     return LS_OK;
 }
@@ -423,14 +402,14 @@ ls_status ls_visiting_gradients_run(struct ls_visiting_gradients *g,
 
     g->call = call;
     ls_total_begin(&g->dkv, g->dkv_slots, 2 * ls_gradient_count(s, s->h, call->k->dim[1]));
-    if (n > 0) LS_TRY(post_visitors(g, 0));
+    if (n > 0) LS_TRY(start_visitors(g, 0));
     LS_TRY(wait_for_messages(g));
     for (int64_t step = 0; step < n; step++) {
-        if (step + 1 < n) LS_TRY(post_visitors(g, step + 1));
+        if (step + 1 < n) LS_TRY(start_visitors(g, step + 1));
         if (status == LS_OK) status = meet(g, step);
         LS_TRY(wait_for_messages(g));
         if (step > 0) finish_rows(g, step - 1);
-        LS_TRY(post_sums(g, step));
+        LS_TRY(start_sums(g, step));
     }
     LS_TRY(wait_for_messages(g));
     if (n > 0) finish_rows(g, n - 1);

@@ -27,9 +27,10 @@ struct message {
 struct halo {
     struct message *in, *out; /* [ins], [outs] */
     int ins, outs;
-    struct ls_leaf_list *part;  /* [1 + ins] the keys that are here, then those that come */
-    struct ls_leaf *leaf;       /* storage of the leaves of messages, then of parts */
-    struct ls_request *request; /* [ins + outs] */
+    struct ls_leaf_list *part; /* [1 + ins] the keys that are here, then those that come */
+    struct ls_leaf *leaf;      /* storage of the leaves of messages, then of parts */
+    struct ls_batch *batch;    /* [p - 1] of each step of the ring */
+    int batches;
     struct ls_fold fold;
     struct ls_part_gradients *gradients;
     void *memory; /* of messages */
@@ -211,7 +212,8 @@ static void destroy(struct ls_attention_plan *plan)
     ls_part_gradients_destroy(own->gradients);
     ls_fold_fini(&own->fold);
     ls_free(own->memory);
-    free(own->request);
+    for (int i = 0; i < own->batches; i++) ls_batch_fini(&own->batch[i]);
+    free(own->batch);
     free(own->leaf);
     free(own->part);
     free(own->in);
@@ -241,8 +243,7 @@ static ls_status list_messages(struct halo *own, const struct ls_attention_plan 
     own->in = calloc(2 * (size_t)problem->p, sizeof *own->in);
     own->part = calloc((size_t)problem->p, sizeof *own->part);
     own->leaf = calloc(most_leaves_listed(plan), sizeof *own->leaf);
-    own->request = calloc(2 * (size_t)problem->p, sizeof *own->request);
-    if (!seen || !own->in || !own->part || !own->leaf || !own->request) {
+    if (!seen || !own->in || !own->part || !own->leaf) {
         free(seen);
         return no_memory();
     }
@@ -277,6 +278,16 @@ static ls_status create_memory(struct halo *own, const struct ls_problem *proble
     return LS_OK;
 }
 
+/* A step has a message each way at most. */
+static ls_status create_batches(struct halo *own, const struct ls_attention_plan *plan)
+{
+    own->batch = calloc((size_t)plan->problem.p, sizeof *own->batch);
+    if (!own->batch) return no_memory();
+    while (own->batches < plan->problem.p - 1)
+        LS_TRY(ls_batch_init(&own->batch[own->batches++], &plan->transport, 2));
+    return LS_OK;
+}
+
 static ls_status create(struct ls_attention_plan *plan)
 {
     const struct ls_problem *problem = &plan->problem;
@@ -286,6 +297,7 @@ static ls_status create(struct ls_attention_plan *plan)
     plan->own = own;
     LS_TRY(list_messages(own, plan));
     LS_TRY(create_memory(own, problem));
+    LS_TRY(create_batches(own, plan));
     LS_TRY(ls_fold_init(&own->fold, plan, own->part, 1 + own->ins));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, part_order));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
@@ -318,33 +330,25 @@ static void pack(struct ls_tensor to, const struct ls_problem *problem,
     }
 }
 
-static ls_status post_messages(struct ls_attention_plan *plan, const struct ls_tensor *k,
-                               const struct ls_tensor *v)
+static ls_status start_messages(struct ls_attention_plan *plan, const struct ls_tensor *k,
+                                const struct ls_tensor *v)
 {
     const struct ls_problem *problem = &plan->problem;
     struct halo *own = plan->own;
 
     for (int i = 0; i < own->ins; i++)
-        LS_TRY(ls_comm_receive(&own->request[i], plan->comm, own->in[i].memory,
-                               message_bytes(problem, &own->in[i]), own->in[i].rank, 0));
+        ls_batch_receive(&own->batch[own->in[i].step - 1], own->in[i].memory,
+                         message_bytes(problem, &own->in[i]), own->in[i].rank);
     for (int i = 0; i < own->outs; i++) {
         const struct message *out = &own->out[i];
 
         pack(keys_in(problem, out), problem, out, k);
         pack(values_in(problem, out), problem, out, v);
-        LS_TRY(ls_comm_send(&own->request[own->ins + i], plan->comm, out->memory,
-                            message_bytes(problem, out), out->rank, 0));
+        ls_batch_send(&own->batch[out->step - 1], out->memory, message_bytes(problem, out),
+                      out->rank);
     }
+    for (int i = 0; i < own->batches; i++) LS_TRY(ls_batch_start(&own->batch[i]));
     return LS_OK;
-}
-
-static void move_messages(void *context)
-{
-    struct ls_attention_plan *plan = context;
-    struct halo *own = plan->own;
-
-    /* wait reports what fails */
-    ls_comm_progress(NULL, plan->comm, own->request, own->ins + own->outs);
 }
 
 /* A rank whose kernel fails still has its messages sent. */
@@ -352,20 +356,20 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
 {
     const struct ls_problem *problem = &plan->problem;
     struct halo *own = plan->own;
-    const struct ls_progress progress = {own->ins + own->outs > 0 ? move_messages : NULL, plan};
 
-    LS_TRY(post_messages(plan, call->k, call->v));
+    LS_TRY(start_messages(plan, call->k, call->v));
     ls_fold_begin(&own->fold);
-    ls_status status = ls_fold_part(&own->fold, plan, call, 0, call->k, call->v, progress);
+    ls_status status = ls_fold_part(&own->fold, plan, call, 0, call->k, call->v);
 
-    for (int i = 0; i < own->ins; i++) {
+    for (int step = 1, i = 0; step < problem->p; step++) {
+        LS_TRY(ls_batch_wait(&own->batch[step - 1]));
+        if (i == own->ins || own->in[i].step != step) continue;
         const struct ls_tensor k = keys_in(problem, &own->in[i]);
         const struct ls_tensor v = values_in(problem, &own->in[i]);
 
-        LS_TRY(ls_comm_wait(plan->comm, &own->request[i], 1));
-        if (status == LS_OK) status = ls_fold_part(&own->fold, plan, call, 1 + i, &k, &v, progress);
+        i++;
+        if (status == LS_OK) status = ls_fold_part(&own->fold, plan, call, i, &k, &v);
     }
-    LS_TRY(ls_comm_wait(plan->comm, own->request + own->ins, own->outs));
     return status;
 }
 
@@ -374,25 +378,23 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
 {
     const struct ls_problem *problem = &plan->problem;
     struct halo *own = plan->own;
-    const struct ls_progress progress = {own->ins + own->outs > 0 ? move_messages : NULL, plan};
 
-    LS_TRY(post_messages(plan, call->k, call->v));
+    LS_TRY(start_messages(plan, call->k, call->v));
     ls_part_gradients_begin(own->gradients, call);
-    ls_status status = ls_part_gradients_meet(own->gradients, 0, call->k, call->v, progress);
+    ls_status status = ls_part_gradients_meet(own->gradients, 0, call->k, call->v);
 
     LS_TRY(ls_part_gradients_pass(own->gradients, 0));
     for (int step = 1, i = 0; step < problem->p; step++) {
+        LS_TRY(ls_batch_wait(&own->batch[step - 1]));
         if (i < own->ins && own->in[i].step == step) {
             const struct ls_tensor k = keys_in(problem, &own->in[i]);
             const struct ls_tensor v = values_in(problem, &own->in[i]);
 
-            LS_TRY(ls_comm_wait(plan->comm, &own->request[i++], 1));
-            if (status == LS_OK)
-                status = ls_part_gradients_meet(own->gradients, step, &k, &v, progress);
+            i++;
+            if (status == LS_OK) status = ls_part_gradients_meet(own->gradients, step, &k, &v);
         }
         LS_TRY(ls_part_gradients_pass(own->gradients, step));
     }
-    LS_TRY(ls_comm_wait(plan->comm, own->request + own->ins, own->outs));
     LS_TRY(ls_part_gradients_end(own->gradients));
     return status;
 }

@@ -69,8 +69,7 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
     struct ls_part_gradients *gradients = ((struct local *)plan->own)->gradients;
 
     ls_part_gradients_begin(gradients, call);
-    const ls_status status =
-        ls_part_gradients_meet(gradients, 0, call->k, call->v, (struct ls_progress){0});
+    const ls_status status = ls_part_gradients_meet(gradients, 0, call->k, call->v);
     LS_TRY(ls_part_gradients_pass(gradients, 0));
     LS_TRY(ls_part_gradients_end(gradients));
     return status;

@@ -11,16 +11,15 @@ struct ls_part_gradients {
     struct ls_attention_plan *plan;
     struct ls_part_order order;
     struct ls_part_steps steps;
-    struct ls_total dq;           /* over parts of the keys */
-    struct ls_total dkv;          /* of this rank's keys, over parts of the queries */
-    float *dq_slots, *dq_sum;     /* storage of dq, and its next sum */
-    float *dkv_slots;             /* storage of dkv */
-    float *heads;                 /* dk, dv of every query head, where groups are added */
-    float *out[2];                /* dk, dv of a step, node after node: step t's are out[t % 2] */
-    float *in;                    /* those of this rank's keys from another rank */
-    float *spread;                /* the same, at their places among all of the rank's */
-    struct ls_request request[2]; /* of out and in */
-    int requests;
+    struct ls_total dq;       /* over parts of the keys */
+    struct ls_total dkv;      /* of this rank's keys, over parts of the queries */
+    float *dq_slots, *dq_sum; /* storage of dq, and its next sum */
+    float *dkv_slots;         /* storage of dkv */
+    float *heads;             /* dk, dv of every query head, where groups are added */
+    float *out[2];            /* dk, dv of a step, node after node: step t's are out[t % 2] */
+    float *in;                /* those of this rank's keys from another rank */
+    float *spread;            /* the same, at their places among all of the rank's */
+    struct ls_batch batch;    /* of out and in */
     void *memory;
     const struct ls_backward_call *call;
     int64_t last_met; /* the node of the queries that met keys last; -1: none in this execution */
@@ -57,6 +56,7 @@ static ls_status create(struct ls_part_gradients *g, struct ls_attention_plan *p
     LS_TRY(ls_part_steps_init(&g->steps, problem, order, plan->rank));
     LS_TRY(ls_part_totals_init(&g->dq, &g->dkv, &g->steps, problem));
     LS_TRY(create_memory(g, plan));
+    LS_TRY(ls_batch_init(&g->batch, &plan->transport, 2));
     return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
                                      ls_part_kernel_shape(problem));
 }
@@ -79,6 +79,7 @@ ls_status ls_part_gradients_create(struct ls_part_gradients **out, struct ls_att
 void ls_part_gradients_destroy(struct ls_part_gradients *g)
 {
     if (!g) return;
+    ls_batch_fini(&g->batch);
     ls_total_fini(&g->dkv);
     ls_total_fini(&g->dq);
     ls_free(g->memory);
@@ -93,26 +94,10 @@ void ls_part_gradients_begin(struct ls_part_gradients *g, const struct ls_backwa
     const struct ls_problem *problem = &g->plan->problem;
 
     g->call = call;
-    g->requests = 0;
     g->last_met = -1;
     ls_total_begin(&g->dq, g->dq_slots,
                    ls_gradient_count(&problem->shape, problem->shape.h, call->q->dim[1]));
     ls_total_begin(&g->dkv, g->dkv_slots, ls_part_pair_count(problem, call->k->dim[1]));
-}
-
-/* What is to be moved along while the kernel works. */
-struct movement {
-    struct ls_part_gradients *g;
-    struct ls_progress other;
-};
-
-static void move_messages(void *context)
-{
-    const struct movement *movement = context;
-    struct ls_part_gradients *g = movement->g;
-
-    if (movement->other.call) movement->other.call(movement->other.context);
-    ls_comm_progress(NULL, g->plan->comm, g->request, g->requests); /* wait reports what fails */
 }
 
 /* pair [2][b, h_kv, rows, d] = dk and dv with the heads of each group added. */
@@ -140,7 +125,7 @@ static void add_groups(float *pair, const struct ls_part_gradients *g, int64_t r
  * dv over this node of the queries. */
 static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair, int64_t i,
                             struct ls_leaf_list keys, const struct ls_tensor *k,
-                            const struct ls_tensor *v, struct ls_progress progress)
+                            const struct ls_tensor *v)
 {
     const struct ls_problem *problem = &g->plan->problem;
     float *dk = ls_part_adds_groups(problem) ? g->heads : pair;
@@ -157,7 +142,6 @@ static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair,
         .dq = dq,
         .dk = dk,
         .dv = dk + ls_gradient_count(&problem->shape, problem->shape.h, k->dim[1]),
-        .progress = progress,
     };
 
     LS_TRY(ls_plan_gradient(g->plan, &call));
@@ -176,18 +160,15 @@ static float *pair_of(const struct ls_part_gradients *g, int step, int64_t i, in
 }
 
 ls_status ls_part_gradients_meet(struct ls_part_gradients *g, int step, const struct ls_tensor *k,
-                                 const struct ls_tensor *v, struct ls_progress progress)
+                                 const struct ls_tensor *v)
 {
     const struct ls_problem *problem = &g->plan->problem;
-    struct movement movement = {.g = g, .other = progress};
-    const struct ls_progress both = {progress.call || g->requests > 0 ? move_messages : NULL,
-                                     &movement};
 
     for (int64_t j = g->dq.first[step]; j < g->dq.first[step + 1]; j++) {
         float *dq = ls_total_room(&g->dq, problem, g->dq_sum);
 
         for (int64_t i = 0; i < ls_total_sums(&g->dkv, 0); i++)
-            LS_TRY(meet_nodes(g, dq, pair_of(g, step, i, k->dim[1]), i, g->dq.node[j], k, v, both));
+            LS_TRY(meet_nodes(g, dq, pair_of(g, step, i, k->dim[1]), i, g->dq.node[j], k, v));
         if (g->call->q->dim[1] > 0) ls_total_add(&g->dq, problem, dq);
     }
     return LS_OK;
@@ -227,41 +208,30 @@ static void add_sums(struct ls_part_gradients *g, int step)
     }
 }
 
-static ls_status wait_for_messages(struct ls_part_gradients *g)
-{
-    const int n = g->requests;
-
-    g->requests = 0;
-    return ls_comm_wait(g->plan->comm, g->request, n);
-}
-
-/* Messages of a method's own may have the same tags: they are posted before, on both sides. */
-static ls_status post(struct ls_part_gradients *g, int step)
+static ls_status start_messages(struct ls_part_gradients *g, int step)
 {
     const struct ls_problem *problem = &g->plan->problem;
     const int64_t come =
         ls_total_sums(&g->dkv, step) * ls_part_pair_count(problem, g->steps.rows_back[step]);
     const int64_t go = ls_total_sums(&g->dkv, 0) * ls_part_pair_count(problem, g->steps.rows[step]);
-    const int tag = 2 * problem->p + step;
 
     if (come > 0)
-        LS_TRY(ls_comm_receive(&g->request[g->requests++], g->plan->comm, g->in,
-                               (size_t)come * sizeof *g->in, g->steps.from[step], tag));
+        ls_batch_receive(&g->batch, g->in, (size_t)come * sizeof *g->in, g->steps.from[step]);
     if (go > 0)
-        LS_TRY(ls_comm_send(&g->request[g->requests++], g->plan->comm, g->out[step % 2],
-                            (size_t)go * sizeof *g->in, g->steps.owner[step], tag));
-    return LS_OK;
+        ls_batch_send(&g->batch, g->out[step % 2], (size_t)go * sizeof *g->in,
+                      g->steps.owner[step]);
+    return ls_batch_start(&g->batch);
 }
 
 ls_status ls_part_gradients_pass(struct ls_part_gradients *g, int step)
 {
-    LS_TRY(wait_for_messages(g));
+    LS_TRY(ls_batch_wait(&g->batch));
     if (step == 0) {
         add_sums(g, 0);
         return LS_OK;
     }
     if (step > 1) add_sums(g, step - 1);
-    return post(g, step);
+    return start_messages(g, step);
 }
 
 ls_status ls_part_gradients_end(struct ls_part_gradients *g)
@@ -270,7 +240,7 @@ ls_status ls_part_gradients_end(struct ls_part_gradients *g)
     const struct ls_backward_call *call = g->call;
     const int64_t group = ls_part_adds_groups(problem) ? 1 : problem->shape.h / problem->shape.h_kv;
 
-    LS_TRY(wait_for_messages(g));
+    LS_TRY(ls_batch_wait(&g->batch));
     if (problem->p > 1) add_sums(g, problem->p - 1);
 
     ls_plan_round(call->dq, g->plan, g->dq.whole, 1);

@@ -24,11 +24,9 @@ void ls_part_gradients_destroy(struct ls_part_gradients *parts);
 /* One execution: begin; meet and pass for each step; end. */
 void ls_part_gradients_begin(struct ls_part_gradients *parts, const struct ls_backward_call *call);
 
-/* This rank's queries meet the keys of a step, if there are any. progress: what else is to be moved
- * along. */
+/* This rank's queries meet the keys of a step, if there are any. */
 ls_status ls_part_gradients_meet(struct ls_part_gradients *parts, int step,
-                                 const struct ls_tensor *k, const struct ls_tensor *v,
-                                 struct ls_progress progress);
+                                 const struct ls_tensor *k, const struct ls_tensor *v);
 
 /* What a step gave goes to the owner of the keys. Every rank comes by after each step, also if
  * meet failed. Errors: LS_ECOMM. */

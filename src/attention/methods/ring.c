@@ -15,6 +15,8 @@
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
+#define HOP_MESSAGES 4
+
 /* The leaves of every rank's keys. */
 struct parts {
     struct ls_leaf_list *of; /* [p] */
@@ -27,7 +29,8 @@ struct ring {
     struct parts parts;
     struct ls_fold fold;
     struct ls_part_gradients *gradients;
-    void *travel; /* [ls_route_buffers][travel_bytes] K, then V of one part */
+    struct ls_batch inner, outer; /* messages of the two rings */
+    void *travel;                 /* [ls_route_buffers][travel_bytes] K, then V of one part */
 };
 
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
@@ -120,6 +123,8 @@ void ls_ring_destroy(struct ls_attention_plan *plan)
     struct ring *own = plan->own;
 
     ls_part_gradients_destroy(own->gradients);
+    ls_batch_fini(&own->outer);
+    ls_batch_fini(&own->inner);
     ls_free(own->travel);
     ls_fold_fini(&own->fold);
     free_parts(&own->parts);
@@ -138,6 +143,8 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     order_parts(&own->parts, &own->route);
     LS_TRY(ls_fold_init(&own->fold, plan, own->parts.at, problem->p));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = node}));
+    LS_TRY(ls_batch_init(&own->inner, &plan->transport, HOP_MESSAGES));
+    LS_TRY(ls_batch_init(&own->outer, &plan->transport, HOP_MESSAGES));
     LS_TRY(ls_alloc(&own->travel, LS_TAG_COMM, all_travel_bytes(problem, &own->route)));
     return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
 }
@@ -186,78 +193,56 @@ static struct key_part own_part(const struct ls_attention_plan *plan, const stru
     return part;
 }
 
-#define HOP_MESSAGES 4
-
-/* Messages under way, and the communicator that moves them. */
-struct exchange {
-    struct ls_comm *comm;
-    struct ls_request request[2 * HOP_MESSAGES]; /* of the inner ring, then of the outer one */
-};
-
-static void move_messages(void *context)
-{
-    struct exchange *exchange = context;
-
-    /* wait reports what fails */
-    ls_comm_progress(NULL, exchange->comm, exchange->request, 2 * HOP_MESSAGES);
-}
-
 /* The part `now` of this step goes on, another comes in. */
-static ls_status post_hop(struct ls_request *request, struct ls_attention_plan *plan,
-                          const struct key_part *now, const struct ls_hop *hop, int step)
+static ls_status start_hop(struct ls_batch *batch, const struct ls_attention_plan *plan,
+                           const struct key_part *now, const struct ls_hop *hop, int step)
 {
     const struct ring *own = plan->own;
     const struct key_part next = travelling_part(plan, hop->next);
     const size_t come = part_bytes(&plan->problem, ls_route_owner(&own->route, hop->next)) / 2;
     const size_t go = part_bytes(&plan->problem, ls_route_owner(&own->route, step)) / 2;
 
-    LS_TRY(ls_comm_receive(&request[0], plan->comm, next.k.data, come, hop->from, 2 * step));
-    LS_TRY(ls_comm_receive(&request[1], plan->comm, next.v.data, come, hop->from, 2 * step + 1));
-    LS_TRY(ls_comm_send(&request[2], plan->comm, now->k.data, go, hop->to, 2 * step));
-    return ls_comm_send(&request[3], plan->comm, now->v.data, go, hop->to, 2 * step + 1);
+    ls_batch_receive(batch, next.k.data, come, hop->from);
+    ls_batch_receive(batch, next.v.data, come, hop->from);
+    ls_batch_send(batch, now->k.data, go, hop->to);
+    ls_batch_send(batch, now->v.data, go, hop->to);
+    return ls_batch_start(batch);
 }
 
-static ls_status post_exchange(struct exchange *out, struct ls_attention_plan *plan,
-                               const struct key_part *now, int step)
+static ls_status start_exchange(struct ls_attention_plan *plan, const struct key_part *now,
+                                int step)
 {
-    const struct ring *own = plan->own;
+    struct ring *own = plan->own;
     struct ls_hop hop;
 
     if (ls_route_inner_hop(&hop, &own->route, step))
-        LS_TRY(post_hop(out->request, plan, now, &hop, step));
+        LS_TRY(start_hop(&own->inner, plan, now, &hop, step));
     if (ls_route_outer_hop(&hop, &own->route, step))
-        LS_TRY(post_hop(out->request + HOP_MESSAGES, plan, now, &hop, step));
+        LS_TRY(start_hop(&own->outer, plan, now, &hop, step));
     return LS_OK;
 }
 
 /* For what has to be here, or gone, when this step ends. */
-static ls_status wait_for_exchange(struct exchange *exchange, const struct ls_route *route,
-                                   int step)
+static ls_status wait_for_exchange(struct ring *own, int step)
 {
-    const int rings = ls_route_ends_outer(route, step) ? 2 : 1;
-
-    return ls_comm_wait(exchange->comm, exchange->request, rings * HOP_MESSAGES);
+    LS_TRY(ls_batch_wait(&own->inner));
+    return ls_route_ends_outer(&own->route, step) ? ls_batch_wait(&own->outer) : LS_OK;
 }
 
 /* A rank whose kernel fails still passes on what the others wait for. */
 ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     struct ring *own = plan->own;
-    struct exchange exchange = {.comm = plan->comm};
-    const struct ls_progress progress = {move_messages, &exchange};
     ls_status status = LS_OK;
 
     ls_fold_begin(&own->fold);
     for (int step = 0; step < plan->problem.p; step++) {
         const struct key_part now =
             step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
-        const bool last = step == plan->problem.p - 1;
 
-        LS_TRY(post_exchange(&exchange, plan, &now, step));
-        if (status == LS_OK)
-            status = ls_fold_part(&own->fold, plan, call, step, &now.k, &now.v,
-                                  last ? (struct ls_progress){0} : progress);
-        if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
+        LS_TRY(start_exchange(plan, &now, step));
+        if (status == LS_OK) status = ls_fold_part(&own->fold, plan, call, step, &now.k, &now.v);
+        LS_TRY(wait_for_exchange(own, step));
     }
     return status;
 }
@@ -265,23 +250,18 @@ ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attent
 /* The same round; what a step gives goes to the owner of its keys. */
 ls_status ls_ring_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
 {
-    const struct ring *own = plan->own;
-    struct exchange exchange = {.comm = plan->comm};
-    const struct ls_progress progress = {move_messages, &exchange};
+    struct ring *own = plan->own;
     ls_status status = LS_OK;
 
     ls_part_gradients_begin(own->gradients, call);
     for (int step = 0; step < plan->problem.p; step++) {
         const struct key_part now =
             step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
-        const bool last = step == plan->problem.p - 1;
 
-        LS_TRY(post_exchange(&exchange, plan, &now, step));
-        if (status == LS_OK)
-            status = ls_part_gradients_meet(own->gradients, step, &now.k, &now.v,
-                                            last ? (struct ls_progress){0} : progress);
+        LS_TRY(start_exchange(plan, &now, step));
+        if (status == LS_OK) status = ls_part_gradients_meet(own->gradients, step, &now.k, &now.v);
         LS_TRY(ls_part_gradients_pass(own->gradients, step));
-        if (!last) LS_TRY(wait_for_exchange(&exchange, &own->route, step));
+        LS_TRY(wait_for_exchange(own, step));
     }
     LS_TRY(ls_part_gradients_end(own->gradients));
     return status;

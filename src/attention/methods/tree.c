@@ -33,6 +33,7 @@ struct tree {
     void *state_memory, *travel_memory;
     float *mine, *in; /* results, root after root and message after message */
     char *queries, *out;
+    struct ls_batch batch; /* of a round */
 };
 
 static const char *fits(const struct ls_problem *problem)
@@ -52,6 +53,7 @@ static void destroy(struct ls_attention_plan *plan)
         free(own->merging[i].slot);
     }
     ls_visiting_gradients_destroy(own->gradients);
+    ls_batch_fini(&own->batch);
     ls_free(own->travel_memory);
     ls_free(own->state_memory);
     free(own->states);
@@ -145,6 +147,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(make_mergings(own, plan));
     LS_TRY(list_queries(own, &problem->q_layout));
     LS_TRY(create_memory(own, plan));
+    LS_TRY(ls_batch_init(&own->batch, &plan->transport, 2));
     LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
     return ls_attention_kernel_create(
         &plan->kernel, &problem->device,
@@ -160,17 +163,13 @@ struct message {
     int to, from;
 };
 
-static ls_status exchange(struct ls_attention_plan *plan, const struct message *message, int tag)
+static ls_status exchange(struct tree *own, const struct message *message)
 {
-    struct ls_request request[2] = {{0}};
-
     if (message->in_bytes > 0)
-        LS_TRY(ls_comm_receive(&request[0], plan->comm, message->in, message->in_bytes,
-                               message->from, tag));
+        ls_batch_receive(&own->batch, message->in, message->in_bytes, message->from);
     if (message->out_bytes > 0)
-        LS_TRY(ls_comm_send(&request[1], plan->comm, message->out, message->out_bytes, message->to,
-                            tag));
-    return ls_comm_wait(plan->comm, request, 2);
+        ls_batch_send(&own->batch, message->out, message->out_bytes, message->to);
+    return ls_batch_run(&own->batch);
 }
 
 static int ahead_of(const struct ls_attention_plan *plan, int round)
@@ -240,12 +239,11 @@ static void put_own_queries(const struct ls_attention_plan *plan, const struct l
 
 static ls_status spread_queries(struct ls_attention_plan *plan, const struct ls_tensor *q)
 {
-    const struct tree *own = plan->own;
+    struct tree *own = plan->own;
     const struct ls_problem *problem = &plan->problem;
-    const int rounds = ls_binomial_rounds(problem->p);
 
     put_own_queries(plan, q);
-    for (int k = rounds - 1; k >= 0; k--) {
+    for (int k = ls_binomial_rounds(problem->p) - 1; k >= 0; k--) {
         const int to = behind_of(plan, k);
         const struct message message = {
             .out = own->out,
@@ -257,7 +255,7 @@ static ls_status spread_queries(struct ls_attention_plan *plan, const struct ls_
         };
 
         pack_queries(own->out, plan, to, k, false);
-        LS_TRY(exchange(plan, &message, rounds + k));
+        LS_TRY(exchange(own, &message));
         pack_queries((char *)own->in, plan, plan->rank, k, true);
     }
     return LS_OK;
@@ -336,7 +334,7 @@ static float *merge_results(const struct ls_attention_plan *plan, float *in, int
 
 static ls_status collect_results(struct ls_attention_plan *plan)
 {
-    const struct tree *own = plan->own;
+    struct tree *own = plan->own;
     float *in = own->in;
 
     take_own_results(plan);
@@ -352,7 +350,7 @@ static ls_status collect_results(struct ls_attention_plan *plan)
         };
 
         pack_results(plan, k);
-        LS_TRY(exchange(plan, &message, k));
+        LS_TRY(exchange(own, &message));
         in = merge_results(plan, in, k);
     }
     return LS_OK;

@@ -12,7 +12,7 @@ struct ls_ulysses {
     /* where kv heads have copies, so that a group's heads are on several ranks: sums on their way
      * to the owners of the keys, and those of this rank's keys, [2][b, h, s_k_loc, d] */
     float *outgoing, *whole;
-    struct ls_request *request;
+    struct ls_batch batch;
     void *memory;
 };
 

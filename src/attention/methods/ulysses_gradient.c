@@ -95,8 +95,7 @@ ls_status ls_ulysses_gradient_create(struct ls_attention_plan *plan)
     const struct memory m = memory_of(problem, plan->rank);
 
     if (!problem->backward) return LS_OK;
-    own->request = calloc(4 * (size_t)(problem->shape.b * problem->p), sizeof *own->request);
-    if (!own->request) return ls_fail(LS_ENOMEM, "Ulysses attention: out of memory");
+    LS_TRY(ls_batch_init(&own->batch, &plan->transport, 4 * (int)problem->shape.b * problem->p));
     LS_TRY(ls_alloc(&own->memory, LS_TAG_GRADIENT, memory_bytes(&m)));
     own->dq = own->memory;
     own->dk = own->dq + m.dq;
@@ -113,7 +112,7 @@ ls_status ls_ulysses_gradient_create(struct ls_attention_plan *plan)
 void ls_ulysses_gradient_destroy(struct ls_ulysses *own)
 {
     ls_free(own->memory);
-    free(own->request);
+    ls_batch_fini(&own->batch);
 }
 
 /* ---- sums of groups that are split */
@@ -130,8 +129,7 @@ static float *take_rows(float *out, const struct ls_problem *problem, const floa
 }
 
 /* dk (which: 0) or dv of one batch: to the owners of the keys, and from all for this rank's own. */
-static ls_status post_batch(int *requests, float **outgoing, struct ls_attention_plan *plan,
-                            int which, int64_t batch)
+static void add_batch(float **outgoing, struct ls_attention_plan *plan, int which, int64_t batch)
 {
     struct ls_ulysses *own = plan->own;
     const struct ls_attention_shape *s = &plan->problem.shape;
@@ -140,7 +138,6 @@ static ls_status post_batch(int *requests, float **outgoing, struct ls_attention
     const int64_t heads = own->swap.share[plan->rank].q.count;
     const float *sums = (which == 0 ? own->dk : own->dv) + batch * heads * s->s_k * s->d;
     float *whole = own->whole + ((which * s->b + batch) * s->h) * mine * s->d;
-    const int tag = LS_TRAVELLERS + 2 * (int)batch + which;
 
     for (int r = 0; r < plan->problem.p; r++) {
         const struct ls_head_run theirs = own->swap.share[r].q;
@@ -152,15 +149,13 @@ static ls_status post_batch(int *requests, float **outgoing, struct ls_attention
             continue;
         }
         if (mine * theirs.count > 0)
-            LS_TRY(ls_comm_receive(&own->request[(*requests)++], plan->comm, into,
-                                   (size_t)(mine * theirs.count * s->d) * sizeof *into, r, tag));
+            ls_batch_receive(&own->batch, into, (size_t)(mine * theirs.count * s->d) * sizeof *into,
+                             r);
         if (rows * heads == 0) continue;
         float *end = take_rows(*outgoing, &plan->problem, sums, heads, first[r], rows);
-        LS_TRY(ls_comm_send(&own->request[(*requests)++], plan->comm, *outgoing,
-                            (size_t)(end - *outgoing) * sizeof *end, r, tag));
+        ls_batch_send(&own->batch, *outgoing, (size_t)(end - *outgoing) * sizeof *end, r);
         *outgoing = end;
     }
-    return LS_OK;
 }
 
 static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_backward_call *call)
@@ -170,12 +165,10 @@ static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_bac
     const struct ls_terms dk = {.a = own->whole};
     const int64_t one = ls_gradient_count(s, s->h, call->k->dim[1]);
     float *outgoing = own->outgoing;
-    int requests = 0;
 
     for (int which = 0; which < 2; which++)
-        for (int64_t batch = 0; batch < s->b; batch++)
-            LS_TRY(post_batch(&requests, &outgoing, plan, which, batch));
-    LS_TRY(ls_comm_wait(plan->comm, own->request, requests));
+        for (int64_t batch = 0; batch < s->b; batch++) add_batch(&outgoing, plan, which, batch);
+    LS_TRY(ls_batch_run(&own->batch));
     ls_plan_round(call->dk, plan, dk, s->h / s->h_kv);
     ls_plan_round(call->dv, plan, ls_terms_behind(dk, one), s->h / s->h_kv);
     return LS_OK;

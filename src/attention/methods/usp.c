@@ -230,49 +230,53 @@ static ls_status list_queries(struct ls_attention_plan *ring)
     return LS_OK;
 }
 
-static ls_status create_place(struct usp *own, struct ls_attention_plan *plan, int place,
-                              int *ranks)
+/* The sub-group of these ranks; its traffic is the plan's. */
+static ls_status join(struct ls_attention_plan *some, struct ls_attention_plan *plan,
+                      const int *ranks, int count)
+{
+    LS_TRY(ls_comm_split(&some->comm, plan->comm, ranks, count));
+    some->rank = ls_comm_rank(some->comm);
+    some->transport = ls_transport_of(some->comm, &plan->traffic);
+    return LS_OK;
+}
+
+/* Collective: the groups that a rank is in, with their problems. ranks: room for all. */
+static ls_status join_groups(struct usp *own, struct ls_attention_plan *plan, int *ranks)
 {
     const struct ls_problem *problem = &plan->problem;
+    const int u = problem->grid_heads, r = problem->grid_ring, rank = plan->rank;
+    const int place = problem->ring_inside ? rank % r : rank / u;
+    const int member = problem->ring_inside ? rank / r : rank % u;
 
-    LS_TRY(place_init(&own->place.problem, ranks, problem, place, true));
-    LS_TRY(ls_comm_view(&own->place.comm, plan->comm, ranks, problem->grid_heads));
-    own->place.rank = ls_comm_rank(own->place.comm);
-    return ls_swap_init(&own->swap, &own->place);
+    LS_TRY(ls_comm_agree(plan->comm, place_init(&own->place.problem, ranks, problem, place, true)));
+    LS_TRY(join(&own->place, plan, ranks, u));
+    LS_TRY(ls_comm_agree(plan->comm, ring_init(&own->ring.problem, ranks, problem, member)));
+    for (int i = 0; i < r; i++) ranks[i] = rank_at(problem, i, member);
+    return join(&own->ring, plan, ranks, r);
 }
 
 /* The kernel is the plan's, which says what it is. */
-static ls_status create_ring(struct usp *own, struct ls_attention_plan *plan, int member,
-                             int *ranks)
+static ls_status create_parts(struct usp *own, struct ls_attention_plan *plan)
 {
-    const struct ls_problem *problem = &plan->problem;
-    struct ls_attention_plan *ring = &own->ring;
+    LS_TRY(ls_swap_init(&own->swap, &own->place));
+    LS_TRY(list_queries(&own->ring));
+    LS_TRY(ls_gradients_create(&own->ring));
+    const ls_status status = ls_ring_create(&own->ring, 1);
 
-    LS_TRY(ring_init(&ring->problem, ranks, problem, member));
-    for (int i = 0; i < problem->grid_ring; i++) ranks[i] = rank_at(problem, i, member);
-    LS_TRY(ls_comm_view(&ring->comm, plan->comm, ranks, problem->grid_ring));
-    ring->rank = ls_comm_rank(ring->comm);
-    LS_TRY(list_queries(ring));
-    LS_TRY(ls_gradients_create(ring));
-    const ls_status status = ls_ring_create(ring, 1);
-    plan->kernel = ring->kernel;
+    plan->kernel = own->ring.kernel;
     return status;
 }
 
 static ls_status create(struct ls_attention_plan *plan)
 {
-    const struct ls_problem *problem = &plan->problem;
-    const int u = problem->grid_heads, r = problem->grid_ring, rank = plan->rank;
-    int *ranks = calloc((size_t)problem->p, sizeof *ranks);
+    int *ranks = calloc((size_t)plan->problem.p, sizeof *ranks);
     struct usp *own = calloc(1, sizeof *own);
-    ls_status status = LS_OK;
+    ls_status status = ranks && own ? LS_OK : ls_fail(LS_ENOMEM, "usp attention: out of memory");
 
     plan->own = own;
-    if (!ranks || !own) status = ls_fail(LS_ENOMEM, "usp attention: out of memory");
-    if (status == LS_OK)
-        status = create_place(own, plan, problem->ring_inside ? rank % r : rank / u, ranks);
-    if (status == LS_OK)
-        status = create_ring(own, plan, problem->ring_inside ? rank / r : rank % u, ranks);
+    status = ls_comm_agree(plan->comm, status);
+    if (status == LS_OK) status = join_groups(own, plan, ranks);
+    if (status == LS_OK) status = create_parts(own, plan);
     free(ranks);
     return status;
 }

@@ -14,8 +14,7 @@ struct ls_redistribution {
     struct ls_tensor delta;               /* [b, h, s] of this rank's piece, if that is no part */
     void *packed;                         /* rows of its pieces that are of other ranks' parts */
     struct ls_tensor *views;              /* [2][LS_TRAVELLERS][p], see part_rows, packed_rows */
-    struct ls_request *request;           /* [2 LS_TRAVELLERS p] of one all-to-all */
-    int requests;
+    struct ls_batch batch;                /* one all-to-all */
 };
 
 /* ---- creation */
@@ -114,6 +113,7 @@ static ls_status create_buffers(struct ls_redistribution *r)
 }
 
 static ls_status create_lists(struct ls_redistribution *r, struct ls_comm *comm,
+                              const struct ls_transport *transport,
                               const struct ls_problem *problem)
 {
     const size_t p = (size_t)problem->p;
@@ -123,18 +123,18 @@ static ls_status create_lists(struct ls_redistribution *r, struct ls_comm *comm,
     r->q_first = calloc(p + 1, sizeof *r->q_first);
     r->k_first = calloc(p + 1, sizeof *r->k_first);
     r->views = calloc(2 * LS_TRAVELLERS * p, sizeof *r->views);
-    r->request = calloc(2 * LS_TRAVELLERS * p, sizeof *r->request);
-    if (!r->q_first || !r->k_first || !r->views || !r->request)
+    if (!r->q_first || !r->k_first || !r->views)
         return ls_fail(LS_ENOMEM, "redistribution: out of memory");
-    return LS_OK;
+    return ls_batch_init(&r->batch, transport, 2 * LS_TRAVELLERS * problem->p);
 }
 
 ls_status ls_redistribution_create(struct ls_redistribution **out, struct ls_comm *comm,
+                                   const struct ls_transport *transport,
                                    const struct ls_problem *problem, int64_t q_rows, int64_t k_rows)
 {
     struct ls_redistribution *r = calloc(1, sizeof *r);
-    ls_status status =
-        r ? create_lists(r, comm, problem) : ls_fail(LS_ENOMEM, "redistribution: out of memory");
+    ls_status status = r ? create_lists(r, comm, transport, problem)
+                         : ls_fail(LS_ENOMEM, "redistribution: out of memory");
 
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
     LS_TRY_GOTO(status, gather_pieces(r->q_first, comm, q_rows, problem->shape.s_q, "queries"),
@@ -155,7 +155,7 @@ void ls_redistribution_destroy(struct ls_redistribution *r)
     for (int which = 0; which < LS_TRAVELLERS; which++) ls_free(r->part[which].data);
     ls_free(r->delta.data);
     ls_free(r->packed);
-    free(r->request);
+    ls_batch_fini(&r->batch);
     free(r->views);
     free(r->k_first);
     free(r->q_first);
@@ -239,54 +239,44 @@ static void copy_piece(const struct ls_redistribution *r, enum ls_traveller whic
     }
 }
 
-/* rows [p]: of each other rank, or for it. */
-static ls_status receive(struct ls_redistribution *r, enum ls_traveller which,
-                         const struct ls_tensor *rows)
+/* rows [p]: of each other rank, and for it. */
+static void add_receives(struct ls_redistribution *r, const struct ls_tensor *rows)
 {
-    for (int from = 0; from < r->problem->p; from++) {
-        if (from == ls_comm_rank(r->comm) || rows[from].dim[1] == 0) continue;
-        LS_TRY(ls_comm_receive(&r->request[r->requests++], r->comm, rows[from].data,
-                               ls_travel_bytes(&rows[from]), from, which));
-    }
-    return LS_OK;
+    for (int from = 0; from < r->problem->p; from++)
+        if (from != ls_comm_rank(r->comm) && rows[from].dim[1] > 0)
+            ls_batch_receive(&r->batch, rows[from].data, ls_travel_bytes(&rows[from]), from);
 }
 
-static ls_status send(struct ls_redistribution *r, enum ls_traveller which,
-                      const struct ls_tensor *rows)
+static void add_sends(struct ls_redistribution *r, const struct ls_tensor *rows)
 {
-    for (int to = 0; to < r->problem->p; to++) {
-        if (to == ls_comm_rank(r->comm) || rows[to].dim[1] == 0) continue;
-        LS_TRY(ls_comm_send(&r->request[r->requests++], r->comm, rows[to].data,
-                            ls_travel_bytes(&rows[to]), to, which));
-    }
-    return LS_OK;
+    for (int to = 0; to < r->problem->p; to++)
+        if (to != ls_comm_rank(r->comm) && rows[to].dim[1] > 0)
+            ls_batch_send(&r->batch, rows[to].data, ls_travel_bytes(&rows[to]), to);
 }
 
 ls_status ls_redistribute_to_parts(struct ls_redistribution *r,
                                    const struct ls_tensor *const piece[LS_TRAVELLERS])
 {
-    r->requests = 0;
     place_packed(r, piece);
-    for (int which = 0; which < LS_TRAVELLERS; which++)
-        if (moves(r, which, piece)) LS_TRY(receive(r, which, part_rows(r, which)));
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         if (!moves(r, which, piece)) continue;
+        add_receives(r, part_rows(r, which));
         copy_piece(r, which, piece[which], FROM_PIECE);
-        LS_TRY(send(r, which, packed_rows(r, which)));
+        add_sends(r, packed_rows(r, which));
     }
-    return ls_comm_wait(r->comm, r->request, r->requests);
+    return ls_batch_run(&r->batch);
 }
 
 ls_status ls_redistribute_to_pieces(const struct ls_tensor *const piece[LS_TRAVELLERS],
                                     struct ls_redistribution *r)
 {
-    r->requests = 0;
     place_packed(r, piece);
-    for (int which = 0; which < LS_TRAVELLERS; which++)
-        if (moves(r, which, piece)) LS_TRY(receive(r, which, packed_rows(r, which)));
-    for (int which = 0; which < LS_TRAVELLERS; which++)
-        if (moves(r, which, piece)) LS_TRY(send(r, which, part_rows(r, which)));
-    LS_TRY(ls_comm_wait(r->comm, r->request, r->requests));
+    for (int which = 0; which < LS_TRAVELLERS; which++) {
+        if (!moves(r, which, piece)) continue;
+        add_receives(r, packed_rows(r, which));
+        add_sends(r, part_rows(r, which));
+    }
+    LS_TRY(ls_batch_run(&r->batch));
     for (int which = 0; which < LS_TRAVELLERS; which++)
         if (moves(r, which, piece)) copy_piece(r, which, piece[which], INTO_PIECE);
     return LS_OK;

@@ -8,14 +8,15 @@
 #define LS_ATTENTION_TRAVELLING_REDISTRIBUTE_H
 
 #include "attention/travelling/redistribute_size.h"
-#include "comm/comm.h"
+#include "comm/transport.h"
 
 struct ls_redistribution;
 
-/* This rank has so many rows. problem and comm are borrowed. Collective over comm. Errors:
- * LS_ESHAPE if the ranks' rows are not the sequence; LS_ENOMEM; LS_ECOMM; the same on every rank.
- * The caller destroys it. */
+/* This rank has so many rows. problem, comm and transport are borrowed. Collective over comm.
+ * Errors: LS_ESHAPE if the ranks' rows are not the sequence; LS_ENOMEM; LS_ECOMM; the same on every
+ * rank. The caller destroys it. */
 ls_status ls_redistribution_create(struct ls_redistribution **out, struct ls_comm *comm,
+                                   const struct ls_transport *transport,
                                    const struct ls_problem *problem, int64_t q_rows,
                                    int64_t k_rows);
 

@@ -204,9 +204,8 @@ ls_status ls_swap_init(struct ls_swap *out, const struct ls_attention_plan *plan
     *out = (struct ls_swap){.problem = problem, .comm = plan->comm, .p = problem->p};
     out->share = calloc(p, sizeof *out->share);
     out->views = calloc(2 * LS_TRAVELLERS * 2 * p, sizeof *out->views);
-    out->request = calloc(LS_TRAVELLERS * 2 * p, sizeof *out->request);
-    if (!out->share || !out->views || !out->request)
-        return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    if (!out->share || !out->views) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    LS_TRY(ls_batch_init(&out->batch, &plan->transport, LS_TRAVELLERS * 2 * problem->p));
     for (int r = 0; r < problem->p; r++)
         out->share[r] = ls_head_share(&problem->shape, problem->p, r);
     LS_TRY(list_sequence(&out->queries, &problem->q_layout));
@@ -218,7 +217,7 @@ void ls_swap_fini(struct ls_swap *swap)
 {
     ls_free(swap->incoming);
     ls_free(swap->outgoing);
-    free(swap->request);
+    ls_batch_fini(&swap->batch);
     free(swap->views);
     free(swap->keys.leaf);
     free(swap->keys.first_row);
@@ -239,56 +238,44 @@ static struct ls_tensor heads_of(const struct ls_tensor *t, struct ls_head_run h
     return view;
 }
 
-static ls_status post_receives(int *requests, struct ls_swap *swap, const struct ls_tensor *into,
-                               enum ls_traveller which)
+static void add_receives(struct ls_swap *swap, const struct ls_tensor *into)
 {
-    for (int r = 0; r < swap->p; r++) {
-        if (r == ls_comm_rank(swap->comm)) continue;
-        LS_TRY(ls_comm_receive(&swap->request[(*requests)++], swap->comm, into[r].data,
-                               ls_travel_bytes(&into[r]), r, which));
-    }
-    return LS_OK;
+    for (int r = 0; r < swap->p; r++)
+        if (r != ls_comm_rank(swap->comm))
+            ls_batch_receive(&swap->batch, into[r].data, ls_travel_bytes(&into[r]), r);
 }
 
-static ls_status post_sends(int *requests, struct ls_swap *swap, const struct ls_tensor *from,
-                            enum ls_traveller which)
+static void add_sends(struct ls_swap *swap, const struct ls_tensor *from)
 {
-    for (int r = 0; r < swap->p; r++) {
-        if (r == ls_comm_rank(swap->comm)) continue;
-        LS_TRY(ls_comm_send(&swap->request[(*requests)++], swap->comm, from[r].data,
-                            ls_travel_bytes(&from[r]), r, which));
-    }
-    return LS_OK;
+    for (int r = 0; r < swap->p; r++)
+        if (r != ls_comm_rank(swap->comm))
+            ls_batch_send(&swap->batch, from[r].data, ls_travel_bytes(&from[r]), r);
 }
 
 ls_status ls_swap_there(struct ls_swap *swap, struct ls_swap_place *place,
                         const struct ls_tensor *const part[LS_TRAVELLERS])
 {
-    int requests = 0;
-
-    for (int which = 0; which < LS_TRAVELLERS; which++)
-        if (part[which]) LS_TRY(post_receives(&requests, swap, place[which].rows, which));
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         if (!part[which]) continue;
+        add_receives(swap, place[which].rows);
         for (int r = 0; r < swap->p; r++) {
             const struct ls_tensor from = heads_of(part[which], heads_in(&swap->share[r], which));
             ls_problem_copy(swap->problem, &place[which].heads[r], &from);
         }
-        LS_TRY(post_sends(&requests, swap, place[which].heads, which));
+        add_sends(swap, place[which].heads);
     }
-    return ls_comm_wait(swap->comm, swap->request, requests);
+    return ls_batch_run(&swap->batch);
 }
 
 ls_status ls_swap_back(const struct ls_tensor *const part[LS_TRAVELLERS], struct ls_swap *swap,
                        struct ls_swap_place *place)
 {
-    int requests = 0;
-
-    for (int which = 0; which < LS_TRAVELLERS; which++)
-        if (part[which]) LS_TRY(post_receives(&requests, swap, place[which].heads, which));
-    for (int which = 0; which < LS_TRAVELLERS; which++)
-        if (part[which]) LS_TRY(post_sends(&requests, swap, place[which].rows, which));
-    LS_TRY(ls_comm_wait(swap->comm, swap->request, requests));
+    for (int which = 0; which < LS_TRAVELLERS; which++) {
+        if (!part[which]) continue;
+        add_receives(swap, place[which].heads);
+        add_sends(swap, place[which].rows);
+    }
+    LS_TRY(ls_batch_run(&swap->batch));
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         for (int r = 0; r < swap->p && part[which]; r++) {
             struct ls_tensor to = heads_of(part[which], heads_in(&swap->share[r], which));

@@ -29,8 +29,8 @@ struct ls_swap {
     struct ls_head_share *share; /* [p] */
     struct ls_swap_sequence queries, keys;
     struct ls_swap_place forward[LS_TRAVELLERS], backward[LS_TRAVELLERS];
-    struct ls_tensor *views;    /* storage of the places' */
-    struct ls_request *request; /* those of one all-to-all */
+    struct ls_tensor *views; /* storage of the places' */
+    struct ls_batch batch;   /* one all-to-all */
     void *outgoing, *incoming;
 };
 
