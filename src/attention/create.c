@@ -6,6 +6,7 @@
 #include "attention/gradient.h"
 #include "attention/leaves.h"
 #include "attention/methods/table.h"
+#include "attention/options.h"
 #include "attention/plan.h"
 #include "attention/travelling/redistribute.h"
 
@@ -88,20 +89,6 @@ ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan
     return LS_OK;
 }
 
-/* A caller built against an older header has a shorter struct; what it lacks is zero. */
-static ls_status read_options(struct ls_attention_options *out,
-                              const struct ls_attention_options *in)
-{
-    if (in->size < offsetof(struct ls_attention_options, threads) || in->size > sizeof *out)
-        return ls_fail(LS_EVALUE,
-                       "options of %zu bytes, this library knows %zu: start from "
-                       "LS_ATTENTION_OPTIONS",
-                       in->size, sizeof *out);
-    *out = (struct ls_attention_options)LS_ATTENTION_OPTIONS;
-    memcpy(out, in, in->size);
-    return LS_OK;
-}
-
 /* The caller's may be gone when the plan is executed. */
 static ls_status keep_documents(struct ls_attention_plan *plan)
 {
@@ -123,7 +110,7 @@ static ls_status choose_method(struct ls_attention_plan *plan,
     const int p = ls_comm_size(comm);
     struct ls_attention_options options;
 
-    LS_TRY(read_options(&options, given));
+    LS_TRY(ls_options_read(&options, given));
     if (options.node_size == 0) options.node_size = ls_comm_node_run(comm);
     if (options.method) {
         LS_TRY(ls_method_find(&plan->method, options.method));

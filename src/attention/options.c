@@ -1,10 +1,23 @@
 #include "attention/options.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/status.h"
 
 #define FARTHEST ((int64_t)1 << 60)
+
+ls_status ls_options_read(struct ls_attention_options *out, const struct ls_attention_options *in)
+{
+    if (in->size < offsetof(struct ls_attention_options, threads) || in->size > sizeof *out)
+        return ls_fail(LS_EVALUE,
+                       "options of %zu bytes, this library knows %zu: start from "
+                       "LS_ATTENTION_OPTIONS",
+                       in->size, sizeof *out);
+    *out = (struct ls_attention_options)LS_ATTENTION_OPTIONS;
+    memcpy(out, in, in->size);
+    return LS_OK;
+}
 
 static ls_status check_window(const struct ls_attention_options *o)
 {

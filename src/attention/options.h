@@ -6,6 +6,10 @@
 #include "tensor/mask.h"
 #include "tensor/scores.h"
 
+/* All of the options: a caller built against an older header has a shorter struct, and what it
+ * lacks is zero. Errors: LS_EVALUE. */
+ls_status ls_options_read(struct ls_attention_options *out, const struct ls_attention_options *in);
+
 /* The mask refers to options->documents. Errors: LS_EVALUE. */
 ls_status ls_options_mask(struct ls_mask *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options);
