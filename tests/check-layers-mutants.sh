@@ -29,6 +29,7 @@ expect 0 src/attention/methods/ring.c '#include "attention/plan.h"' '#include "c
     '#include "longspan/attention.h"' '#include <stdio.h>' '#include "config.h"'
 expect 0 src/attention/methods/ring.c '#include "attention/merging/fold.h"'
 expect 0 src/attention/create.c '#include "attention/methods/table.h"'
+expect 0 src/judge/judge.c '#include "attention/problem.h"' '#include "reference/contract.h"'
 expect 0 src/backends.c '#include "cpu/cpu.h"' '#include "mpi/comm.h"'
 expect 0 src/mpi/comm.c '#include <mpi.h>' '#include "longspan/mpi.h"' '#include "mpi/comm.h"'
 expect 0 src/cpu/attention/tile.c '#pragma omp parallel' '    snprintf(name, 3, "a");'
@@ -37,6 +38,9 @@ expect 0 examples/a.c '#include <mpi.h>' '#include "longspan/mpi.h"' 'printf("a"
 
 expect 1 src/base/status.c '#include "tensor/tensor.h"'
 expect 1 src/comm/comm.c '#include "device/device.h"'
+expect 1 src/judge/judge.c '#include "attention/plan.h"'
+expect 1 src/attention/create.c '#include "judge/batch.h"'
+expect 1 src/store/input.c '#include "judge/rows.h"'
 expect 1 src/plan/memory.c '#include "attention/method.h"'
 expect 1 src/attention/methods/ring.c '#include "cpu/cpu.h"'
 expect 1 src/attention/methods/ring.c '#  include "cli/cli.h"'

@@ -8,8 +8,8 @@ cd "${1-${srcdir-.}}" || exit 99
 
 find src include examples -name '*.[ch]' -exec awk '
 BEGIN {
-    split("base 0 tensor 1 reference 2 device 3 comm 3 cpu 4 mpi 4 plan 5 attention 6 layer 7 " \
-          "model 8 train 9 infer 9 cli 10", list, " ")
+    split("base 0 tensor 1 reference 2 device 3 comm 3 cpu 4 mpi 4 plan 5 attention 6 " \
+          "judge 6 store 6 layer 7 model 8 train 9 infer 9 cli 10", list, " ")
     for (i = 1; i in list; i += 2) floor[list[i]] = list[i + 1]
     floor["backends.c"] = 4.5 # joins the tables of floor 4 to the fronts of floor 3
 }
@@ -26,6 +26,10 @@ function check_room(header) {
     if (room(header) == "" || room(header) == room(FILENAME) || room(FILENAME) == "methods") return
     if (room(FILENAME) != "" || FILENAME ~ /\.h$/)
         breach("includes " header ", of a room above or beside")
+}
+# What the options and tensors of a caller mean is found out once, for plans and for judges.
+function judge_reads(header) {
+    return header ~ /^attention\/(operands|options|problem)\.h$/
 }
 FNR == 1 {
     split(FILENAME, part, "/")
@@ -59,7 +63,7 @@ FNR == 1 {
         breach("includes " header ", whose floor is not known")
     else if (folder == home && home == "attention")
         check_room(header)
-    else if (folder == home)
+    else if (folder == home || (home == "judge" && judge_reads(header)))
         next
     else if (floor[folder] == 4 && home != "backends.c")
         breach("includes " header ": src/backends.c alone names the backends")
@@ -70,7 +74,7 @@ FNR == 1 {
 # Tensors are copied and cleared by the device. These files do so with options and documents, a line of
 # text, and lists of which leaves are seen.
 /(^|[^A-Za-z0-9_])mem(cpy|set|move)\(/ && home == "attention" &&
-    FILENAME !~ /\/(create|fingerprint|reach|part_gradients_size)\.c$/ {
+    FILENAME !~ /\/(create|fingerprint|options|reach|part_gradients_size)\.c$/ {
     breach("src/attention leaves elements to the device")
 }
 /(^|[^A-Za-z0-9_])(exit|printf|puts|perror)\(|fprintf\(std/ && home != "cli" && home != "examples" {

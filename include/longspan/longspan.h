@@ -4,8 +4,12 @@
 
 #include "longspan/attention.h"
 #include "longspan/comm.h"
+#include "longspan/judge.h"
 #include "longspan/layout.h"
+#include "longspan/progress.h"
 #include "longspan/status.h"
+#include "longspan/store.h"
 #include "longspan/tensor.h"
+#include "longspan/timeline.h"
 
 #endif

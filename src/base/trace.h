@@ -27,7 +27,7 @@ struct ls_trace_event {
 extern bool ls_trace_on;
 
 /* Makes room for at most `limit` events on each of the threads 0 to threads - 1; records nothing
- * yet. Errors: LS_ENOMEM. */
+ * yet. Errors: LS_EVALUE (there is one already, or no thread), LS_ENOMEM. */
 ls_status ls_trace_create(int threads, int64_t limit);
 
 /* Forgets everything; does nothing without a trace. */
@@ -39,7 +39,8 @@ void ls_trace_start(void);
 /* Until here; can be started again. */
 void ls_trace_stop(void);
 
-/* Records an event; only while ls_trace_on, and only by the thread of that number. */
+/* Records an event; only while ls_trace_on, and only by the thread of that number. Threads for
+ * which there is no room are left out. */
 void ls_trace_add(const struct ls_trace_kind *kind, int thread, double begin, double end,
                   const int64_t number[LS_TRACE_NUMBERS]);
 

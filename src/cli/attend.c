@@ -144,7 +144,7 @@ static double value_limit(const struct cli_attend_run *run)
     const double most = (double)FLT_MAX * (1 - (double)run->options.shared.attention.dropout);
     const double keys = (double)n->s_k, queries = (double)n->s_q * (double)(n->h / n->h_kv);
 
-    if (run->options.shared.input.allow_nonfinite) return CLI_ANY_VALUE;
+    if (run->options.shared.input.allow_nonfinite) return LS_ANY_VALUE;
     if (!run->problem.backward) return most / keys;
     return fmin(most / fmax(keys, queries), sqrt(most / (2 * (double)n->d)));
 }
@@ -152,20 +152,19 @@ static double value_limit(const struct cli_attend_run *run)
 static ls_status create_gradients(struct cli_attend_run *run)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
-    const struct ls_layout *q_layout = &run->problem.q_layout;
     const int rank = run->world->rank;
-    const int64_t q_rows = ls_layout_part_rows(q_layout, rank);
+    const int64_t q_rows = ls_layout_part_rows(&run->problem.q_layout, rank);
     const int64_t k_rows = ls_layout_part_rows(&run->problem.k_layout, rank);
-    struct ls_tensor *const of_queries[] = {&run->d_o, &run->o_lo, &run->gradients[CLI_DQ]};
+    struct ls_tensor *const of_queries[] = {&run->d_o, &run->o_lo, &run->dq};
+    struct ls_tensor *const of_keys[] = {&run->dk, &run->dv};
 
     for (int i = 0; i < 3; i++)
         LS_TRY(
             cli_tensor_create(of_queries[i], n->type, run->inputs.order, n->b, q_rows, n->h, n->d));
-    for (int i = CLI_DK; i <= CLI_DV; i++)
-        LS_TRY(cli_tensor_create(&run->gradients[i], n->type, run->inputs.order, n->b, k_rows,
-                                 n->h_kv, n->d));
-    return cli_source_load(&run->d_o, &run->d_o_source, run->inputs.order, q_layout, rank,
-                           value_limit(run), run->progress);
+    for (int i = 0; i < 2; i++)
+        LS_TRY(
+            cli_tensor_create(of_keys[i], n->type, run->inputs.order, n->b, k_rows, n->h_kv, n->d));
+    return LS_OK;
 }
 
 static ls_status create_results(struct cli_attend_run *run)
@@ -196,10 +195,14 @@ static ls_status prepare(struct cli_attend_run *run)
     LS_TRY(ls_comm_agree(world->comm, choose_method(run)));
     LS_TRY(check_memory(run));
     LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs, run->problem.backward));
-    LS_TRY(cli_trace_create(&run->trace, world, o->shared.trace, o->shared.threads));
+    if (o->shared.trace)
+        LS_TRY(ls_timeline_create(&run->timeline, world->comm, o->shared.trace, o->shared.threads));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->problem.q_layout,
                            &run->problem.k_layout, value_limit(run), run->progress));
     LS_TRY(ls_comm_agree(world->comm, create_results(run)));
+    if (run->problem.backward)
+        LS_TRY(cli_input_load(&run->d_o, world, &run->d_o_source, run->inputs.order,
+                              &run->problem.q_layout, value_limit(run), run->progress));
     ls_ledger_reset_peaks(); /* they are to be those of the computation */
     LS_TRY(cli_gemm_init(&run->gemm, world, run->inputs.shape.type, o->shared.threads));
     return ls_attention_plan_create(&run->plan, world->comm, &run->inputs.shape,
@@ -210,42 +213,30 @@ static ls_status prepare(struct cli_attend_run *run)
 
 static ls_status verify(struct cli_attend_run *run)
 {
-    const struct cli_attend_options *o = &run->options;
-    struct cli_verify_gradients gradients = {
-        .d_o = run->d_o,
-        .o_lo = run->o_lo,
-        .has_o_lo = true,
-        .has = {true, true, true},
-    };
-    const struct cli_verify what = {
-        .shape = run->problem.shape,
-        .mask = run->problem.mask,
-        .scores = run->problem.scores,
+    const struct ls_attention_saved result = cli_attend_saved(run);
+    const struct ls_attention_gradients gradients = cli_attend_gradients(run);
+    const struct ls_judge_task task = {
+        .shape = &run->problem.shape,
+        .options = &run->options.shared.attention,
         .q_layout = run->problem.q_layout,
         .k_layout = run->problem.k_layout,
-        .q = run->qkv[0],
-        .k = run->qkv[1],
-        .v = run->qkv[2],
-        .o = run->o,
-        .lse = run->lse.data,
-        .contract = run->problem.shape.type,
-        .rows = o->rows,
-        .threads = o->shared.threads,
+        .result = &result,
         .gradients = run->problem.backward ? &gradients : NULL,
+        .contract = run->problem.shape.type,
+        .rows = run->options.rows,
     };
+    const struct ls_progress_callback callback = cli_progress_callback(run->progress);
 
-    memcpy(gradients.of, run->gradients, sizeof(gradients.of));
-    return cli_verify(&run->verdict, run->world, &what, run->progress);
+    return ls_judge_attention(&run->verdict, run->world->comm, &task, &callback);
 }
 
 static ls_status write_results(struct cli_attend_run *run)
 {
-    const struct ls_tensor *const parts[CLI_OUT_MOST] = {
-        &run->o, &run->lse, &run->gradients[CLI_DQ], &run->gradients[CLI_DK],
-        &run->gradients[CLI_DV]};
+    const struct ls_tensor *const parts[CLI_OUT_MOST] = {&run->o, &run->lse, &run->dq, &run->dk,
+                                                         &run->dv};
 
-    return cli_output_commit(&run->output, run->world, &run->problem.q_layout,
-                             &run->problem.k_layout, parts);
+    return cli_output_commit(run->output, run->problem.backward, &run->problem.q_layout,
+                             &run->problem.k_layout, parts, run->progress);
 }
 
 /* ---- all of it */
@@ -255,9 +246,9 @@ static ls_status attend(struct cli_attend_run *run)
     LS_TRY(prepare(run));
     LS_TRY(cli_attend_compute(run));
     if (run->options.verify) LS_TRY(verify(run));
-    cli_progress_begin(NULL, "writing");
     LS_TRY(write_results(run));
-    LS_TRY(cli_trace_commit(&run->trace, run->world));
+    cli_progress_begin(NULL, "writing");
+    if (run->timeline) LS_TRY(ls_timeline_commit(&run->events, &run->dropped, run->timeline));
     return cli_attend_report(run);
 }
 
@@ -265,15 +256,17 @@ static void attend_fini(struct cli_attend_run *run)
 {
     ls_attention_plan_destroy(run->plan);
     ls_problem_fini(&run->problem);
-    for (int i = 0; i < CLI_GRADIENTS; i++) ls_free(run->gradients[i].data);
+    ls_free(run->dv.data);
+    ls_free(run->dk.data);
+    ls_free(run->dq.data);
     ls_free(run->o_lo.data);
     ls_free(run->d_o.data);
     ls_free(run->lse.data);
     ls_free(run->o.data);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
-    cli_trace_fini(&run->trace);
-    cli_output_fini(&run->output);
-    cli_source_close(&run->d_o_source);
+    ls_timeline_destroy(run->timeline);
+    ls_output_destroy(run->output);
+    ls_input_close(&run->d_o_source);
     cli_mask_free(&run->arrays);
     cli_inputs_close(&run->inputs);
     cli_report_fini(&run->report);

@@ -8,8 +8,8 @@
 #include "cli/gemm.h"
 #include "cli/outputs.h"
 #include "cli/report.h"
-#include "cli/trace.h"
-#include "cli/verify.h"
+#include "longspan/judge.h"
+#include "longspan/timeline.h"
 
 struct cli_attend_defaults {
     const char *doc;    /* of --help */
@@ -49,19 +49,24 @@ struct cli_attend_run {
     const struct ls_method *method;
     struct ls_problem problem;
     struct ls_cost cost;
-    struct cli_output output;
-    struct cli_trace trace;
-    struct cli_source d_o_source;
+    struct ls_output *output;     /* NULL: none was asked for */
+    struct ls_timeline *timeline; /* the same */
+    int64_t events, dropped;      /* of the timeline of all ranks */
+    struct ls_input d_o_source;
     struct ls_tensor qkv[3], o, lse;
-    struct ls_tensor d_o, o_lo, gradients[CLI_GRADIENTS]; /* with --backward */
+    struct ls_tensor d_o, o_lo, dq, dk, dv; /* with --backward */
     struct cli_gemm gemm;
     struct ls_attention_plan *plan;
     struct cli_attend_result result;
-    struct cli_verdict verdict;
+    struct ls_judgement verdict;
 };
 
 ls_status cli_attend_with(bool *held, struct cli_world *world, int argc, char **argv,
                           const struct cli_attend_defaults *defaults);
+
+/* What backward starts from and gives, as tensors of the run. */
+struct ls_attention_saved cli_attend_saved(const struct cli_attend_run *run);
+struct ls_attention_gradients cli_attend_gradients(struct cli_attend_run *run);
 
 /* Computes as often as is asked for and gathers what all ranks saw: run->result. Agreed by all
  * ranks. Errors: those of attention. */

@@ -22,18 +22,28 @@ static ls_status forward(struct cli_attend_run *run)
     return ls_attention_forward(&run->o, &run->lse, run->plan, &t[0], &t[1], &t[2]);
 }
 
+struct ls_attention_saved cli_attend_saved(const struct cli_attend_run *run)
+{
+    const bool back = run->problem.backward;
+
+    return (struct ls_attention_saved){.q = &run->qkv[0],
+                                       .k = &run->qkv[1],
+                                       .v = &run->qkv[2],
+                                       .o = &run->o,
+                                       .lse = &run->lse,
+                                       .d_o = back ? &run->d_o : NULL,
+                                       .o_lo = back ? &run->o_lo : NULL};
+}
+
+struct ls_attention_gradients cli_attend_gradients(struct cli_attend_run *run)
+{
+    return (struct ls_attention_gradients){.dq = &run->dq, .dk = &run->dk, .dv = &run->dv};
+}
+
 static ls_status backward(struct cli_attend_run *run)
 {
-    const struct ls_attention_gradients out = {.dq = &run->gradients[CLI_DQ],
-                                               .dk = &run->gradients[CLI_DK],
-                                               .dv = &run->gradients[CLI_DV]};
-    const struct ls_attention_saved saved = {.q = &run->qkv[0],
-                                             .k = &run->qkv[1],
-                                             .v = &run->qkv[2],
-                                             .o = &run->o,
-                                             .lse = &run->lse,
-                                             .d_o = &run->d_o,
-                                             .o_lo = &run->o_lo};
+    const struct ls_attention_saved saved = cli_attend_saved(run);
+    const struct ls_attention_gradients out = cli_attend_gradients(run);
 
     return ls_attention_backward(&out, run->plan, &saved);
 }
@@ -46,13 +56,13 @@ static ls_status timed(double *seconds, struct cli_attend_run *run,
     struct ls_comm *comm = run->world->comm;
 
     LS_TRY(ls_comm_barrier(comm));
-    ls_trace_start();
+    ls_timeline_start(run->timeline);
     const double start = ls_now();
     const ls_status status = compute(run);
     const double end = ls_now();
 
     if (ls_trace_on) ls_trace_add(kind, 0, start, end, (const int64_t[]){repeat, 0, 0});
-    ls_trace_stop();
+    ls_timeline_stop(run->timeline);
     *seconds = end - start;
     LS_TRY(ls_comm_agree(comm, status));
     return ls_comm_reduce(seconds, comm, 1, LS_REDUCE_MAX);

@@ -1,6 +1,7 @@
 #include "cli/attend.h"
 #include "cli/format.h"
 #include "cli/memory.h"
+#include "cli/verify_report.h"
 #include "comm/comm.h"
 #include "tensor/dtype.h"
 
@@ -156,14 +157,14 @@ static void report_resources(const struct cli_attend_run *run, double resident)
 
 static void report_trace(const struct cli_attend_run *run)
 {
-    const struct cli_trace *trace = &run->trace;
+    const char *path = run->options.shared.trace;
 
-    if (!trace->path) return;
-    cli_report_line(&run->report, "trace", "%s, %s", trace->path,
-                    cli_counted(trace->events, "event", "events").s);
-    if (trace->dropped == 0 || !run->report.text) return;
+    if (!path) return;
+    cli_report_line(&run->report, "trace", "%s, %s", path,
+                    cli_counted(run->events, "event", "events").s);
+    if (run->dropped == 0 || !run->report.text) return;
     fprintf(stderr, "%s: %s: the last %s of the busiest threads found no room\n",
-            run->world->program, trace->path, cli_counted(trace->dropped, "event", "events").s);
+            run->world->program, path, cli_counted(run->dropped, "event", "events").s);
 }
 
 ls_status cli_attend_report(struct cli_attend_run *run)

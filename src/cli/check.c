@@ -1,6 +1,5 @@
 #include <string.h>
 
-#include "attention/options.h"
 #include "base/ledger.h"
 #include "cli/binding.h"
 #include "cli/command.h"
@@ -8,9 +7,9 @@
 #include "cli/format.h"
 #include "cli/memory.h"
 #include "cli/values.h"
-#include "cli/verify.h"
+#include "cli/verify_report.h"
 #include "comm/comm.h"
-#include "tensor/dtype.h"
+#include "tensor/file.h"
 
 /* ---- options */
 
@@ -72,6 +71,11 @@ static const struct cli_syntax check_syntax = {
 
 /* ---- a result against the oracle */
 
+/* What a file of results may hold. */
+enum { O, LSE, DQ, DK, DV, RESULTS };
+
+static const char *const result_names[RESULTS] = {"o", "lse", "dq", "dk", "dv"};
+
 struct check_run {
     struct cli_world *world;
     const struct check_options *options;
@@ -79,118 +83,84 @@ struct check_run {
     struct cli_progress *progress;
     struct cli_inputs inputs;
     struct cli_mask_arrays arrays;
-    struct cli_source o_source, lse_source;
-    bool has_lse, has_gradients;
-    struct cli_source d_o_source, gradient_source[CLI_GRADIENTS];
-    struct cli_verify_gradients gradients;
+    struct ls_input source[RESULTS], d_o_source;
+    bool has[RESULTS], has_gradients;
     struct ls_layout q_layout, k_layout;
-    struct ls_tensor qkv[3], o, lse;
-    struct cli_verdict verdict;
+    struct ls_tensor qkv[3], result[RESULTS], d_o;
+    struct ls_judgement verdict;
 };
 
-static ls_status check_dims(const struct cli_source *source, const int64_t *dim, int ndim)
+static bool is_of_keys(int which)
 {
-    const struct ls_file_tensor *t = source->tensor;
-
-    if (t->ndim == ndim && memcmp(t->dim, dim, (size_t)ndim * sizeof(*dim)) == 0) return LS_OK;
-    return ls_fail(LS_ESHAPE, "%s: shape is %s, the input asks for %s", source->label,
-                   cli_dims(t->dim, t->ndim).s, cli_dims(dim, ndim).s);
+    return which == DK || which == DV;
 }
 
-static ls_status check_result_shape(const struct check_run *run)
+static ls_status check_dims(const struct check_run *run, int which)
 {
+    const struct ls_input *source = &run->source[which];
     const struct ls_attention_shape *n = &run->inputs.shape;
-    const bool bshd = run->inputs.order == CLI_BSHD;
-    const int64_t o_dim[] = {n->b, bshd ? n->s_q : n->h, bshd ? n->h : n->s_q, n->d};
-    const int64_t lse_dim[] = {n->b, n->h, n->s_q};
+    const bool bshd = run->inputs.order == LS_ORDER_BSHD && which != LSE;
+    const int64_t s = is_of_keys(which) ? n->s_k : n->s_q, h = is_of_keys(which) ? n->h_kv : n->h;
+    const int64_t dim[] = {n->b, bshd ? s : h, bshd ? h : s, n->d};
+    const int ndim = which == LSE ? 3 : 4;
 
-    const int64_t k_dim[] = {n->b, bshd ? n->s_k : n->h_kv, bshd ? n->h_kv : n->s_k, n->d};
-
-    LS_TRY(check_dims(&run->o_source, o_dim, 4));
-    for (int i = 0; i < CLI_GRADIENTS; i++)
-        if (run->gradients.has[i])
-            LS_TRY(check_dims(&run->gradient_source[i], i == CLI_DQ ? o_dim : k_dim, 4));
-    return run->has_lse ? check_dims(&run->lse_source, lse_dim, 3) : LS_OK;
-}
-
-static ls_status open_gradients(struct check_run *run, const char *path)
-{
-    static const char *const names[CLI_GRADIENTS] = {"dq", "dk", "dv"};
-    struct cli_verify_gradients *g = &run->gradients;
-
-    for (int i = 0; i < CLI_GRADIENTS; i++) {
-        g->has[i] = ls_tensor_file_find(run->o_source.file, names[i]) != NULL;
-        run->has_gradients |= g->has[i];
-        if (g->has[i]) LS_TRY(cli_source_open(&run->gradient_source[i], path, names[i], false));
-    }
-    if ((g->has[CLI_DK] || g->has[CLI_DV]) && !run->has_lse)
-        return ls_fail(LS_EVALUE, "%s: holds no tensor 'lse', by which dk and dv are judged", path);
-    return LS_OK;
+    if (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0)
+        return LS_OK;
+    return ls_fail(LS_ESHAPE, "%s: shape is %s, the input asks for %s", source->label,
+                   cli_dims(source->dim, source->ndim).s, cli_dims(dim, ndim).s);
 }
 
 static ls_status open_result(struct check_run *run)
 {
     const char *path = run->options->result;
 
-    LS_TRY(cli_source_open(&run->o_source, path, "o", true));
-    run->has_lse = ls_tensor_file_find(run->o_source.file, "lse") != NULL;
-    if (run->has_lse) LS_TRY(cli_source_open(&run->lse_source, path, "lse", false));
-    LS_TRY(open_gradients(run, path));
-    return check_result_shape(run);
+    for (int i = 0; i < RESULTS; i++) {
+        run->has[i] = i == O || ls_tensor_file_find(run->source[O].file, result_names[i]);
+        run->has_gradients |= run->has[i] && i >= DQ;
+        if (run->has[i]) LS_TRY(ls_input_open(&run->source[i], path, result_names[i], i == O));
+    }
+    if ((run->has[DK] || run->has[DV]) && !run->has[LSE])
+        return ls_fail(LS_EVALUE, "%s: holds no tensor 'lse', by which dk and dv are judged", path);
+    for (int i = 0; i < RESULTS; i++)
+        if (run->has[i]) LS_TRY(check_dims(run, i));
+    return LS_OK;
 }
 
 static double finite_unless_allowed(const struct check_run *run)
 {
-    return run->options->shared.input.allow_nonfinite ? CLI_ANY_VALUE : CLI_FINITE;
+    return run->options->shared.input.allow_nonfinite ? LS_ANY_VALUE : LS_FINITE;
 }
 
-/* One of queries, or of keys. */
-static ls_status load_like(struct ls_tensor *out, const struct check_run *run,
-                           const struct cli_source *source, bool of_keys, ls_dtype type,
-                           double limit)
+/* As one of queries or of keys; lse as one of elements of a single number. */
+static ls_status load(struct ls_tensor *out, const struct check_run *run,
+                      const struct ls_input *source, int which, ls_dtype type, double limit)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
-    const struct ls_layout *layout = of_keys ? &run->k_layout : &run->q_layout;
-    const int rank = run->world->rank;
+    const struct ls_layout *layout = is_of_keys(which) ? &run->k_layout : &run->q_layout;
+    const ls_order order = which == LSE ? LS_ORDER_BHSD : run->inputs.order;
+    const int64_t rows = ls_layout_part_rows(layout, run->world->rank);
 
-    LS_TRY(cli_tensor_create(out, type, run->inputs.order, n->b, ls_layout_part_rows(layout, rank),
-                             of_keys ? n->h_kv : n->h, n->d));
-    return cli_source_load(out, source, run->inputs.order, layout, rank, limit, run->progress);
-}
-
-static ls_status load_gradients(struct check_run *run)
-{
-    struct cli_verify_gradients *g = &run->gradients;
-
-    LS_TRY(load_like(&g->d_o, run, &run->d_o_source, false, run->inputs.shape.type,
-                     finite_unless_allowed(run)));
-    for (int i = 0; i < CLI_GRADIENTS; i++) {
-        const struct cli_source *source = &run->gradient_source[i];
-
-        if (g->has[i])
-            LS_TRY(load_like(&g->of[i], run, source, i != CLI_DQ, source->type, CLI_ANY_VALUE));
-    }
-    return LS_OK;
+    LS_TRY(ls_comm_agree(run->world->comm, cli_tensor_create(out, type, order, n->b, rows,
+                                                             is_of_keys(which) ? n->h_kv : n->h,
+                                                             which == LSE ? 1 : n->d)));
+    return cli_input_load(out, run->world, source, order, layout, limit, run->progress);
 }
 
 /* NaN and infinity in a result are the verdict's business. */
 static ls_status load_result(struct check_run *run)
 {
-    const struct ls_attention_shape *n = &run->inputs.shape;
-    const int rank = run->world->rank;
-    const int64_t rows = ls_layout_part_rows(&run->q_layout, rank);
-
-    LS_TRY(load_like(&run->o, run, &run->o_source, false, run->o_source.type, CLI_ANY_VALUE));
-    if (run->has_gradients) LS_TRY(load_gradients(run));
-    if (!run->has_lse) return LS_OK;
-    LS_TRY(cli_tensor_create(&run->lse, LS_F32, CLI_BHSD, n->b, rows, n->h, 1));
-    return cli_source_load(&run->lse, &run->lse_source, CLI_BHSD, &run->q_layout, rank,
-                           CLI_ANY_VALUE, run->progress);
+    for (int i = 0; i < RESULTS; i++)
+        if (run->has[i])
+            LS_TRY(load(&run->result[i], run, &run->source[i], i,
+                        i == LSE ? LS_F32 : run->source[i].type, LS_ANY_VALUE));
+    if (!run->has_gradients) return LS_OK;
+    return load(&run->d_o, run, &run->d_o_source, O, run->inputs.shape.type,
+                finite_unless_allowed(run));
 }
 
 static ls_dtype contract_type(const struct check_run *run)
 {
-    const ls_dtype type = run->o_source.type;
+    const ls_dtype type = run->source[O].type;
 
     if (run->options->has_contract) return run->options->contract;
     return type == LS_F64 ? LS_F32 : type;
@@ -198,25 +168,29 @@ static ls_dtype contract_type(const struct check_run *run)
 
 static ls_status judge(struct check_run *run)
 {
-    const struct check_options *o = run->options;
-    struct cli_verify what = {
-        .shape = run->inputs.shape,
-        .q_layout = run->q_layout,
-        .k_layout = run->k_layout,
-        .q = run->qkv[0],
-        .k = run->qkv[1],
-        .v = run->qkv[2],
-        .o = run->o,
-        .lse = run->has_lse ? run->lse.data : NULL,
-        .contract = contract_type(run),
-        .rows = o->rows,
-        .threads = o->shared.threads,
-        .gradients = run->has_gradients ? &run->gradients : NULL,
-    };
+    struct ls_tensor *const r = run->result, *const qkv = run->qkv;
+    const int64_t lse_dim[] = {r[LSE].dim[0], r[LSE].dim[2], r[LSE].dim[1]};
+    const struct ls_tensor lse = ls_tensor_view(r[LSE].data, LS_F32, 3, lse_dim);
+    const struct ls_attention_saved result = {.q = &qkv[0],
+                                              .k = &qkv[1],
+                                              .v = &qkv[2],
+                                              .o = &r[O],
+                                              .lse = run->has[LSE] ? &lse : NULL,
+                                              .d_o = run->has_gradients ? &run->d_o : NULL};
+    const struct ls_attention_gradients gradients = {.dq = run->has[DQ] ? &r[DQ] : NULL,
+                                                     .dk = run->has[DK] ? &r[DK] : NULL,
+                                                     .dv = run->has[DV] ? &r[DV] : NULL};
+    const struct ls_judge_task task = {.shape = &run->inputs.shape,
+                                       .options = &run->attention,
+                                       .q_layout = run->q_layout,
+                                       .k_layout = run->k_layout,
+                                       .result = &result,
+                                       .gradients = &gradients,
+                                       .contract = contract_type(run),
+                                       .rows = run->options->rows};
+    const struct ls_progress_callback callback = cli_progress_callback(run->progress);
 
-    LS_TRY(ls_options_mask(&what.mask, &what.shape, &run->attention));
-    LS_TRY(ls_options_scores(&what.scores, &what.shape, &run->attention));
-    return cli_verify(&run->verdict, run->world, &what, run->progress);
+    return ls_judge_attention(&run->verdict, run->world->comm, &task, &callback);
 }
 
 static ls_status check(struct check_run *run)
@@ -239,23 +213,19 @@ static ls_status check(struct check_run *run)
                                                         &run->k_layout, world->rank)));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->q_layout, &run->k_layout,
                            finite_unless_allowed(run), run->progress));
-    LS_TRY(ls_comm_agree(world->comm, load_result(run)));
+    LS_TRY(load_result(run));
     return judge(run);
 }
 
 static void check_fini(struct check_run *run)
 {
-    for (int i = 0; i < CLI_GRADIENTS; i++) {
-        ls_free(run->gradients.of[i].data);
-        cli_source_close(&run->gradient_source[i]);
+    for (int i = 0; i < RESULTS; i++) {
+        ls_free(run->result[i].data);
+        ls_input_close(&run->source[i]);
     }
-    ls_free(run->gradients.d_o.data);
-    cli_source_close(&run->d_o_source);
-    ls_free(run->lse.data);
-    ls_free(run->o.data);
+    ls_free(run->d_o.data);
+    ls_input_close(&run->d_o_source);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
-    cli_source_close(&run->lse_source);
-    cli_source_close(&run->o_source);
     cli_mask_free(&run->arrays);
     cli_inputs_close(&run->inputs);
     cli_progress_destroy(run->progress);
@@ -267,7 +237,7 @@ static void report_check(const struct cli_report *report, const struct check_run
 
     cli_report_task(report, &run->inputs.shape, &run->attention);
     cli_report_line(report, "input", "%s", run->inputs.origin);
-    cli_report_line(report, "result", "%s, o in %s", o->result, ls_dtype_name(run->o_source.type));
+    cli_report_line(report, "result", "%s, o in %s", o->result, ls_dtype_name(run->source[O].type));
     cli_report_string(report, "contract", ls_dtype_name(run->verdict.contract));
     cli_report_integer(report, "ranks", run->world->size);
     cli_verify_report(report, &run->verdict);

@@ -8,6 +8,7 @@
 #include "cli/format.h"
 #include "cli/values.h"
 #include "comm/comm.h"
+#include "tensor/file.h"
 
 /* A size beyond this is a slip of the finger, and bytes still fit an int64_t. */
 #define MOST_ELEMENTS 0x1p56
@@ -53,9 +54,9 @@ static ls_status check_options(const struct cli_input_options *o)
 /* ---- shapes of files */
 
 /* The shape if the files are read in this order; k and v are known to agree. */
-static struct ls_attention_shape shape_in(cli_order order, const int64_t q[4], const int64_t k[4])
+static struct ls_attention_shape shape_in(ls_order order, const int64_t q[4], const int64_t k[4])
 {
-    const int s = order == CLI_BSHD ? 1 : 2, h = 3 - s;
+    const int s = order == LS_ORDER_BSHD ? 1 : 2, h = 3 - s;
 
     return (struct ls_attention_shape){
         .b = q[0], .h = q[h], .h_kv = k[h], .s_q = q[s], .s_k = k[s], .d = q[3]};
@@ -76,16 +77,16 @@ static ls_status check_head_dim(const char *label, int64_t d)
 /* What has to agree whatever the order. */
 static ls_status check_dims(const struct cli_inputs *in)
 {
-    const struct cli_source *q = &in->source[0], *k = &in->source[1], *v = &in->source[2];
+    const struct ls_input *q = &in->source[0], *k = &in->source[1], *v = &in->source[2];
 
     for (int i = 0; i < 3; i++) {
-        const struct cli_source *s = &in->source[i];
+        const struct ls_input *s = &in->source[i];
 
-        if (s->tensor->ndim != 4)
+        if (s->ndim != 4)
             return ls_fail(LS_ESHAPE, "%s: shape is %s, not batch, sequence, heads, head dim",
-                           s->label, cli_dims(s->tensor->dim, s->tensor->ndim).s);
+                           s->label, cli_dims(s->dim, s->ndim).s);
     }
-    const int64_t *qd = q->tensor->dim, *kd = k->tensor->dim, *vd = v->tensor->dim;
+    const int64_t *qd = q->dim, *kd = k->dim, *vd = v->dim;
 
     LS_TRY(check_head_dim(q->label, qd[3]));
     if (kd[3] != qd[3])
@@ -108,23 +109,25 @@ static int64_t larger(int64_t a, int64_t b)
 /* As far as divisibility goes, nearly all shapes fit both orders (s and h trade places). So an
  * order is sure only if it is the one with a possible number of heads, and one lower than that of
  * positions. */
-bool cli_order_guess(cli_order *out, const int64_t q[4], const int64_t k[4])
+bool cli_order_guess(ls_order *out, const int64_t q[4], const int64_t k[4])
 {
-    const struct ls_attention_shape a = shape_in(CLI_BSHD, q, k), b = shape_in(CLI_BHSD, q, k);
+    const struct ls_attention_shape a = shape_in(LS_ORDER_BSHD, q, k),
+                                    b = shape_in(LS_ORDER_BHSD, q, k);
     const bool a_possible = heads_fit(&a) && a.h <= LIKELY_HEADS;
     const bool b_possible = heads_fit(&b) && b.h <= LIKELY_HEADS;
     const bool a_sure = a_possible && !b_possible && a.h <= larger(a.s_q, a.s_k);
     const bool b_sure = b_possible && !a_possible && b.h <= larger(b.s_q, b.s_k);
     const bool same = a.h == 1 && b.h == 1 && a.s_k == 1 && b.s_k == 1;
 
-    *out = b_sure ? CLI_BHSD : CLI_BSHD;
+    *out = b_sure ? LS_ORDER_BHSD : LS_ORDER_BSHD;
     return a_sure || b_sure || same;
 }
 
 static ls_status choose_order(struct cli_inputs *in)
 {
-    const int64_t *q = in->source[0].tensor->dim, *k = in->source[1].tensor->dim;
-    const struct ls_attention_shape a = shape_in(CLI_BSHD, q, k), b = shape_in(CLI_BHSD, q, k);
+    const int64_t *q = in->source[0].dim, *k = in->source[1].dim;
+    const struct ls_attention_shape a = shape_in(LS_ORDER_BSHD, q, k),
+                                    b = shape_in(LS_ORDER_BHSD, q, k);
 
     if (cli_order_guess(&in->order, q, k)) return LS_OK;
     if (!heads_fit(&a) && !heads_fit(&b)) return LS_OK; /* check_shape will say so */
@@ -139,16 +142,16 @@ static ls_status shape_of_files(struct cli_inputs *in, const struct cli_input_op
     LS_TRY(check_dims(in));
     in->order = o->order;
     if (!o->has_order) LS_TRY(choose_order(in));
-    in->shape = shape_in(in->order, in->source[0].tensor->dim, in->source[1].tensor->dim);
+    in->shape = shape_in(in->order, in->source[0].dim, in->source[1].dim);
     return LS_OK;
 }
 
 static ls_status type_of_files(struct cli_inputs *in, bool keep_f64)
 {
-    const struct cli_source *q = &in->source[0];
+    const struct ls_input *q = &in->source[0];
 
     for (int i = 1; i < 3; i++) {
-        const struct cli_source *s = &in->source[i];
+        const struct ls_input *s = &in->source[i];
 
         if (s->type != q->type)
             return ls_fail(LS_ETYPE, "%s: type is %s, %s has %s: choose one with --dtype", s->label,
@@ -187,10 +190,10 @@ static ls_status open_files(struct cli_inputs *in, const struct cli_input_option
     for (int i = 0; i < 3; i++) {
         const char *path = o->input ? o->input : o->single[i];
 
-        LS_TRY(cli_source_open(&in->source[i], path, tensor_names[i], !o->input));
+        LS_TRY(ls_input_open(&in->source[i], path, tensor_names[i], !o->input));
     }
     LS_TRY(shape_of_files(in, o));
-    const char *order = cli_order_name(in->order);
+    const char *order = ls_order_name(in->order);
 
     if (o->input)
         snprintf(in->origin, sizeof(in->origin), "%.280s in order %s", o->input, order);
@@ -200,13 +203,18 @@ static ls_status open_files(struct cli_inputs *in, const struct cli_input_option
     return LS_OK;
 }
 
+static void draw(struct ls_input *out, uint64_t seed, uint32_t stream, const char *name)
+{
+    ls_input_draw(out, seed, stream, name);
+    snprintf(out->label, sizeof(out->label), "--random: %s", name);
+}
+
 static void open_random(struct cli_inputs *in, const struct cli_input_options *o)
 {
     const int64_t *n = o->random;
 
-    for (int i = 0; i < 3; i++)
-        cli_source_random(&in->source[i], (uint64_t)n[6], (uint32_t)i, tensor_names[i]);
-    in->order = o->has_order ? o->order : CLI_BSHD;
+    for (int i = 0; i < 3; i++) draw(&in->source[i], (uint64_t)n[6], (uint32_t)i, tensor_names[i]);
+    in->order = o->has_order ? o->order : LS_ORDER_BSHD;
     in->shape = (struct ls_attention_shape){
         .b = n[0], .h = n[1], .h_kv = n[2], .s_q = n[3], .s_k = n[4], .d = n[5], .type = LS_BF16};
     snprintf(in->origin, sizeof(in->origin), "standard normal numbers, seed %" PRId64, n[6]);
@@ -229,7 +237,7 @@ static ls_status open_any(struct cli_inputs *in, const struct cli_input_options 
 ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
                           const struct cli_input_options *options, bool keep_f64)
 {
-    *out = (struct cli_inputs){.order = CLI_BSHD};
+    *out = (struct cli_inputs){.order = LS_ORDER_BSHD};
     LS_TRY(check_options(options));
     const ls_status status = ls_comm_agree(world->comm, open_any(out, options, keep_f64));
 
@@ -239,29 +247,28 @@ ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
 
 void cli_inputs_close(struct cli_inputs *inputs)
 {
-    for (int i = 0; i < 3; i++) cli_source_close(&inputs->source[i]);
+    for (int i = 0; i < 3; i++) ls_input_close(&inputs->source[i]);
 }
 
 #define DO_STREAM 3 /* q, k and v are 0 to 2 */
 
-static ls_status open_do(struct cli_source *out, const struct cli_inputs *in,
+static ls_status open_do(struct ls_input *out, const struct cli_inputs *in,
                          const struct cli_input_options *o)
 {
     const struct ls_tensor_file *file = in->source[0].file;
-    const int64_t *q = in->source[0].tensor ? in->source[0].tensor->dim : NULL;
+    const int64_t *q = in->source[0].dim;
 
     if (!o->input || !ls_tensor_file_find(file, "do")) {
-        cli_source_random(out, o->has_random ? (uint64_t)o->random[6] : 0, DO_STREAM, "do");
+        draw(out, o->has_random ? (uint64_t)o->random[6] : 0, DO_STREAM, "do");
         return LS_OK;
     }
-    LS_TRY(cli_source_open(out, o->input, "do", false));
-    const struct ls_file_tensor *t = out->tensor;
-    if (t->ndim == 4 && memcmp(t->dim, q, 4 * sizeof(*q)) == 0) return LS_OK;
-    return ls_fail(LS_ESHAPE, "%s: shape is %s, q has %s", out->label, cli_dims(t->dim, t->ndim).s,
-                   cli_dims(q, 4).s);
+    LS_TRY(ls_input_open(out, o->input, "do", false));
+    if (out->ndim == 4 && memcmp(out->dim, q, 4 * sizeof(*q)) == 0) return LS_OK;
+    return ls_fail(LS_ESHAPE, "%s: shape is %s, q has %s", out->label,
+                   cli_dims(out->dim, out->ndim).s, cli_dims(q, 4).s);
 }
 
-ls_status cli_inputs_open_do(struct cli_source *out, const struct cli_inputs *inputs,
+ls_status cli_inputs_open_do(struct ls_input *out, const struct cli_inputs *inputs,
                              const struct cli_world *world, const struct cli_input_options *options)
 {
     return ls_comm_agree(world->comm, open_do(out, inputs, options));
@@ -297,15 +304,28 @@ double cli_gradient_bytes(const struct ls_attention_shape *shape, const struct l
     return (3 * rows_q + 2 * rows_k) * row_bytes(shape);
 }
 
-static ls_status load(struct ls_tensor *out, const struct cli_inputs *in, int i,
-                      const struct ls_layout *layout, int rank, double limit,
-                      struct cli_progress *progress)
+ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, ls_order order, int64_t b,
+                            int64_t rows, int64_t h, int64_t d)
 {
-    const struct ls_attention_shape *n = &in->shape;
+    void *data;
 
-    LS_TRY(cli_tensor_create(out, n->type, in->order, n->b, ls_layout_part_rows(layout, rank),
-                             i == 0 ? n->h : n->h_kv, n->d));
-    return cli_source_load(out, &in->source[i], in->order, layout, rank, limit, progress);
+    LS_TRY(ls_alloc(&data, LS_TAG_ACTIVATION,
+                    (size_t)(b * rows * h * d) * (size_t)ls_dtype_size(type)));
+    *out = ls_order_view(data, type, order, b, rows, h, d);
+    return LS_OK;
+}
+
+ls_status cli_input_load(struct ls_tensor *out, const struct cli_world *world,
+                         const struct ls_input *source, ls_order order,
+                         const struct ls_layout *layout, double limit,
+                         struct cli_progress *progress)
+{
+    const struct ls_progress_callback callback = cli_progress_callback(progress);
+    const ls_status status =
+        ls_input_load(out, world->comm, source, order, layout, limit, &callback);
+
+    if (status != LS_EVALUE) return status;
+    return ls_fail(LS_EVALUE, "%s; --allow-nonfinite computes anyway", ls_message());
 }
 
 ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inputs,
@@ -313,12 +333,19 @@ ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inpu
                           const struct ls_layout *k_layout, double v_limit,
                           struct cli_progress *progress)
 {
-    const double others = isnan(v_limit) ? CLI_ANY_VALUE : CLI_FINITE;
+    const struct ls_layout *const layout[3] = {q_layout, k_layout, k_layout};
+    const double others = isnan(v_limit) ? LS_ANY_VALUE : LS_FINITE;
+    const struct ls_attention_shape *n = &inputs->shape;
     ls_status status = LS_OK;
 
     memset(out, 0, 3 * sizeof(*out));
     for (int i = 0; i < 3 && status == LS_OK; i++)
-        status = load(&out[i], inputs, i, i == 0 ? q_layout : k_layout, world->rank,
-                      i == 2 ? v_limit : others, progress);
-    return ls_comm_agree(world->comm, status);
+        status = cli_tensor_create(&out[i], n->type, inputs->order, n->b,
+                                   ls_layout_part_rows(layout[i], world->rank),
+                                   i == 0 ? n->h : n->h_kv, n->d);
+    LS_TRY(ls_comm_agree(world->comm, status));
+    for (int i = 0; i < 3; i++)
+        LS_TRY(cli_input_load(&out[i], world, &inputs->source[i], inputs->order, layout[i],
+                              i == 2 ? v_limit : others, progress));
+    return LS_OK;
 }

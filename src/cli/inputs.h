@@ -3,8 +3,11 @@
 #ifndef LS_CLI_INPUTS_H
 #define LS_CLI_INPUTS_H
 
-#include "cli/source.h"
+#include <math.h>
+
+#include "cli/progress.h"
 #include "longspan/attention.h"
+#include "longspan/store.h"
 
 /* --input, --q, --k, --v, --random, --order, --dtype, --allow-nonfinite */
 struct cli_input_options {
@@ -13,7 +16,7 @@ struct cli_input_options {
     bool has_random;
     int64_t random[7]; /* b, h, h_kv, s_q, s_k, d, seed */
     bool has_order;
-    cli_order order;
+    ls_order order;
     bool has_dtype;
     ls_dtype dtype;
     bool allow_nonfinite;
@@ -26,28 +29,28 @@ bool cli_inputs_given(const struct cli_input_options *options);
 ls_status cli_inputs_set_random(struct cli_input_options *options, const char *text);
 
 struct cli_inputs {
-    struct cli_source source[3]; /* q, k, v */
+    struct ls_input source[3]; /* q, k, v */
     struct ls_attention_shape shape;
-    cli_order order;
+    ls_order order;
     char origin[320]; /* for people: "random, seed 0", "q.npy k.npy v.npy in order bshd" */
 };
 
 /* The order in which q and k of these dimensions must be meant. False if the user has to say: a
  * wrong guess would compute something else without a word. */
-bool cli_order_guess(cli_order *out, const int64_t q[4], const int64_t k[4]);
+bool cli_order_guess(ls_order *out, const int64_t q[4], const int64_t k[4]);
 
 /* Opens the files and checks that they fit each other; reads no elements.
  * keep_f64: f64 files stay f64 where no --dtype is given; otherwise they are refused.
  * Agreed by all ranks; the caller closes it. Errors: LS_EVALUE, LS_ESHAPE, LS_ETYPE and those of
- * cli_source_open. */
+ * ls_input_open. */
 ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
                           const struct cli_input_options *options, bool keep_f64);
 void cli_inputs_close(struct cli_inputs *inputs);
 
 /* The gradient of o: tensor do of --input, else standard normal numbers by the seed of --random, 0
  * for files. Agreed by all ranks; the caller closes it. Errors: LS_ESHAPE and those of
- * cli_source_open. */
-ls_status cli_inputs_open_do(struct cli_source *out, const struct cli_inputs *inputs,
+ * ls_input_open. */
+ls_status cli_inputs_open_do(struct ls_input *out, const struct cli_inputs *inputs,
                              const struct cli_world *world,
                              const struct cli_input_options *options);
 
@@ -57,6 +60,17 @@ double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_
                         const struct ls_layout *k_layout, int rank);
 double cli_gradient_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
                           const struct ls_layout *k_layout, int rank);
+
+/* A view [b, rows, h, d] of fresh memory on the ledger in the given order; the caller frees data.
+ * Errors: LS_ENOMEM. */
+ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, ls_order order, int64_t b,
+                            int64_t rows, int64_t h, int64_t d);
+
+/* As ls_input_load; a message about an element names the option that allows it. */
+ls_status cli_input_load(struct ls_tensor *out, const struct cli_world *world,
+                         const struct ls_input *source, ls_order order,
+                         const struct ls_layout *layout, double limit,
+                         struct cli_progress *progress);
 
 /* Allocates and reads this rank's parts of q, k, v, elements of v below v_limit; the caller frees
  * their data, also after an error (what was not allocated is NULL). Agreed by all ranks. */

@@ -6,10 +6,11 @@
 #include <string.h>
 
 #include "attention/options.h"
-#include "cli/source.h"
 #include "cli/values.h"
 #include "comm/comm.h"
+#include "longspan/store.h"
 #include "tensor/dtype.h"
+#include "tensor/file.h"
 
 #define FARTHEST (INT64_C(1) << 60)
 
@@ -170,16 +171,15 @@ static bool is_logit(float x)
     return fabsf(x) <= 0x1p126f;
 }
 
-static ls_status read_heads(float *out, const struct cli_source *source, int64_t heads)
+static ls_status read_heads(float *out, const struct ls_input *source, int64_t heads)
 {
-    const struct ls_file_tensor *t = source->tensor;
     double raw; /* of any type */
 
-    if (t->ndim != 1 || t->dim[0] != heads)
+    if (source->ndim != 1 || source->dim[0] != heads)
         return ls_fail(LS_ESHAPE, "%s: must be one number for each of the %" PRId64 " heads",
                        source->label, heads);
     for (int64_t i = 0; i < heads; i++) {
-        LS_TRY(ls_tensor_file_read(&raw, source->file, t, i, 1));
+        LS_TRY(ls_tensor_file_read(&raw, source->file, source->tensor, i, 1));
         ls_dtype_convert(&out[i], LS_F32, &raw, source->type, 1);
         if (!is_logit(out[i]))
             return ls_fail(LS_EVALUE, "%s: the number of head %" PRId64 " is %g, beyond 2^126",
@@ -215,13 +215,13 @@ static ls_status make_room(float **out, const char *name, int64_t heads)
 /* A number for each head, of the option and tensor of this name. */
 static ls_status load_heads(float *out, const char *name, const char *value, int64_t heads)
 {
-    struct cli_source source;
+    struct ls_input source;
 
     if (is_list(value)) return list_heads(out, name, value, heads);
-    LS_TRY(cli_source_open(&source, value, name, true));
+    LS_TRY(ls_input_open(&source, value, name, true));
     const ls_status status = read_heads(out, &source, heads);
 
-    cli_source_close(&source);
+    ls_input_close(&source);
     return status;
 }
 

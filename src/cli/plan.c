@@ -264,7 +264,7 @@ static ls_status check_options(const struct plan_options *o)
 static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char **argv)
 {
     struct plan_options o = {.ranks = 0};
-    struct cli_inputs inputs = {.order = CLI_BSHD};
+    struct cli_inputs inputs = {.order = LS_ORDER_BSHD};
     struct cli_mask_arrays arrays = {.documents = NULL};
     struct cli_report report;
     bool done;

@@ -156,3 +156,20 @@ void cli_progress_end(struct cli_progress *progress)
     progress->phase = NULL;
     pthread_mutex_unlock(&progress->lock);
 }
+
+static void take(void *progress, const char *phase, int64_t done, int64_t of)
+{
+    const char *last = running;
+
+    if (!phase) {
+        cli_progress_end(progress);
+        return;
+    }
+    if (!last || strcmp(last, phase) != 0) cli_progress_begin(progress, phase);
+    cli_progress_set(progress, done, of);
+}
+
+struct ls_progress_callback cli_progress_callback(struct cli_progress *progress)
+{
+    return (struct ls_progress_callback){.call = take, .context = progress};
+}

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "cli/world.h"
+#include "longspan/progress.h"
 
 typedef enum { CLI_PROGRESS_AUTO, CLI_PROGRESS_ALWAYS, CLI_PROGRESS_NEVER } cli_progress_mode;
 
@@ -28,6 +29,9 @@ void cli_progress_begin_timed(struct cli_progress *progress, const char *phase, 
 
 /* Ends the phase and clears the line. */
 void cli_progress_end(struct cli_progress *progress);
+
+/* What functions of the library tell, each phase begun and ended as it comes. */
+struct ls_progress_callback cli_progress_callback(struct cli_progress *progress);
 
 /* The phase now, drawn or not, or NULL; for signal handlers, too. */
 const char *cli_progress_phase(void);

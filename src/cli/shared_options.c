@@ -183,12 +183,12 @@ static ls_status set_progress(struct cli_options *o, const char *value)
 
 static ls_status set_order(struct cli_input_options *o, const char *value)
 {
-    const char *const names[] = {cli_order_name(CLI_BSHD), cli_order_name(CLI_BHSD)};
+    const char *const names[] = {ls_order_name(LS_ORDER_BSHD), ls_order_name(LS_ORDER_BHSD)};
     int i;
 
     LS_TRY(cli_value_name(&i, "--order", value, names, 2));
     o->has_order = true;
-    o->order = (cli_order)i;
+    o->order = (ls_order)i;
     return LS_OK;
 }
 

@@ -24,12 +24,12 @@ Test(cli_inputs, an_order_is_guessed_only_where_the_other_is_impossible)
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        cli_order order;
+        ls_order order;
         const bool sure = cli_order_guess(&order, cases[i].q, cases[i].k);
 
         cr_expect_eq(sure, cases[i].order != NULL, "case %zu", i);
         if (sure && cases[i].order)
-            cr_expect_str_eq(cli_order_name(order), cases[i].order, "case %zu", i);
+            cr_expect_str_eq(ls_order_name(order), cases[i].order, "case %zu", i);
     }
 }
 

@@ -1,9 +1,7 @@
-#include "cli/verify_rows.h"
+#include "judge/rows.h"
 
-#include <stdlib.h>
-#include <string.h>
+#include <stdbool.h>
 
-#include "base/ledger.h"
 #include "base/random.h"
 #include "tensor/dtype.h"
 
@@ -53,37 +51,18 @@ static int64_t sample(int64_t *out, const struct ls_layout *layout, int64_t rows
     return taken;
 }
 
-/* Returns how many. */
-static int64_t choose(int64_t *out, const struct ls_layout *layout, int64_t rows, int64_t head)
+int64_t ls_judge_choose_rows(int64_t *out, const struct ls_layout *layout, int64_t rows, int64_t i)
 {
-    if (rows > 0 && rows < layout->s) return sample(out, layout, rows, head);
-    for (int64_t i = 0; i < layout->s; i++) out[i] = i;
+    if (rows > 0 && rows < layout->s) return sample(out, layout, rows, i);
+    for (int64_t position = 0; position < layout->s; position++) out[position] = position;
     return layout->s;
 }
 
-int64_t cli_rows_most(const struct ls_layout *layout, int64_t rows)
+int64_t ls_judge_most_rows(const struct ls_layout *layout, int64_t rows)
 {
     const int64_t edges = 2 * (int64_t)layout->p;
 
     return rows > 0 && rows < layout->s - edges ? rows + edges : layout->s;
-}
-
-ls_status cli_rows_each(int64_t *position, const struct ls_layout *layout, int64_t rows,
-                        int64_t heads, struct cli_progress *progress, cli_rows_judge *judge,
-                        void *context)
-{
-    for (int64_t i = 0; i < heads; i++) {
-        const int64_t all = choose(position, layout, rows, i);
-
-        for (int64_t first = 0; first < all; first += CLI_BATCH_ROWS) {
-            const int64_t left = all - first;
-
-            cli_progress_set(progress, i * all + first, heads * all);
-            LS_TRY(judge(context, i, position + first,
-                         left < CLI_BATCH_ROWS ? (int)left : CLI_BATCH_ROWS));
-        }
-    }
-    return LS_OK;
 }
 
 /* ---- their elements */
@@ -95,7 +74,7 @@ static const char *row_of(const struct ls_tensor *t, int64_t b, int64_t row, int
 }
 
 /* A part's leaves are in rising order. */
-int64_t cli_rows_find(const struct ls_layout *layout, int rank, int64_t position)
+int64_t ls_judge_find_row(const struct ls_layout *layout, int rank, int64_t position)
 {
     const int64_t leaf = position / LS_LEAF;
     int64_t low = 0, high = ls_layout_part_leaves(layout, rank);
@@ -113,36 +92,11 @@ int64_t cli_rows_find(const struct ls_layout *layout, int rank, int64_t position
     return -1;
 }
 
-void cli_rows_load(double *out, const struct ls_tensor *t, int64_t b, int64_t first, int64_t n,
-                   int64_t head)
+void ls_judge_load_rows(double *out, const struct ls_tensor *t, int64_t b, int64_t first, int64_t n,
+                        int64_t head)
 {
     const int64_t d = t->dim[3];
 
     for (int64_t i = 0; i < n; i++)
         ls_dtype_convert(out + i * d, LS_F64, row_of(t, b, first + i, head), t->type, d);
-}
-
-ls_status cli_rows_room(void *slot, size_t bytes)
-{
-    void *memory;
-
-    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, bytes));
-    memcpy(slot, &memory, sizeof(memory));
-    return LS_OK;
-}
-
-/* ---- threads */
-
-/* The first share is this thread's own; a thread that cannot be started is stood in for. */
-void cli_rows_share(void *(*work)(void *), void *shares, size_t size, int count, pthread_t *threads)
-{
-    char *const share = shares;
-    int started = 1;
-
-    while (started < count &&
-           pthread_create(&threads[started], NULL, work, share + (size_t)started * size) == 0)
-        started++;
-    work(share);
-    for (int i = started; i < count; i++) work(share + (size_t)i * size);
-    for (int i = 1; i < started; i++) pthread_join(threads[i], NULL);
 }

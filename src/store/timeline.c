@@ -1,15 +1,17 @@
-#include "cli/trace.h"
+#include "longspan/timeline.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/profile.h"
 #include "base/trace.h"
 #include "comm/transport.h"
 #include "config.h"
+#include "tensor/target.h"
 #include "tensor/transfer.h"
 
 #define EVENTS_PER_THREAD ((int64_t)1 << 17)
@@ -17,24 +19,65 @@
 #define BLOCK_BYTES 65536
 #define BARRIERS 16
 
-ls_status cli_trace_create(struct cli_trace *out, const struct cli_world *world, const char *path,
-                           int threads)
-{
-    ls_status status = LS_OK;
+struct ls_timeline {
+    struct ls_comm *comm;
+    int rank, size, threads;
+    struct ls_target target; /* rank 0's */
+    int64_t events, dropped; /* of all ranks, once counted */
+};
 
-    *out = (struct cli_trace){.path = path, .target = LS_NO_TARGET, .threads = threads};
-    if (!path) return LS_OK;
-    if (world->rank == 0) status = ls_target_open(&out->target, path);
-    LS_TRY(ls_comm_agree(world->comm, status));
-    return ls_comm_agree(world->comm, ls_trace_create(threads, EVENTS_PER_THREAD));
+static ls_status create(struct ls_timeline **out, struct ls_comm *comm, const char *path,
+                        int threads)
+{
+    struct ls_timeline *t = malloc(sizeof *t);
+    ls_status status;
+
+    if (!t) return ls_fail(LS_ENOMEM, "timeline: out of memory");
+    *t = (struct ls_timeline){.comm = comm,
+                              .rank = ls_comm_rank(comm),
+                              .size = ls_comm_size(comm),
+                              .threads = threads,
+                              .target = LS_NO_TARGET};
+    LS_TRY_GOTO(status, ls_trace_create(threads, EVENTS_PER_THREAD), free_timeline);
+    if (t->rank == 0) LS_TRY_GOTO(status, ls_target_open(&t->target, path), destroy_trace);
+    *out = t;
+    return LS_OK;
+destroy_trace:
+    ls_trace_destroy();
+free_timeline:
+    free(t);
+    return status;
 }
 
-void cli_trace_fini(struct cli_trace *trace)
+ls_status ls_timeline_create(struct ls_timeline **out, struct ls_comm *comm, const char *path,
+                             int threads)
 {
-    if (!trace->path) return;
+    struct ls_timeline *timeline = NULL;
+    const ls_status status = ls_comm_agree(comm, create(&timeline, comm, path, threads));
+
+    if (status == LS_OK)
+        *out = timeline;
+    else
+        ls_timeline_destroy(timeline);
+    return status;
+}
+
+void ls_timeline_destroy(struct ls_timeline *timeline)
+{
+    if (!timeline) return;
     ls_trace_destroy();
-    ls_target_close(&trace->target);
-    trace->path = NULL;
+    ls_target_close(&timeline->target);
+    free(timeline);
+}
+
+void ls_timeline_start(struct ls_timeline *timeline)
+{
+    if (timeline) ls_trace_start();
+}
+
+void ls_timeline_stop(struct ls_timeline *timeline)
+{
+    if (timeline) ls_trace_stop();
 }
 
 /* ---- one clock for all ranks */
@@ -58,34 +101,34 @@ static double clock_offset(const struct barrier *own, const struct barrier *firs
     return least <= 0 && most >= 0 ? 0 : (least + most) / 2;
 }
 
-static ls_status measure_offset(double *out, const struct cli_world *world)
+static ls_status measure_offset(double *out, struct ls_comm *comm)
 {
     struct barrier own[BARRIERS], first[BARRIERS];
 
     for (int i = 0; i < BARRIERS; i++) {
         own[i].entered = ls_now();
-        LS_TRY(ls_comm_barrier(world->comm));
+        LS_TRY(ls_comm_barrier(comm));
         own[i].left = ls_now();
     }
     memcpy(first, own, sizeof first);
-    LS_TRY(ls_comm_broadcast(first, world->comm, sizeof first, 0));
+    LS_TRY(ls_comm_broadcast(first, comm, sizeof first, 0));
     *out = clock_offset(own, first);
     return LS_OK;
 }
 
 /* The moment of this rank's clock from which the file counts: when the first event of any rank
  * began. */
-static ls_status find_zero(double *out, const struct cli_world *world, int threads)
+static ls_status find_zero(double *out, const struct ls_timeline *timeline)
 {
     double offset = 0, zero = INFINITY;
 
-    LS_TRY(measure_offset(&offset, world));
-    for (int t = 0; t < threads; t++) {
+    LS_TRY(measure_offset(&offset, timeline->comm));
+    for (int t = 0; t < timeline->threads; t++) {
         const struct ls_trace_event *event;
 
         if (ls_trace_events(&event, t) > 0) zero = fmin(zero, event->begin - offset);
     }
-    LS_TRY(ls_comm_reduce(&zero, world->comm, 1, LS_REDUCE_MIN));
+    LS_TRY(ls_comm_reduce(&zero, timeline->comm, 1, LS_REDUCE_MIN));
     *out = zero + offset;
     return LS_OK;
 }
@@ -99,8 +142,7 @@ struct block {
 };
 
 struct writer {
-    const struct cli_world *world;
-    const struct ls_target *target;
+    const struct ls_timeline *timeline;
     struct ls_batch batch; /* one block */
     struct block block;
     int64_t written;
@@ -111,9 +153,10 @@ struct writer {
 static ls_status write_block(struct writer *w)
 {
     const int64_t at = w->written;
+    const struct ls_target *target = &w->timeline->target;
 
     w->written += w->block.bytes;
-    return ls_write_at(w->target->temporary.fd, w->target->path, w->block.bytes, at, w->block.text);
+    return ls_write_at(target->temporary.fd, target->path, w->block.bytes, at, w->block.text);
 }
 
 static ls_status send_block(struct writer *w)
@@ -132,7 +175,7 @@ static ls_status receive_block(struct writer *w, int from)
 static void flush(struct writer *w, bool last)
 {
     w->block.last = last;
-    if (w->status == LS_OK) w->status = w->world->rank == 0 ? write_block(w) : send_block(w);
+    if (w->status == LS_OK) w->status = w->timeline->rank == 0 ? write_block(w) : send_block(w);
     w->block.bytes = 0;
 }
 
@@ -149,7 +192,7 @@ __attribute__((format(printf, 2, 3))) static void put(struct writer *w, const ch
 /* What the others send; all of it is taken even if it cannot be written, so that nobody waits. */
 static void pass_on(struct writer *w)
 {
-    for (int r = 1; r < w->world->size; r++) {
+    for (int r = 1; r < w->timeline->size; r++) {
         do {
             const ls_status status = receive_block(w, r);
 
@@ -173,7 +216,7 @@ static void put_name(struct writer *w, const char *of, int thread, const char *n
 {
     put_separator(w);
     put(w, "{\"name\":\"%s\",\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s %d\"}}", of,
-        w->world->rank, thread, name, number);
+        w->timeline->rank, thread, name, number);
 }
 
 /* Nanoseconds are made whole first, so that rounding does not let events overlap. */
@@ -187,7 +230,7 @@ static void put_event(struct writer *w, int thread, const struct ls_trace_event 
     put(w,
         "{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.3f,"
         "\"dur\":%.3f,\"args\":{",
-        kind->name, kind->category, w->world->rank, thread, begin * 1e-3, length * 1e-3);
+        kind->name, kind->category, w->timeline->rank, thread, begin * 1e-3, length * 1e-3);
     for (int i = 0; i < LS_TRACE_NUMBERS && kind->number[i]; i++)
         put(w, "%s\"%s\":%" PRId64, i ? "," : "", kind->number[i], event->number[i]);
     put(w, "}}");
@@ -195,7 +238,7 @@ static void put_event(struct writer *w, int thread, const struct ls_trace_event 
 
 static void put_rank(struct writer *w, int threads, double zero)
 {
-    put_name(w, "process_name", 0, "rank", w->world->rank);
+    put_name(w, "process_name", 0, "rank", w->timeline->rank);
     for (int t = 0; t < threads; t++) {
         const struct ls_trace_event *event;
         const int64_t n = ls_trace_events(&event, t);
@@ -205,59 +248,62 @@ static void put_rank(struct writer *w, int threads, double zero)
     }
 }
 
-static void write_all(struct writer *w, const struct cli_trace *trace, double zero)
+static void write_all(struct writer *w, double zero)
 {
-    if (w->world->rank == 0) put(w, "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[");
-    put_rank(w, trace->threads, zero);
+    const struct ls_timeline *t = w->timeline;
+
+    if (t->rank == 0) put(w, "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[");
+    put_rank(w, t->threads, zero);
     flush(w, true);
-    if (w->world->rank > 0) return;
+    if (t->rank > 0) return;
     pass_on(w);
     put(w,
         "\n],\"otherData\":{\"program\":\"longspan %s\",\"ranks\":%d,\"threads\":%d,"
         "\"events\":%" PRId64 ",\"dropped\":%" PRId64 "}}\n",
-        PACKAGE_VERSION, w->world->size, trace->threads, trace->events, trace->dropped);
+        PACKAGE_VERSION, t->size, t->threads, t->events, t->dropped);
     flush(w, true);
 }
 
-static ls_status write_file(const struct cli_trace *trace, const struct cli_world *world,
-                            double zero)
+static ls_status write_file(const struct ls_timeline *t, double zero)
 {
-    struct writer w = {.world = world, .target = &trace->target, .listed = world->rank > 0};
+    struct writer w = {.timeline = t, .listed = t->rank > 0};
     struct ls_traffic traffic = {0};
-    const struct ls_transport transport = ls_transport_of(world->comm, &traffic);
+    const struct ls_transport transport = ls_transport_of(t->comm, &traffic);
 
-    LS_TRY(ls_comm_agree(world->comm, ls_batch_init(&w.batch, &transport, 1)));
-    write_all(&w, trace, zero);
+    LS_TRY(ls_comm_agree(t->comm, ls_batch_init(&w.batch, &transport, 1)));
+    write_all(&w, zero);
     ls_batch_fini(&w.batch);
     return w.status;
 }
 
-static ls_status count_events(struct cli_trace *trace, const struct cli_world *world)
+static ls_status count_events(struct ls_timeline *timeline)
 {
     double sums[2] = {0, 0};
 
-    for (int t = 0; t < trace->threads; t++) {
+    for (int t = 0; t < timeline->threads; t++) {
         const struct ls_trace_event *event;
 
         sums[0] += (double)ls_trace_events(&event, t);
         sums[1] += (double)ls_trace_dropped(t);
     }
-    LS_TRY(ls_comm_reduce(sums, world->comm, 2, LS_REDUCE_SUM));
-    trace->events = (int64_t)sums[0];
-    trace->dropped = (int64_t)sums[1];
+    LS_TRY(ls_comm_reduce(sums, timeline->comm, 2, LS_REDUCE_SUM));
+    timeline->events = (int64_t)sums[0];
+    timeline->dropped = (int64_t)sums[1];
     return LS_OK;
 }
 
-ls_status cli_trace_commit(struct cli_trace *trace, const struct cli_world *world)
+ls_status ls_timeline_commit(int64_t *events, int64_t *dropped, struct ls_timeline *timeline)
 {
     double zero = 0;
 
-    if (!trace->path) return LS_OK;
-    LS_TRY(count_events(trace, world));
-    LS_TRY(find_zero(&zero, world, trace->threads));
-    ls_status status = write_file(trace, world, zero);
+    LS_TRY(count_events(timeline));
+    LS_TRY(find_zero(&zero, timeline));
+    ls_status status = write_file(timeline, zero);
 
     if (status == LS_ECOMM) return status; /* nobody can be asked any more */
-    if (status == LS_OK && world->rank == 0) status = ls_target_publish(&trace->target);
-    return ls_comm_agree(world->comm, status);
+    if (status == LS_OK && timeline->rank == 0) status = ls_target_publish(&timeline->target);
+    LS_TRY(ls_comm_agree(timeline->comm, status));
+    *events = timeline->events;
+    *dropped = timeline->dropped;
+    return LS_OK;
 }

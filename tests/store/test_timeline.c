@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include "base/trace.h"
-#include "cli/trace.h"
+#include "longspan/timeline.h"
 
 static const struct ls_trace_kind outer = {"outer", "test", {NULL}},
                                   inner = {"inner", "test", {"first", "second", "third"}};
-static struct cli_world world = {.size = 1, .program = "test"};
+static struct ls_comm *self;
 static char folder[] = "/tmp/longspan-trace-XXXXXX";
 static char path[sizeof folder + sizeof "/trace.json"];
 
@@ -18,31 +18,32 @@ static void up(void)
 {
     cr_assert_not_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/trace.json", folder);
-    cr_assert_eq(ls_comm_create_self(&world.comm), LS_OK);
+    cr_assert_eq(ls_comm_create_self(&self), LS_OK);
 }
 
 static void down(void)
 {
     unlink(path);
     cr_expect_eq(rmdir(folder), 0, "something is left in %s", folder);
-    ls_comm_destroy(world.comm);
+    ls_comm_destroy(self);
 }
 
-TestSuite(cli_trace, .init = up, .fini = down, .timeout = 30);
+TestSuite(timeline, .init = up, .fini = down, .timeout = 30);
 
 /* Writes the trace that `record` records on so many threads; the file's object. */
 static json_t *written(int threads, void (*record)(void))
 {
-    struct cli_trace trace;
+    struct ls_timeline *timeline;
+    int64_t events, dropped;
     json_error_t error;
 
-    cr_assert_eq(cli_trace_create(&trace, &world, path, threads), LS_OK, "%s", ls_message());
+    cr_assert_eq(ls_timeline_create(&timeline, self, path, threads), LS_OK, "%s", ls_message());
     cr_expect_neq(access(path, F_OK), 0, "the file is there before it is whole");
-    ls_trace_start();
+    ls_timeline_start(timeline);
     record();
-    ls_trace_stop();
-    cr_assert_eq(cli_trace_commit(&trace, &world), LS_OK, "%s", ls_message());
-    cli_trace_fini(&trace);
+    ls_timeline_stop(timeline);
+    cr_assert_eq(ls_timeline_commit(&events, &dropped, timeline), LS_OK, "%s", ls_message());
+    ls_timeline_destroy(timeline);
     cr_expect_not(ls_trace_on);
 
     json_t *object = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
@@ -72,7 +73,7 @@ static void record_nested(void)
     ls_trace_add(&inner, 0, 1002, 1003, (const int64_t[]){2, 0, -1});
 }
 
-Test(cli_trace, events_are_in_the_file_with_their_times_and_numbers)
+Test(timeline, events_are_in_the_file_with_their_times_and_numbers)
 {
     static const struct {
         const char *name;
@@ -111,7 +112,7 @@ Test(cli_trace, events_are_in_the_file_with_their_times_and_numbers)
     json_decref(object);
 }
 
-Test(cli_trace, the_process_and_its_threads_have_names)
+Test(timeline, the_process_and_its_threads_have_names)
 {
     json_t *object = written(2, record_nested);
     json_t *event;
@@ -142,7 +143,7 @@ static void record_many(void)
         ls_trace_add(&inner, 0, i * 0.7e-9, (i + 1) * 0.7e-9, (const int64_t[]){i, i, i});
 }
 
-Test(cli_trace, many_events_neither_overlap_nor_get_lost_uncounted)
+Test(timeline, many_events_neither_overlap_nor_get_lost_uncounted)
 {
     json_t *object = written(1, record_many);
     json_t *event;
@@ -169,7 +170,7 @@ static void record_nothing(void)
 {
 }
 
-Test(cli_trace, nothing_recorded_is_a_file_as_well)
+Test(timeline, nothing_recorded_is_a_file_as_well)
 {
     json_t *object = written(1, record_nothing);
 
@@ -177,23 +178,47 @@ Test(cli_trace, nothing_recorded_is_a_file_as_well)
     json_decref(object);
 }
 
-Test(cli_trace, a_trace_that_is_not_committed_leaves_nothing)
+Test(timeline, one_that_is_not_committed_leaves_nothing)
 {
-    struct cli_trace trace;
+    struct ls_timeline *timeline;
 
-    cr_assert_eq(cli_trace_create(&trace, &world, path, 1), LS_OK);
-    ls_trace_start();
-    cli_trace_fini(&trace);
+    cr_assert_eq(ls_timeline_create(&timeline, self, path, 1), LS_OK);
+    ls_timeline_start(timeline);
+    ls_timeline_destroy(timeline);
     cr_expect_not(ls_trace_on);
 }
 
-Test(cli_trace, without_a_path_there_is_no_trace)
+Test(timeline, there_is_one_at_a_time)
 {
-    struct cli_trace trace;
+    struct ls_timeline *timeline, *other = NULL;
 
-    cr_assert_eq(cli_trace_create(&trace, &world, NULL, 1), LS_OK);
-    ls_trace_start();
+    cr_assert_eq(ls_timeline_create(&timeline, self, path, 1), LS_OK);
+    cr_expect_eq(ls_timeline_create(&other, self, path, 1), LS_EVALUE);
+    cr_expect_null(other);
+    ls_timeline_start(timeline);
+    cr_expect(ls_trace_on, "the first one is none the worse");
+    ls_timeline_destroy(timeline);
+    cr_expect_eq(ls_timeline_create(&other, self, path, 0), LS_EVALUE);
+}
+
+static void record_beyond(void)
+{
+    ls_trace_add(&outer, 0, 1, 2, (const int64_t[]){0, 0, 0});
+    ls_trace_add(&outer, 1, 1, 2, (const int64_t[]){0, 0, 0});
+}
+
+Test(timeline, threads_beyond_its_own_are_left_out)
+{
+    json_t *object = written(1, record_beyond);
+
+    cr_expect_eq(number_of(json_object_get(object, "otherData"), "events"), 1);
+    json_decref(object);
+}
+
+Test(timeline, without_one_nothing_is_recorded)
+{
+    ls_timeline_start(NULL);
     cr_expect_not(ls_trace_on);
-    cr_expect_eq(cli_trace_commit(&trace, &world), LS_OK);
-    cli_trace_fini(&trace);
+    ls_timeline_stop(NULL);
+    ls_timeline_destroy(NULL);
 }

@@ -1,5 +1,3 @@
-#include "cli/source.h"
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -7,58 +5,12 @@
 
 #include "base/ledger.h"
 #include "base/random.h"
+#include "base/tell.h"
+#include "comm/comm.h"
+#include "store/order.h"
 #include "tensor/dtype.h"
+#include "tensor/file.h"
 #include "tensor/header.h"
-
-const char *cli_order_name(cli_order order)
-{
-    return order == CLI_BSHD ? "bshd" : "bhsd";
-}
-
-struct cli_blocks cli_blocks_of(cli_order order, int64_t b, int64_t s, int64_t h, int64_t d)
-{
-    if (order == CLI_BSHD) return (struct cli_blocks){.outer = b, .s = s, .row = h * d};
-    return (struct cli_blocks){.outer = b * h, .s = s, .row = d};
-}
-
-int64_t cli_runs(const struct cli_blocks *blocks, const struct ls_layout *layout, int rank)
-{
-    return blocks->outer * ls_layout_part_leaves(layout, rank);
-}
-
-struct cli_run cli_run_at(const struct cli_blocks *blocks, const struct ls_layout *layout, int rank,
-                          int64_t i)
-{
-    const int64_t leaves = ls_layout_part_leaves(layout, rank);
-    const int64_t outer = i / leaves, leaf = ls_layout_part_leaf(layout, rank, i % leaves);
-    const int64_t local_rows = ls_layout_part_rows(layout, rank);
-
-    return (struct cli_run){
-        .global = (outer * blocks->s + leaf * LS_LEAF) * blocks->row,
-        .local = (outer * local_rows + i % leaves * LS_LEAF) * blocks->row,
-        .n = ls_layout_leaf_rows(layout, leaf) * blocks->row,
-    };
-}
-
-ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, cli_order order, int64_t b,
-                            int64_t rows, int64_t h, int64_t d)
-{
-    struct ls_tensor view = {
-        .type = type,
-        .ndim = 4,
-        .dim = {b, rows, h, d},
-        .stride = {rows * h * d, h * d, d, 1},
-    };
-
-    if (order == CLI_BHSD) {
-        view.stride[1] = d;
-        view.stride[2] = rows * d;
-    }
-    LS_TRY(ls_alloc(&view.data, LS_TAG_ACTIVATION,
-                    (size_t)(b * rows * h * d) * (size_t)ls_dtype_size(type)));
-    *out = view;
-    return LS_OK;
-}
 
 static const char *base_name(const char *path)
 {
@@ -85,7 +37,7 @@ static ls_status fail_missing(const struct ls_tensor_file *file, const char *nam
                    name, count > 0 ? names : "none", i < count ? ", ..." : "");
 }
 
-static ls_status find_tensor(struct cli_source *s, const char *name, bool lone)
+static ls_status find_tensor(struct ls_input *s, const char *name, bool lone)
 {
     s->tensor = ls_tensor_file_find(s->file, name);
     if (!s->tensor && lone && ls_tensor_file_count(s->file) == 1)
@@ -94,14 +46,17 @@ static ls_status find_tensor(struct cli_source *s, const char *name, bool lone)
     return ls_tensor_file_check(s->file, s->tensor);
 }
 
-ls_status cli_source_open(struct cli_source *out, const char *path, const char *name, bool lone)
+ls_status ls_input_open(struct ls_input *out, const char *path, const char *name, bool lone)
 {
-    struct cli_source s = {.file = NULL};
+    struct ls_input s = {.file = NULL};
     ls_status status;
 
+    *out = s;
     LS_TRY(ls_tensor_file_open(&s.file, path));
     LS_TRY_GOTO(status, find_tensor(&s, name, lone), close_file);
     s.type = s.tensor->type;
+    s.ndim = s.tensor->ndim;
+    memcpy(s.dim, s.tensor->dim, sizeof(s.dim));
     if (lone) {
         snprintf(s.label, sizeof(s.label), "%s", base_name(path));
         memcpy(s.name, s.label, sizeof(s.name));
@@ -116,20 +71,20 @@ close_file:
     return status;
 }
 
-void cli_source_random(struct cli_source *out, uint64_t seed, uint32_t stream, const char *name)
+void ls_input_draw(struct ls_input *out, uint64_t seed, uint32_t stream, const char *name)
 {
-    *out = (struct cli_source){.seed = seed, .stream = stream, .type = LS_F32};
-    snprintf(out->label, sizeof(out->label), "--random: %s", name);
+    *out = (struct ls_input){.type = LS_F32, .drawn = true, .seed = seed, .stream = stream};
+    snprintf(out->label, sizeof(out->label), "%s", name);
     snprintf(out->name, sizeof(out->name), "%s", name);
 }
 
-void cli_source_close(struct cli_source *source)
+void ls_input_close(struct ls_input *source)
 {
-    ls_tensor_file_close(source->file);
-    *source = (struct cli_source){.file = NULL};
+    if (source->file) ls_tensor_file_close(source->file);
+    *source = (struct ls_input){.file = NULL};
 }
 
-static ls_status fetch(void *out, const struct cli_source *source, int64_t first, int64_t n)
+static ls_status fetch(void *out, const struct ls_input *source, int64_t first, int64_t n)
 {
     if (source->file) return ls_tensor_file_read(out, source->file, source->tensor, first, n);
     ls_random_normal(out, source->seed, source->stream, (uint64_t)first, n);
@@ -139,8 +94,8 @@ static ls_status fetch(void *out, const struct cli_source *source, int64_t first
 /* A loading: what goes where. */
 struct loading {
     const struct ls_tensor *out;
-    const struct cli_source *source;
-    cli_order order;
+    const struct ls_input *source;
+    ls_order order;
     int64_t s;
     double limit;
     void *staging; /* one run as it comes */
@@ -160,22 +115,22 @@ static void describe(char *out, size_t size, const struct loading *l, double val
 static ls_status fail_value(const struct loading *l, int64_t element, double value, double original)
 {
     const int64_t h = l->out->dim[2], d = l->out->dim[3];
-    const struct cli_blocks blocks = cli_blocks_of(l->order, l->out->dim[0], l->s, h, d);
+    const struct ls_blocks blocks = ls_blocks_of(l->order, l->out->dim[0], l->s, h, d);
     const int64_t outer = element / (blocks.row * l->s), position = element / blocks.row % l->s;
-    const bool bshd = l->order == CLI_BSHD;
+    const bool bshd = l->order == LS_ORDER_BSHD;
     char what[64];
 
     describe(what, sizeof(what), l, value, original);
     return ls_fail(LS_EVALUE,
                    "%s: %s at batch %" PRId64 ", position %" PRId64 ", head %" PRId64
-                   ", element %" PRId64 "; --allow-nonfinite computes anyway",
+                   ", element %" PRId64,
                    l->source->label, what, bshd ? outer : outer / h, position,
                    bshd ? element / d % h : outer % h, element % d);
 }
 
-static ls_status load_run(const struct loading *l, const struct cli_run *run)
+static ls_status load_run(const struct loading *l, const struct ls_run *run)
 {
-    const struct cli_source *source = l->source;
+    const struct ls_input *source = l->source;
     char *into = (char *)l->out->data + run->local * ls_dtype_size(l->out->type);
 
     LS_TRY(fetch(l->staging, source, run->global, run->n));
@@ -190,27 +145,73 @@ static ls_status load_run(const struct loading *l, const struct cli_run *run)
                       ls_dtype_load(source->type, original));
 }
 
-ls_status cli_source_load(struct ls_tensor *out, const struct cli_source *source, cli_order order,
-                          const struct ls_layout *layout, int rank, double limit,
-                          struct cli_progress *progress)
+/* The shape that the source has to have. */
+static ls_status check_source(const struct ls_input *source, ls_order order,
+                              const struct ls_tensor *out, int64_t s)
 {
-    const struct cli_blocks blocks =
-        cli_blocks_of(order, out->dim[0], layout->s, out->dim[2], out->dim[3]);
-    const int64_t runs = cli_runs(&blocks, layout, rank);
-    struct loading l = {
-        .out = out, .source = source, .order = order, .s = layout->s, .limit = limit};
+    const bool bshd = order == LS_ORDER_BSHD;
+    const int64_t *n = out->dim, dim[] = {n[0], bshd ? s : n[2], bshd ? n[2] : s, n[3]};
+    const int ndim = source->ndim == 3 && !bshd && n[3] == 1 ? 3 : 4;
+
+    if (!source->file && !source->drawn)
+        return ls_fail(LS_EVALUE, "a source that is not open cannot be read");
+    if (source->drawn ||
+        (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0))
+        return LS_OK;
+    return ls_fail(LS_ESHAPE,
+                   "%s: is not [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "], as the part "
+                   "and its layout have it",
+                   source->label, dim[0], dim[1], dim[2], dim[3]);
+}
+
+static ls_status check_load(const struct loading *l, const struct ls_layout *layout,
+                            const struct ls_comm *comm)
+{
+    const int64_t *n = l->out->dim;
+
+    LS_TRY(ls_part_layout_check(layout, comm));
+    if (l->out->ndim != 4)
+        return ls_fail(LS_ESHAPE, "%s: the part has %d dimensions, must have 4", l->source->label,
+                       l->out->ndim);
+    const struct ls_tensor wanted =
+        ls_order_view(NULL, l->out->type, l->order, n[0],
+                      ls_layout_part_rows(layout, ls_comm_rank(comm)), n[2], n[3]);
+
+    LS_TRY(check_source(l->source, l->order, l->out, layout->s));
+    return ls_part_check(l->out, &wanted, l->source->label);
+}
+
+static ls_status load_runs(struct loading *l, const struct ls_layout *layout, struct ls_comm *comm,
+                           const struct ls_progress_callback *progress)
+{
+    const int rank = ls_comm_rank(comm);
+    const struct ls_blocks blocks =
+        ls_blocks_of(l->order, l->out->dim[0], l->s, l->out->dim[2], l->out->dim[3]);
+    const int64_t runs = ls_blocks_runs(&blocks, layout, rank);
     ls_status status = LS_OK;
 
-    LS_TRY(ls_alloc(&l.staging, LS_TAG_WORKSPACE,
-                    (size_t)(LS_LEAF * blocks.row * ls_dtype_size(source->type))));
-    cli_progress_begin(progress, source->file ? "reading" : "drawing");
+    LS_TRY(ls_alloc(&l->staging, LS_TAG_WORKSPACE,
+                    (size_t)(LS_LEAF * blocks.row * ls_dtype_size(l->source->type))));
     for (int64_t i = 0; i < runs && status == LS_OK; i++) {
-        const struct cli_run run = cli_run_at(&blocks, layout, rank, i);
+        const struct ls_run run = ls_blocks_run(&blocks, layout, rank, i);
 
-        status = load_run(&l, &run);
-        cli_progress_set(progress, i + 1, runs);
+        ls_tell(progress, l->source->file ? "reading" : "drawing", i, runs);
+        ls_comm_progress(NULL, comm, NULL, 0); /* so that others hear of this rank */
+        status = load_run(l, &run);
     }
-    cli_progress_end(progress);
-    ls_free(l.staging);
+    ls_free(l->staging);
     return status;
+}
+
+ls_status ls_input_load(struct ls_tensor *out, struct ls_comm *comm, const struct ls_input *source,
+                        ls_order order, const struct ls_layout *layout, double limit,
+                        const struct ls_progress_callback *progress)
+{
+    struct loading l = {
+        .out = out, .source = source, .order = order, .s = layout->s, .limit = limit};
+    ls_status status = check_load(&l, layout, comm);
+
+    if (status == LS_OK) status = load_runs(&l, layout, comm, progress);
+    ls_tell_end(progress);
+    return ls_comm_agree(comm, status);
 }

@@ -1,0 +1,121 @@
+/* What is judged, and how: rows of one head of queries, or of keys, in batches that every rank
+ * knows; to each come, leaf by leaf and shared by threads, the rows of the other side that a rank
+ * holds. What they add up to is gathered from all ranks. */
+#ifndef LS_JUDGE_BATCH_H
+#define LS_JUDGE_BATCH_H
+
+#include <pthread.h>
+
+#include "attention/problem.h"
+#include "comm/comm.h"
+#include "longspan/judge.h"
+#include "reference/contract.h"
+#include "reference/gradient_contract.h"
+
+enum {
+    LS_JUDGE_Q,
+    LS_JUDGE_K,
+    LS_JUDGE_V,
+    LS_JUDGE_O,
+    LS_JUDGE_LSE,
+    LS_JUDGE_D_O,
+    LS_JUDGE_O_LO,
+    LS_JUDGE_DLSE,
+    LS_JUDGE_DQ,
+    LS_JUDGE_DK,
+    LS_JUDGE_DV,
+    LS_JUDGE_TENSORS
+};
+enum { LS_JUDGE_GRADIENTS = LS_JUDGE_TENSORS - LS_JUDGE_DQ };
+
+struct ls_judge {
+    struct ls_comm *comm;
+    int p, rank;
+    struct ls_problem problem; /* shape, mask, scores and threads of it */
+    struct ls_layout q_layout, k_layout;
+    bool has[LS_JUDGE_TENSORS];
+    struct ls_tensor
+        tensor[LS_JUDGE_TENSORS]; /* this rank's, [b, s_loc, heads, d]; of lse d is 1 */
+    ls_dtype contract;
+    int64_t rows;
+    const struct ls_progress_callback *progress;
+    struct ls_errors errors;
+    struct ls_gradient_errors gradient_errors[LS_JUDGE_GRADIENTS]; /* dq, dk, dv */
+};
+
+/* Rows of several tensors in double precision, a tensor [n, d] after the other. */
+struct ls_columns {
+    const struct ls_judge *judge;
+    unsigned set; /* bits of those that are wanted and there */
+    int64_t offset[LS_JUDGE_TENSORS], length;
+    int64_t n; /* rows now */
+    double *data;
+};
+
+static inline bool ls_columns_have(const struct ls_columns *columns, int tensor)
+{
+    return columns->set >> tensor & 1;
+}
+
+/* The tensor's rows from i on. */
+static inline double *ls_column(const struct ls_columns *columns, int tensor, int64_t i)
+{
+    return columns->data + columns->offset[tensor] * columns->n +
+           i * columns->judge->tensor[tensor].dim[3];
+}
+
+struct ls_batch {
+    struct ls_judge *judge;
+    bool of_keys;
+    int64_t b, head;
+    const int64_t *position; /* [rows.n] */
+    struct ls_columns rows;  /* complete on every rank */
+    void *context;
+    struct ls_share *shares; /* [threads] */
+    pthread_t *threads;
+    int64_t *positions; /* of the head */
+};
+
+/* What one thread adds: one leaf of one head of the other side to some rows of the batch. */
+struct ls_share {
+    const struct ls_batch *batch;
+    void (*add)(const struct ls_share *share);
+    int first, step; /* rows first, first + step, ... */
+    struct ls_columns leaf;
+    int64_t position, head; /* of the leaf's first row */
+};
+
+/* Rows that are judged together. */
+#define LS_JUDGE_BATCH 64
+
+/* rows and leaf: bits of the tensors that are to be at hand. The caller calls fini, also after an
+ * error. Errors: LS_ENOMEM. */
+ls_status ls_batch_init(struct ls_batch *out, struct ls_judge *judge, bool of_keys, unsigned rows,
+                        unsigned leaf, void *context);
+void ls_batch_fini(struct ls_batch *batch);
+
+/* Points *slot, a pointer to any type, to fresh memory on the ledger. Errors: LS_ENOMEM. */
+ls_status ls_judge_room(void *slot, size_t bytes);
+
+/* Calls judge with the context for one batch after the other, until one fails. Collective. */
+ls_status ls_batch_each(struct ls_batch *batch, const char *phase, ls_status (*judge)(void *));
+
+/* Calls add for each leaf that this rank holds and a row of the batch may meet, in threads. */
+void ls_batch_meet(struct ls_batch *batch, void (*add)(const struct ls_share *));
+
+/* Holds rows of dq, dk or dv against the sums of all ranks. partial [n]; all: room for [p, n].
+ * Collective. Errors: LS_ECOMM. */
+ls_status ls_batch_judge_gradient(const struct ls_batch *batch, int tensor,
+                                  const struct ls_reference_sum *partial,
+                                  struct ls_reference_sum *all);
+
+/* The i-th of a tensor's queries, which are of one head and stand at `position`. */
+struct ls_reference_query ls_judge_query(const struct ls_columns *columns, int64_t i, int64_t batch,
+                                         int64_t head, int64_t position);
+
+/* The same on its way back, from o and lse. */
+struct ls_reference_backward ls_judge_backward(const struct ls_columns *columns, int64_t i,
+                                               const struct ls_reference_query *query,
+                                               const double *o, double lse);
+
+#endif

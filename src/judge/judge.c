@@ -1,0 +1,188 @@
+#include "longspan/judge.h"
+
+#include <string.h>
+
+#include "attention/operands.h"
+#include "attention/options.h"
+#include "judge/sides.h"
+
+static const char *const tensor_names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv"};
+
+/* ---- the task, checked */
+
+static ls_status check_layout(const char *of, const struct ls_layout *layout, int64_t s, int p)
+{
+    if (layout->s != s || layout->p != p)
+        return ls_fail(LS_ESHAPE,
+                       "layout of %s: %lld positions over %d ranks, there are %lld and %d", of,
+                       (long long)layout->s, layout->p, (long long)s, p);
+    if (layout->kind <= LS_LAYOUT_AUTO || layout->kind > LS_LAYOUT_BALANCED ||
+        (layout->kind == LS_LAYOUT_BALANCED) != (layout->dealing != NULL))
+        return ls_fail(LS_EVALUE, "layout of %s: kind %d names none, or lacks its dealing", of,
+                       (int)layout->kind);
+    return LS_OK;
+}
+
+/* A judge computes in double whatever the types are; what options say of methods is not for it. */
+static ls_status take_problem(struct ls_judge *judge, const struct ls_judge_task *task)
+{
+    struct ls_attention_options options;
+    struct ls_attention_shape shape = *task->shape;
+
+    shape.type = LS_F32;
+    LS_TRY(ls_options_read(&options, task->options));
+    options.layout = LS_LAYOUT_CONTIGUOUS;
+    options.has_rows = false;
+    options.grid_heads = options.grid_ring = 0;
+    LS_TRY(ls_problem_init(&judge->problem, &shape, &options, judge->p, NULL));
+    LS_TRY(check_layout("queries", &task->q_layout, shape.s_q, judge->p));
+    LS_TRY(check_layout("keys", &task->k_layout, shape.s_k, judge->p));
+    if ((unsigned)task->contract > LS_F64)
+        return ls_fail(LS_EVALUE, "contract is %d, which names no type", (int)task->contract);
+    if (task->rows < 0)
+        return ls_fail(LS_EVALUE, "rows to judge are %lld, must be 1 or more, or 0: all",
+                       (long long)task->rows);
+    judge->q_layout = task->q_layout;
+    judge->k_layout = task->k_layout;
+    judge->contract = task->contract;
+    judge->rows = task->rows;
+    return LS_OK;
+}
+
+/* lse as [b, s, h, 1] */
+static struct ls_tensor rows_of(const struct ls_tensor *t)
+{
+    if (t->ndim == 4) return *t;
+    return (struct ls_tensor){.type = t->type,
+                              .ndim = 4,
+                              .dim = {t->dim[0], t->dim[2], t->dim[1], 1},
+                              .stride = {t->stride[0], t->stride[2], t->stride[1], 1},
+                              .data = t->data};
+}
+
+static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task *task)
+{
+    const struct ls_attention_saved *r = task->result;
+    const struct ls_attention_gradients none = {.dq = NULL},
+                                        *g = task->gradients ? task->gradients : &none;
+    const struct ls_attention_shape *n = &judge->problem.shape;
+    const int64_t q_rows = ls_layout_part_rows(&judge->q_layout, judge->rank);
+    const int64_t k_rows = ls_layout_part_rows(&judge->k_layout, judge->rank);
+    const int64_t q[] = {n->b, q_rows, n->h, n->d}, k[] = {n->b, k_rows, n->h_kv, n->d};
+    const int64_t lse[] = {n->b, n->h, q_rows};
+    const bool of_keys = g->dk || g->dv, back = g->dq || of_keys;
+    struct ls_operand list[LS_JUDGE_TENSORS] = {
+        [LS_JUDGE_Q] = {"q", r->q, LS_F64, 4, q, false},
+        [LS_JUDGE_K] = {"k", r->k, LS_F64, 4, k, false},
+        [LS_JUDGE_V] = {"v", r->v, LS_F64, 4, k, false},
+        [LS_JUDGE_O] = {"o", r->o, LS_F64, 4, q, false},
+        [LS_JUDGE_LSE] = {"lse", r->lse, LS_F32, 3, lse, !of_keys},
+        [LS_JUDGE_D_O] = {"d_o", r->d_o, LS_F64, 4, q, !back},
+        [LS_JUDGE_O_LO] = {"o_lo", back ? r->o_lo : NULL, LS_F64, 4, q, true},
+        [LS_JUDGE_DLSE] = {"dlse", back ? r->dlse : NULL, LS_F32, 3, lse, true},
+        [LS_JUDGE_DQ] = {"dq", g->dq, LS_F64, 4, q, true},
+        [LS_JUDGE_DK] = {"dk", g->dk, LS_F64, 4, k, true},
+        [LS_JUDGE_DV] = {"dv", g->dv, LS_F64, 4, k, true},
+    };
+
+    for (int i = 0; i < LS_JUDGE_TENSORS; i++) {
+        const struct ls_tensor *t = list[i].tensor;
+
+        judge->has[i] = t != NULL;
+        if (t && list[i].ndim == 4 && (unsigned)t->type <= LS_F64) list[i].type = t->type;
+    }
+    LS_TRY(ls_operands_check(list, LS_JUDGE_TENSORS, 0));
+    for (int i = 0; i < LS_JUDGE_TENSORS; i++)
+        if (judge->has[i]) judge->tensor[i] = rows_of(list[i].tensor);
+    return LS_OK;
+}
+
+static ls_status judge_init(struct ls_judge *out, struct ls_comm *comm,
+                            const struct ls_judge_task *task,
+                            const struct ls_progress_callback *progress)
+{
+    *out = (struct ls_judge){
+        .comm = comm, .p = ls_comm_size(comm), .rank = ls_comm_rank(comm), .progress = progress};
+    ls_errors_init(&out->errors);
+    for (int i = 0; i < LS_JUDGE_GRADIENTS; i++) ls_gradient_errors_init(&out->gradient_errors[i]);
+    LS_TRY(take_problem(out, task));
+    return take_tensors(out, task);
+}
+
+/* ---- the verdict */
+
+static struct ls_judged judged_gradient(const struct ls_judge *judge, int i)
+{
+    const struct ls_gradient_errors *e = &judge->gradient_errors[i];
+    struct ls_gradient_verdict v;
+
+    if (!judge->has[LS_JUDGE_DQ + i]) return (struct ls_judged){.ok = true};
+    ls_gradient_errors_judge(&v, e, judge->contract, 1);
+    struct ls_judged out = {.judged = true,
+                            .ok = v.ok,
+                            .why = v.why,
+                            .rel = v.rel,
+                            .rel_limit = v.rel_limit,
+                            .absolute = e->norm2 == 0 && e->compared > 0,
+                            .max_units = v.max_units,
+                            .unlimited = e->unlimited};
+
+    memcpy(out.worst, e->worst, sizeof(out.worst));
+    return out;
+}
+
+static void judge_forward(struct ls_judgement *out, const struct ls_judge *judge)
+{
+    const struct ls_errors *e = &judge->errors;
+    struct ls_judged *o = &out->tensor[LS_JUDGED_O];
+    struct ls_verdict v;
+
+    ls_errors_judge(&v, e, judge->contract, 1);
+    out->contract = judge->contract;
+    out->rows = e->rows;
+    out->kappa = e->kappa;
+    out->has_lse = judge->has[LS_JUDGE_LSE];
+    out->abs_lse = v.abs_lse;
+    out->rel_lse = v.max_lse;
+    out->lse_limit = v.lse_limit;
+    *o = (struct ls_judged){.judged = true,
+                            .ok = v.ok,
+                            .why = v.why,
+                            .rel = v.rel_o,
+                            .rel_limit = v.rel_o_limit,
+                            .absolute = e->norm2 == 0 && e->compared > 0,
+                            .max_units = v.max_units,
+                            .unlimited = e->unlimited};
+    memcpy(o->worst, e->worst, sizeof(o->worst));
+}
+
+static struct ls_judgement judgement(const struct ls_judge *judge)
+{
+    struct ls_judgement out = {.ok = true};
+
+    judge_forward(&out, judge);
+    for (int i = 0; i < LS_JUDGE_GRADIENTS; i++)
+        out.tensor[LS_JUDGED_DQ + i] = judged_gradient(judge, i);
+    for (int i = LS_JUDGED_TENSORS - 1; i >= 0; i--) {
+        if (out.tensor[i].ok) continue;
+        out.ok = false;
+        out.failed = tensor_names[i];
+        out.why = out.tensor[i].why;
+    }
+    if (!out.tensor[LS_JUDGED_O].ok && out.rel_lse > out.lse_limit) out.failed = "lse";
+    return out;
+}
+
+ls_status ls_judge_attention(struct ls_judgement *out, struct ls_comm *comm,
+                             const struct ls_judge_task *task,
+                             const struct ls_progress_callback *progress)
+{
+    struct ls_judge judge;
+    ls_status status = ls_comm_agree(comm, judge_init(&judge, comm, task, progress));
+
+    if (status == LS_OK) status = ls_judge_queries(&judge);
+    if (status == LS_OK) status = ls_judge_keys(&judge);
+    if (status == LS_OK) *out = judgement(&judge);
+    ls_problem_fini(&judge.problem);
+    return status;
+}
