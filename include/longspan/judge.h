@@ -28,7 +28,7 @@ struct ls_judge_task {
 };
 
 /* How far one tensor is from the exact one. It is good if no element errs by more than its bound,
- * all of them by no more than the limit, all bounds are finite, and a finite element was compared.
+ * all together by no more than the limit, all bounds are finite, and a finite element was compared.
  */
 struct ls_judged {
     bool judged, ok;
@@ -55,12 +55,13 @@ struct ls_judgement {
 };
 
 /* Judges rows of o, lse, dq, dk and dv. Every rank adds what its keys give to a row of o, lse or
- * dq, and its queries to one of dk or dv: nobody needs the whole of a tensor. Collective over comm;
- * the verdict is the same on every rank and, to a rounding of double, for any number of ranks. Per
- * rank: 4 b h r s d / p multiplications and as many exp as pairs, of r rows that are judged of each
- * head; memory O(p d) doubles. Tells progress "verifying" and "verifying dk, dv"; NULL: nobody.
- * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM, LS_ECOMM; a result that is not good is none.
- */
+ * dq, and its queries to one of dk or dv: nobody needs the whole of a tensor.
+ * Collective over comm; the judgement is the same on every rank. Of all rows it is also the same on
+ * any number of ranks, to a rounding of double; which ones are judged of some depends on the parts.
+ * Per rank: 1/p of the pairs of a judged row and what it sees; 64 rows of every rank, 10 to 20 KiB
+ * each. Tells progress "verifying" and "verifying dk, dv"; NULL: nobody.
+ * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM, LS_ECOMM; the same on every rank. That a
+ * result is not good is none. */
 LS_API ls_status ls_judge_attention(struct ls_judgement *out, struct ls_comm *comm,
                                     const struct ls_judge_task *task,
                                     const struct ls_progress_callback *progress);
