@@ -64,7 +64,7 @@ LS_API void ls_input_close(struct ls_input *source);
 /* Reads this rank's part of the layout.
  *   out   [b, s_loc, h, d], a view that ls_order_view makes; of the source's type or rounded once.
  *         A source of three dimensions [b, h, s], such as lse, has d = 1 and the order bhsd.
- *   limit elements must be below it in size, after rounding
+ *   limit elements must be below it in size, after rounding: what sums of them in f32 need
  * Collective over comm. Tells progress "reading" or "drawing"; NULL: nobody.
  * Errors: LS_EIO, LS_ENOMEM; LS_ESHAPE; LS_EVALUE for an element that is not below the limit, with
  * its place, and for a source that is not open; the same on every rank. */

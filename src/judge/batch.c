@@ -22,8 +22,8 @@ static ls_status columns_init(struct ls_columns *out, const struct ls_judge *jud
 {
     *out = (struct ls_columns){.judge = judge};
     for (int t = 0; t < LS_JUDGE_TENSORS; t++) {
-        if (!(wanted >> t & 1) || !judge->has[t]) continue;
-        out->set |= 1u << t;
+        if (!(wanted & LS_JUDGE_BIT(t)) || !judge->has[t]) continue;
+        out->set |= LS_JUDGE_BIT(t);
         out->offset[t] = out->length;
         out->length += judge->tensor[t].dim[3];
     }

@@ -1,52 +1,19 @@
-/* What is judged, and how: rows of one head of queries, or of keys, in batches that every rank
- * knows; to each come, leaf by leaf and shared by threads, the rows of the other side that a rank
- * holds. What they add up to is gathered from all ranks. */
+/* Rows of one head of queries, or of keys, that are judged together and that every rank knows. To
+ * them come, leaf by leaf and shared by threads, the rows of the other side that a rank holds; what
+ * these add up to is gathered from all ranks. */
 #ifndef LS_JUDGE_BATCH_H
 #define LS_JUDGE_BATCH_H
 
 #include <pthread.h>
 
-#include "attention/problem.h"
-#include "comm/comm.h"
-#include "longspan/judge.h"
-#include "reference/contract.h"
-#include "reference/gradient_contract.h"
+#include "judge/judge.h"
 
-enum {
-    LS_JUDGE_Q,
-    LS_JUDGE_K,
-    LS_JUDGE_V,
-    LS_JUDGE_O,
-    LS_JUDGE_LSE,
-    LS_JUDGE_D_O,
-    LS_JUDGE_O_LO,
-    LS_JUDGE_DLSE,
-    LS_JUDGE_DQ,
-    LS_JUDGE_DK,
-    LS_JUDGE_DV,
-    LS_JUDGE_TENSORS
-};
-enum { LS_JUDGE_GRADIENTS = LS_JUDGE_TENSORS - LS_JUDGE_DQ };
-
-struct ls_judge {
-    struct ls_comm *comm;
-    int p, rank;
-    struct ls_problem problem; /* shape, mask, scores and threads of it */
-    struct ls_layout q_layout, k_layout;
-    bool has[LS_JUDGE_TENSORS];
-    struct ls_tensor
-        tensor[LS_JUDGE_TENSORS]; /* this rank's, [b, s_loc, heads, d]; of lse d is 1 */
-    ls_dtype contract;
-    int64_t rows;
-    const struct ls_progress_callback *progress;
-    struct ls_errors errors;
-    struct ls_gradient_errors gradient_errors[LS_JUDGE_GRADIENTS]; /* dq, dk, dv */
-};
+#define LS_JUDGE_BIT(tensor) (1u << (tensor))
 
 /* Rows of several tensors in double precision, a tensor [n, d] after the other. */
 struct ls_columns {
     const struct ls_judge *judge;
-    unsigned set; /* bits of those that are wanted and there */
+    unsigned set; /* LS_JUDGE_BIT of those that are wanted and there */
     int64_t offset[LS_JUDGE_TENSORS], length;
     int64_t n; /* rows now */
     double *data;
@@ -54,7 +21,7 @@ struct ls_columns {
 
 static inline bool ls_columns_have(const struct ls_columns *columns, int tensor)
 {
-    return columns->set >> tensor & 1;
+    return columns->set & LS_JUDGE_BIT(tensor);
 }
 
 /* The tensor's rows from i on. */
@@ -88,8 +55,8 @@ struct ls_share {
 /* Rows that are judged together. */
 #define LS_JUDGE_BATCH 64
 
-/* rows and leaf: bits of the tensors that are to be at hand. The caller calls fini, also after an
- * error. Errors: LS_ENOMEM. */
+/* rows and leaf: LS_JUDGE_BIT of the tensors that are to be at hand. The caller calls fini, also
+ * after an error. Errors: LS_ENOMEM. */
 ls_status ls_batch_init(struct ls_batch *out, struct ls_judge *judge, bool of_keys, unsigned rows,
                         unsigned leaf, void *context);
 void ls_batch_fini(struct ls_batch *batch);

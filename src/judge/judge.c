@@ -1,10 +1,9 @@
-#include "longspan/judge.h"
+#include "judge/judge.h"
 
 #include <string.h>
 
 #include "attention/operands.h"
 #include "attention/options.h"
-#include "judge/sides.h"
 
 static const char *const tensor_names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv"};
 

@@ -1,8 +1,8 @@
 #include "base/ledger.h"
 #include "base/tell.h"
-#include "judge/sides.h"
+#include "judge/batch.h"
 
-#define BIT(tensor) (1u << LS_JUDGE_##tensor)
+#define BIT(tensor) LS_JUDGE_BIT(LS_JUDGE_##tensor)
 
 /* What this rank's queries give to a batch of keys, [n] each; and room for [p, n] of all ranks. */
 struct keys {
