@@ -108,7 +108,7 @@ static void *add_leaves(void *argument)
         s->position = leaf * LS_LEAF;
         s->leaf.n = ls_layout_leaf_rows(layout, leaf);
         if (!meets(batch, s->position, s->leaf.n)) continue;
-        if (s->first == 0) ls_comm_progress(NULL, judge->comm, NULL, 0); /* so that others hear */
+        if (s->first == 0) ls_comm_beat(judge->comm); /* so that others hear */
         for (s->head = first; s->head < first + heads; s->head++) {
             columns_load(&s->leaf, 0, batch->b, i * LS_LEAF, s->leaf.n, s->head);
             s->add(s);

@@ -196,7 +196,7 @@ static ls_status load_runs(struct loading *l, const struct ls_layout *layout, st
         const struct ls_run run = ls_blocks_run(&blocks, layout, rank, i);
 
         ls_tell(progress, l->source->file ? "reading" : "drawing", i, runs);
-        ls_comm_progress(NULL, comm, NULL, 0); /* so that others hear of this rank */
+        ls_comm_beat(comm); /* so that others hear of this rank */
         status = load_run(l, &run);
     }
     ls_free(l->staging);

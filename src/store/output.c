@@ -136,7 +136,7 @@ static ls_status write_part(const struct ls_output *output, int i, const struct 
         const char *from = (const char *)part->data + run.local * ls_dtype_size(part->type);
 
         ls_tell(progress, "writing", j, runs);
-        ls_comm_progress(NULL, output->comm, NULL, 0); /* so that others hear of this rank */
+        ls_comm_beat(output->comm); /* so that others hear of this rank */
         LS_TRY(ls_tensor_writer_write(output->writer, i, run.global, run.n, from));
     }
     return LS_OK;
