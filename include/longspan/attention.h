@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "longspan/comm.h"
+#include "longspan/device.h"
 #include "longspan/layout.h"
 #include "longspan/tensor.h"
 
@@ -33,7 +34,7 @@ struct ls_attention_options {
     bool has_scale;        /* false: scale is 1/sqrt(d) */
     float scale;
     int threads; /* OpenMP threads of this rank, at most 4096; 0: as many as OpenMP would use, and
-                  * as a control group has processor time for */
+                  * as a control group has processor time for; without a device */
     bool strict; /* the same bits for any number of ranks, threads, method and layout */
 
     /* Which keys a query sees, besides `causal`. Query i stands at i' = i + s_k - s_q among the
@@ -71,6 +72,10 @@ struct ls_attention_options {
      * product is the number of ranks. Both 0: the most even that fits. */
     int grid_heads, grid_ring;
     bool ring_inside; /* ranks of a ring follow each other, not those that swap */
+
+    /* What computes, and in whose memory the tensors are; borrowed for the plan's life. NULL: the
+     * plan opens the CPU with `threads`. */
+    struct ls_device *device;
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \

@@ -4,6 +4,7 @@
 
 #include "longspan/attention.h"
 #include "longspan/comm.h"
+#include "longspan/device.h"
 #include "longspan/judge.h"
 #include "longspan/layout.h"
 #include "longspan/progress.h"

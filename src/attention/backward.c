@@ -1,9 +1,8 @@
 /* An execution backward. */
-#include <math.h>
-
 #include "attention/operands.h"
 #include "attention/plan.h"
 #include "attention/travelling/redistribute.h"
+#include "device/rows.h"
 
 /* ---- what is asked for */
 
@@ -39,36 +38,6 @@ static ls_status check(const struct ls_attention_plan *plan,
 
 /* ---- sinks */
 
-/* A row whose sink is -inf as well may see nothing at all. */
-static double sink_term(double sink, double lse, double delta)
-{
-    return lse == -INFINITY ? 0 : -exp(sink - lse) * delta;
-}
-
-/* Of one head, what the rows of each leaf of this rank add; 0 of the others' leaves. */
-static void list_sink_terms(const struct ls_attention_plan *plan, int64_t head)
-{
-    const struct ls_gradients *g = &plan->gradients;
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const struct ls_layout *queries = &plan->problem.q_layout;
-    const int64_t rows = ls_layout_part_rows(queries, plan->rank);
-    const double sink = plan->problem.scores.sinks[head];
-
-    for (int64_t i = 0; i < ls_layout_leaves(queries); i++) g->sink[i] = 0;
-    for (int64_t i = 0; i < plan->q_leaves.count; i++) {
-        const struct ls_leaf leaf = plan->q_leaves.leaf[i];
-        double sum = 0;
-
-        for (int64_t b = 0; b < s->b; b++) {
-            const int64_t first = (b * s->h + head) * rows + leaf.row;
-
-            for (int64_t j = first; j < first + ls_layout_leaf_rows(queries, leaf.number); j++)
-                sum += sink_term(sink, (double)g->lse[j], (double)g->delta[j]);
-        }
-        g->sink[leaf.number] = sum;
-    }
-}
-
 /* The sum over n leaves by the tree; used up. */
 static double add_leaves(double *leaf, int64_t n)
 {
@@ -77,18 +46,47 @@ static double add_leaves(double *leaf, int64_t n)
     return n > 0 ? leaf[0] : 0;
 }
 
+/* The device has found what the leaves of this rank add; 0 is of the others' leaves. */
+static void place_sinks(const struct ls_attention_plan *plan)
+{
+    const struct ls_gradients *g = &plan->gradients;
+    const int64_t leaves = ls_layout_leaves(&plan->problem.q_layout), own = plan->q_leaves.count;
+
+    for (int64_t i = 0; i < plan->problem.shape.h * leaves; i++) g->sink[i] = 0;
+    for (int64_t head = 0; head < plan->problem.shape.h; head++)
+        for (int64_t i = 0; i < own; i++)
+            g->sink[head * leaves + plan->q_leaves.leaf[i].number] = g->own_sink[head * own + i];
+}
+
 /* dsink = - sum over rows of exp(sink - lse) delta. One rank alone has rows of a leaf, so that the
  * reduction only brings together and rounds nothing. */
 static ls_status sum_sinks(struct ls_tensor *dsinks, struct ls_attention_plan *plan)
 {
+    const struct ls_gradients *g = &plan->gradients;
+    const struct ls_attention_shape *s = &plan->problem.shape;
     const int64_t leaves = ls_layout_leaves(&plan->problem.q_layout);
+    const struct ls_sink_rows rows = {.lse = g->lse,
+                                      .delta = g->delta,
+                                      .b = s->b,
+                                      .h = s->h,
+                                      .s = ls_layout_part_rows(&plan->problem.q_layout, plan->rank),
+                                      .first = g->sink_first,
+                                      .rows = g->sink_rows,
+                                      .leaves = plan->q_leaves.count};
 
-    for (int64_t head = 0; head < plan->problem.shape.h; head++) {
-        list_sink_terms(plan, head);
-        LS_TRY(ls_comm_reduce(plan->gradients.sink, plan->comm, (int)leaves, LS_REDUCE_SUM));
-        ((float *)dsinks->data)[head] = (float)add_leaves(plan->gradients.sink, leaves);
+    ls_sink_sums(ls_plan_queue(plan), g->own_sink, plan->problem.scores.sinks, &rows);
+    const ls_status computed = ls_queue_finish(&plan->work, ls_plan_queue(plan));
+
+    place_sinks(plan);
+    for (int64_t head = 0; head < s->h; head++) {
+        double *of = g->sink + head * leaves;
+
+        LS_TRY(ls_comm_reduce(of, plan->comm, (int)leaves, LS_REDUCE_SUM));
+        const float sum = (float)add_leaves(of, leaves);
+
+        ls_device_write(plan->problem.device, (float *)dsinks->data + head, &sum, sizeof sum);
     }
-    return LS_OK;
+    return computed;
 }
 
 /* ---- execution */
@@ -105,8 +103,7 @@ static void take_numbers(float *out, const struct ls_attention_plan *plan,
 static void find_delta(float *delta, const struct ls_attention_plan *plan,
                        const struct ls_attention_saved *saved)
 {
-    ls_device_delta(&plan->problem.device, delta, saved->d_o, saved->o, saved->o_lo, saved->dlse,
-                    plan->problem.threads);
+    ls_delta(ls_plan_queue(plan), delta, saved->d_o, saved->o, saved->o_lo, saved->dlse);
 }
 
 static ls_status backward_parts(const struct ls_attention_gradients *out,
@@ -128,8 +125,7 @@ static ls_status backward_parts(const struct ls_attention_gradients *out,
                                                                    .delta = g->delta});
 }
 
-/* The parts of gradients take the place of those of q, k and v. A rank whose method fails still
- * sends what the others wait for. */
+/* The parts of gradients take the place of those of q, k and v. */
 static ls_status backward_own_rows(const struct ls_attention_gradients *out,
                                    struct ls_attention_plan *plan,
                                    const struct ls_attention_saved *saved)
@@ -152,19 +148,16 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
     LS_TRY(ls_redistribute_to_parts(r, in));
     take_numbers(g->lse, plan, &part[LS_LSE]);
     take_numbers(g->delta, plan, &part[LS_DELTA]);
-    const ls_status status =
-        plan->method->backward(plan, &(struct ls_backward_call){.dq = &gradient[LS_Q],
-                                                                .dk = &gradient[LS_K],
-                                                                .dv = &gradient[LS_V],
-                                                                .q = &part[LS_Q],
-                                                                .k = &part[LS_K],
-                                                                .v = &part[LS_V],
-                                                                .d_o = &part[LS_O],
-                                                                .lse = g->lse,
-                                                                .delta = g->delta});
-    if (status == LS_ECOMM) return status;
-    LS_TRY(ls_redistribute_to_pieces(back, r));
-    return status;
+    LS_TRY(plan->method->backward(plan, &(struct ls_backward_call){.dq = &gradient[LS_Q],
+                                                                   .dk = &gradient[LS_K],
+                                                                   .dv = &gradient[LS_V],
+                                                                   .q = &part[LS_Q],
+                                                                   .k = &part[LS_K],
+                                                                   .v = &part[LS_V],
+                                                                   .d_o = &part[LS_O],
+                                                                   .lse = g->lse,
+                                                                   .delta = g->delta}));
+    return ls_redistribute_to_pieces(back, r);
 }
 
 ls_status ls_attention_backward(const struct ls_attention_gradients *out,
@@ -176,9 +169,6 @@ ls_status ls_attention_backward(const struct ls_attention_gradients *out,
     ls_plan_begin(plan, "backward");
     ls_status status = plan->redistribution ? backward_own_rows(out, plan, saved)
                                             : backward_parts(out, plan, saved);
-    if (status != LS_ECOMM && out->dsinks) {
-        const ls_status summed = sum_sinks(out->dsinks, plan);
-        if (status == LS_OK || summed == LS_ECOMM) status = summed;
-    }
+    if (status == LS_OK && out->dsinks) status = sum_sinks(out->dsinks, plan);
     return ls_plan_end(&plan->backward, plan, status);
 }

@@ -159,7 +159,7 @@ static ls_status compare_places(const struct ls_attention_plan *plan)
     bool same;
 
     LS_TRY(ls_comm_alike(&same, plan->comm,
-                         ls_attention_kernel_is_canonical(&plan->problem.device, plan->kernel)));
+                         ls_attention_kernel_is_canonical(plan->problem.device, plan->kernel)));
     if (same) return LS_OK;
     return ls_fail(LS_EFIT,
                    "a row's bits depend on its place on some ranks and not on others, all "
@@ -180,9 +180,8 @@ static ls_status open_transport(struct ls_attention_plan *plan, const struct ls_
     LS_TRY(ls_comm_duplicate(&plan->comm, comm));
     plan->rank = ls_comm_rank(comm);
     if (ls_comm_has_timeout(comm)) traffic->idle = (struct ls_progress){be_heard, plan->comm};
-    plan->progress = traffic->idle;
-    traffic->mover = &plan->progress;
-    plan->transport = ls_transport_of(plan->comm, traffic);
+    traffic->mover = &ls_plan_queue(plan)->progress;
+    plan->transport = ls_plan_transport(plan, plan->comm);
     return LS_OK;
 }
 
@@ -196,7 +195,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
 
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
     LS_TRY_GOTO(status, compare_ranks(comm, &plan->problem, plan->method), destroy);
-    ls_fingerprint(plan->fingerprint, &plan->problem.device,
+    ls_fingerprint(plan->fingerprint, plan->problem.device,
                    ls_problem_kernel_shape(&plan->problem, 0), plan->problem.backward);
     if (plan->problem.strict)
         LS_TRY_GOTO(status, ls_fingerprint_agree(comm, plan->fingerprint), destroy);
@@ -222,7 +221,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
         return;
     }
     if (plan->own) plan->method->destroy(plan);
-    ls_attention_kernel_destroy(&plan->problem.device, plan->kernel);
+    ls_attention_kernel_destroy(plan->problem.device, plan->kernel);
     ls_redistribution_destroy(plan->redistribution);
     ls_gradients_destroy(plan);
     free(plan->q_leaf);
@@ -246,13 +245,13 @@ struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *pl
 static struct ls_attention_work work_of(const struct ls_execution *e)
 {
     return (struct ls_attention_work){
-        .tiles_computed = e->result.tiles,
+        .tiles_computed = e->work.tiles,
         .bytes_sent = e->bytes_sent,
         .exposed_comm_seconds = e->exposed_seconds,
-        .pack_seconds = e->result.profile.seconds[LS_EVENT_PACK],
-        .tile_seconds = e->result.profile.seconds[LS_EVENT_TILE],
-        .merge_seconds = e->result.profile.seconds[LS_EVENT_MERGE],
-        .finish_seconds = e->result.profile.seconds[LS_EVENT_FINISH],
+        .pack_seconds = e->work.profile.seconds[LS_EVENT_PACK],
+        .tile_seconds = e->work.profile.seconds[LS_EVENT_TILE],
+        .merge_seconds = e->work.profile.seconds[LS_EVENT_MERGE],
+        .finish_seconds = e->work.profile.seconds[LS_EVENT_FINISH],
     };
 }
 
@@ -266,11 +265,11 @@ void ls_attention_plan_describe(struct ls_attention_report *out,
         .method = plan->method->name,
         .why = plan->why,
         .layout = p->q_layout.kind,
-        .isa = ls_device_isa(&p->device),
-        .kernel = ls_device_kernel_name(&p->device, ls_problem_kernel_shape(p, 0)),
+        .isa = p->device->facts.isa,
+        .kernel = ls_attention_kernel_name(p->device, ls_problem_kernel_shape(p, 0)),
         .strict = p->strict,
         .fingerprint = plan->fingerprint,
-        .threads = p->threads,
+        .threads = p->device->facts.threads,
         .tile_q = LS_LEAF,
         .tile_k = LS_LEAF,
         .tiles_computed = forward.tiles_computed,

@@ -4,16 +4,15 @@
 #include <string.h>
 
 #include "config.h"
+#include "device/gradient.h"
 
 void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device,
                     struct ls_kernel_shape shape, bool backward)
 {
-    char library[64];
-
-    ls_device_library(library, sizeof library, device);
     snprintf(out, LS_FINGERPRINT_LENGTH, "longspan %s, %s, %s, leaf %d, %s%s%s", PACKAGE_VERSION,
-             ls_device_isa(device), library, LS_LEAF, ls_device_kernel_name(device, shape),
-             backward ? ", backward " : "", backward ? ls_device_gradient_name(device, shape) : "");
+             device->facts.isa, device->facts.library, LS_LEAF,
+             ls_attention_kernel_name(device, shape), backward ? ", backward " : "",
+             backward ? ls_gradient_kernel_name(device, shape) : "");
 }
 
 ls_status ls_fingerprint_agree(struct ls_comm *comm, const char own[LS_FINGERPRINT_LENGTH])

@@ -4,7 +4,7 @@
 #define LS_ATTENTION_FINGERPRINT_H
 
 #include "comm/comm.h"
-#include "device/device.h"
+#include "device/attention.h"
 
 #define LS_FINGERPRINT_LENGTH 192
 

@@ -36,18 +36,22 @@ static ls_status check_call(const struct ls_attention_plan *plan,
 void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)
 {
     ls_comm_place(plan->comm, plan->method->name, direction);
-    plan->result = (struct ls_kernel_result){0};
+    ls_plan_queue(plan)->progress = plan->traffic.idle;
+    plan->work = (struct ls_work){0};
     plan->traffic.bytes_sent = 0;
     plan->traffic.exposed_seconds = 0;
 }
 
 ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status)
 {
-    *out = (struct ls_execution){.result = plan->result,
+    const ls_status computed = ls_queue_finish(&plan->work, ls_plan_queue(plan));
+
+    ls_plan_queue(plan)->progress = (struct ls_progress){0};
+    *out = (struct ls_execution){.work = plan->work,
                                  .bytes_sent = plan->traffic.bytes_sent,
                                  .exposed_seconds = plan->traffic.exposed_seconds};
     if (status == LS_ECOMM) return status; /* nobody can be asked any more */
-    LS_TRY(ls_comm_agree(plan->comm, status));
+    LS_TRY(ls_comm_agree(plan->comm, status == LS_OK ? computed : status));
     ls_comm_place(plan->comm, "", "");
     return LS_OK;
 }
@@ -61,7 +65,6 @@ ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *na
     return ls_fail(LS_EVALUE, "%s is asked for on some ranks and not on others", name);
 }
 
-/* A rank whose method fails still sends what the others wait for. */
 static ls_status forward_own_rows(struct ls_attention_plan *plan,
                                   const struct ls_attention_call *call)
 {
@@ -76,16 +79,14 @@ static ls_status forward_own_rows(struct ls_attention_plan *plan,
         if (in[which] || out[which])
             ls_redistribution_part(&part[which], r, which, in[which] ? in[which] : out[which]);
     LS_TRY(ls_redistribute_to_parts(r, in));
-    const ls_status status = plan->method->forward(
+    LS_TRY(plan->method->forward(
         plan, &(struct ls_attention_call){.o = &part[LS_O],
                                           .o_lo = call->o_lo ? &part[LS_O_LO] : NULL,
                                           .lse = &part[LS_LSE],
                                           .q = &part[LS_Q],
                                           .k = &part[LS_K],
-                                          .v = &part[LS_V]});
-    if (status == LS_ECOMM) return status;
-    LS_TRY(ls_redistribute_to_pieces(out, r));
-    return status;
+                                          .v = &part[LS_V]}));
+    return ls_redistribute_to_pieces(out, r);
 }
 
 ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o_lo,

@@ -1,7 +1,9 @@
 #include "attention/gradient.h"
 
+#include <stdlib.h>
+
 #include "attention/plan.h"
-#include "base/ledger.h"
+#include "device/rows.h"
 
 /* ---- memory */
 
@@ -10,35 +12,58 @@ static int64_t row_count(const struct ls_problem *problem, int rank)
     return problem->shape.b * problem->shape.h * ls_layout_part_rows(&problem->q_layout, rank);
 }
 
-static size_t sink_bytes(const struct ls_problem *problem)
-{
-    if (!problem->scores.sinks) return 0;
-    return (size_t)ls_layout_leaves(&problem->q_layout) * sizeof(double);
-}
-
 size_t ls_gradients_bytes(const struct ls_problem *problem, int rank)
 {
-    if (!problem->backward) return 0;
-    return sink_bytes(problem) + 2 * (size_t)row_count(problem, rank) * sizeof(float);
+    return problem->backward ? 2 * (size_t)row_count(problem, rank) * sizeof(float) : 0;
+}
+
+/* Lists of the host. */
+static ls_status create_sinks(struct ls_gradients *g, const struct ls_attention_plan *plan)
+{
+    const struct ls_problem *problem = &plan->problem;
+    const size_t heads = (size_t)problem->shape.h, own = (size_t)plan->q_leaves.count;
+
+    if (!problem->scores.sinks) return LS_OK;
+    g->sink = calloc(heads * (size_t)ls_layout_leaves(&problem->q_layout) + 1, sizeof *g->sink);
+    g->own_sink = calloc(heads * own + 1, sizeof *g->own_sink);
+    g->sink_first = calloc(own + 1, sizeof *g->sink_first);
+    g->sink_rows = calloc(own + 1, sizeof *g->sink_rows);
+    if (!g->sink || !g->own_sink || !g->sink_first || !g->sink_rows)
+        return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    for (size_t i = 0; i < own; i++) {
+        const struct ls_leaf *leaf = &plan->q_leaves.leaf[i];
+
+        g->sink_first[i] = leaf->row;
+        g->sink_rows[i] = ls_layout_leaf_rows(&problem->q_layout, leaf->number);
+    }
+    return LS_OK;
 }
 
 ls_status ls_gradients_create(struct ls_attention_plan *plan)
 {
     struct ls_gradients *g = &plan->gradients;
     const struct ls_problem *problem = &plan->problem;
+    void *memory;
 
     if (!problem->backward) return LS_OK;
-    LS_TRY(ls_alloc(&g->memory, LS_TAG_GRADIENT, ls_gradients_bytes(problem, plan->rank)));
-    g->sink = g->memory;
-    g->lse = (float *)((char *)g->memory + sink_bytes(problem));
+    LS_TRY(create_sinks(g, plan));
+    LS_TRY(ls_problem_alloc(&memory, problem, LS_TAG_GRADIENT,
+                            ls_gradients_bytes(problem, plan->rank)));
+    g->lse = memory;
     g->delta = g->lse + row_count(problem, plan->rank);
     return LS_OK;
 }
 
 void ls_gradients_destroy(struct ls_attention_plan *plan)
 {
-    ls_gradient_kernel_destroy(&plan->problem.device, plan->gradients.kernel);
-    ls_free(plan->gradients.memory);
+    struct ls_gradients *g = &plan->gradients;
+
+    ls_gradient_kernel_destroy(plan->problem.device, g->kernel);
+    ls_problem_free(&plan->problem, g->lse);
+    free(g->sink);
+    free(g->own_sink);
+    free(g->sink_first);
+    free(g->sink_rows);
 }
 
 /* ---- for methods */
@@ -50,13 +75,9 @@ struct ls_gradient_shape ls_plan_gradient_shape(const struct ls_problem *problem
                                       .q_leaves = q_leaves};
 }
 
-ls_status ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call)
+void ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call)
 {
-    struct ls_gradient_call heard = *call;
-
-    heard.progress = *plan->transport.traffic->mover;
-    return ls_gradient_kernel_compute(&plan->result, &plan->problem.device, plan->gradients.kernel,
-                                      &heard);
+    ls_gradient(ls_plan_queue(plan), plan->gradients.kernel, call);
 }
 
 int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows)
@@ -73,9 +94,10 @@ struct ls_terms ls_terms_behind(struct ls_terms sums, int64_t floats)
 void ls_plan_round(struct ls_tensor *out, const struct ls_attention_plan *plan,
                    struct ls_terms sums, int64_t group)
 {
+    struct ls_queue *queue = ls_plan_queue(plan);
+
     if (sums.a)
-        ls_device_round_sums(&plan->problem.device, out, sums.a, sums.b, group,
-                             plan->problem.threads);
+        ls_round_sums(queue, out, sums.a, sums.b, group);
     else
-        ls_device_zero(&plan->problem.device, out, plan->problem.threads);
+        ls_zero(queue, out);
 }

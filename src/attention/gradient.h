@@ -6,6 +6,7 @@
 #define LS_ATTENTION_GRADIENT_H
 
 #include "attention/problem.h"
+#include "device/gradient.h"
 
 /* Bytes that a plan for backward takes for these on a rank, besides the kernel's; in any plan. */
 size_t ls_gradients_bytes(const struct ls_problem *problem, int rank);
@@ -19,7 +20,7 @@ struct ls_gradient_shape ls_plan_gradient_shape(const struct ls_problem *problem
                                                 int64_t k_leaves);
 
 /* One kernel step of a method. */
-ls_status ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call);
+void ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call);
 
 /* Floats of the sums of so many rows of `heads` heads. */
 int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows);

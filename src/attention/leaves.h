@@ -2,7 +2,7 @@
 #ifndef LS_ATTENTION_LEAVES_H
 #define LS_ATTENTION_LEAVES_H
 
-#include "device/device.h"
+#include "device/attention.h"
 
 /* The leaves of rank's part of a layout, whose first row is first_row of a tensor; adds them to
  * list at *count. */

@@ -1,8 +1,20 @@
 #include "attention/plan.h"
 
-ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call)
+struct ls_queue *ls_plan_queue(const struct ls_attention_plan *plan)
+{
+    return &plan->problem.device->queue;
+}
+
+struct ls_transport ls_plan_transport(struct ls_attention_plan *plan, const struct ls_comm *comm)
+{
+    const struct ls_device *device = plan->problem.device;
+
+    if (device->ops->transport) return device->ops->transport(device->self, comm, &plan->traffic);
+    return ls_transport_of(comm, &plan->traffic);
+}
+
+void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call)
 {
     if (!call.q_leaves.leaf) call.q_leaves = plan->q_leaves;
-    call.progress = *plan->transport.traffic->mover;
-    return ls_attention_kernel_attend(&plan->result, &plan->problem.device, plan->kernel, &call);
+    ls_attend(ls_plan_queue(plan), plan->kernel, &call);
 }

@@ -12,13 +12,14 @@ struct ls_redistribution; /* travelling/redistribute.h */
 struct ls_gradients {
     struct ls_gradient_kernel *kernel; /* made by the method */
     float *lse, *delta;                /* [b, h, s_q_loc] of an execution */
-    double *sink;                      /* [leaves of all queries] what each adds to a sink */
-    void *memory;
+    double *sink;                      /* [h][leaves of all queries] what each adds to a sink */
+    double *own_sink;                  /* [h][this rank's leaves] */
+    int64_t *sink_first, *sink_rows;   /* [this rank's leaves] */
 };
 
 /* What an execution did on this rank. */
 struct ls_execution {
-    struct ls_kernel_result result;
+    struct ls_work work;
     int64_t bytes_sent;
     double exposed_seconds;
 };
@@ -32,7 +33,6 @@ struct ls_attention_plan {
     struct ls_comm *comm; /* the plan's own duplicate */
     struct ls_transport transport;
     struct ls_traffic traffic;
-    struct ls_progress progress; /* what kernels call while they work */
     int rank;
     struct ls_leaf *q_leaf;                   /* storage of q_leaves */
     struct ls_leaf_list q_leaves;             /* of this rank's part */
@@ -40,7 +40,7 @@ struct ls_attention_plan {
     struct ls_redistribution *redistribution; /* NULL: these are the parts */
     struct ls_attention_kernel *kernel;
     struct ls_gradients gradients;
-    struct ls_kernel_result result;        /* of the execution that goes on */
+    struct ls_work work;                   /* of the execution that goes on */
     struct ls_execution forward, backward; /* the last ones */
     void *own;                             /* the method's */
 };
@@ -59,12 +59,18 @@ struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan);
 /* Collective. Whether all ranks ask for a tensor or none does. Errors: LS_EVALUE, LS_ECOMM. */
 ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked);
 
+/* Bulk data between the ranks of comm, the plan's own or a sub-group of it. */
+struct ls_transport ls_plan_transport(struct ls_attention_plan *plan, const struct ls_comm *comm);
+
+/* What the plan computes with. */
+struct ls_queue *ls_plan_queue(const struct ls_attention_plan *plan);
+
 /* Around an execution. Collective: end gives every rank the same status, and is told of this
- * rank's. */
+ * rank's, unless an operation failed. */
 void ls_plan_begin(struct ls_attention_plan *plan, const char *direction);
 ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status);
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
-ls_status ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);
+void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "attention/options.h"
+#include "device/rows.h"
 #include "plan/attention_size.h"
 
 static ls_status check_counts(const struct ls_attention_shape *s)
@@ -108,15 +109,11 @@ static ls_status take_grid(struct ls_problem *problem, const struct ls_attention
     return LS_OK;
 }
 
-static ls_status take_threads(struct ls_problem *problem, const struct ls_attention_options *o)
+static ls_status take_device(struct ls_problem *problem, const struct ls_attention_options *o)
 {
-    problem->threads = o->threads ? o->threads : ls_device_threads(&problem->device);
-    if (problem->threads > 0 && problem->threads <= LS_MOST_THREADS) return LS_OK;
-    return ls_fail(
-        LS_EVALUE,
-        "threads is %d, must be 1 to %d, as each has memory of its own, or 0: as many as "
-        "OpenMP would use",
-        problem->threads, LS_MOST_THREADS);
+    problem->device = o->device;
+    problem->opened = o->device == NULL;
+    return problem->opened ? ls_device_open(&problem->device, "cpu", 0, o->threads) : LS_OK;
 }
 
 ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
@@ -138,8 +135,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
     LS_TRY(take_grid(&problem, options));
     LS_TRY(ls_options_mask(&problem.mask, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));
-    LS_TRY(ls_device_find(&problem.device, "cpu"));
-    LS_TRY(take_threads(&problem, options));
+    LS_TRY(take_device(&problem, options));
 
     ls_layout_kind kind = options->layout;
     if (kind == LS_LAYOUT_AUTO) kind = choice ? choice(&problem) : LS_LAYOUT_CONTIGUOUS;
@@ -152,6 +148,7 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
 
 void ls_problem_fini(struct ls_problem *problem)
 {
+    if (problem->opened) ls_device_close(problem->device);
     for (int i = 0; i < 2; i++) ls_dealing_destroy(problem->dealing[i]);
 }
 
@@ -165,7 +162,6 @@ struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem,
     return (struct ls_kernel_shape){.global = problem->shape,
                                     .mask = problem->mask,
                                     .scores = problem->scores,
-                                    .threads = problem->threads,
                                     .k_leaves = k_leaves,
                                     .few_rows = few_rows(&problem->shape),
                                     .own_maximum = problem->backward,
@@ -180,10 +176,20 @@ struct ls_tensor ls_problem_key_view(const struct ls_problem *problem, void *dat
     return ls_tensor_view(data, s->type, 4, dim);
 }
 
+ls_status ls_problem_alloc(void **out, const struct ls_problem *problem, ls_tag tag, size_t bytes)
+{
+    return ls_device_alloc(out, problem->device, tag, bytes);
+}
+
+void ls_problem_free(const struct ls_problem *problem, void *memory)
+{
+    if (memory) ls_device_free(problem->device, memory);
+}
+
 void ls_problem_copy(const struct ls_problem *problem, struct ls_tensor *to,
                      const struct ls_tensor *from)
 {
-    ls_device_copy(&problem->device, to, from, problem->threads);
+    ls_copy(&problem->device->queue, to, from);
 }
 
 /* [blocks, floats], a block every stride floats */

@@ -2,7 +2,7 @@
 #ifndef LS_ATTENTION_PROBLEM_H
 #define LS_ATTENTION_PROBLEM_H
 
-#include "device/device.h"
+#include "device/attention.h"
 #include "longspan/attention.h"
 #include "tensor/dealing.h"
 
@@ -12,7 +12,6 @@ struct ls_problem {
     struct ls_mask mask;
     struct ls_scores scores;
     int p;
-    int threads;
     bool strict;
     bool own_rows;             /* callers hold pieces of their own, not the layouts' parts */
     int node_size;             /* so many ranks after each other share a node; 0: that is not so */
@@ -21,13 +20,14 @@ struct ls_problem {
     bool backward;             /* the plan is for backward as well */
     struct ls_layout q_layout, k_layout; /* of the same kind */
     struct ls_dealing *dealing[2];       /* of balanced layouts; the second for keys of their own */
-    struct ls_device device;
+    struct ls_device *device;
+    bool opened; /* the device, here, as the caller gave none */
 };
 
 /* The layout that suits a method best when the caller leaves the choice. */
 typedef ls_layout_kind (*ls_layout_choice)(const struct ls_problem *problem);
 
-/* Checks a shape and fills in the defaults (scale, layout, threads). choice NULL: contiguous if the
+/* Checks a shape and fills in the defaults (scale, layout, device). choice NULL: contiguous if the
  * choice was left open. The problem refers to options->documents,
  * alibi and sinks; its layouts live until ls_problem_fini.
  * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM; nothing is to be freed then. */
@@ -41,9 +41,12 @@ void ls_problem_fini(struct ls_problem *problem);
 /* The kernel's shape when a call brings at most so many leaves of keys. */
 struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves);
 
-/* Copies by the problem's device and threads: tensors of one shape and type, with any strides of
- * the first dimensions; and to [blocks][to_stride] = from [blocks][from_stride], of each block the
- * first `floats`. */
+/* Memory of the problem's device, and copies in it: tensors of one shape and type, with any strides
+ * of the first dimensions; and to [blocks][to_stride] = from [blocks][from_stride], of each block
+ * the first `floats`. */
+ls_status ls_problem_alloc(void **out, const struct ls_problem *problem, ls_tag tag, size_t bytes);
+/* Accepts NULL memory. */
+void ls_problem_free(const struct ls_problem *problem, void *memory);
 void ls_problem_copy(const struct ls_problem *problem, struct ls_tensor *to,
                      const struct ls_tensor *from);
 void ls_problem_copy_floats(const struct ls_problem *problem, float *to, int64_t to_stride,

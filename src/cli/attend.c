@@ -203,7 +203,7 @@ static ls_status prepare(struct cli_attend_run *run)
     if (run->problem.backward)
         LS_TRY(cli_input_load(&run->d_o, world, &run->d_o_source, run->inputs.order,
                               &run->problem.q_layout, value_limit(run), run->progress));
-    ls_ledger_reset_peaks(); /* they are to be those of the computation */
+    ls_ledger_reset_peaks(&ls_host_ledger); /* they are to be those of the computation */
     LS_TRY(cli_gemm_init(&run->gemm, world, run->inputs.shape.type, o->shared.threads));
     return ls_attention_plan_create(&run->plan, world->comm, &run->inputs.shape,
                                     &o->shared.attention);
@@ -255,6 +255,7 @@ static ls_status attend(struct cli_attend_run *run)
 static void attend_fini(struct cli_attend_run *run)
 {
     ls_attention_plan_destroy(run->plan);
+    cli_gemm_fini(&run->gemm);
     ls_problem_fini(&run->problem);
     ls_free(run->dv.data);
     ls_free(run->dk.data);

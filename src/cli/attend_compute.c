@@ -147,11 +147,13 @@ static ls_status gather_result(struct cli_attend_run *run)
     double sums[] = {(double)r->report.bytes_sent, (double)r->report.tiles_computed,
                      r->report.pack_seconds,       r->report.tile_seconds,
                      r->report.merge_seconds,      r->report.finish_seconds};
-    double most[3 + LS_TAG_COUNT] = {r->report.exposed_comm_seconds, (double)ls_ledger_peak_total(),
+    double most[3 + LS_TAG_COUNT] = {r->report.exposed_comm_seconds,
+                                     (double)ls_ledger_peak_total(&ls_host_ledger),
                                      (double)r->report.tiles_computed};
-    double least = (double)ls_ledger_peak_total();
+    double least = (double)ls_ledger_peak_total(&ls_host_ledger);
 
-    for (int i = 0; i < LS_TAG_COUNT; i++) most[3 + i] = (double)ls_ledger_peak((ls_tag)i);
+    for (int i = 0; i < LS_TAG_COUNT; i++)
+        most[3 + i] = (double)ls_ledger_peak(&ls_host_ledger, (ls_tag)i);
     LS_TRY(ls_comm_reduce(sums, comm, 6, LS_REDUCE_SUM));
     LS_TRY(ls_comm_reduce(most, comm, 3 + LS_TAG_COUNT, LS_REDUCE_MAX));
     LS_TRY(ls_comm_reduce(&least, comm, 1, LS_REDUCE_MIN));

@@ -45,7 +45,7 @@ static void report_gemm(const struct cli_report *report, const struct cli_world 
                         const struct gemm_options *o, const struct cli_gemm *gemm)
 {
     const double rate = gemm->best * world->size * gemm->threads;
-    const char *isa = ls_device_isa(&gemm->device);
+    const char *isa = gemm->device->facts.isa;
 
     cli_report_string(report, "dtype", ls_dtype_name(gemm->type));
     cli_report_integer(report, "m", gemm->m);
@@ -80,7 +80,7 @@ static ls_status bench_gemm(bool *held, struct cli_world *world, int argc, char 
 {
     struct gemm_options o = {.type = LS_BF16, .size = {256, 512, 128}};
     struct cli_report report;
-    struct cli_gemm gemm;
+    struct cli_gemm gemm = {0};
     bool done;
     ls_status status;
 
@@ -94,6 +94,7 @@ static ls_status bench_gemm(bool *held, struct cli_world *world, int argc, char 
     report_gemm(&report, world, &o, &gemm);
     status = cli_report_commit(&report, world);
 fini:
+    cli_gemm_fini(&gemm);
     cli_report_fini(&report);
     return status;
 }

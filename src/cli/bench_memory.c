@@ -42,23 +42,33 @@ static const struct cli_syntax syntax = {
 };
 
 /* GB/s of all ranks together, which read at the same time; the best of a few. */
-static ls_status measure(double *gbs, const struct cli_world *world, const struct memory_options *o)
+static ls_status measure(double *gbs, const struct cli_world *world, struct ls_device *device,
+                         const struct memory_options *o)
 {
-    struct ls_device device;
-
     *gbs = 0;
-    LS_TRY(ls_comm_agree(world->comm, ls_device_find(&device, "cpu")));
-    LS_TRY(cli_memory_check(world, (double)o->bytes));
     for (int i = 0; i < TRIES; i++) {
         double rate = 0;
 
         LS_TRY(ls_comm_barrier(world->comm));
-        LS_TRY(ls_comm_agree(
-            world->comm, ls_device_read_rate(&rate, &device, (size_t)o->bytes, o->shared.threads)));
+        LS_TRY(ls_comm_agree(world->comm, ls_device_read_rate(&rate, device, (size_t)o->bytes)));
         LS_TRY(ls_comm_reduce(&rate, world->comm, 1, LS_REDUCE_SUM));
         *gbs = fmax(*gbs, rate);
     }
     return LS_OK;
+}
+
+static ls_status open_and_measure(double *gbs, const struct cli_world *world,
+                                  const struct memory_options *o)
+{
+    struct ls_device *device = NULL;
+    ls_status status = ls_device_open(&device, "cpu", 0, o->shared.threads);
+
+    LS_TRY_GOTO(status, ls_comm_agree(world->comm, status), close);
+    LS_TRY_GOTO(status, cli_memory_check(world, (double)o->bytes), close);
+    status = measure(gbs, world, device, o);
+close:
+    ls_device_close(device);
+    return status;
 }
 
 static void report_memory(const struct cli_report *report, const struct cli_world *world,
@@ -91,7 +101,7 @@ ls_status cli_bench_memory(bool *held, struct cli_world *world, int argc, char *
     LS_TRY(cli_world_complete(world));
     cli_binding_hint(world, &o.shared);
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
-    LS_TRY_GOTO(status, measure(&gbs, world, &o), fini);
+    LS_TRY_GOTO(status, open_and_measure(&gbs, world, &o), fini);
     report_memory(&report, world, &o, gbs);
     status = cli_report_commit(&report, world);
 fini:

@@ -8,12 +8,17 @@ ls_status cli_gemm_init(struct cli_gemm *out, const struct cli_world *world, ls_
                         int threads)
 {
     *out = (struct cli_gemm){.type = type, .m = 256, .n = 512, .k = 128, .threads = threads};
-    return ls_comm_agree(world->comm, ls_device_find(&out->device, "cpu"));
+    return ls_comm_agree(world->comm, ls_device_open(&out->device, "cpu", 0, threads));
+}
+
+void cli_gemm_fini(struct cli_gemm *gemm)
+{
+    ls_device_close(gemm->device);
 }
 
 static ls_status measure(double *gflops, const struct cli_gemm *g)
 {
-    return ls_device_gemm_rate(gflops, &g->device, g->type, g->m, g->n, g->k, g->threads);
+    return ls_device_gemm_rate(gflops, g->device, g->type, g->m, g->n, g->k);
 }
 
 ls_status cli_gemm_measure(struct cli_gemm *gemm, const struct cli_world *world)

@@ -164,11 +164,12 @@ ls_status cli_options_surplus(const char *argument)
 
 static ls_status complete_threads(struct cli_options *shared)
 {
-    struct ls_device device;
+    struct ls_device *device;
 
     if (shared->threads == 0) {
-        LS_TRY(ls_device_find(&device, "cpu"));
-        shared->threads = ls_device_threads(&device);
+        LS_TRY(ls_device_open(&device, "cpu", 0, 0));
+        shared->threads = device->facts.threads;
+        ls_device_close(device);
         shared->threads_unasked = !getenv("OMP_NUM_THREADS");
     }
     shared->attention.threads = shared->threads;

@@ -132,7 +132,7 @@ static ls_status probe_init(struct probe *probe, const struct ls_problem *proble
                                                  .method = "local",
                                                  .has_scale = true,
                                                  .scale = problem->scores.scale,
-                                                 .threads = problem->threads};
+                                                 .device = problem->device};
     const size_t lse_bytes = (size_t)(s.h * s.s_q) * sizeof(float);
 
     LS_TRY(ls_alloc(&probe->memory, LS_TAG_ACTIVATION, lse_bytes + (size_t)(2 * q + 2 * k) * size));

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "base/cpu.h"
-#include "device/device.h"
+#include "device/attention.h"
 
 /* The softmax of one leaf, from nothing: for each row
  *   m = scale x max s over its visible keys, p = exp2(scale s - m), l = sum of p,

@@ -1,150 +1,135 @@
 #include "device/device.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "device/backend.h"
+#include "longspan/attention.h"
 
-ls_status ls_device_find(struct ls_device *out, const char *name)
+static ls_status check_ordinal(const struct ls_device_ops *ops, int ordinal)
 {
-    for (int i = 0; ls_device_backends[i]; i++) {
-        if (strcmp(ls_device_backends[i]->name, name) != 0) continue;
-        struct ls_device device = {.ops = ls_device_backends[i]};
-        LS_TRY(ls_cpu_isa(&device.isa));
-        *out = device;
-        return LS_OK;
+    const int count = ops->ordinals();
+
+    if (ordinal >= 0 && ordinal < count) return LS_OK;
+    return ls_fail(LS_EVALUE, "device %s %d: there %s %d, numbered from 0", ops->name, ordinal,
+                   count == 1 ? "is" : "are", count);
+}
+
+ls_status ls_device_open_backend(struct ls_device **out, const struct ls_device_ops *ops,
+                                 int ordinal, int threads)
+{
+    struct ls_device *device;
+    void *self;
+
+    LS_TRY(check_ordinal(ops, ordinal));
+    if (threads < 0 || threads > LS_MOST_THREADS)
+        return ls_fail(
+            LS_EVALUE,
+            "threads is %d, must be 1 to %d, as each has memory of its own, or 0: as many as "
+            "OpenMP would use",
+            threads, LS_MOST_THREADS);
+    LS_TRY(ops->open(&self, ordinal, threads));
+    device = calloc(1, sizeof *device);
+    if (!device) {
+        ops->close(self);
+        return ls_fail(LS_ENOMEM, "no memory for a device");
     }
-    return ls_fail(LS_EVALUE, "no device \"%s\" in this build; there is: cpu", name);
+    device->ops = ops;
+    device->self = self;
+    device->queue.device = device;
+    ops->facts(&device->facts, self);
+    *out = device;
+    return LS_OK;
 }
 
-const char *ls_device_isa(const struct ls_device *device)
+ls_status ls_device_open(struct ls_device **out, const char *name, int ordinal, int threads)
 {
-    return ls_isa_name(device->isa);
+    char names[128] = "";
+    size_t used = 0;
+
+    for (int i = 0; ls_device_backends[i]; i++) {
+        const struct ls_device_ops *ops = ls_device_backends[i];
+
+        if (strcmp(ops->name, name) == 0) return ls_device_open_backend(out, ops, ordinal, threads);
+        if (used < sizeof names)
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                                     ops->name);
+    }
+    return ls_fail(LS_EVALUE, "no device \"%s\" in this build; there is: %s", name, names);
 }
 
-void ls_device_library(char *out, size_t length, const struct ls_device *device)
+void ls_device_close(struct ls_device *device)
 {
-    device->ops->library(out, length);
+    if (!device) return;
+    device->ops->close(device->self);
+    free(device);
 }
 
-int ls_device_threads(const struct ls_device *device)
+/* ---- memory */
+
+ls_status ls_device_alloc(void **out, struct ls_device *device, ls_tag tag, size_t bytes)
 {
-    return device->ops->threads();
+    return device->ops->memory->alloc(out, device->self, tag, bytes);
 }
 
-ls_status ls_device_gemm_rate(double *gflops, const struct ls_device *device, ls_dtype type, int m,
-                              int n, int k, int threads)
+void ls_device_free(struct ls_device *device, void *memory)
 {
-    return device->ops->gemm_rate(gflops, device->isa, type, m, n, k, threads);
+    if (memory) device->ops->memory->free(device->self, memory);
 }
 
-ls_status ls_device_read_rate(double *gbs, const struct ls_device *device, size_t bytes,
-                              int threads)
+void ls_device_write(struct ls_device *device, void *to, const void *host, size_t bytes)
 {
-    return device->ops->read_rate(gbs, bytes, threads);
+    device->ops->memory->write(device->self, to, host, bytes);
 }
 
-size_t ls_device_kernel_bytes(const struct ls_device *device, struct ls_kernel_shape shape)
+void ls_device_read(struct ls_device *device, void *host, const void *from, size_t bytes)
 {
-    shape.isa = device->isa;
-    return device->ops->kernel_bytes(&shape);
+    device->ops->memory->read(device->self, host, from, bytes);
 }
 
-const char *ls_device_kernel_name(const struct ls_device *device, struct ls_kernel_shape shape)
+struct ls_ledger *ls_device_ledger(struct ls_device *device)
 {
-    shape.isa = device->isa;
-    return device->ops->kernel_name(&shape);
+    return device->ops->memory->ledger(device->self);
 }
 
-const char *ls_device_gradient_name(const struct ls_device *device, struct ls_kernel_shape shape)
+/* ---- queue */
+
+bool ls_queue_is_open(const struct ls_queue *queue)
 {
-    shape.isa = device->isa;
-    return device->ops->gradient_name(&shape);
+    return queue->status == LS_OK;
 }
 
-ls_status ls_attention_kernel_create(struct ls_attention_kernel **out,
-                                     const struct ls_device *device, struct ls_kernel_shape shape)
+void ls_queue_note(struct ls_queue *queue, ls_status status)
 {
-    shape.isa = device->isa;
-    return device->ops->kernel_create(out, &shape);
+    if (status == LS_OK || queue->status != LS_OK) return;
+    queue->status = status;
+    snprintf(queue->message, sizeof queue->message, "%s", ls_message());
 }
 
-void ls_attention_kernel_destroy(const struct ls_device *device, struct ls_attention_kernel *kernel)
+ls_status ls_queue_finish(struct ls_work *out, struct ls_queue *queue)
 {
-    if (kernel) device->ops->kernel_destroy(kernel);
+    ls_queue_note(queue, queue->device->ops->queue->finish(queue));
+    const ls_status status = queue->status;
+
+    if (out) {
+        out->tiles += queue->work.tiles;
+        ls_profile_merge(&out->profile, &queue->work.profile);
+    }
+    queue->work = (struct ls_work){0};
+    queue->status = LS_OK;
+    return status == LS_OK ? LS_OK : ls_fail(status, "%s", queue->message);
 }
 
-ls_status ls_attention_kernel_attend(struct ls_kernel_result *result,
-                                     const struct ls_device *device,
-                                     struct ls_attention_kernel *kernel,
-                                     const struct ls_kernel_call *call)
+/* ---- rates */
+
+ls_status ls_device_gemm_rate(double *gflops, struct ls_device *device, ls_dtype type, int m, int n,
+                              int k)
 {
-    return device->ops->attend(result, kernel, call);
+    return device->ops->rates->gemm(gflops, device->self, type, m, n, k);
 }
 
-void ls_attention_kernel_merge(const struct ls_device *device, struct ls_attention_kernel *kernel,
-                               struct ls_row_states into, struct ls_row_states from, int64_t rows)
+ls_status ls_device_read_rate(double *gbs, struct ls_device *device, size_t bytes)
 {
-    device->ops->merge(kernel, into, from, rows);
-}
-
-bool ls_attention_kernel_is_canonical(const struct ls_device *device,
-                                      const struct ls_attention_kernel *kernel)
-{
-    return device->ops->canonical(kernel);
-}
-
-size_t ls_device_gradient_bytes(const struct ls_device *device, struct ls_gradient_shape shape)
-{
-    shape.attention.isa = device->isa;
-    return device->ops->gradient_bytes(&shape);
-}
-
-ls_status ls_gradient_kernel_create(struct ls_gradient_kernel **out, const struct ls_device *device,
-                                    struct ls_gradient_shape shape)
-{
-    shape.attention.isa = device->isa;
-    return device->ops->gradient_create(out, &shape);
-}
-
-void ls_gradient_kernel_destroy(const struct ls_device *device, struct ls_gradient_kernel *kernel)
-{
-    if (kernel) device->ops->gradient_destroy(kernel);
-}
-
-ls_status ls_gradient_kernel_compute(struct ls_kernel_result *result,
-                                     const struct ls_device *device,
-                                     struct ls_gradient_kernel *kernel,
-                                     const struct ls_gradient_call *call)
-{
-    return device->ops->gradient(result, kernel, call);
-}
-
-void ls_device_delta(const struct ls_device *device, float *delta, const struct ls_tensor *d_o,
-                     const struct ls_tensor *o, const struct ls_tensor *o_lo,
-                     const struct ls_tensor *dlse, int threads)
-{
-    device->ops->delta(delta, d_o, o, o_lo, dlse, threads);
-}
-
-void ls_device_copy(const struct ls_device *device, struct ls_tensor *to,
-                    const struct ls_tensor *from, int threads)
-{
-    device->ops->copy(to, from, threads);
-}
-
-void ls_device_zero(const struct ls_device *device, struct ls_tensor *t, int threads)
-{
-    device->ops->zero(t, threads);
-}
-
-void ls_device_add(const struct ls_device *device, float *into, const float *from, int64_t n,
-                   int threads)
-{
-    device->ops->add(into, from, n, threads);
-}
-
-void ls_device_round_sums(const struct ls_device *device, struct ls_tensor *out, const float *a,
-                          const float *b, int64_t group, int threads)
-{
-    device->ops->round_sums(out, a, b, group, threads);
+    return device->ops->rates->read(gbs, device->self, bytes);
 }

@@ -73,7 +73,7 @@ static const struct ls_layout *layout_of(const struct ls_judge *judge, bool keys
 }
 
 /* Whether a row from the first to the last of the batch is one of a pair with a row of the leaf. */
-static bool meets(const struct ls_batch *batch, int64_t position, int64_t rows)
+static bool meets(const struct ls_judge_batch *batch, int64_t position, int64_t rows)
 {
     const struct ls_mask *mask = &batch->judge->problem.mask;
     const int64_t first = batch->position[0], span = batch->position[batch->rows.n - 1] - first + 1;
@@ -84,7 +84,7 @@ static bool meets(const struct ls_batch *batch, int64_t position, int64_t rows)
 }
 
 /* The heads of the other side that belong to the batch's. */
-static void find_heads(int64_t *first, int64_t *count, const struct ls_batch *batch)
+static void find_heads(int64_t *first, int64_t *count, const struct ls_judge_batch *batch)
 {
     const struct ls_attention_shape *shape = &batch->judge->problem.shape;
     const int64_t group = shape->h / shape->h_kv;
@@ -96,7 +96,7 @@ static void find_heads(int64_t *first, int64_t *count, const struct ls_batch *ba
 static void *add_leaves(void *argument)
 {
     struct ls_share *s = argument;
-    const struct ls_batch *batch = s->batch;
+    const struct ls_judge_batch *batch = s->batch;
     const struct ls_judge *judge = batch->judge;
     const struct ls_layout *layout = layout_of(judge, !batch->of_keys);
     int64_t first, heads;
@@ -118,9 +118,9 @@ static void *add_leaves(void *argument)
 }
 
 /* The first share is this thread's own; a thread that cannot be started is stood in for. */
-void ls_batch_meet(struct ls_batch *batch, void (*add)(const struct ls_share *))
+void ls_judge_batch_meet(struct ls_judge_batch *batch, void (*add)(const struct ls_share *))
 {
-    const int count = batch->judge->problem.threads;
+    const int count = batch->judge->problem.device->facts.threads;
     struct ls_share *shares = batch->shares;
     int started = 1;
 
@@ -133,9 +133,9 @@ void ls_batch_meet(struct ls_batch *batch, void (*add)(const struct ls_share *))
     for (int i = 1; i < started; i++) pthread_join(batch->threads[i], NULL);
 }
 
-ls_status ls_batch_judge_gradient(const struct ls_batch *batch, int tensor,
-                                  const struct ls_reference_sum *partial,
-                                  struct ls_reference_sum *all)
+ls_status ls_judge_batch_judge_gradient(const struct ls_judge_batch *batch, int tensor,
+                                        const struct ls_reference_sum *partial,
+                                        struct ls_reference_sum *all)
 {
     struct ls_judge *judge = batch->judge;
     const int d = (int)judge->problem.shape.d;
@@ -153,13 +153,13 @@ ls_status ls_batch_judge_gradient(const struct ls_batch *batch, int tensor,
 
 /* ---- one batch after the other */
 
-ls_status ls_batch_init(struct ls_batch *out, struct ls_judge *judge, bool of_keys, unsigned rows,
-                        unsigned leaf, void *context)
+ls_status ls_judge_batch_init(struct ls_judge_batch *out, struct ls_judge *judge, bool of_keys,
+                              unsigned rows, unsigned leaf, void *context)
 {
-    const size_t threads = (size_t)judge->problem.threads;
+    const size_t threads = (size_t)judge->problem.device->facts.threads;
     const int64_t most = ls_judge_most_rows(layout_of(judge, of_keys), judge->rows);
 
-    *out = (struct ls_batch){.judge = judge, .of_keys = of_keys, .context = context};
+    *out = (struct ls_judge_batch){.judge = judge, .of_keys = of_keys, .context = context};
     LS_TRY(columns_init(&out->rows, judge, rows, LS_JUDGE_BATCH));
     LS_TRY(ls_judge_room(&out->positions, (size_t)most * sizeof(*out->positions)));
     LS_TRY(ls_judge_room(&out->threads, threads * sizeof(*out->threads)));
@@ -174,9 +174,9 @@ ls_status ls_batch_init(struct ls_batch *out, struct ls_judge *judge, bool of_ke
     return LS_OK;
 }
 
-void ls_batch_fini(struct ls_batch *batch)
+void ls_judge_batch_fini(struct ls_judge_batch *batch)
 {
-    for (int i = 0; batch->shares && i < batch->judge->problem.threads; i++)
+    for (int i = 0; batch->shares && i < batch->judge->problem.device->facts.threads; i++)
         ls_free(batch->shares[i].leaf.data);
     ls_free(batch->shares);
     ls_free(batch->threads);
@@ -185,7 +185,7 @@ void ls_batch_fini(struct ls_batch *batch)
 }
 
 /* Rows of other ranks are zero, so that a sum over ranks gives every rank all of them. */
-static ls_status load_rows(struct ls_batch *batch)
+static ls_status load_rows(struct ls_judge_batch *batch)
 {
     const struct ls_judge *judge = batch->judge;
     const struct ls_columns *rows = &batch->rows;
@@ -201,7 +201,8 @@ static ls_status load_rows(struct ls_batch *batch)
     return ls_comm_reduce(rows->data, judge->comm, (int)elements, LS_REDUCE_SUM);
 }
 
-ls_status ls_batch_each(struct ls_batch *batch, const char *phase, ls_status (*judge)(void *))
+ls_status ls_judge_batch_each(struct ls_judge_batch *batch, const char *phase,
+                              ls_status (*judge)(void *))
 {
     const struct ls_judge *j = batch->judge;
     const struct ls_attention_shape *shape = &j->problem.shape;

@@ -31,7 +31,7 @@ static inline double *ls_column(const struct ls_columns *columns, int tensor, in
            i * columns->judge->tensor[tensor].dim[3];
 }
 
-struct ls_batch {
+struct ls_judge_batch {
     struct ls_judge *judge;
     bool of_keys;
     int64_t b, head;
@@ -45,7 +45,7 @@ struct ls_batch {
 
 /* What one thread adds: one leaf of one head of the other side to some rows of the batch. */
 struct ls_share {
-    const struct ls_batch *batch;
+    const struct ls_judge_batch *batch;
     void (*add)(const struct ls_share *share);
     int first, step; /* rows first, first + step, ... */
     struct ls_columns leaf;
@@ -57,24 +57,25 @@ struct ls_share {
 
 /* rows and leaf: LS_JUDGE_BIT of the tensors that are to be at hand. The caller calls fini, also
  * after an error. Errors: LS_ENOMEM. */
-ls_status ls_batch_init(struct ls_batch *out, struct ls_judge *judge, bool of_keys, unsigned rows,
-                        unsigned leaf, void *context);
-void ls_batch_fini(struct ls_batch *batch);
+ls_status ls_judge_batch_init(struct ls_judge_batch *out, struct ls_judge *judge, bool of_keys,
+                              unsigned rows, unsigned leaf, void *context);
+void ls_judge_batch_fini(struct ls_judge_batch *batch);
 
 /* Points *slot, a pointer to any type, to fresh memory on the ledger. Errors: LS_ENOMEM. */
 ls_status ls_judge_room(void *slot, size_t bytes);
 
 /* Calls judge with the context for one batch after the other, until one fails. Collective. */
-ls_status ls_batch_each(struct ls_batch *batch, const char *phase, ls_status (*judge)(void *));
+ls_status ls_judge_batch_each(struct ls_judge_batch *batch, const char *phase,
+                              ls_status (*judge)(void *));
 
 /* Calls add for each leaf that this rank holds and a row of the batch may meet, in threads. */
-void ls_batch_meet(struct ls_batch *batch, void (*add)(const struct ls_share *));
+void ls_judge_batch_meet(struct ls_judge_batch *batch, void (*add)(const struct ls_share *));
 
 /* Holds rows of dq, dk or dv against the sums of all ranks. partial [n]; all: room for [p, n].
  * Collective. Errors: LS_ECOMM. */
-ls_status ls_batch_judge_gradient(const struct ls_batch *batch, int tensor,
-                                  const struct ls_reference_sum *partial,
-                                  struct ls_reference_sum *all);
+ls_status ls_judge_batch_judge_gradient(const struct ls_judge_batch *batch, int tensor,
+                                        const struct ls_reference_sum *partial,
+                                        struct ls_reference_sum *all);
 
 /* The i-th of a tensor's queries, which are of one head and stand at `position`. */
 struct ls_reference_query ls_judge_query(const struct ls_columns *columns, int64_t i, int64_t batch,

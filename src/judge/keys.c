@@ -6,7 +6,7 @@
 
 /* What this rank's queries give to a batch of keys, [n] each; and room for [p, n] of all ranks. */
 struct keys {
-    struct ls_batch batch;
+    struct ls_judge_batch batch;
     struct ls_reference_sum *dk, *dv, *all;
 };
 
@@ -46,17 +46,17 @@ static void add_queries(const struct ls_share *s)
 static ls_status judge_batch(void *context)
 {
     struct keys *keys = context;
-    struct ls_batch *batch = &keys->batch;
+    struct ls_judge_batch *batch = &keys->batch;
 
     for (int64_t i = 0; i < batch->rows.n; i++) {
         ls_reference_sum_init(&keys->dk[i]);
         ls_reference_sum_init(&keys->dv[i]);
     }
-    ls_batch_meet(batch, add_queries);
+    ls_judge_batch_meet(batch, add_queries);
     if (batch->judge->has[LS_JUDGE_DK])
-        LS_TRY(ls_batch_judge_gradient(batch, LS_JUDGE_DK, keys->dk, keys->all));
+        LS_TRY(ls_judge_batch_judge_gradient(batch, LS_JUDGE_DK, keys->dk, keys->all));
     if (batch->judge->has[LS_JUDGE_DV])
-        LS_TRY(ls_batch_judge_gradient(batch, LS_JUDGE_DV, keys->dv, keys->all));
+        LS_TRY(ls_judge_batch_judge_gradient(batch, LS_JUDGE_DV, keys->dv, keys->all));
     return LS_OK;
 }
 
@@ -64,8 +64,9 @@ static ls_status keys_init(struct keys *keys, struct ls_judge *judge)
 {
     const size_t bytes = (size_t)LS_JUDGE_BATCH * sizeof(*keys->all);
 
-    LS_TRY(ls_batch_init(&keys->batch, judge, true, BIT(K) | BIT(V) | BIT(DK) | BIT(DV),
-                         BIT(Q) | BIT(D_O) | BIT(O) | BIT(O_LO) | BIT(LSE) | BIT(DLSE), keys));
+    LS_TRY(ls_judge_batch_init(&keys->batch, judge, true, BIT(K) | BIT(V) | BIT(DK) | BIT(DV),
+                               BIT(Q) | BIT(D_O) | BIT(O) | BIT(O_LO) | BIT(LSE) | BIT(DLSE),
+                               keys));
     LS_TRY(ls_judge_room(&keys->dk, bytes));
     LS_TRY(ls_judge_room(&keys->dv, bytes));
     return ls_judge_room(&keys->all, (size_t)judge->p * bytes);
@@ -78,11 +79,11 @@ ls_status ls_judge_keys(struct ls_judge *judge)
 
     if (!judge->has[LS_JUDGE_DK] && !judge->has[LS_JUDGE_DV]) return LS_OK;
     status = ls_comm_agree(judge->comm, keys_init(&keys, judge));
-    if (status == LS_OK) status = ls_batch_each(&keys.batch, "verifying dk, dv", judge_batch);
+    if (status == LS_OK) status = ls_judge_batch_each(&keys.batch, "verifying dk, dv", judge_batch);
     ls_tell_end(judge->progress);
     ls_free(keys.all);
     ls_free(keys.dv);
     ls_free(keys.dk);
-    ls_batch_fini(&keys.batch);
+    ls_judge_batch_fini(&keys.batch);
     return status;
 }

@@ -6,13 +6,13 @@
 
 /* What this rank's keys give to a batch of queries; and what is exact, [p, n], of all ranks. */
 struct queries {
-    struct ls_batch batch;
+    struct ls_judge_batch batch;
     struct ls_reference_row *partial, *all;
     struct ls_reference_backward *back; /* with dq, as what follows */
     struct ls_reference_sum *partial_dq, *all_dq;
 };
 
-static struct ls_reference_query query_at(const struct ls_batch *batch, int64_t i)
+static struct ls_reference_query query_at(const struct ls_judge_batch *batch, int64_t i)
 {
     return ls_judge_query(&batch->rows, i, batch->b, batch->head, batch->position[i]);
 }
@@ -43,7 +43,7 @@ static void add_keys_to_dq(const struct ls_share *s)
 /* A row of o and lse; what is exact of it is kept for dq. */
 static void judge_row(struct queries *q, int64_t i)
 {
-    const struct ls_batch *batch = &q->batch;
+    const struct ls_judge_batch *batch = &q->batch;
     const struct ls_columns *rows = &batch->rows;
     struct ls_judge *judge = batch->judge;
     const int d = (int)judge->problem.shape.d;
@@ -66,14 +66,14 @@ static ls_status judge_batch(void *context)
     const int64_t n = q->batch.rows.n;
 
     for (int64_t i = 0; i < n; i++) ls_reference_row_init(&q->partial[i]);
-    ls_batch_meet(&q->batch, add_keys);
+    ls_judge_batch_meet(&q->batch, add_keys);
     LS_TRY(
         ls_comm_gather(q->all, q->batch.judge->comm, q->partial, (size_t)n * sizeof(*q->partial)));
     for (int64_t i = 0; i < n; i++) judge_row(q, i);
     if (!q->back) return LS_OK;
     for (int64_t i = 0; i < n; i++) ls_reference_sum_init(&q->partial_dq[i]);
-    ls_batch_meet(&q->batch, add_keys_to_dq);
-    return ls_batch_judge_gradient(&q->batch, LS_JUDGE_DQ, q->partial_dq, q->all_dq);
+    ls_judge_batch_meet(&q->batch, add_keys_to_dq);
+    return ls_judge_batch_judge_gradient(&q->batch, LS_JUDGE_DQ, q->partial_dq, q->all_dq);
 }
 
 static ls_status queries_init(struct queries *q, struct ls_judge *judge)
@@ -81,8 +81,8 @@ static ls_status queries_init(struct queries *q, struct ls_judge *judge)
     const unsigned back = judge->has[LS_JUDGE_DQ] ? BIT(D_O) | BIT(DLSE) | BIT(DQ) : 0;
     const size_t n = LS_JUDGE_BATCH, all = (size_t)judge->p * n;
 
-    LS_TRY(ls_batch_init(&q->batch, judge, false, BIT(Q) | BIT(O) | BIT(LSE) | back,
-                         BIT(K) | BIT(V), q));
+    LS_TRY(ls_judge_batch_init(&q->batch, judge, false, BIT(Q) | BIT(O) | BIT(LSE) | back,
+                               BIT(K) | BIT(V), q));
     LS_TRY(ls_judge_room(&q->partial, n * sizeof(*q->partial)));
     LS_TRY(ls_judge_room(&q->all, all * sizeof(*q->all)));
     if (!back) return LS_OK;
@@ -96,13 +96,13 @@ ls_status ls_judge_queries(struct ls_judge *judge)
     struct queries q = {.batch = {.judge = judge}};
     ls_status status = ls_comm_agree(judge->comm, queries_init(&q, judge));
 
-    if (status == LS_OK) status = ls_batch_each(&q.batch, "verifying", judge_batch);
+    if (status == LS_OK) status = ls_judge_batch_each(&q.batch, "verifying", judge_batch);
     ls_tell_end(judge->progress);
     ls_free(q.all_dq);
     ls_free(q.partial_dq);
     ls_free(q.back);
     ls_free(q.all);
     ls_free(q.partial);
-    ls_batch_fini(&q.batch);
+    ls_judge_batch_fini(&q.batch);
     return status;
 }

@@ -8,6 +8,7 @@
 
 #include "attention/methods/table.h"
 #include "attention/plan.h"
+#include "base/cpu.h"
 #include "base/ledger.h"
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
@@ -48,14 +49,14 @@ static void execute(struct ls_attention_plan *plan, const struct ls_attention_sh
  */
 static bool keeps_heads_apart(const struct ls_attention_plan *plan)
 {
-    return ls_attention_kernel_is_canonical(&plan->problem.device, plan->kernel);
+    return ls_attention_kernel_is_canonical(plan->problem.device, plan->kernel);
 }
 
 static void check(struct ls_comm *comm, const struct ls_method *method,
                   const struct ls_attention_shape *s, struct ls_attention_options options)
 {
-    const size_t workspace = ls_ledger_live(LS_TAG_WORKSPACE),
-                 buffers = ls_ledger_live(LS_TAG_COMM);
+    const size_t workspace = ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE),
+                 buffers = ls_ledger_live(&ls_host_ledger, LS_TAG_COMM);
     struct ls_attention_report report;
     struct ls_attention_plan *plan;
     struct ls_problem problem;
@@ -71,16 +72,18 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
     cr_assert_eq(method->cost(&cost, &problem), LS_OK);
     cr_assert_eq(ls_attention_plan_create(&plan, comm, s, &options), LS_OK, "%s: %s", name,
                  ls_message());
-    ls_ledger_reset_peaks();
-    cr_expect_eq(ls_ledger_live(LS_TAG_WORKSPACE) - workspace, cost.workspace_bytes,
-                 "%s: workspace of %zu bytes, predicted %zu", name,
-                 ls_ledger_live(LS_TAG_WORKSPACE) - workspace, cost.workspace_bytes);
-    cr_expect_eq(ls_ledger_live(LS_TAG_COMM) - buffers, cost.comm_bytes,
+    ls_ledger_reset_peaks(&ls_host_ledger);
+    cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE) - workspace,
+                 cost.workspace_bytes, "%s: workspace of %zu bytes, predicted %zu", name,
+                 ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE) - workspace,
+                 cost.workspace_bytes);
+    cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_COMM) - buffers, cost.comm_bytes,
                  "%s: buffers of %zu bytes, predicted %zu", name,
-                 ls_ledger_live(LS_TAG_COMM) - buffers, cost.comm_bytes);
-    const size_t live = ls_ledger_live_total();
+                 ls_ledger_live(&ls_host_ledger, LS_TAG_COMM) - buffers, cost.comm_bytes);
+    const size_t live = ls_ledger_live_total(&ls_host_ledger);
     execute(plan, s);
-    cr_expect_eq(ls_ledger_peak_total(), live, "%s: allocates while it computes", name);
+    cr_expect_eq(ls_ledger_peak_total(&ls_host_ledger), live, "%s: allocates while it computes",
+                 name);
     ls_attention_plan_describe(&report, plan);
     cr_expect(report.tiles_computed == cost.tiles ||
                   (keeps_heads_apart(plan) && report.tiles_computed > cost.tiles),
@@ -88,8 +91,10 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
     cr_expect_eq(report.bytes_sent, cost.bytes_sent, "%s", name);
     cr_expect_eq(cost.messages, 0, "%s", name);
     ls_attention_plan_destroy(plan);
-    cr_expect_eq(ls_ledger_live(LS_TAG_WORKSPACE), workspace, "%s: workspace is left", name);
-    cr_expect_eq(ls_ledger_live(LS_TAG_COMM), buffers, "%s: buffers are left", name);
+    cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE), workspace,
+                 "%s: workspace is left", name);
+    cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_COMM), buffers, "%s: buffers are left",
+                 name);
 }
 
 static void check_isa(const char *name)

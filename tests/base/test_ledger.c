@@ -23,13 +23,13 @@ Test(ledger, blocks_are_aligned_writable_and_counted_as_asked_for)
 
         cr_expect_eq((uintptr_t)memory % 64, 0, "%zu bytes", sizes[i]);
         memset(memory, 0xff, sizes[i]);
-        cr_expect_eq(ls_ledger_live(LS_TAG_COMM), sizes[i]);
-        cr_expect_eq(ls_ledger_live_total(), sizes[i]);
+        cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_COMM), sizes[i]);
+        cr_expect_eq(ls_ledger_live_total(&ls_host_ledger), sizes[i]);
         ls_free(memory);
-        cr_expect_eq(ls_ledger_live(LS_TAG_COMM), 0, "%zu bytes", sizes[i]);
+        cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_COMM), 0, "%zu bytes", sizes[i]);
     }
     ls_free(NULL);
-    cr_expect_eq(ls_ledger_live_total(), 0);
+    cr_expect_eq(ls_ledger_live_total(&ls_host_ledger), 0);
 }
 
 Test(ledger, the_peak_of_all_tags_is_not_the_sum_of_their_peaks)
@@ -39,13 +39,13 @@ Test(ledger, the_peak_of_all_tags_is_not_the_sum_of_their_peaks)
     void *const w = allocate(LS_TAG_WORKSPACE, 70);
     void *const c = allocate(LS_TAG_COMM, 50);
 
-    cr_expect_eq(ls_ledger_peak(LS_TAG_ACTIVATION), 100);
-    cr_expect_eq(ls_ledger_peak(LS_TAG_WORKSPACE), 70);
-    cr_expect_eq(ls_ledger_peak(LS_TAG_COMM), 50);
-    cr_expect_eq(ls_ledger_peak_total(), 120);
+    cr_expect_eq(ls_ledger_peak(&ls_host_ledger, LS_TAG_ACTIVATION), 100);
+    cr_expect_eq(ls_ledger_peak(&ls_host_ledger, LS_TAG_WORKSPACE), 70);
+    cr_expect_eq(ls_ledger_peak(&ls_host_ledger, LS_TAG_COMM), 50);
+    cr_expect_eq(ls_ledger_peak_total(&ls_host_ledger), 120);
     ls_free(w);
     ls_free(c);
-    cr_expect_eq(ls_ledger_peak_total(), 120, "freeing lowers no peak");
+    cr_expect_eq(ls_ledger_peak_total(&ls_host_ledger), 120, "freeing lowers no peak");
 }
 
 Test(ledger, a_reset_lowers_peaks_to_what_is_live)
@@ -53,10 +53,10 @@ Test(ledger, a_reset_lowers_peaks_to_what_is_live)
     void *const kept = allocate(LS_TAG_WORKSPACE, 30);
 
     ls_free(allocate(LS_TAG_WORKSPACE, 500));
-    cr_expect_eq(ls_ledger_peak(LS_TAG_WORKSPACE), 530);
-    ls_ledger_reset_peaks();
-    cr_expect_eq(ls_ledger_peak(LS_TAG_WORKSPACE), 30);
-    cr_expect_eq(ls_ledger_peak_total(), 30);
+    cr_expect_eq(ls_ledger_peak(&ls_host_ledger, LS_TAG_WORKSPACE), 530);
+    ls_ledger_reset_peaks(&ls_host_ledger);
+    cr_expect_eq(ls_ledger_peak(&ls_host_ledger, LS_TAG_WORKSPACE), 30);
+    cr_expect_eq(ls_ledger_peak_total(&ls_host_ledger), 30);
     ls_free(kept);
 }
 
@@ -73,8 +73,8 @@ Test(ledger, a_failure_names_bytes_and_tag_and_changes_nothing)
         snprintf(text, sizeof text, "%zu", sizes[i]);
         cr_expect_neq(strstr(ls_message(), text), NULL, "%s", ls_message());
         cr_expect_neq(strstr(ls_message(), "workspace"), NULL, "%s", ls_message());
-        cr_expect_eq(ls_ledger_live_total(), 0);
-        cr_expect_eq(ls_ledger_peak_total(), 0);
+        cr_expect_eq(ls_ledger_live_total(&ls_host_ledger), 0);
+        cr_expect_eq(ls_ledger_peak_total(&ls_host_ledger), 0);
     }
 }
 
@@ -98,12 +98,12 @@ Test(ledger, threads_lose_no_count)
     for (int i = 0; i < THREADS; i++)
         cr_assert_eq(pthread_create(&threads[i], NULL, allocates_and_frees, NULL), 0);
     for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
-    cr_expect_eq(ls_ledger_live(LS_TAG_COMM), 0);
-    cr_expect_eq(ls_ledger_live(LS_TAG_WORKSPACE), 0);
-    cr_expect_eq(ls_ledger_live_total(), 0);
-    cr_expect_geq(ls_ledger_peak(LS_TAG_COMM), ROUNDS);
-    cr_expect_leq(ls_ledger_peak(LS_TAG_COMM), THREADS * ROUNDS);
-    cr_expect_leq(ls_ledger_peak(LS_TAG_WORKSPACE), THREADS * 7);
+    cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_COMM), 0);
+    cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE), 0);
+    cr_expect_eq(ls_ledger_live_total(&ls_host_ledger), 0);
+    cr_expect_geq(ls_ledger_peak(&ls_host_ledger, LS_TAG_COMM), ROUNDS);
+    cr_expect_leq(ls_ledger_peak(&ls_host_ledger, LS_TAG_COMM), THREADS * ROUNDS);
+    cr_expect_leq(ls_ledger_peak(&ls_host_ledger, LS_TAG_WORKSPACE), THREADS * 7);
 }
 
 Test(ledger, every_tag_has_its_own_name)

@@ -5,6 +5,8 @@
 
 #include "base/ledger.h"
 #include "device/device.h"
+#include "device/gradient.h"
+#include "device/rows.h"
 #include "harness.h"
 
 #define MOST_LEAVES 16
@@ -28,15 +30,15 @@ struct meeting {
     struct ls_tensor q, k, v, d_o; /* on the heap, as all that follows */
     float *lse, *delta;
     float *dq, *dk, *dv;
-    struct ls_kernel_result result;
+    struct ls_work result;
 };
 
-static inline struct ls_device cpu_device(void)
+static inline ls_status run_gradient(struct ls_work *work, struct ls_device *device,
+                                     struct ls_gradient_kernel *kernel,
+                                     const struct ls_gradient_call *call)
 {
-    struct ls_device device;
-
-    cr_assert_eq(ls_device_find(&device, "cpu"), LS_OK);
-    return device;
+    ls_gradient(&device->queue, kernel, call);
+    return ls_queue_finish(work, &device->queue);
 }
 
 static inline int64_t share_out(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t s,
@@ -277,7 +279,6 @@ static inline struct ls_gradient_shape meeting_shape(const struct meeting *m)
         .attention = {.global = m->shape,
                       .mask = m->mask,
                       .scores = m->scores,
-                      .threads = m->threads,
                       .k_leaves = m->k_leaves.count},
         .q_leaves = m->q_leaves.count,
     };
@@ -303,16 +304,16 @@ static inline struct ls_gradient_call meeting_call(const struct meeting *m)
 /* Fills dq, dk and dv. */
 static inline void meeting_run(struct meeting *m)
 {
-    const struct ls_device device = cpu_device();
+    struct ls_device *device = cpu_device(m->threads);
     const struct ls_gradient_call call = meeting_call(m);
     struct ls_gradient_kernel *kernel;
 
-    m->result = (struct ls_kernel_result){0};
-    cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(m)), LS_OK, "%s: %s",
+    m->result = (struct ls_work){0};
+    cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(m)), LS_OK, "%s: %s",
                  meeting_name(m), ls_message());
-    cr_assert_eq(ls_gradient_kernel_compute(&m->result, &device, kernel, &call), LS_OK, "%s: %s",
-                 meeting_name(m), ls_message());
-    ls_gradient_kernel_destroy(&device, kernel);
+    cr_assert_eq(run_gradient(&m->result, device, kernel, &call), LS_OK, "%s: %s", meeting_name(m),
+                 ls_message());
+    ls_gradient_kernel_destroy(device, kernel);
 }
 
 /* Sums in double and their majorants. */

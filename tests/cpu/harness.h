@@ -12,6 +12,7 @@
 #include "attention/options.h"
 #include "base/cpu.h"
 #include "base/random.h"
+#include "device/attention.h"
 #include "device/device.h"
 #include "longspan/longspan.h"
 #include "reference/contract.h"
@@ -289,6 +290,23 @@ static inline void expect_oracle(const struct problem *p, int64_t most)
               problem_name(p), verdict.rel_o, verdict.rel_o_limit, verdict.max_units,
               (long)errors.worst[0], (long)errors.worst[1], (long)errors.worst[2],
               (long)errors.worst[3], verdict.max_lse, verdict.lse_limit);
+}
+
+/* Left open, as many as are asked for: a test is a process. */
+static inline struct ls_device *cpu_device(int threads)
+{
+    struct ls_device *device;
+
+    cr_assert_eq(ls_device_open(&device, "cpu", 0, threads), LS_OK, "%s", ls_message());
+    return device;
+}
+
+static inline ls_status run_attention(struct ls_work *work, struct ls_device *device,
+                                      struct ls_attention_kernel *kernel,
+                                      const struct ls_kernel_call *call)
+{
+    ls_attend(&device->queue, kernel, call);
+    return ls_queue_finish(work, &device->queue);
 }
 
 #endif

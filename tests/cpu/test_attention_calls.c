@@ -2,7 +2,6 @@
  * between the calls, any of the query leaves, progress while it works. */
 #include <time.h>
 
-#include "device/device.h"
 #include "harness.h"
 
 enum { MOST_LEAVES = 8 };
@@ -10,10 +9,10 @@ enum { MOST_LEAVES = 8 };
 /* A kernel for p, and the states of all of its queries. */
 static struct session {
     struct problem *p;
-    struct ls_device device;
+    struct ls_device *device;
     struct ls_attention_kernel *kernel;
     struct ls_row_states states;
-    struct ls_kernel_result result;
+    struct ls_work result;
 } session;
 
 static void session_open(struct problem *p, int threads, int64_t k_leaves)
@@ -23,14 +22,13 @@ static void session_open(struct problem *p, int threads, int64_t k_leaves)
         .mask = p->options.causal ? ls_mask_causal(p->shape.s_q, p->shape.s_k)
                                   : ls_mask_full(p->shape.s_q, p->shape.s_k),
         .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
-        .threads = threads,
         .k_leaves = k_leaves};
     const int64_t rows = p->shape.b * p->shape.h * p->shape.s_q;
 
     memset(&session, 0, sizeof session);
     session.p = p;
-    cr_assert_eq(ls_device_find(&session.device, "cpu"), LS_OK);
-    cr_assert_eq(ls_attention_kernel_create(&session.kernel, &session.device, shape), LS_OK, "%s",
+    session.device = cpu_device(threads);
+    cr_assert_eq(ls_attention_kernel_create(&session.kernel, session.device, shape), LS_OK, "%s",
                  ls_message());
     session.states.m = malloc((size_t)rows * sizeof(float));
     session.states.l = malloc((size_t)rows * sizeof(float));
@@ -39,7 +37,7 @@ static void session_open(struct problem *p, int threads, int64_t k_leaves)
 
 static void session_close(void)
 {
-    ls_attention_kernel_destroy(&session.device, session.kernel);
+    ls_attention_kernel_destroy(session.device, session.kernel);
     free(session.states.m);
     free(session.states.l);
     free(session.states.acc);
@@ -92,8 +90,7 @@ static void attend_part(int part, int parts, bool first, bool last)
     struct ls_tensor v = gather(&p->v, k_leaf, call.k_leaves.count);
     call.k = &k;
     call.v = &v;
-    cr_assert_eq(
-        ls_attention_kernel_attend(&session.result, &session.device, session.kernel, &call), LS_OK);
+    cr_assert_eq(run_attention(&session.result, session.device, session.kernel, &call), LS_OK);
     free(k.data);
     free(v.data);
 }
@@ -166,8 +163,7 @@ Test(attention_calls, any_of_the_query_leaves)
                                         .k_leaves = {k_leaf, 4}};
 
     cr_assert_eq(q.dim[1], 388);
-    cr_assert_eq(
-        ls_attention_kernel_attend(&session.result, &session.device, session.kernel, &call), LS_OK);
+    cr_assert_eq(run_attention(&session.result, session.device, session.kernel, &call), LS_OK);
     cr_expect_eq(memcmp(o.data, want, tensor_bytes(&o)), 0, "o differs");
     for (int64_t i = 0; i < 388; i++) {
         const int64_t row = i < 256 ? 256 + i : 768 + i - 256;
@@ -228,18 +224,18 @@ Test(attention_calls, progress_is_made_while_the_kernel_works)
                                             .k = &p.k,
                                             .v = &p.v,
                                             .q_leaves = {leaf, 6},
-                                            .k_leaves = {leaf, 8},
-                                            .progress = {beat, &pulse}};
+                                            .k_leaves = {leaf, 8}};
         double seconds = 0;
         bool often = false;
+
+        session.device->queue.progress = (struct ls_progress){beat, &pulse};
 
         for (int attempt = 0; attempt < ATTEMPTS && !often; attempt++) {
             const double begin = cpu_seconds();
 
             pulse = (struct pulse){.last = begin};
-            cr_assert_eq(
-                ls_attention_kernel_attend(&session.result, &session.device, session.kernel, &call),
-                LS_OK);
+            cr_assert_eq(run_attention(&session.result, session.device, session.kernel, &call),
+                         LS_OK);
             seconds = cpu_seconds() - begin;
             often = (double)pulse.count > seconds / 2e-3 && pulse.longest_gap < 10e-3;
         }
@@ -268,9 +264,7 @@ Test(attention_calls, one_query_is_work_for_all_threads)
                                             .q_leaves = {&query, 1},
                                             .k_leaves = {leaf, LENGTH(leaf)}};
 
-        cr_assert_eq(
-            ls_attention_kernel_attend(&session.result, &session.device, session.kernel, &call),
-            LS_OK);
+        cr_assert_eq(run_attention(&session.result, session.device, session.kernel, &call), LS_OK);
         const int64_t pieces = session.result.profile.count[LS_EVENT_TILE];
         cr_expect(threads == 1 ? pieces == 1 : pieces >= 2 * threads, "%d threads, %ld pieces",
                   threads, (long)pieces);

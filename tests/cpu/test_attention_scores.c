@@ -135,10 +135,10 @@ TEST_EACH_ISA(attention_scores, dropped_keys_may_hold_anything)
  * is particular to a head comes once, and is the head's own. */
 static void attend_heads(struct problem *p, int64_t first, float *o, float *lse)
 {
-    struct ls_kernel_shape shape = {.global = p->shape, .threads = 2, .k_leaves = 3};
-    struct ls_device device;
+    struct ls_kernel_shape shape = {.global = p->shape, .k_leaves = 3};
+    struct ls_device *device = cpu_device(2);
     struct ls_attention_kernel *kernel;
-    struct ls_kernel_result result = {0};
+    struct ls_work result = {0};
     const int64_t s_q = p->shape.s_q, d = p->shape.d;
     struct ls_leaf q_leaf[] = {{0, 0}, {1, 256}}, k_leaf[] = {{0, 0}, {1, 256}, {2, 512}};
     float *memory = malloc((size_t)(2 * s_q * (d + 2)) * sizeof *memory);
@@ -165,16 +165,15 @@ static void attend_heads(struct problem *p, int64_t first, float *o, float *lse)
     cr_assert_eq(ls_options_mask(&shape.mask, &p->shape, &p->options), LS_OK);
     cr_assert_eq(ls_options_scores(&shape.scores, &p->shape, &p->options), LS_OK);
     shape.scores.first_head = first;
-    cr_assert_eq(ls_device_find(&device, "cpu"), LS_OK);
-    cr_assert_eq(ls_attention_kernel_create(&kernel, &device, shape), LS_OK, "%s", ls_message());
-    cr_assert_eq(ls_attention_kernel_attend(&result, &device, kernel, &call), LS_OK);
+    cr_assert_eq(ls_attention_kernel_create(&kernel, device, shape), LS_OK, "%s", ls_message());
+    cr_assert_eq(run_attention(&result, device, kernel, &call), LS_OK);
     call.o = &out;
     call.lse = &out_lse;
     call.found = &earlier;
     call.found_count = 1;
     call.k_leaves = (struct ls_leaf_list){k_leaf + 2, 1};
-    cr_assert_eq(ls_attention_kernel_attend(&result, &device, kernel, &call), LS_OK);
-    ls_attention_kernel_destroy(&device, kernel);
+    cr_assert_eq(run_attention(&result, device, kernel, &call), LS_OK);
+    ls_attention_kernel_destroy(device, kernel);
     free(memory);
 }
 

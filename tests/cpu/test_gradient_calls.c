@@ -84,26 +84,26 @@ static void add_by_tree(float *const *part, int64_t first, int64_t count, int64_
 static void sums_are_those_of_the_tree(void)
 {
     enum { LEAVES = 7 };
-    const struct ls_device device = cpu_device();
+    struct ls_device *device = cpu_device(1);
     struct meeting m = {.shape = {1, 1, 1, LEAVES * LS_LEAF - 9, LEAVES * LS_LEAF, 8, LS_F32}};
     float *dq[LEAVES], *dk[LEAVES], *dv[LEAVES];
     struct ls_gradient_kernel *kernel;
 
     m.mask = ls_mask_full(m.shape.s_q, m.shape.s_k);
     meeting_open(&m);
-    cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+    cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(&m)), LS_OK);
     for (int i = 0; i < LEAVES; i++) {
         struct ls_gradient_call by_keys = meeting_call(&m), by_queries = meeting_call(&m);
 
         by_keys.k_leaves = (struct ls_leaf_list){m.k_leaf + i, 1};
         by_queries.q_leaves = (struct ls_leaf_list){m.q_leaf + i, 1};
-        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &by_keys), LS_OK);
+        cr_assert_eq(run_gradient(&m.result, device, kernel, &by_keys), LS_OK);
         dq[i] = copy(m.dq, q_bytes(&m));
-        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &by_queries), LS_OK);
+        cr_assert_eq(run_gradient(&m.result, device, kernel, &by_queries), LS_OK);
         dk[i] = copy(m.dk, k_bytes(&m));
         dv[i] = copy(m.dv, k_bytes(&m));
     }
-    ls_gradient_kernel_destroy(&device, kernel);
+    ls_gradient_kernel_destroy(device, kernel);
     add_by_tree(dq, 0, LEAVES, (int64_t)(q_bytes(&m) / sizeof(float)));
     add_by_tree(dk, 0, LEAVES, (int64_t)(k_bytes(&m) / sizeof(float)));
     add_by_tree(dv, 0, LEAVES, (int64_t)(k_bytes(&m) / sizeof(float)));
@@ -120,7 +120,7 @@ static void queries_may_be_those_of_the_last_call(void)
 {
     const struct ls_attention_shape shapes[] = {{1, 4, 2, 700, 600, 12, LS_BF16},
                                                 {1, 400, 1, 9, 20, 128, LS_BF16}};
-    const struct ls_device device = cpu_device();
+    struct ls_device *device = cpu_device(2);
 
     for (int i = 0; i < LENGTH(shapes); i++) {
         struct meeting m = {.shape = shapes[i], .threads = 2};
@@ -132,14 +132,14 @@ static void queries_may_be_those_of_the_last_call(void)
         struct results one = take_results(&m);
         struct ls_gradient_call call = meeting_call(&m);
 
-        cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+        cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(&m)), LS_OK);
         call.k_leaves.count = 1;
-        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &call), LS_OK);
+        cr_assert_eq(run_gradient(&m.result, device, kernel, &call), LS_OK);
         call = meeting_call(&m);
         call.same_queries = true;
-        cr_assert_eq(ls_gradient_kernel_compute(&m.result, &device, kernel, &call), LS_OK);
+        cr_assert_eq(run_gradient(&m.result, device, kernel, &call), LS_OK);
         expect_results(&m, &one, "the queries of the last call");
-        ls_gradient_kernel_destroy(&device, kernel);
+        ls_gradient_kernel_destroy(device, kernel);
         free_results(&one);
         meeting_close(&m);
     }
@@ -186,24 +186,23 @@ Test(gradient_calls, bytes_are_exact)
         {1, 32, 1, 1000, 1000, 128, LS_F16}, {3, 8, 8, 256, 257, 256, LS_F32},
         {1, 4, 1, 0, 0, 16, LS_F32},
     };
-    const struct ls_device device = cpu_device();
 
     for (int i = 0; i < LENGTH(shapes); i++) {
         const struct ls_gradient_shape shape = {
             .attention = {.global = shapes[i],
                           .mask = ls_mask_full(shapes[i].s_q, shapes[i].s_k),
                           .scores = {.scale = 1},
-                          .threads = 1 + i,
                           .k_leaves = (shapes[i].s_k + LS_LEAF - 1) / LS_LEAF},
             .q_leaves = (shapes[i].s_q + LS_LEAF - 1) / LS_LEAF};
-        const size_t before = ls_ledger_live_total();
+        const size_t before = ls_ledger_live_total(&ls_host_ledger);
+        struct ls_device *device = cpu_device(1 + i);
         struct ls_gradient_kernel *kernel;
 
-        cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, shape), LS_OK);
-        cr_expect_eq(ls_ledger_live_total() - before, ls_device_gradient_bytes(&device, shape),
-                     "shape %d", i);
-        ls_gradient_kernel_destroy(&device, kernel);
-        cr_expect_eq(ls_ledger_live_total(), before);
+        cr_assert_eq(ls_gradient_kernel_create(&kernel, device, shape), LS_OK);
+        cr_expect_eq(ls_ledger_live_total(&ls_host_ledger) - before,
+                     ls_gradient_kernel_bytes(device, shape), "shape %d", i);
+        ls_gradient_kernel_destroy(device, kernel);
+        cr_expect_eq(ls_ledger_live_total(&ls_host_ledger), before);
     }
 }
 
@@ -211,17 +210,17 @@ Test(gradient_calls, bytes_are_exact)
  * sums are 0. */
 Test(gradient_calls, only_rows_of_its_leaves)
 {
-    const struct ls_device device = cpu_device();
+    struct ls_device *device = cpu_device(1);
     struct meeting m = causal_meeting(2, 1100, 8, LS_F32);
     struct ls_gradient_kernel *kernel;
-    struct ls_kernel_result result = {0};
+    struct ls_work result = {0};
 
     meeting_open(&m);
-    cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+    cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(&m)), LS_OK);
     struct ls_gradient_call call = meeting_call(&m);
     call.q_leaves = (struct ls_leaf_list){m.q_leaf + 1, 1};
     call.k_leaves = (struct ls_leaf_list){m.k_leaf + 2, 1}; /* after these queries */
-    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    cr_assert_eq(run_gradient(&result, device, kernel, &call), LS_OK);
     cr_expect_eq(result.tiles, 0);
     for (int64_t i = 0; i < 2 * 1100 * 8; i++) {
         const int64_t leaf = i / 8 % 1100 / LS_LEAF;
@@ -234,14 +233,14 @@ Test(gradient_calls, only_rows_of_its_leaves)
     }
     call.k_leaves.count = 0;
     memset(m.dq, 0x5a, q_bytes(&m));
-    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    cr_assert_eq(run_gradient(&result, device, kernel, &call), LS_OK);
     cr_expect_eq(m.dq[LS_LEAF * 8], 0);
     call.k_leaves.count = 1;
     call.q_leaves.count = 0;
     memset(m.dk, 0x5a, k_bytes(&m));
-    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    cr_assert_eq(run_gradient(&result, device, kernel, &call), LS_OK);
     cr_expect_eq(m.dk[2 * LS_LEAF * 8], 0);
-    ls_gradient_kernel_destroy(&device, kernel);
+    ls_gradient_kernel_destroy(device, kernel);
     meeting_close(&m);
 }
 
@@ -269,19 +268,19 @@ static void beat(void *context)
 /* A tile of this size takes longer than a millisecond on any of today's cores. */
 static void messages_move(void)
 {
-    const struct ls_device device = cpu_device();
+    struct ls_device *device = cpu_device(1);
     struct meeting m = causal_meeting(1, 600, 256, LS_F32);
     struct ls_gradient_kernel *kernel;
-    struct ls_kernel_result result = {0};
+    struct ls_work result = {0};
     int64_t beats = 0;
 
     meeting_open(&m);
-    cr_assert_eq(ls_gradient_kernel_create(&kernel, &device, meeting_shape(&m)), LS_OK);
+    cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(&m)), LS_OK);
     struct ls_gradient_call call = meeting_call(&m);
-    call.progress = (struct ls_progress){beat, &beats};
-    cr_assert_eq(ls_gradient_kernel_compute(&result, &device, kernel, &call), LS_OK);
+    device->queue.progress = (struct ls_progress){beat, &beats};
+    cr_assert_eq(run_gradient(&result, device, kernel, &call), LS_OK);
     cr_expect_geq(beats, 3 * result.tiles, "%ld in %ld tiles", (long)beats, (long)result.tiles);
-    ls_gradient_kernel_destroy(&device, kernel);
+    ls_gradient_kernel_destroy(device, kernel);
     meeting_close(&m);
 }
 

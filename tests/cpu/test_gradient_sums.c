@@ -4,10 +4,14 @@
 #include "cpu/gradient/sum_forest.h"
 #include "gradient_harness.h"
 
+static struct ls_queue *queue_of(int threads)
+{
+    return &cpu_device(threads)->queue;
+}
+
 Test(gradient_sums, delta)
 {
     enum { B = 2, S = 5, H = 3, D = 40 };
-    const struct ls_device device = cpu_device();
     struct ls_tensor t[3],
         dlse = ls_tensor_view(room(B * H * S * 4), LS_F32, 3, (const int64_t[]){B, H, S});
     float delta[B * H * S];
@@ -20,8 +24,8 @@ Test(gradient_sums, delta)
         }
         fill_normal(&dlse, 9, 1);
         for (int with = 0; with < 4; with++) {
-            ls_device_delta(&device, delta, &t[0], &t[1], with & 1 ? &t[2] : NULL,
-                            with & 2 ? &dlse : NULL, 1 + with);
+            ls_delta(queue_of(1 + with), delta, &t[0], &t[1], with & 1 ? &t[2] : NULL,
+                     with & 2 ? &dlse : NULL);
             for (int i = 0; i < B * H * S; i++) {
                 const int64_t b = i / (H * S), h = i / S % H, s = i % S;
                 double exact = with & 2 ? -(double)((float *)dlse.data)[i] : 0;
@@ -42,14 +46,13 @@ Test(gradient_sums, delta)
 Test(gradient_sums, add)
 {
     enum { N = 9001 };
-    const struct ls_device device = cpu_device();
     static float into[N + 1], from[N];
 
     for (int i = 0; i < N; i++) {
         into[i] = (float)i;
         from[i] = 0.5F;
     }
-    ls_device_add(&device, into, from, N, 3);
+    ls_add(queue_of(3), into, from, N);
     for (int i = 0; i < N; i++) cr_assert_eq(into[i], (float)i + 0.5F);
     cr_expect_eq(into[N], 0);
 }
@@ -78,7 +81,6 @@ static float tree_sum(int64_t first, int64_t count, int64_t row, int64_t e, int 
 Test(gradient_sums, heads_of_a_group_are_added_by_the_tree)
 {
     enum { B = 2, HEADS = 2, S = 3, D = 5 };
-    const struct ls_device device = cpu_device();
 
     for (int64_t group = 1; group <= 9; group++) {
         const int64_t n = B * HEADS * group * S * D;
@@ -91,7 +93,7 @@ Test(gradient_sums, heads_of_a_group_are_added_by_the_tree)
             b[i] = summand(i / (S * D) + 50, i / D % S, i % D);
         }
         for (int terms = 1; terms <= 2; terms++) {
-            ls_device_round_sums(&device, &out, a, terms == 2 ? b : NULL, group, 2);
+            ls_round_sums(queue_of(2), &out, a, terms == 2 ? b : NULL, group);
             for (int64_t pair = 0; pair < B * HEADS; pair++)
                 for (int64_t i = 0; i < S * D; i++)
                     cr_assert_eq((float)load_at(&out, pair / HEADS, i / D, pair % HEADS, i % D),
@@ -105,17 +107,16 @@ Test(gradient_sums, heads_of_a_group_are_added_by_the_tree)
 
 Test(gradient_sums, zeroes_are_positive)
 {
-    const struct ls_device device = cpu_device();
     float sums[2] = {-0.0F, -0.0F}, got = 1;
     struct ls_tensor out = tensor_over(&got, LS_F32, 1, 1, 1, 1, false);
 
     for (int group = 1; group <= 2; group++) {
         got = 1;
-        ls_device_round_sums(&device, &out, sums, NULL, group, 1);
+        ls_round_sums(queue_of(1), &out, sums, NULL, group);
         cr_expect_eq(signbit(got), 0);
         cr_expect_eq(got, 0);
         got = 1;
-        ls_device_round_sums(&device, &out, sums, sums, group, 1);
+        ls_round_sums(queue_of(1), &out, sums, sums, group);
         cr_expect_eq(signbit(got), 0);
         cr_expect_eq(got, 0);
     }
@@ -123,16 +124,15 @@ Test(gradient_sums, zeroes_are_positive)
 
 Test(gradient_sums, callers_rounding_does_not_matter)
 {
-    const struct ls_device device = cpu_device();
     float one = 1, little = 0x1p-30F, pair[] = {1, 0x1p-30F}, got[3] = {1};
     const struct ls_tensor unit = tensor_over(&one, LS_F32, 1, 1, 1, 1, false);
     const struct ls_tensor rest = tensor_over(&little, LS_F32, 1, 1, 1, 1, false);
     struct ls_tensor out = tensor_over(&got[2], LS_F32, 1, 1, 1, 1, false);
 
     fesetround(FE_UPWARD);
-    ls_device_add(&device, &got[0], &little, 1, 1);
-    ls_device_delta(&device, &got[1], &unit, &unit, &rest, NULL, 1);
-    ls_device_round_sums(&device, &out, pair, NULL, 2, 1);
+    ls_add(queue_of(1), &got[0], &little, 1);
+    ls_delta(queue_of(1), &got[1], &unit, &unit, &rest, NULL);
+    ls_round_sums(queue_of(1), &out, pair, NULL, 2);
     cr_expect_eq(fegetround(), FE_UPWARD);
     fesetround(FE_TONEAREST);
     for (int i = 0; i < LENGTH(got); i++) cr_expect_eq(got[i], 1, "%d: %a", i, (double)got[i]);
@@ -246,4 +246,36 @@ Test(gradient_sums, room_on_a_path)
     cr_expect_eq(sum_path_room(&path, 2, 3, wider).at, elsewhere);
     path.waiting[path.count++] = path.total;
     cr_expect_eq(sum_path_room(&path, 2, 3, spare).at, elsewhere);
+}
+
+/* Terms of rows that see nothing are 0 though exp(sink - lse) is NaN or infinite. */
+Test(gradient_sums, sinks)
+{
+    enum { B = 2, H = 3, S = 700, LEAVES = 2 };
+    static const int64_t first[] = {256, 0}, rows[] = {256, 256};
+    static const float sinks[H] = {0.5F, -INFINITY, 2};
+    static float lse[B * H * S], delta[B * H * S];
+    double got[H * LEAVES];
+
+    for (int i = 0; i < B * H * S; i++) {
+        lse[i] = i % 7 == 0 ? -INFINITY : (float)(i % 5) / 2;
+        delta[i] = (float)(i % 11) - 5;
+    }
+    for (int threads = 1; threads <= 3; threads++) {
+        ls_sink_sums(queue_of(threads), got, sinks,
+                     &(struct ls_sink_rows){lse, delta, B, H, S, first, rows, LEAVES});
+        for (int i = 0; i < H * LEAVES; i++) {
+            const int64_t head = i / LEAVES, leaf = i % LEAVES;
+            double exact = 0;
+
+            for (int64_t b = 0; b < B; b++)
+                for (int64_t r = first[leaf]; r < first[leaf] + rows[leaf]; r++) {
+                    const int64_t at = (b * H + head) * S + r;
+
+                    if (lse[at] != -INFINITY)
+                        exact -= exp((double)sinks[head] - (double)lse[at]) * (double)delta[at];
+                }
+            cr_expect_eq(got[i], exact, "head %ld, leaf %ld: %g", (long)head, (long)leaf, got[i]);
+        }
+    }
 }

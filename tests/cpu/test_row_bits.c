@@ -68,8 +68,8 @@ static void place_is_found_out(void)
 static void attend_in_place(struct problem *p, bool in_place, const struct products *products)
 {
     struct ls_attention_kernel *kernel;
-    struct ls_kernel_result result = {0};
-    struct ls_device device;
+    struct ls_work result = {0};
+    struct ls_device *device = cpu_device(p->options.threads);
     struct ls_leaf q_leaf[8], k_leaf[8];
     struct ls_kernel_call call = {.o = &p->o,
                                   .lse = &p->lse,
@@ -81,15 +81,13 @@ static void attend_in_place(struct problem *p, bool in_place, const struct produ
 
     for (int i = 0; i < 8; i++) q_leaf[i] = k_leaf[i] = (struct ls_leaf){i, i * LS_LEAF};
     memset(p->o.data, 0x5a, tensor_bytes(&p->o));
-    cr_assert_eq(ls_device_find(&device, "cpu"), LS_OK, "%s", ls_message());
     cr_assert_eq(ls_attention_kernel_create(
-                     &kernel, &device,
+                     &kernel, device,
                      (struct ls_kernel_shape){
                          .global = p->shape,
                          .mask = p->options.causal ? ls_mask_causal(p->shape.s_q, p->shape.s_k)
                                                    : ls_mask_full(p->shape.s_q, p->shape.s_k),
                          .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
-                         .threads = p->options.threads,
                          .k_leaves = call.k_leaves.count,
                          .strict = true,
                      }),
@@ -100,9 +98,9 @@ static void attend_in_place(struct problem *p, bool in_place, const struct produ
         kernel->worker[t].strip.full = in_place;
         kernel->worker[t].strip.products = kernel->products;
     }
-    cr_expect_eq(ls_attention_kernel_is_canonical(&device, kernel), in_place);
-    cr_assert_eq(ls_attention_kernel_attend(&result, &device, kernel, &call), LS_OK);
-    ls_attention_kernel_destroy(&device, kernel);
+    cr_expect_eq(ls_attention_kernel_is_canonical(device, kernel), in_place);
+    cr_assert_eq(run_attention(&result, device, kernel, &call), LS_OK);
+    ls_attention_kernel_destroy(device, kernel);
 }
 
 /* Groups whose heads would share a tile, rows alone, keys that must not be seen. */

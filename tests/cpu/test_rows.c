@@ -1,14 +1,8 @@
 /* Rows are copied and cleared wherever they lie, by any number of threads, and nothing beside them
  * is touched. */
-#include <criterion/criterion.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "cpu/rows/copy.h"
+#include "device/rows.h"
+#include "harness.h"
 #include "tensor/dtype.h"
-
-#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
 enum { AROUND = 64 }; /* bytes on either side, which stay */
 
@@ -69,6 +63,8 @@ static void check(ls_dtype type, int ndim, const int64_t *dim, const int *to_ord
 
     for (size_t i = 0; i < from.bytes; i++) from.memory[i] = (unsigned char)(i * 7 + 1);
     for (int threads = 1; threads <= 5; threads++) {
+        struct ls_queue *queue = &cpu_device(threads)->queue;
+
         for (int zero = 0; zero <= 1; zero++) {
             struct placed to = place(type, ndim, dim, to_order, gap);
             struct placed plain = place(type, ndim, dim, to_order, gap);
@@ -77,9 +73,9 @@ static void check(ls_dtype type, int ndim, const int64_t *dim, const int *to_ord
             memset(plain.memory, 0xa5, plain.bytes);
             fill_plainly(&plain, zero ? NULL : &from);
             if (zero)
-                cpu_zero(&to.t, threads);
+                ls_zero(queue, &to.t);
             else
-                cpu_copy(&to.t, &from.t, threads);
+                ls_copy(queue, &to.t, &from.t);
             cr_assert_eq(memcmp(to.memory, plain.memory, to.bytes), 0,
                          "%s of %d dimensions, %ld x .. x %ld, gap %ld, %d threads",
                          zero ? "zeros" : "a copy", ndim, (long)dim[0], (long)dim[ndim - 1],

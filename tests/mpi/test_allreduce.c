@@ -114,13 +114,15 @@ struct taken {
 
 static struct taken plan_memory(struct job *job)
 {
-    const struct taken before = {ls_ledger_live(LS_TAG_WORKSPACE), ls_ledger_live(LS_TAG_COMM)};
+    const struct taken before = {ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE),
+                                 ls_ledger_live(&ls_host_ledger, LS_TAG_COMM)};
     struct ls_cost cost;
 
     job_create(job, world, 4);
     MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
-    const struct taken taken = {ls_ledger_live(LS_TAG_WORKSPACE) - before.workspace,
-                                ls_ledger_live(LS_TAG_COMM) - before.comm};
+    const struct taken taken = {ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE) -
+                                    before.workspace,
+                                ls_ledger_live(&ls_host_ledger, LS_TAG_COMM) - before.comm};
     MPI_CHECK(taken.workspace == cost.workspace_bytes && taken.comm == cost.comm_bytes,
               "%s: %zu and %zu bytes, predicted %zu and %zu", job_text(job), taken.workspace,
               taken.comm, cost.workspace_bytes, cost.comm_bytes);

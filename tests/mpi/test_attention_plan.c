@@ -18,8 +18,9 @@ static double over_ranks(double value, ls_reduction how)
 
 static void check_memory(const struct job *job, const struct ls_cost *cost, const size_t before[])
 {
-    const double workspace = (double)(ls_ledger_live(LS_TAG_WORKSPACE) - before[0]);
-    const double comm = (double)(ls_ledger_live(LS_TAG_COMM) - before[1]);
+    const double workspace =
+        (double)(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE) - before[0]);
+    const double comm = (double)(ls_ledger_live(&ls_host_ledger, LS_TAG_COMM) - before[1]);
     const double most_workspace = over_ranks(workspace, LS_REDUCE_MAX);
     const double most_comm = over_ranks(comm, LS_REDUCE_MAX);
 
@@ -57,22 +58,23 @@ static void check_work(const struct job *job, const struct ls_cost *cost)
 
 static void check_cost(struct job *job)
 {
-    const size_t before[] = {ls_ledger_live(LS_TAG_WORKSPACE), ls_ledger_live(LS_TAG_COMM)};
+    const size_t before[] = {ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE),
+                             ls_ledger_live(&ls_host_ledger, LS_TAG_COMM)};
     struct ls_cost cost;
 
     job_create_plan(job, world);
     MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
     check_memory(job, &cost, before);
-    ls_ledger_reset_peaks();
+    ls_ledger_reset_peaks(&ls_host_ledger);
     job_run(job);
     job_run(job); /* counts begin anew with each execution */
-    MPI_CHECK(ls_ledger_peak_total() == ls_ledger_live_total(),
+    MPI_CHECK(ls_ledger_peak_total(&ls_host_ledger) == ls_ledger_live_total(&ls_host_ledger),
               "%s: the execution allocated %zu bytes", job_text(job),
-              ls_ledger_peak_total() - ls_ledger_live_total());
+              ls_ledger_peak_total(&ls_host_ledger) - ls_ledger_live_total(&ls_host_ledger));
     check_work(job, &cost);
     job_destroy_plan(job);
-    MPI_CHECK(ls_ledger_live(LS_TAG_WORKSPACE) == before[0] &&
-                  ls_ledger_live(LS_TAG_COMM) == before[1],
+    MPI_CHECK(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE) == before[0] &&
+                  ls_ledger_live(&ls_host_ledger, LS_TAG_COMM) == before[1],
               "%s: the plan left memory behind", job_text(job));
 }
 

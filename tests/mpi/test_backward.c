@@ -96,8 +96,8 @@ static void check_memory(const struct descent *g, const struct ls_cost *cost,
                                             cost->gradient_bytes, cost->activation_bytes};
 
     for (int i = 0; i < LENGTH(tags); i++) {
-        const double most =
-            over_ranks((double)(ls_ledger_live(tags[i]) - before[i]), LS_REDUCE_MAX);
+        const double most = over_ranks(
+            (double)(ls_ledger_live(&ls_host_ledger, tags[i]) - before[i]), LS_REDUCE_MAX);
 
         MPI_CHECK(most == (double)predicted[i], "%s: %s %.0f, predicted %zu bytes",
                   job_text(&g->job), ls_tag_name(tags[i]), most, predicted[i]);
@@ -110,16 +110,16 @@ static void check_cost(struct descent *g)
     struct ls_cost cost;
     size_t before[LENGTH(tags)];
 
-    for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(tags[i]);
+    for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(&ls_host_ledger, tags[i]);
     descent_create_plan(g, world);
     MPI_CHECK_OK(ls_plan_cost(&cost, g->job.plan));
     check_memory(g, &cost, before);
-    ls_ledger_reset_peaks();
+    ls_ledger_reset_peaks(&ls_host_ledger);
     descent_run(g);
     descent_run(g); /* counts begin anew with each execution */
-    MPI_CHECK(ls_ledger_peak_total() == ls_ledger_live_total(),
+    MPI_CHECK(ls_ledger_peak_total(&ls_host_ledger) == ls_ledger_live_total(&ls_host_ledger),
               "%s: the execution allocated %zu bytes", job_text(&g->job),
-              ls_ledger_peak_total() - ls_ledger_live_total());
+              ls_ledger_peak_total(&ls_host_ledger) - ls_ledger_live_total(&ls_host_ledger));
     ls_attention_plan_describe(&report, g->job.plan);
     const double forward = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
     const double backward = over_ranks((double)report.backward.bytes_sent, LS_REDUCE_SUM);
@@ -131,8 +131,8 @@ static void check_cost(struct descent *g)
               (long)cost.backward_bytes_sent);
     descent_destroy_plan(g);
     for (int i = 0; i < LENGTH(tags); i++)
-        MPI_CHECK(ls_ledger_live(tags[i]) == before[i], "%s: %s is left behind", job_text(&g->job),
-                  ls_tag_name(tags[i]));
+        MPI_CHECK(ls_ledger_live(&ls_host_ledger, tags[i]) == before[i], "%s: %s is left behind",
+                  job_text(&g->job), ls_tag_name(tags[i]));
 }
 
 MPI_TEST(backward, costs_what_it_predicts)

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <stdarg.h>
 
+#include "base/cpu.h"
+
 MPI_SUITE_APART(fuzz);
 
 #define COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))

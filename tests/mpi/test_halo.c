@@ -112,18 +112,18 @@ static void check_memory(const struct job *job, size_t workspace, size_t buffers
     struct ls_cost cost;
 
     MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
-    MPI_CHECK(over_ranks((double)(ls_ledger_live(LS_TAG_WORKSPACE) - workspace), LS_REDUCE_MAX) ==
-                      (double)cost.workspace_bytes &&
-                  over_ranks((double)(ls_ledger_live(LS_TAG_COMM) - buffers), LS_REDUCE_MAX) ==
-                      (double)cost.comm_bytes,
+    MPI_CHECK(over_ranks((double)(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE) - workspace),
+                         LS_REDUCE_MAX) == (double)cost.workspace_bytes &&
+                  over_ranks((double)(ls_ledger_live(&ls_host_ledger, LS_TAG_COMM) - buffers),
+                             LS_REDUCE_MAX) == (double)cost.comm_bytes,
               "%s: memory", job_text(job));
 }
 
 /* Executed twice: the second time buffers are not empty. */
 static void check_case(const struct halo_case *c, int layout)
 {
-    const size_t workspace = ls_ledger_live(LS_TAG_WORKSPACE);
-    const size_t buffers = ls_ledger_live(LS_TAG_COMM);
+    const size_t workspace = ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE);
+    const size_t buffers = ls_ledger_live(&ls_host_ledger, LS_TAG_COMM);
     struct job job = job_of(c, layout);
 
     job_create(&job, world, 7);
@@ -208,8 +208,8 @@ static void check_backward_cost(const struct descent *g, size_t gradients)
     const struct ls_attention_shape *s = &problem->shape;
     const int64_t own = ls_layout_part_rows(&problem->q_layout, rank);
     const int64_t row = 2 * s->b * s->h_kv * s->d * (int64_t)sizeof(float);
-    const double most =
-        over_ranks((double)(ls_ledger_live(LS_TAG_GRADIENT) - gradients), LS_REDUCE_MAX);
+    const double most = over_ranks(
+        (double)(ls_ledger_live(&ls_host_ledger, LS_TAG_GRADIENT) - gradients), LS_REDUCE_MAX);
     struct ls_attention_report report;
     struct ls_cost cost;
     int64_t back = 0;
@@ -229,7 +229,7 @@ static void check_backward_cost(const struct descent *g, size_t gradients)
 
 static void check_backward(const struct descent *exact, const struct halo_case *c, int layout)
 {
-    const size_t gradients = ls_ledger_live(LS_TAG_GRADIENT);
+    const size_t gradients = ls_ledger_live(&ls_host_ledger, LS_TAG_GRADIENT);
     struct descent g = *exact;
 
     g.job.options = descent_of(c, layout).job.options;
@@ -275,7 +275,7 @@ static bool same_gradient(const struct descent *g, const struct descent *alone, 
 static void check_strict_backward(const struct descent *alone, const struct halo_case *c,
                                   int layout)
 {
-    const size_t gradients = ls_ledger_live(LS_TAG_GRADIENT);
+    const size_t gradients = ls_ledger_live(&ls_host_ledger, LS_TAG_GRADIENT);
     struct descent g = *alone;
 
     g.job.options = descent_of(c, layout).job.options;

@@ -146,20 +146,21 @@ static int64_t count_sends(struct job *job)
 
 static void check_cost(struct job *job)
 {
-    const size_t before = ls_ledger_live(LS_TAG_ACTIVATION);
+    const size_t before = ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION);
     struct ls_attention_report report;
     struct ls_cost cost;
 
     job_create_plan(job, world);
     MPI_CHECK_OK(ls_plan_cost(&cost, job->plan));
-    const double taken = (double)(ls_ledger_live(LS_TAG_ACTIVATION) - before);
+    const double taken = (double)(ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION) - before);
     const double most = over_ranks(taken, LS_REDUCE_MAX);
     MPI_CHECK(most == (double)cost.activation_bytes, "%s: %.0f bytes, predicted %zu", job_text(job),
               most, cost.activation_bytes);
     job_run(job);
-    ls_ledger_reset_peaks();
+    ls_ledger_reset_peaks(&ls_host_ledger);
     const double sends = over_ranks((double)count_sends(job), LS_REDUCE_SUM);
-    MPI_CHECK(ls_ledger_peak_total() == ls_ledger_live_total(), "%s: allocates", job_text(job));
+    MPI_CHECK(ls_ledger_peak_total(&ls_host_ledger) == ls_ledger_live_total(&ls_host_ledger),
+              "%s: allocates", job_text(job));
     ls_attention_plan_describe(&report, job->plan);
     const double bytes = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
     MPI_CHECK(bytes == (double)cost.bytes_sent, "%s: %.0f bytes sent, predicted %ld", job_text(job),
@@ -167,7 +168,8 @@ static void check_cost(struct job *job)
     MPI_CHECK(sends == (double)cost.messages || strcmp(report.method, "allreduce") == 0,
               "%s: %.0f messages, predicted %ld", job_text(job), sends, (long)cost.messages);
     job_destroy_plan(job);
-    MPI_CHECK(ls_ledger_live(LS_TAG_ACTIVATION) == before, "%s: memory is left", job_text(job));
+    MPI_CHECK(ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION) == before, "%s: memory is left",
+              job_text(job));
 }
 
 MPI_TEST(redistribute, costs_what_it_predicts)
@@ -203,7 +205,8 @@ MPI_TEST(redistribute, rows_that_are_parts_are_used_where_they_are)
         MPI_CHECK_OK(ls_plan_cost(&with, job.plan));
         MPI_CHECK_OK(job.plan->method->cost(&without, &job.plan->problem));
         MPI_CHECK(memcmp(&with, &without, sizeof with) == 0, "%s: it costs", job_text(&job));
-        MPI_CHECK(ls_ledger_live(LS_TAG_ACTIVATION) == 0, "%s: it takes memory", job_text(&job));
+        MPI_CHECK(ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION) == 0, "%s: it takes memory",
+                  job_text(&job));
         for (int which = 0; which < LS_TRAVELLERS; which++) {
             struct ls_tensor part;
 
@@ -215,9 +218,9 @@ MPI_TEST(redistribute, rows_that_are_parts_are_used_where_they_are)
         job_create_plan(&job, world);
         const size_t keys =
             2 * 32 * (size_t)ls_layout_part_rows(&job.plan->problem.k_layout, rank); /* K and V */
-        MPI_CHECK(rank == size - 1 || ls_ledger_live(LS_TAG_ACTIVATION) == keys,
+        MPI_CHECK(rank == size - 1 || ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION) == keys,
                   "%s: %zu bytes for keys of %zu", job_text(&job),
-                  ls_ledger_live(LS_TAG_ACTIVATION), keys);
+                  ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION), keys);
         job_destroy(&job);
     }
 }
@@ -236,7 +239,7 @@ MPI_TEST(redistribute, rows_must_be_the_sequence)
     for (int i = 0; i < COUNT(cases); i++) {
         struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16},
                           .options = LS_ATTENTION_OPTIONS};
-        const size_t before = ls_ledger_live_total();
+        const size_t before = ls_ledger_live_total(&ls_host_ledger);
 
         take_rows(&job, EVEN, EVEN);
         if (size == 1 && cases[i].q_more > 0) continue;
@@ -248,7 +251,7 @@ MPI_TEST(redistribute, rows_must_be_the_sequence)
                       LS_ESHAPE, cases[i].says, cases[i].says);
         MPI_CHECK(strstr(ls_message(), i < 2 ? "the sequence has 700" : "the sequence has 900"),
                   "%s", ls_message());
-        MPI_CHECK(ls_ledger_live_total() == before, "memory is left");
+        MPI_CHECK(ls_ledger_live_total(&ls_host_ledger) == before, "memory is left");
     }
 }
 

@@ -41,8 +41,8 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
         job_create_plan(&job, world);
         job_run(&job);
         MPI_CHECK(same_bits(&job, &alone), "%s, %s", job_text(&job),
-                  ls_device_kernel_name(&job.plan->problem.device,
-                                        ls_problem_kernel_shape(&job.plan->problem, 0)));
+                  ls_attention_kernel_name(job.plan->problem.device,
+                                           ls_problem_kernel_shape(&job.plan->problem, 0)));
         job_destroy_plan(&job);
     }
     job_destroy(&alone);

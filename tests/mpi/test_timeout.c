@@ -6,6 +6,7 @@
 
 #include "base/profile.h"
 #include "comm/transport.h"
+#include "device/gradient.h"
 
 MPI_SUITE(timeout)
 
@@ -173,11 +174,10 @@ static bool is_over(void)
     return over;
 }
 
-static ls_status attend_without_end(struct ls_kernel_result *out,
-                                    struct ls_attention_kernel *kernel,
+static ls_status attend_without_end(struct ls_queue *queue, struct ls_attention_kernel *kernel,
                                     const struct ls_kernel_call *call)
 {
-    (void)out, (void)kernel, (void)call;
+    (void)queue, (void)kernel, (void)call;
     while (!is_over()) usleep(1000);
     return LS_OK;
 }
@@ -214,10 +214,12 @@ MPI_TEST(timeout, a_kernel_without_end_is_noticed)
     descent_create_whole(&g, 1);
     descent_create_plan(&g, comm);
     struct ls_attention_plan *plan = g.job.plan;
-    struct ls_device_ops endless = *plan->problem.device.ops;
+    struct ls_device_ops ops = *plan->problem.device->ops;
+    struct ls_attention_ops endless = *ops.attention;
 
     endless.attend = attend_without_end;
-    if (rank == 1) plan->problem.device.ops = &endless;
+    ops.attention = &endless;
+    if (rank == 1) plan->problem.device->ops = &ops;
     descent_load(&g);
     const double since = ls_now();
     const ls_status status = descent_forward(&g);
@@ -236,10 +238,7 @@ MPI_TEST(timeout, a_kernel_without_end_is_noticed)
     check_left(comm, status, seconds, "ring forward");
 }
 
-static ls_status (*real_attend)(struct ls_kernel_result *, struct ls_attention_kernel *,
-                                const struct ls_kernel_call *);
-static ls_status (*real_gradient)(struct ls_kernel_result *, struct ls_gradient_kernel *,
-                                  const struct ls_gradient_call *);
+static const struct ls_device_ops *real;
 
 /* As a kernel that works for longer than the others wait. */
 static void dawdle(struct ls_progress progress)
@@ -250,18 +249,18 @@ static void dawdle(struct ls_progress progress)
     }
 }
 
-static ls_status attend_slowly(struct ls_kernel_result *out, struct ls_attention_kernel *kernel,
+static ls_status attend_slowly(struct ls_queue *queue, struct ls_attention_kernel *kernel,
                                const struct ls_kernel_call *call)
 {
-    dawdle(call->progress);
-    return real_attend(out, kernel, call);
+    dawdle(queue->progress);
+    return real->attention->attend(queue, kernel, call);
 }
 
-static ls_status gradient_slowly(struct ls_kernel_result *out, struct ls_gradient_kernel *kernel,
+static ls_status gradient_slowly(struct ls_queue *queue, struct ls_gradient_kernel *kernel,
                                  const struct ls_gradient_call *call)
 {
-    dawdle(call->progress);
-    return real_gradient(out, kernel, call);
+    dawdle(queue->progress);
+    return real->gradient->compute(queue, kernel, call);
 }
 
 /* ulysses has nothing to move while its one kernel works. */
@@ -274,13 +273,15 @@ MPI_TEST(timeout, a_slow_kernel_is_waited_for)
     descent_create_whole(&g, 1);
     descent_create_plan(&g, comm);
     struct ls_attention_plan *plan = g.job.plan;
-    struct ls_device_ops slow = *plan->problem.device.ops;
+    struct ls_device_ops slow = *(real = plan->problem.device->ops);
+    struct ls_attention_ops slow_attention = *slow.attention;
+    struct ls_gradient_ops slow_gradient = *slow.gradient;
 
-    real_attend = slow.attend;
-    real_gradient = slow.gradient;
-    slow.attend = attend_slowly;
-    slow.gradient = gradient_slowly;
-    if (rank == 1) plan->problem.device.ops = &slow;
+    slow_attention.attend = attend_slowly;
+    slow_gradient.compute = gradient_slowly;
+    slow.attention = &slow_attention;
+    slow.gradient = &slow_gradient;
+    if (rank == 1) plan->problem.device->ops = &slow;
     descent_run(&g);
     descent_destroy_plan(&g);
     descent_destroy_whole(&g);

@@ -57,8 +57,8 @@ static void check_cost(const struct descent *g, const size_t *before)
     MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
     const size_t predicted[] = {cost.workspace_bytes, cost.comm_bytes, cost.gradient_bytes};
     for (int i = 0; i < LENGTH(tags); i++) {
-        const double most =
-            over_ranks((double)(ls_ledger_live(tags[i]) - before[i]), LS_REDUCE_MAX);
+        const double most = over_ranks(
+            (double)(ls_ledger_live(&ls_host_ledger, tags[i]) - before[i]), LS_REDUCE_MAX);
 
         MPI_CHECK(most == (double)predicted[i], "%s: %s %.0f, predicted %zu", job_text(job),
                   ls_tag_name(tags[i]), most, predicted[i]);
@@ -80,7 +80,7 @@ static void check_grid(struct descent g)
 {
     size_t before[LENGTH(tags)];
 
-    for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(tags[i]);
+    for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(&ls_host_ledger, tags[i]);
     descent_create_plan(&g, world);
     for (int turn = 0; turn < 2; turn++) {
         descent_run(&g);
@@ -123,7 +123,7 @@ static void check_bits(const struct descent *alone, struct descent g)
 {
     size_t before[LENGTH(tags)];
 
-    for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(tags[i]);
+    for (int i = 0; i < LENGTH(tags); i++) before[i] = ls_ledger_live(&ls_host_ledger, tags[i]);
     descent_create_plan(&g, world);
     descent_run(&g);
     MPI_CHECK(same_bits(&g.job, &alone->job), "%s: grid %dx%d", job_text(&g.job),

@@ -32,14 +32,15 @@ ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan
     const struct ls_attention_shape *s = &plan->problem.shape;
     const int64_t rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
 
+    out->problem = &plan->problem;
     out->part = part;
     LS_TRY(ls_forest_init(&out->forest, part, parts, plan->problem.strict));
     const int slots = out->forest.slots;
 
     out->state = calloc((size_t)slots + 1, sizeof *out->state);
     if (!out->state) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    LS_TRY(
-        ls_alloc(&out->memory, LS_TAG_WORKSPACE, state_bytes(&plan->problem, plan->rank, slots)));
+    LS_TRY(ls_problem_alloc(&out->memory, &plan->problem, LS_TAG_WORKSPACE,
+                            state_bytes(&plan->problem, plan->rank, slots)));
     for (int i = 0; i < slots; i++)
         out->state[i] = ls_states_in((float *)out->memory + i * ls_state_count(s, rows), s, rows);
     return LS_OK;
@@ -47,7 +48,7 @@ ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan
 
 void ls_fold_fini(struct ls_fold *fold)
 {
-    ls_free(fold->memory);
+    ls_problem_free(fold->problem, fold->memory);
     free(fold->state);
     ls_forest_fini(&fold->forest);
 }
@@ -99,9 +100,9 @@ void ls_fold_begin(struct ls_fold *fold)
     fold->done = 0;
 }
 
-ls_status ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
-                       const struct ls_attention_call *call, int part, const struct ls_tensor *k,
-                       const struct ls_tensor *v)
+void ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
+                  const struct ls_attention_call *call, int part, const struct ls_tensor *k,
+                  const struct ls_tensor *v)
 {
     const struct ls_leaf_list leaves = fold->part[part];
     const struct ls_forest *forest = &fold->forest;
@@ -110,19 +111,18 @@ ls_status ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
         struct arrival arrival;
 
         fold->done = read_arrival(&arrival, fold, fold->done);
-        LS_TRY(ls_plan_attend(plan, (struct ls_kernel_call){
-                                        .o = arrival.whole ? call->o : NULL,
-                                        .o_lo = arrival.whole ? call->o_lo : NULL,
-                                        .lse = arrival.whole ? call->lse : NULL,
-                                        .states = arrival.whole ? NULL : &fold->state[arrival.slot],
-                                        .found = arrival.found,
-                                        .found_count = arrival.found_count,
-                                        .q = call->q,
-                                        .k = k,
-                                        .v = v,
-                                        .k_leaves = {.leaf = leaves.leaf + arrival.step->first,
-                                                     .count = arrival.step->count},
-                                    }));
+        ls_plan_attend(plan, (struct ls_kernel_call){
+                                 .o = arrival.whole ? call->o : NULL,
+                                 .o_lo = arrival.whole ? call->o_lo : NULL,
+                                 .lse = arrival.whole ? call->lse : NULL,
+                                 .states = arrival.whole ? NULL : &fold->state[arrival.slot],
+                                 .found = arrival.found,
+                                 .found_count = arrival.found_count,
+                                 .q = call->q,
+                                 .k = k,
+                                 .v = v,
+                                 .k_leaves = {.leaf = leaves.leaf + arrival.step->first,
+                                              .count = arrival.step->count},
+                             });
     }
-    return LS_OK;
 }

@@ -7,7 +7,8 @@
 #include "attention/plan.h"
 
 struct ls_fold {
-    const struct ls_leaf_list *part; /* [parts] borrowed */
+    const struct ls_problem *problem; /* borrowed, as is part */
+    const struct ls_leaf_list *part;  /* [parts] */
     struct ls_forest forest;
     struct ls_row_states *state; /* [forest.slots] of results that wait for others */
     void *memory;                /* of state */
@@ -26,8 +27,8 @@ void ls_fold_fini(struct ls_fold *fold);
 /* An execution: begin, then each part in turn, of which the last one, in whatever order they come
  * in the sequence, finishes the rows. k, v have the rows that the part's leaves name. */
 void ls_fold_begin(struct ls_fold *fold);
-ls_status ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
-                       const struct ls_attention_call *call, int part, const struct ls_tensor *k,
-                       const struct ls_tensor *v);
+void ls_fold_part(struct ls_fold *fold, struct ls_attention_plan *plan,
+                  const struct ls_attention_call *call, int part, const struct ls_tensor *k,
+                  const struct ls_tensor *v);
 
 #endif

@@ -9,7 +9,7 @@
 #ifndef LS_ATTENTION_MERGING_FOREST_H
 #define LS_ATTENTION_MERGING_FOREST_H
 
-#include "device/device.h"
+#include "device/attention.h"
 
 typedef enum {
     LS_NODE_ALONE,  /* nothing to merge with: the slot is written */

@@ -80,7 +80,7 @@ static void merge(const struct ls_attention_plan *plan, struct ls_row_states int
 {
     const struct ls_attention_shape *s = &plan->problem.shape;
 
-    ls_attention_kernel_merge(&plan->problem.device, plan->kernel, into, from, s->b * s->h * rows);
+    ls_merge(ls_plan_queue(plan), plan->kernel, into, from, s->b * s->h * rows);
 }
 
 /* What a step that brings a result makes of it. */
@@ -128,47 +128,46 @@ static struct ls_tensor block_of(const struct ls_tensor *t, int axis,
 }
 
 /* A kernel call without keys, so that the last rounding is the kernel's. */
-ls_status ls_states_finish(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                           const struct ls_forest *forest, const struct ls_row_states *slot,
-                           const struct ls_row_block *rows)
+void ls_states_finish(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                      const struct ls_forest *forest, const struct ls_row_states *slot,
+                      const struct ls_row_block *rows)
 {
     const struct ls_tensor q = block_of(call->q, 1, rows);
     struct ls_tensor o = block_of(call->o, 1, rows), lse = block_of(call->lse, 2, rows);
     struct ls_tensor o_lo = call->o_lo ? block_of(call->o_lo, 1, rows) : o;
     const struct ls_found found = {.states = forest->kept_count ? &slot[forest->kept[0]] : NULL};
 
-    return ls_plan_attend(plan, (struct ls_kernel_call){.o = &o,
-                                                        .o_lo = call->o_lo ? &o_lo : NULL,
-                                                        .lse = &lse,
-                                                        .found = &found,
-                                                        .found_count = forest->kept_count,
-                                                        .q = &q,
-                                                        .k = call->k,
-                                                        .v = call->v,
-                                                        .q_leaves = rows->leaves});
+    ls_plan_attend(plan, (struct ls_kernel_call){.o = &o,
+                                                 .o_lo = call->o_lo ? &o_lo : NULL,
+                                                 .lse = &lse,
+                                                 .found = &found,
+                                                 .found_count = forest->kept_count,
+                                                 .q = &q,
+                                                 .k = call->k,
+                                                 .v = call->v,
+                                                 .q_leaves = rows->leaves});
 }
 
-ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
-                             const struct ls_attention_call *call, float *states,
-                             const struct ls_row_block *rows)
+void ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                        const struct ls_attention_call *call, float *states,
+                        const struct ls_row_block *rows)
 {
     for (int r = 0; r < plan->problem.p; r++)
         states = ls_results_merge(subtrees->slot, plan, &subtrees->forest, r, states, rows->count);
-    return ls_states_finish(plan, call, &subtrees->forest, subtrees->slot, rows);
+    ls_states_finish(plan, call, &subtrees->forest, subtrees->slot, rows);
 }
 
-ls_status ls_subtrees_attend_alone(const struct ls_subtrees *subtrees,
-                                   struct ls_attention_plan *plan,
-                                   const struct ls_attention_call *call)
+void ls_subtrees_attend_alone(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                              const struct ls_attention_call *call)
 {
     const struct ls_leaf_list keys = {.leaf = subtrees->leaf,
                                       .count = ls_layout_leaves(&plan->problem.k_layout)};
 
-    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
-                                                        .o_lo = call->o_lo,
-                                                        .lse = call->lse,
-                                                        .q = call->q,
-                                                        .k = call->k,
-                                                        .v = call->v,
-                                                        .k_leaves = keys});
+    ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                 .o_lo = call->o_lo,
+                                                 .lse = call->lse,
+                                                 .q = call->q,
+                                                 .k = call->k,
+                                                 .v = call->v,
+                                                 .k_leaves = keys});
 }

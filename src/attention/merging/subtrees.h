@@ -39,21 +39,19 @@ struct ls_row_block {
 float *ls_results_merge(struct ls_row_states *slot, const struct ls_attention_plan *plan,
                         const struct ls_forest *forest, int part, float *states, int64_t rows);
 
-/* Writes o and lse of a block of rows from what an open forest of all keys has left. Errors:
- * LS_EINTERNAL. */
-ls_status ls_states_finish(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                           const struct ls_forest *forest, const struct ls_row_states *slot,
-                           const struct ls_row_block *rows);
+/* Writes o and lse of a block of rows from what an open forest of all keys has left. */
+void ls_states_finish(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                      const struct ls_forest *forest, const struct ls_row_states *slot,
+                      const struct ls_row_block *rows);
 
 /* Merges the states of a block of rows [first[p]][ls_state_count], which are used up, and writes
- * its o and lse. Errors: LS_EINTERNAL. */
-ls_status ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
-                             const struct ls_attention_call *call, float *states,
-                             const struct ls_row_block *rows);
+ * its o and lse. */
+void ls_subtrees_finish(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                        const struct ls_attention_call *call, float *states,
+                        const struct ls_row_block *rows);
 
-/* Forward on one rank. Errors: LS_EINTERNAL. */
-ls_status ls_subtrees_attend_alone(const struct ls_subtrees *subtrees,
-                                   struct ls_attention_plan *plan,
-                                   const struct ls_attention_call *call);
+/* Forward on one rank. */
+void ls_subtrees_attend_alone(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                              const struct ls_attention_call *call);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "attention/gradient.h"
 #include "attention/leaves.h"
+#include "device/rows.h"
 
 static bool brings_sum(const struct ls_forest_step *step)
 {
@@ -138,13 +139,13 @@ static void put(struct ls_total *total, const struct ls_problem *problem, int64_
     if (!first && sum && is_last(total))
         total->whole.b = sum;
     else if (!first && sum)
-        ls_device_add(&problem->device, to, sum, n, problem->threads);
+        ls_add(&problem->device->queue, to, sum, n);
     else if (first && sum && sum != to)
         ls_problem_copy_floats(problem, to, n, sum, n, 1, n);
     else if (first && !sum) {
         struct ls_tensor nothing = ls_tensor_view(to, LS_F32, 1, &n);
 
-        ls_device_zero(&problem->device, &nothing, problem->threads);
+        ls_zero(&problem->device->queue, &nothing);
     }
 }
 

@@ -38,7 +38,7 @@ static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
     out->comm_bytes = ls_key_value_bytes(&problem->shape, problem->shape.s_k);
     out->bytes_sent = (int64_t)out->comm_bytes * (problem->p - 1);
     out->messages = messages_each_way(problem) * problem->p;
-    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    out->workspace_bytes = ls_attention_kernel_bytes(problem->device, kernel_shape(problem));
     if (!problem->backward) return LS_OK;
     out->backward_bytes_sent = out->bytes_sent;
     out->backward_messages = out->messages;
@@ -50,7 +50,7 @@ static void destroy(struct ls_attention_plan *plan)
     struct allgather *own = plan->own;
 
     ls_part_gradients_destroy(own->gradients);
-    ls_free(own->memory);
+    ls_problem_free(&plan->problem, own->memory);
     ls_batch_fini(&own->batch);
     free(own->first_row);
     free(own);
@@ -69,9 +69,10 @@ static ls_status create(struct ls_attention_plan *plan)
     if (!own->first_row) return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
     LS_TRY(ls_batch_init(&own->batch, &plan->transport, 2 * (int)messages_each_way(problem)));
     ls_leaves_gather(&own->keys, own->leaf, own->first_row, keys);
-    LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, ls_key_value_bytes(&problem->shape, keys->s)));
+    LS_TRY(ls_problem_alloc(&own->memory, problem, LS_TAG_COMM,
+                            ls_key_value_bytes(&problem->shape, keys->s)));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
-    return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
+    return ls_attention_kernel_create(&plan->kernel, problem->device, kernel_shape(problem));
 }
 
 /* rank's rows of one batch of the gathered tensor. */
@@ -138,13 +139,14 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     struct ls_tensor all[2];
 
     LS_TRY(gather(all, plan, call->k, call->v));
-    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
-                                                        .o_lo = call->o_lo,
-                                                        .lse = call->lse,
-                                                        .q = call->q,
-                                                        .k = &all[0],
-                                                        .v = &all[1],
-                                                        .k_leaves = own->keys});
+    ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                 .o_lo = call->o_lo,
+                                                 .lse = call->lse,
+                                                 .q = call->q,
+                                                 .k = &all[0],
+                                                 .v = &all[1],
+                                                 .k_leaves = own->keys});
+    return LS_OK;
 }
 
 /* rank's part of the gathered tensor, all batches. */
@@ -157,13 +159,12 @@ static struct ls_tensor part_of(const struct ls_tensor *all, const struct allgat
 }
 
 /* Part by part in the order of a ring, so that the gradients of one are on their way while those of
- * the next are computed. A rank whose kernel fails still passes on what the others wait for. */
+ * the next are computed. */
 static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
 {
     const struct allgather *own = plan->own;
     const struct ls_route route = ls_route_of(plan->problem.p, 1, plan->rank);
     struct ls_tensor all[2];
-    ls_status status = LS_OK;
 
     LS_TRY(gather(all, plan, call->k, call->v));
     ls_part_gradients_begin(own->gradients, call);
@@ -171,11 +172,10 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
         const int owner = ls_route_owner(&route, step);
         const struct ls_tensor k = part_of(&all[0], own, owner), v = part_of(&all[1], own, owner);
 
-        if (status == LS_OK) status = ls_part_gradients_meet(own->gradients, step, &k, &v);
+        ls_part_gradients_meet(own->gradients, step, &k, &v);
         LS_TRY(ls_part_gradients_pass(own->gradients, step));
     }
-    LS_TRY(ls_part_gradients_end(own->gradients));
-    return status;
+    return ls_part_gradients_end(own->gradients);
 }
 
 const struct ls_method ls_method_allgather = {

@@ -36,8 +36,8 @@ static void destroy(struct ls_attention_plan *plan)
     struct allreduce *own = plan->own;
 
     ls_visiting_gradients_destroy(own->gradients);
-    ls_free(own->travel_memory);
-    ls_free(own->state_memory);
+    ls_problem_free(&plan->problem, own->travel_memory);
+    ls_problem_free(&plan->problem, own->state_memory);
     free(own->states);
     ls_batch_fini(&own->back);
     ls_batch_fini(&own->visit);
@@ -46,21 +46,24 @@ static void destroy(struct ls_attention_plan *plan)
     free(own);
 }
 
-static ls_status create_states(struct allreduce *own, const struct ls_attention_shape *s,
+static ls_status create_states(struct allreduce *own, const struct ls_problem *problem,
                                const struct ls_allreduce_memory *memory)
 {
+    const struct ls_attention_shape *s = &problem->shape;
+
     own->states = calloc((size_t)memory->results + 1, sizeof *own->states);
     if (!own->states) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
-    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE, memory->states));
+    LS_TRY(ls_problem_alloc(&own->state_memory, problem, LS_TAG_WORKSPACE, memory->states));
     for (int64_t i = 0; i < memory->results; i++)
         own->states[i] = ls_states_in(
             (float *)own->state_memory + i * ls_state_count(s, memory->rows), s, memory->rows);
     return LS_OK;
 }
 
-static ls_status create_travel(struct allreduce *own, const struct ls_allreduce_memory *memory)
+static ls_status create_travel(struct allreduce *own, const struct ls_problem *problem,
+                               const struct ls_allreduce_memory *memory)
 {
-    LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM, memory->travel));
+    LS_TRY(ls_problem_alloc(&own->travel_memory, problem, LS_TAG_COMM, memory->travel));
     own->out = own->travel_memory;
     own->in = own->out + memory->out;
     own->queries[0] = (char *)(own->in + memory->in);
@@ -92,10 +95,10 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(ls_visits_init(&own->visits, &problem->q_layout));
     const struct ls_allreduce_memory memory =
         ls_allreduce_memory(problem, &own->subtrees, plan->rank);
-    LS_TRY(create_states(own, &problem->shape, &memory));
-    LS_TRY(create_travel(own, &memory));
+    LS_TRY(create_states(own, problem, &memory));
+    LS_TRY(create_travel(own, problem, &memory));
     LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
-    return ls_attention_kernel_create(&plan->kernel, &problem->device,
+    return ls_attention_kernel_create(&plan->kernel, problem->device,
                                       ls_allreduce_kernel_shape(problem));
 }
 
@@ -228,8 +231,8 @@ static ls_status start_results(struct ls_attention_plan *plan, int64_t step)
 }
 
 /* The results of this rank's rows are here. */
-static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                             int64_t step)
+static void finish_rows(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                        int64_t step)
 {
     const struct allreduce *own = plan->own;
     const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
@@ -241,50 +244,47 @@ static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_att
                    .count = (mine.count + LS_LEAF - 1) / LS_LEAF},
     };
 
-    if (mine.count == 0) return LS_OK;
-    return ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
+    if (mine.count > 0) ls_subtrees_finish(&own->subtrees, plan, call, own->in, &block);
 }
 
 /* ---- execution */
 
-static ls_status attend_step(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                             int64_t step)
+static void attend_step(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                        int64_t step)
 {
     struct allreduce *own = plan->own;
     const struct ls_leaf_list *keys = own->subtrees.keys + own->subtrees.first[plan->rank];
     const struct ls_tensor q = query_view(plan, step);
 
     for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++)
-        LS_TRY(
-            ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
-                                                         .q = &q,
-                                                         .k = call->k,
-                                                         .v = call->v,
-                                                         .q_leaves = own->visits.step[step].leaves,
-                                                         .k_leaves = keys[i]}));
-    return LS_OK;
+        ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
+                                                     .q = &q,
+                                                     .k = call->k,
+                                                     .v = call->v,
+                                                     .q_leaves = own->visits.step[step].leaves,
+                                                     .k_leaves = keys[i]});
 }
 
-/* A rank whose kernel fails still exchanges what the others wait for. */
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     const int64_t n = ls_visit_steps(&plan->problem.q_layout);
-    ls_status status = LS_OK;
 
-    if (plan->problem.p == 1)
-        return ls_subtrees_attend_alone(&((struct allreduce *)plan->own)->subtrees, plan, call);
+    if (plan->problem.p == 1) {
+        ls_subtrees_attend_alone(&((struct allreduce *)plan->own)->subtrees, plan, call);
+        return LS_OK;
+    }
     if (n > 0) LS_TRY(start_queries(plan, call->q, 0));
     LS_TRY(wait_for_messages(plan));
     for (int64_t step = 0; step < n; step++) {
         if (step + 1 < n) LS_TRY(start_queries(plan, call->q, step + 1));
-        if (status == LS_OK) status = attend_step(plan, call, step);
+        attend_step(plan, call, step);
         LS_TRY(wait_for_messages(plan));
-        if (status == LS_OK && step > 0) status = finish_rows(plan, call, step - 1);
+        if (step > 0) finish_rows(plan, call, step - 1);
         LS_TRY(start_results(plan, step));
     }
     LS_TRY(wait_for_messages(plan));
-    if (status == LS_OK && n > 0) status = finish_rows(plan, call, n - 1);
-    return status;
+    if (n > 0) finish_rows(plan, call, n - 1);
+    return LS_OK;
 }
 
 static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)

@@ -148,7 +148,7 @@ ls_status ls_visiting_gradients_cost(struct ls_cost *cost, const struct ls_probl
     struct ls_total dkv = {0}, dq = {0};
 
     if (!problem->backward) return LS_OK;
-    cost->workspace_bytes += ls_device_gradient_bytes(&problem->device, kernel_shape(problem));
+    cost->workspace_bytes += ls_gradient_kernel_bytes(problem->device, kernel_shape(problem));
     cost->comm_bytes += travel_bytes(problem);
     cost->backward_bytes_sent =
         (problem->p - 1) * (int64_t)visitor_bytes(&problem->shape, queries->s);
@@ -167,11 +167,11 @@ static ls_status create_memory(struct ls_visiting_gradients *g, const struct ls_
 {
     const struct memory m = memory_of(problem, g->plan->rank, &g->dkv, &g->dq);
 
-    LS_TRY(ls_alloc(&g->travel_memory, LS_TAG_COMM, travel_bytes(problem)));
+    LS_TRY(ls_problem_alloc(&g->travel_memory, problem, LS_TAG_COMM, travel_bytes(problem)));
     g->buffer[0] = g->travel_memory;
     g->buffer[1] =
         g->buffer[0] + visitor_bytes(&problem->shape, ls_visit_all_rows(&problem->q_layout, 0));
-    LS_TRY(ls_alloc(&g->memory, LS_TAG_GRADIENT, memory_bytes(&m)));
+    LS_TRY(ls_problem_alloc(&g->memory, problem, LS_TAG_GRADIENT, memory_bytes(&m)));
     g->lse = g->memory;
     g->delta = g->lse + m.numbers;
     g->dq_sums = g->delta + m.numbers;
@@ -192,7 +192,7 @@ static ls_status create(struct ls_visiting_gradients *g, struct ls_attention_pla
     LS_TRY(ls_batch_init(&g->back, &plan->transport, 2 * problem->p));
     LS_TRY(make_totals(&g->visits, &g->dkv, &g->dq, problem));
     LS_TRY(create_memory(g, problem));
-    return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
+    return ls_gradient_kernel_create(&plan->gradients.kernel, problem->device,
                                      kernel_shape(problem));
 }
 
@@ -214,8 +214,8 @@ ls_status ls_visiting_gradients_create(struct ls_visiting_gradients **out,
 void ls_visiting_gradients_destroy(struct ls_visiting_gradients *g)
 {
     if (!g) return;
-    ls_free(g->memory);
-    ls_free(g->travel_memory);
+    ls_problem_free(&g->plan->problem, g->memory);
+    ls_problem_free(&g->plan->problem, g->travel_memory);
     ls_total_fini(&g->dq);
     ls_total_fini(&g->dkv);
     ls_visits_fini(&g->visits);
@@ -328,8 +328,8 @@ static ls_status start_sums(struct ls_visiting_gradients *g, int64_t step)
 /* ---- execution */
 
 /* One node of a step's queries meets all of this rank's keys, node by node. */
-static ls_status meet_node(struct ls_visiting_gradients *g, const struct ls_tensor all[VISITORS],
-                           struct ls_leaf_list queries)
+static void meet_node(struct ls_visiting_gradients *g, const struct ls_tensor all[VISITORS],
+                      struct ls_leaf_list queries)
 {
     const struct ls_problem *problem = &g->plan->problem;
     const struct ls_attention_shape *s = &problem->shape;
@@ -337,25 +337,24 @@ static ls_status meet_node(struct ls_visiting_gradients *g, const struct ls_tens
     const int64_t rows = all[0].dim[1];
 
     for (int64_t j = first; j < end; j++)
-        LS_TRY(ls_plan_gradient(
-            g->plan, &(struct ls_gradient_call){
-                         .q = &all[2],
-                         .d_o = &all[3],
-                         .k = g->call->k,
-                         .v = g->call->v,
-                         .lse = g->lse,
-                         .delta = g->delta,
-                         .q_leaves = queries,
-                         .k_leaves = g->dq.node[j],
-                         .same_queries = j > first,
-                         .dq = g->dq_sums + (j - first) * ls_gradient_count(s, s->h, rows),
-                         .dk = g->dkv_sum,
-                         .dv = g->dkv_sum + g->dkv.floats / 2}));
+        ls_plan_gradient(g->plan,
+                         &(struct ls_gradient_call){
+                             .q = &all[2],
+                             .d_o = &all[3],
+                             .k = g->call->k,
+                             .v = g->call->v,
+                             .lse = g->lse,
+                             .delta = g->delta,
+                             .q_leaves = queries,
+                             .k_leaves = g->dq.node[j],
+                             .same_queries = j > first,
+                             .dq = g->dq_sums + (j - first) * ls_gradient_count(s, s->h, rows),
+                             .dk = g->dkv_sum,
+                             .dv = g->dkv_sum + g->dkv.floats / 2});
     if (end > first) ls_total_add(&g->dkv, problem, g->dkv_sum);
-    return LS_OK;
 }
 
-static ls_status meet(struct ls_visiting_gradients *g, int64_t step)
+static void meet(struct ls_visiting_gradients *g, int64_t step)
 {
     struct ls_tensor all[VISITORS];
 
@@ -363,8 +362,7 @@ static ls_status meet(struct ls_visiting_gradients *g, int64_t step)
     ls_travel_take_numbers(g->lse, &g->plan->problem, &all[0]);
     ls_travel_take_numbers(g->delta, &g->plan->problem, &all[1]);
     for (int64_t i = g->dkv.first[step]; i < g->dkv.first[step + 1]; i++)
-        LS_TRY(meet_node(g, all, g->dkv.node[i]));
-    return LS_OK;
+        meet_node(g, all, g->dkv.node[i]);
 }
 
 /* The sums of this rank's rows of a step are here. */
@@ -392,13 +390,11 @@ static void finish_keys(struct ls_visiting_gradients *g)
     ls_plan_round(g->call->dv, g->plan, dv, s->h / s->h_kv);
 }
 
-/* A rank whose kernel fails still exchanges what the others wait for. */
 ls_status ls_visiting_gradients_run(struct ls_visiting_gradients *g,
                                     const struct ls_backward_call *call)
 {
     const struct ls_attention_shape *s = &g->plan->problem.shape;
     const int64_t n = ls_visit_steps(&g->plan->problem.q_layout);
-    ls_status status = LS_OK;
 
     g->call = call;
     ls_total_begin(&g->dkv, g->dkv_slots, 2 * ls_gradient_count(s, s->h, call->k->dim[1]));
@@ -406,7 +402,7 @@ ls_status ls_visiting_gradients_run(struct ls_visiting_gradients *g,
     LS_TRY(wait_for_messages(g));
     for (int64_t step = 0; step < n; step++) {
         if (step + 1 < n) LS_TRY(start_visitors(g, step + 1));
-        if (status == LS_OK) status = meet(g, step);
+        meet(g, step);
         LS_TRY(wait_for_messages(g));
         if (step > 0) finish_rows(g, step - 1);
         LS_TRY(start_sums(g, step));
@@ -414,5 +410,5 @@ ls_status ls_visiting_gradients_run(struct ls_visiting_gradients *g,
     LS_TRY(wait_for_messages(g));
     if (n > 0) finish_rows(g, n - 1);
     finish_keys(g);
-    return status;
+    return LS_OK;
 }

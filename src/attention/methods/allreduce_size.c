@@ -65,7 +65,8 @@ static void add_memory(struct ls_cost *out, const struct ls_subtrees *subtrees,
         if (memory.travel > out->comm_bytes) out->comm_bytes = memory.travel;
     }
     out->workspace_bytes =
-        ls_device_kernel_bytes(&problem->device, ls_allreduce_kernel_shape(problem)) + most_states;
+        ls_attention_kernel_bytes(problem->device, ls_allreduce_kernel_shape(problem)) +
+        most_states;
 }
 
 ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)

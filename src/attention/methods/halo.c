@@ -194,7 +194,7 @@ static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
     ls_status status = create_count(&count, problem);
 
     *out = ls_method_work(problem);
-    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    out->workspace_bytes = ls_attention_kernel_bytes(problem->device, kernel_shape(problem));
     if (status == LS_OK) status = count_ranks(out, &count, problem);
     free_count(&count);
     if (status != LS_OK || !problem->backward) return status;
@@ -211,7 +211,7 @@ static void destroy(struct ls_attention_plan *plan)
 
     ls_part_gradients_destroy(own->gradients);
     ls_fold_fini(&own->fold);
-    ls_free(own->memory);
+    ls_problem_free(&plan->problem, own->memory);
     for (int i = 0; i < own->batches; i++) ls_batch_fini(&own->batch[i]);
     free(own->batch);
     free(own->leaf);
@@ -266,7 +266,7 @@ static ls_status create_memory(struct halo *own, const struct ls_problem *proble
 
     for (int i = 0; i < own->ins; i++) bytes += message_bytes(problem, &own->in[i]);
     for (int i = 0; i < own->outs; i++) bytes += message_bytes(problem, &own->out[i]);
-    LS_TRY(ls_alloc(&own->memory, LS_TAG_COMM, bytes));
+    LS_TRY(ls_problem_alloc(&own->memory, problem, LS_TAG_COMM, bytes));
     char *next = own->memory;
 
     for (int i = 0; i < own->ins + own->outs; i++) {
@@ -300,7 +300,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(create_batches(own, plan));
     LS_TRY(ls_fold_init(&own->fold, plan, own->part, 1 + own->ins));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, part_order));
-    return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
+    return ls_attention_kernel_create(&plan->kernel, problem->device, kernel_shape(problem));
 }
 
 /* ---- execution */
@@ -351,7 +351,6 @@ static ls_status start_messages(struct ls_attention_plan *plan, const struct ls_
     return LS_OK;
 }
 
-/* A rank whose kernel fails still has its messages sent. */
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     const struct ls_problem *problem = &plan->problem;
@@ -359,8 +358,7 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
 
     LS_TRY(start_messages(plan, call->k, call->v));
     ls_fold_begin(&own->fold);
-    ls_status status = ls_fold_part(&own->fold, plan, call, 0, call->k, call->v);
-
+    ls_fold_part(&own->fold, plan, call, 0, call->k, call->v);
     for (int step = 1, i = 0; step < problem->p; step++) {
         LS_TRY(ls_batch_wait(&own->batch[step - 1]));
         if (i == own->ins || own->in[i].step != step) continue;
@@ -368,9 +366,9 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
         const struct ls_tensor v = values_in(problem, &own->in[i]);
 
         i++;
-        if (status == LS_OK) status = ls_fold_part(&own->fold, plan, call, i, &k, &v);
+        ls_fold_part(&own->fold, plan, call, i, &k, &v);
     }
-    return status;
+    return LS_OK;
 }
 
 /* The same messages; what the keys of each give goes back where they came from. */
@@ -381,8 +379,7 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
 
     LS_TRY(start_messages(plan, call->k, call->v));
     ls_part_gradients_begin(own->gradients, call);
-    ls_status status = ls_part_gradients_meet(own->gradients, 0, call->k, call->v);
-
+    ls_part_gradients_meet(own->gradients, 0, call->k, call->v);
     LS_TRY(ls_part_gradients_pass(own->gradients, 0));
     for (int step = 1, i = 0; step < problem->p; step++) {
         LS_TRY(ls_batch_wait(&own->batch[step - 1]));
@@ -391,12 +388,11 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
             const struct ls_tensor v = values_in(problem, &own->in[i]);
 
             i++;
-            if (status == LS_OK) status = ls_part_gradients_meet(own->gradients, step, &k, &v);
+            ls_part_gradients_meet(own->gradients, step, &k, &v);
         }
         LS_TRY(ls_part_gradients_pass(own->gradients, step));
     }
-    LS_TRY(ls_part_gradients_end(own->gradients));
-    return status;
+    return ls_part_gradients_end(own->gradients);
 }
 
 const struct ls_method ls_method_halo = {

@@ -25,7 +25,7 @@ static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
 static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     *out = ls_method_work(problem);
-    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    out->workspace_bytes = ls_attention_kernel_bytes(problem->device, kernel_shape(problem));
     return ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
 }
 
@@ -47,7 +47,7 @@ static ls_status create(struct ls_attention_plan *plan)
     ls_leaves_append(own->leaf, &own->keys.count, keys, 0, 0);
     own->keys.leaf = own->leaf;
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
-    return ls_attention_kernel_create(&plan->kernel, &plan->problem.device,
+    return ls_attention_kernel_create(&plan->kernel, plan->problem.device,
                                       kernel_shape(&plan->problem));
 }
 
@@ -55,13 +55,14 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
 {
     const struct local *own = plan->own;
 
-    return ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
-                                                        .o_lo = call->o_lo,
-                                                        .lse = call->lse,
-                                                        .q = call->q,
-                                                        .k = call->k,
-                                                        .v = call->v,
-                                                        .k_leaves = own->keys});
+    ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                 .o_lo = call->o_lo,
+                                                 .lse = call->lse,
+                                                 .q = call->q,
+                                                 .k = call->k,
+                                                 .v = call->v,
+                                                 .k_leaves = own->keys});
+    return LS_OK;
 }
 
 static ls_status backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
@@ -69,10 +70,9 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
     struct ls_part_gradients *gradients = ((struct local *)plan->own)->gradients;
 
     ls_part_gradients_begin(gradients, call);
-    const ls_status status = ls_part_gradients_meet(gradients, 0, call->k, call->v);
+    ls_part_gradients_meet(gradients, 0, call->k, call->v);
     LS_TRY(ls_part_gradients_pass(gradients, 0));
-    LS_TRY(ls_part_gradients_end(gradients));
-    return status;
+    return ls_part_gradients_end(gradients);
 }
 
 const struct ls_method ls_method_local = {

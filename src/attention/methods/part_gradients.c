@@ -4,7 +4,7 @@
 
 #include "attention/gradient.h"
 #include "attention/methods/part_gradients_size.h"
-#include "base/ledger.h"
+#include "device/rows.h"
 #include "plan/attention_size.h"
 
 struct ls_part_gradients {
@@ -34,7 +34,8 @@ static ls_status create_memory(struct ls_part_gradients *g, const struct ls_atte
     const struct ls_part_memory m =
         ls_part_memory_of(problem, plan->rank, &sums, &g->steps, g->order);
 
-    LS_TRY(ls_alloc(&g->memory, LS_TAG_GRADIENT, ls_part_memory_bytes(problem, &m)));
+    LS_TRY(
+        ls_problem_alloc(&g->memory, problem, LS_TAG_GRADIENT, ls_part_memory_bytes(problem, &m)));
     g->dq_slots = g->memory;
     g->dq_sum = g->dq_slots + m.dq_slots;
     g->dkv_slots = g->dq_sum + m.dq_sum;
@@ -57,7 +58,7 @@ static ls_status create(struct ls_part_gradients *g, struct ls_attention_plan *p
     LS_TRY(ls_part_totals_init(&g->dq, &g->dkv, &g->steps, problem));
     LS_TRY(create_memory(g, plan));
     LS_TRY(ls_batch_init(&g->batch, &plan->transport, 2));
-    return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
+    return ls_gradient_kernel_create(&plan->gradients.kernel, problem->device,
                                      ls_part_kernel_shape(problem));
 }
 
@@ -82,7 +83,7 @@ void ls_part_gradients_destroy(struct ls_part_gradients *g)
     ls_batch_fini(&g->batch);
     ls_total_fini(&g->dkv);
     ls_total_fini(&g->dq);
-    ls_free(g->memory);
+    ls_problem_free(&g->plan->problem, g->memory);
     ls_part_steps_fini(&g->steps);
     free(g);
 }
@@ -115,17 +116,16 @@ static void add_groups(float *pair, const struct ls_part_gradients *g, int64_t r
             .data = pair + i * ls_gradient_count(s, s->h_kv, rows),
         };
 
-        ls_device_round_sums(&problem->device, &out,
-                             g->heads + i * ls_gradient_count(s, s->h, rows), NULL, s->h / s->h_kv,
-                             problem->threads);
+        ls_round_sums(&problem->device->queue, &out,
+                      g->heads + i * ls_gradient_count(s, s->h, rows), NULL, s->h / s->h_kv);
     }
 }
 
 /* The i-th node of the queries meets one of the keys. dq: over this node of the keys; pair: dk and
  * dv over this node of the queries. */
-static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair, int64_t i,
-                            struct ls_leaf_list keys, const struct ls_tensor *k,
-                            const struct ls_tensor *v)
+static void meet_nodes(struct ls_part_gradients *g, float *dq, float *pair, int64_t i,
+                       struct ls_leaf_list keys, const struct ls_tensor *k,
+                       const struct ls_tensor *v)
 {
     const struct ls_problem *problem = &g->plan->problem;
     float *dk = ls_part_adds_groups(problem) ? g->heads : pair;
@@ -144,10 +144,9 @@ static ls_status meet_nodes(struct ls_part_gradients *g, float *dq, float *pair,
         .dv = dk + ls_gradient_count(&problem->shape, problem->shape.h, k->dim[1]),
     };
 
-    LS_TRY(ls_plan_gradient(g->plan, &call));
+    ls_plan_gradient(g->plan, &call);
     g->last_met = i;
     if (ls_part_adds_groups(problem)) add_groups(pair, g, k->dim[1]);
-    return LS_OK;
 }
 
 /* dk and dv of a step over the i-th node of the queries. */
@@ -159,8 +158,8 @@ static float *pair_of(const struct ls_part_gradients *g, int step, int64_t i, in
     return step == 0 && i == 0 ? ls_total_room(&g->dkv, problem, pair) : pair;
 }
 
-ls_status ls_part_gradients_meet(struct ls_part_gradients *g, int step, const struct ls_tensor *k,
-                                 const struct ls_tensor *v)
+void ls_part_gradients_meet(struct ls_part_gradients *g, int step, const struct ls_tensor *k,
+                            const struct ls_tensor *v)
 {
     const struct ls_problem *problem = &g->plan->problem;
 
@@ -168,10 +167,9 @@ ls_status ls_part_gradients_meet(struct ls_part_gradients *g, int step, const st
         float *dq = ls_total_room(&g->dq, problem, g->dq_sum);
 
         for (int64_t i = 0; i < ls_total_sums(&g->dkv, 0); i++)
-            LS_TRY(meet_nodes(g, dq, pair_of(g, step, i, k->dim[1]), i, g->dq.node[j], k, v));
+            meet_nodes(g, dq, pair_of(g, step, i, k->dim[1]), i, g->dq.node[j], k, v);
         if (g->call->q->dim[1] > 0) ls_total_add(&g->dq, problem, dq);
     }
-    return LS_OK;
 }
 
 /* A sum of some of this rank's keys as one of all, 0 for the others. */
@@ -184,7 +182,7 @@ static const float *spread(const struct ls_part_gradients *g, const float *pair,
 
     struct ls_tensor whole = ls_tensor_view(g->spread, LS_F32, 1, &g->dkv.floats);
 
-    ls_device_zero(&problem->device, &whole, problem->threads);
+    ls_zero(&problem->device->queue, &whole);
     for (int64_t i = 0; i < back.count; i++)
         ls_problem_copy_floats(problem, g->spread + back.leaf[i].row * d, all * d,
                                pair + i * LS_LEAF * d, rows * d, blocks,

@@ -25,11 +25,11 @@ void ls_part_gradients_destroy(struct ls_part_gradients *parts);
 void ls_part_gradients_begin(struct ls_part_gradients *parts, const struct ls_backward_call *call);
 
 /* This rank's queries meet the keys of a step, if there are any. */
-ls_status ls_part_gradients_meet(struct ls_part_gradients *parts, int step,
-                                 const struct ls_tensor *k, const struct ls_tensor *v);
+void ls_part_gradients_meet(struct ls_part_gradients *parts, int step, const struct ls_tensor *k,
+                            const struct ls_tensor *v);
 
-/* What a step gave goes to the owner of the keys. Every rank comes by after each step, also if
- * meet failed. Errors: LS_ECOMM. */
+/* What a step gave goes to the owner of the keys. Every rank comes by after each step.
+ * Errors: LS_ECOMM. */
 ls_status ls_part_gradients_pass(struct ls_part_gradients *parts, int step);
 
 /* Waits for the last step's and writes dq, dk and dv. Errors: LS_ECOMM. */

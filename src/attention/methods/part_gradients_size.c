@@ -246,7 +246,7 @@ ls_status ls_part_gradients_cost(struct ls_cost *cost, const struct ls_problem *
 {
     if (!problem->backward) return LS_OK;
     cost->workspace_bytes +=
-        ls_device_gradient_bytes(&problem->device, ls_part_kernel_shape(problem));
+        ls_gradient_kernel_bytes(problem->device, ls_part_kernel_shape(problem));
     for (int r = 0; r < problem->p; r++) {
         struct rank_cost own;
 

@@ -109,7 +109,7 @@ ls_status ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, in
     out->bytes_sent =
         (int64_t)ls_key_value_bytes(&problem->shape, problem->shape.s_k) * (problem->p - 1);
     out->messages = 2 * (int64_t)problem->p * (problem->p - 1);
-    out->workspace_bytes = ls_device_kernel_bytes(&problem->device, kernel_shape(problem));
+    out->workspace_bytes = ls_attention_kernel_bytes(problem->device, kernel_shape(problem));
     LS_TRY(add_state_bytes(&out->workspace_bytes, problem, node));
     out->comm_bytes = all_travel_bytes(problem, &route);
     if (!problem->backward) return LS_OK;
@@ -125,7 +125,7 @@ void ls_ring_destroy(struct ls_attention_plan *plan)
     ls_part_gradients_destroy(own->gradients);
     ls_batch_fini(&own->outer);
     ls_batch_fini(&own->inner);
-    ls_free(own->travel);
+    ls_problem_free(&plan->problem, own->travel);
     ls_fold_fini(&own->fold);
     free_parts(&own->parts);
     free(own);
@@ -145,8 +145,9 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = node}));
     LS_TRY(ls_batch_init(&own->inner, &plan->transport, HOP_MESSAGES));
     LS_TRY(ls_batch_init(&own->outer, &plan->transport, HOP_MESSAGES));
-    LS_TRY(ls_alloc(&own->travel, LS_TAG_COMM, all_travel_bytes(problem, &own->route)));
-    return ls_attention_kernel_create(&plan->kernel, &problem->device, kernel_shape(problem));
+    LS_TRY(ls_problem_alloc(&own->travel, problem, LS_TAG_COMM,
+                            all_travel_bytes(problem, &own->route)));
+    return ls_attention_kernel_create(&plan->kernel, problem->device, kernel_shape(problem));
 }
 
 static size_t part_bytes(const struct ls_problem *problem, int owner)
@@ -229,11 +230,9 @@ static ls_status wait_for_exchange(struct ring *own, int step)
     return ls_route_ends_outer(&own->route, step) ? ls_batch_wait(&own->outer) : LS_OK;
 }
 
-/* A rank whose kernel fails still passes on what the others wait for. */
 ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     struct ring *own = plan->own;
-    ls_status status = LS_OK;
 
     ls_fold_begin(&own->fold);
     for (int step = 0; step < plan->problem.p; step++) {
@@ -241,17 +240,16 @@ ls_status ls_ring_forward(struct ls_attention_plan *plan, const struct ls_attent
             step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
 
         LS_TRY(start_exchange(plan, &now, step));
-        if (status == LS_OK) status = ls_fold_part(&own->fold, plan, call, step, &now.k, &now.v);
+        ls_fold_part(&own->fold, plan, call, step, &now.k, &now.v);
         LS_TRY(wait_for_exchange(own, step));
     }
-    return status;
+    return LS_OK;
 }
 
 /* The same round; what a step gives goes to the owner of its keys. */
 ls_status ls_ring_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
 {
     struct ring *own = plan->own;
-    ls_status status = LS_OK;
 
     ls_part_gradients_begin(own->gradients, call);
     for (int step = 0; step < plan->problem.p; step++) {
@@ -259,12 +257,11 @@ ls_status ls_ring_backward(struct ls_attention_plan *plan, const struct ls_backw
             step == 0 ? own_part(plan, call->k, call->v) : travelling_part(plan, step);
 
         LS_TRY(start_exchange(plan, &now, step));
-        if (status == LS_OK) status = ls_part_gradients_meet(own->gradients, step, &now.k, &now.v);
+        ls_part_gradients_meet(own->gradients, step, &now.k, &now.v);
         LS_TRY(ls_part_gradients_pass(own->gradients, step));
         LS_TRY(wait_for_exchange(own, step));
     }
-    LS_TRY(ls_part_gradients_end(own->gradients));
-    return status;
+    return ls_part_gradients_end(own->gradients);
 }
 
 static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)

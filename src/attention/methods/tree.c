@@ -54,8 +54,8 @@ static void destroy(struct ls_attention_plan *plan)
     }
     ls_visiting_gradients_destroy(own->gradients);
     ls_batch_fini(&own->batch);
-    ls_free(own->travel_memory);
-    ls_free(own->state_memory);
+    ls_problem_free(&plan->problem, own->travel_memory);
+    ls_problem_free(&plan->problem, own->state_memory);
     free(own->states);
     free(own->q_leaf);
     free(own->merging);
@@ -122,9 +122,9 @@ static ls_status create_memory(struct tree *own, const struct ls_attention_plan 
 
     own->states = calloc((size_t)results + 1, sizeof *own->states);
     if (!own->states) return ls_fail(LS_ENOMEM, "tree attention: out of memory");
-    LS_TRY(ls_alloc(&own->state_memory, LS_TAG_WORKSPACE, memory.states));
-    LS_TRY(ls_alloc(&own->travel_memory, LS_TAG_COMM,
-                    memory.mine + memory.in + memory.out + memory.queries));
+    LS_TRY(ls_problem_alloc(&own->state_memory, &plan->problem, LS_TAG_WORKSPACE, memory.states));
+    LS_TRY(ls_problem_alloc(&own->travel_memory, &plan->problem, LS_TAG_COMM,
+                            memory.mine + memory.in + memory.out + memory.queries));
     for (int64_t i = 0; i < results; i++)
         own->states[i] =
             ls_states_in((float *)own->state_memory + i * ls_state_count(s, s->s_q), s, s->s_q);
@@ -150,7 +150,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(ls_batch_init(&own->batch, &plan->transport, 2));
     LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
     return ls_attention_kernel_create(
-        &plan->kernel, &problem->device,
+        &plan->kernel, problem->device,
         ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout)));
 }
 
@@ -263,20 +263,19 @@ static ls_status spread_queries(struct ls_attention_plan *plan, const struct ls_
 
 /* ---- results */
 
-static ls_status attend(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+static void attend(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     const struct tree *own = plan->own;
     const struct ls_leaf_list *keys = own->subtrees.keys + own->subtrees.first[plan->rank];
     const struct ls_tensor q = query_rows(plan, own->queries, plan->problem.shape.s_q);
 
     for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++)
-        LS_TRY(ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
-                                                            .q = &q,
-                                                            .k = call->k,
-                                                            .v = call->v,
-                                                            .q_leaves = own->q_leaves,
-                                                            .k_leaves = keys[i]}));
-    return LS_OK;
+        ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
+                                                     .q = &q,
+                                                     .k = call->k,
+                                                     .v = call->v,
+                                                     .q_leaves = own->q_leaves,
+                                                     .k_leaves = keys[i]});
 }
 
 /* This rank's own, root after root. */
@@ -356,7 +355,7 @@ static ls_status collect_results(struct ls_attention_plan *plan)
     return LS_OK;
 }
 
-static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+static void finish_rows(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     const struct tree *own = plan->own;
 
@@ -365,21 +364,21 @@ static ls_status finish_rows(struct ls_attention_plan *plan, const struct ls_att
         const struct ls_row_block all = {.count = root->rows, .leaves = plan->q_leaves};
 
         if (root->tree.root == plan->rank)
-            return ls_states_finish(plan, call, &own->merging[i].forest, own->merging[i].slot,
-                                    &all);
+            ls_states_finish(plan, call, &own->merging[i].forest, own->merging[i].slot, &all);
     }
-    return LS_OK;
 }
 
-/* A rank whose kernel fails still exchanges what the others wait for. */
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
-    if (plan->problem.p == 1)
-        return ls_subtrees_attend_alone(&((struct tree *)plan->own)->subtrees, plan, call);
+    if (plan->problem.p == 1) {
+        ls_subtrees_attend_alone(&((struct tree *)plan->own)->subtrees, plan, call);
+        return LS_OK;
+    }
     LS_TRY(spread_queries(plan, call->q));
-    const ls_status status = attend(plan, call);
+    attend(plan, call);
     LS_TRY(collect_results(plan));
-    return status == LS_OK ? finish_rows(plan, call) : status;
+    finish_rows(plan, call);
+    return LS_OK;
 }
 
 /* As allreduce, some rows after the others: gradients of the queries go to their owners at once. */

@@ -180,8 +180,8 @@ ls_status ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem)
             larger(out->comm_bytes, memory.mine + memory.in + memory.out + memory.queries);
     }
     out->workspace_bytes =
-        ls_device_kernel_bytes(
-            &problem->device,
+        ls_attention_kernel_bytes(
+            problem->device,
             ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout))) +
         most_states;
     ls_subtrees_fini(&subtrees);

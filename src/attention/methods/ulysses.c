@@ -39,7 +39,7 @@ static void add_rank(struct ls_cost *cost, const struct ls_problem *problem, int
     const struct ls_head_share share = ls_head_share(&problem->shape, problem->p, rank);
     const struct ls_attention_shape shape = ls_ulysses_shape(problem, &share);
     const struct ls_kernel_shape kernel = kernel_shape(problem, &share);
-    const size_t bytes = ls_device_kernel_bytes(&problem->device, kernel) +
+    const size_t bytes = ls_attention_kernel_bytes(problem->device, kernel) +
                          ls_ulysses_gradient_kernel_bytes(problem, &share);
 
     if (bytes > cost->workspace_bytes) cost->workspace_bytes = bytes;
@@ -83,29 +83,27 @@ static ls_status create(struct ls_attention_plan *plan)
     plan->own = own;
     LS_TRY(ls_swap_init(&own->swap, plan));
     LS_TRY(ls_ulysses_gradient_create(plan));
-    return ls_attention_kernel_create(&plan->kernel, &problem->device,
+    return ls_attention_kernel_create(&plan->kernel, problem->device,
                                       kernel_shape(problem, &own->swap.share[plan->rank]));
 }
 
-static ls_status attend(struct ls_attention_plan *plan, bool residual)
+static void attend(struct ls_attention_plan *plan, bool residual)
 {
     struct ls_ulysses *own = plan->own;
     struct ls_swap_place *place = own->swap.forward;
     struct ls_tensor lse = ls_travel_transposed(&place[LS_LSE].all);
 
-    if (own->swap.share[plan->rank].q.count == 0) return LS_OK;
-    return ls_plan_attend(plan,
-                          (struct ls_kernel_call){.o = &place[LS_O].all,
-                                                  .o_lo = residual ? &place[LS_O_LO].all : NULL,
-                                                  .lse = &lse,
-                                                  .q = &place[LS_Q].all,
-                                                  .k = &place[LS_K].all,
-                                                  .v = &place[LS_V].all,
-                                                  .q_leaves = own->swap.queries.leaves,
-                                                  .k_leaves = own->swap.keys.leaves});
+    if (own->swap.share[plan->rank].q.count == 0) return;
+    ls_plan_attend(plan, (struct ls_kernel_call){.o = &place[LS_O].all,
+                                                 .o_lo = residual ? &place[LS_O_LO].all : NULL,
+                                                 .lse = &lse,
+                                                 .q = &place[LS_Q].all,
+                                                 .k = &place[LS_K].all,
+                                                 .v = &place[LS_V].all,
+                                                 .q_leaves = own->swap.queries.leaves,
+                                                 .k_leaves = own->swap.keys.leaves});
 }
 
-/* A rank whose kernel fails still sends what the others wait for. */
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     struct ls_swap *swap = &((struct ls_ulysses *)plan->own)->swap;
@@ -116,9 +114,8 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
         [LS_LSE] = &lse, [LS_O] = call->o, [LS_O_LO] = call->o_lo};
 
     LS_TRY(ls_swap_there(swap, swap->forward, there));
-    const ls_status status = attend(plan, call->o_lo != NULL);
-    LS_TRY(ls_swap_back(back, swap, swap->forward));
-    return status;
+    attend(plan, call->o_lo != NULL);
+    return ls_swap_back(back, swap, swap->forward);
 }
 
 const struct ls_method ls_method_ulysses = {

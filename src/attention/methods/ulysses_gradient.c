@@ -58,7 +58,7 @@ size_t ls_ulysses_gradient_kernel_bytes(const struct ls_problem *problem,
                                         const struct ls_head_share *share)
 {
     if (!problem->backward || share->q.count == 0) return 0;
-    return ls_device_gradient_bytes(&problem->device, kernel_shape(problem, share));
+    return ls_gradient_kernel_bytes(problem->device, kernel_shape(problem, share));
 }
 
 /* Sums that one rank sends: of its heads, a message for each batch of dk and of dv. */
@@ -96,7 +96,7 @@ ls_status ls_ulysses_gradient_create(struct ls_attention_plan *plan)
 
     if (!problem->backward) return LS_OK;
     LS_TRY(ls_batch_init(&own->batch, &plan->transport, 4 * (int)problem->shape.b * problem->p));
-    LS_TRY(ls_alloc(&own->memory, LS_TAG_GRADIENT, memory_bytes(&m)));
+    LS_TRY(ls_problem_alloc(&own->memory, problem, LS_TAG_GRADIENT, memory_bytes(&m)));
     own->dq = own->memory;
     own->dk = own->dq + m.dq;
     own->dv = own->dk + m.dk;
@@ -105,13 +105,13 @@ ls_status ls_ulysses_gradient_create(struct ls_attention_plan *plan)
     own->outgoing = own->delta + m.numbers;
     own->whole = own->outgoing + 2 * m.outgoing;
     if (share->q.count == 0) return LS_OK;
-    return ls_gradient_kernel_create(&plan->gradients.kernel, &problem->device,
+    return ls_gradient_kernel_create(&plan->gradients.kernel, problem->device,
                                      kernel_shape(problem, share));
 }
 
 void ls_ulysses_gradient_destroy(struct ls_ulysses *own)
 {
-    ls_free(own->memory);
+    ls_problem_free(own->swap.problem, own->memory);
     ls_batch_fini(&own->batch);
 }
 
@@ -176,36 +176,34 @@ static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_bac
 
 /* ---- execution */
 
-static ls_status compute(struct ls_attention_plan *plan)
+static void compute(struct ls_attention_plan *plan)
 {
     struct ls_ulysses *own = plan->own;
     struct ls_swap_place *place = own->swap.backward;
     const struct ls_head_share *share = &own->swap.share[plan->rank];
 
-    if (share->q.count == 0) return LS_OK;
+    if (share->q.count == 0) return;
     ls_travel_take_numbers(own->lse, &plan->problem, &place[LS_LSE].all);
     ls_travel_take_numbers(own->delta, &plan->problem, &place[LS_DELTA].all);
-    LS_TRY(ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_Q].all,
-                                                             .d_o = &place[LS_O].all,
-                                                             .k = &place[LS_K].all,
-                                                             .v = &place[LS_V].all,
-                                                             .lse = own->lse,
-                                                             .delta = own->delta,
-                                                             .q_leaves = own->swap.queries.leaves,
-                                                             .k_leaves = own->swap.keys.leaves,
-                                                             .dq = own->dq,
-                                                             .dk = own->dk,
-                                                             .dv = own->dv}));
+    ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_Q].all,
+                                                      .d_o = &place[LS_O].all,
+                                                      .k = &place[LS_K].all,
+                                                      .v = &place[LS_V].all,
+                                                      .lse = own->lse,
+                                                      .delta = own->delta,
+                                                      .q_leaves = own->swap.queries.leaves,
+                                                      .k_leaves = own->swap.keys.leaves,
+                                                      .dq = own->dq,
+                                                      .dk = own->dk,
+                                                      .dv = own->dv});
     ls_plan_round(&place[LS_Q].all, plan, (struct ls_terms){own->dq, NULL}, 1);
-    if (splits_groups(&plan->problem)) return LS_OK;
+    if (splits_groups(&plan->problem)) return;
     const int64_t group = share->q.count / share->kv.count;
 
     ls_plan_round(&place[LS_K].all, plan, (struct ls_terms){own->dk, NULL}, group);
     ls_plan_round(&place[LS_V].all, plan, (struct ls_terms){own->dv, NULL}, group);
-    return LS_OK;
 }
 
-/* A rank whose kernel fails still sends what the others wait for. */
 ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
 {
     struct ls_swap *swap = &((struct ls_ulysses *)plan->own)->swap;
@@ -221,8 +219,7 @@ ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_ba
         [LS_Q] = call->dq, [LS_K] = split ? NULL : call->dk, [LS_V] = split ? NULL : call->dv};
 
     LS_TRY(ls_swap_there(swap, swap->backward, there));
-    const ls_status status = compute(plan);
+    compute(plan);
     LS_TRY(ls_swap_back(back, swap, swap->backward));
-    if (split) LS_TRY(return_sums(plan, call));
-    return status;
+    return split ? return_sums(plan, call) : LS_OK;
 }

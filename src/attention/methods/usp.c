@@ -97,6 +97,7 @@ static ls_status deal_both(struct ls_problem *out, const struct ls_problem *prob
                            const int *ranks, int count, int together, bool listed)
 {
     *out = *problem;
+    out->opened = false;
     out->p = count / together;
     out->dealing[0] = out->dealing[1] = NULL;
     LS_TRY(deal(&out->q_layout, &out->dealing[0], ranks, count, together, listed));
@@ -236,7 +237,7 @@ static ls_status join(struct ls_attention_plan *some, struct ls_attention_plan *
 {
     LS_TRY(ls_comm_split(&some->comm, plan->comm, ranks, count));
     some->rank = ls_comm_rank(some->comm);
-    some->transport = ls_transport_of(some->comm, &plan->traffic);
+    some->transport = ls_plan_transport(plan, some->comm);
     return LS_OK;
 }
 
@@ -283,18 +284,6 @@ static ls_status create(struct ls_attention_plan *plan)
 
 /* ---- execution */
 
-static void begin(struct usp *own)
-{
-    own->ring.result = (struct ls_kernel_result){0};
-}
-
-static void end(struct ls_attention_plan *plan, const struct usp *own)
-{
-    plan->result.tiles += own->ring.result.tiles;
-    ls_profile_merge(&plan->result.profile, &own->ring.result.profile);
-}
-
-/* A rank whose kernel fails still sends what the others wait for. */
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     struct usp *own = plan->own;
@@ -306,21 +295,16 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
         [LS_LSE] = &lse, [LS_O] = call->o, [LS_O_LO] = call->o_lo};
     struct ls_tensor ring_lse = ls_travel_transposed(&place[LS_LSE].all);
 
-    begin(own);
     LS_TRY(ls_swap_there(&own->swap, place, there));
-    const ls_status status =
-        ls_ring_forward(&own->ring, &(struct ls_attention_call){
-                                        .o = &place[LS_O].all,
-                                        .o_lo = call->o_lo ? &place[LS_O_LO].all : NULL,
-                                        .lse = &ring_lse,
-                                        .q = &place[LS_Q].all,
-                                        .k = &place[LS_K].all,
-                                        .v = &place[LS_V].all,
-                                    });
-    if (status == LS_ECOMM) return status;
-    LS_TRY(ls_swap_back(back, &own->swap, place));
-    end(plan, own);
-    return status;
+    LS_TRY(ls_ring_forward(&own->ring, &(struct ls_attention_call){
+                                           .o = &place[LS_O].all,
+                                           .o_lo = call->o_lo ? &place[LS_O_LO].all : NULL,
+                                           .lse = &ring_lse,
+                                           .q = &place[LS_Q].all,
+                                           .k = &place[LS_K].all,
+                                           .v = &place[LS_V].all,
+                                       }));
+    return ls_swap_back(back, &own->swap, place);
 }
 
 /* Gradients are written where q, k and v were. */
@@ -339,24 +323,19 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
     const struct ls_tensor *const back[LS_TRAVELLERS] = {
         [LS_Q] = call->dq, [LS_K] = call->dk, [LS_V] = call->dv};
 
-    begin(own);
     LS_TRY(ls_swap_there(&own->swap, place, there));
     ls_travel_take_numbers(numbers->lse, &plan->problem, &place[LS_LSE].all);
     ls_travel_take_numbers(numbers->delta, &plan->problem, &place[LS_DELTA].all);
-    const ls_status status =
-        ls_ring_backward(&own->ring, &(struct ls_backward_call){.dq = &place[LS_Q].all,
-                                                                .dk = &place[LS_K].all,
-                                                                .dv = &place[LS_V].all,
-                                                                .q = &place[LS_Q].all,
-                                                                .k = &place[LS_K].all,
-                                                                .v = &place[LS_V].all,
-                                                                .d_o = &place[LS_O].all,
-                                                                .lse = numbers->lse,
-                                                                .delta = numbers->delta});
-    if (status == LS_ECOMM) return status;
-    LS_TRY(ls_swap_back(back, &own->swap, place));
-    end(plan, own);
-    return status;
+    LS_TRY(ls_ring_backward(&own->ring, &(struct ls_backward_call){.dq = &place[LS_Q].all,
+                                                                   .dk = &place[LS_K].all,
+                                                                   .dv = &place[LS_V].all,
+                                                                   .q = &place[LS_Q].all,
+                                                                   .k = &place[LS_K].all,
+                                                                   .v = &place[LS_V].all,
+                                                                   .d_o = &place[LS_O].all,
+                                                                   .lse = numbers->lse,
+                                                                   .delta = numbers->delta}));
+    return ls_swap_back(back, &own->swap, place);
 }
 
 const struct ls_method ls_method_usp = {

@@ -2,7 +2,7 @@
 #ifndef LS_ATTENTION_METHODS_VISITS_H
 #define LS_ATTENTION_METHODS_VISITS_H
 
-#include "device/device.h"
+#include "device/attention.h"
 
 int64_t ls_visit_steps(const struct ls_layout *queries);
 

@@ -79,8 +79,8 @@ static ls_status create_part(struct ls_redistribution *r, enum ls_traveller whic
 
     if (!ls_traveller_is_used(r->problem, which) || ls_cuts_piece_is_part(&cuts, rank))
         return LS_OK;
-    LS_TRY(ls_alloc(&memory, LS_TAG_ACTIVATION,
-                    ls_traveller_row_bytes(r->problem, which) * (size_t)rows));
+    LS_TRY(ls_problem_alloc(&memory, r->problem, LS_TAG_ACTIVATION,
+                            ls_traveller_row_bytes(r->problem, which) * (size_t)rows));
     char *end = memory;
     r->part[which] =
         ls_travel_carve(&end, r->problem, which, rows, ls_traveller_heads(r->problem, which));
@@ -99,7 +99,7 @@ static ls_status create_delta(struct ls_redistribution *r, size_t bytes)
 
     r->delta = ls_tensor_view(NULL, LS_F32, 3, dim);
     if (stays(r, LS_DELTA)) return LS_OK;
-    return ls_alloc(&r->delta.data, LS_TAG_ACTIVATION, bytes);
+    return ls_problem_alloc(&r->delta.data, r->problem, LS_TAG_ACTIVATION, bytes);
 }
 
 static ls_status create_buffers(struct ls_redistribution *r)
@@ -109,7 +109,7 @@ static ls_status create_buffers(struct ls_redistribution *r)
 
     for (int which = 0; which < LS_TRAVELLERS; which++) LS_TRY(create_part(r, which));
     LS_TRY(create_delta(r, v.delta));
-    return ls_alloc(&r->packed, LS_TAG_ACTIVATION, ls_volume_packed(&v));
+    return ls_problem_alloc(&r->packed, r->problem, LS_TAG_ACTIVATION, ls_volume_packed(&v));
 }
 
 static ls_status create_lists(struct ls_redistribution *r, struct ls_comm *comm,
@@ -152,9 +152,10 @@ destroy:
 void ls_redistribution_destroy(struct ls_redistribution *r)
 {
     if (!r) return;
-    for (int which = 0; which < LS_TRAVELLERS; which++) ls_free(r->part[which].data);
-    ls_free(r->delta.data);
-    ls_free(r->packed);
+    for (int which = 0; which < LS_TRAVELLERS; which++)
+        ls_problem_free(r->problem, r->part[which].data);
+    ls_problem_free(r->problem, r->delta.data);
+    ls_problem_free(r->problem, r->packed);
     ls_batch_fini(&r->batch);
     free(r->views);
     free(r->k_first);

@@ -183,8 +183,8 @@ static ls_status create_buffers(struct ls_swap *swap, const struct ls_problem *p
     const struct volume v = volume_of(problem, ls_comm_rank(swap->comm));
     struct travellers forth = {0}, back = {0}, backward = {0};
 
-    LS_TRY(ls_alloc(&swap->outgoing, LS_TAG_COMM, outgoing_bytes(&v)));
-    LS_TRY(ls_alloc(&swap->incoming, LS_TAG_COMM, incoming_bytes(&v)));
+    LS_TRY(ls_problem_alloc(&swap->outgoing, problem, LS_TAG_COMM, outgoing_bytes(&v)));
+    LS_TRY(ls_problem_alloc(&swap->incoming, problem, LS_TAG_COMM, incoming_bytes(&v)));
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         forth.has[which] = ls_travels_forward(which);
         back.has[which] = ls_returns_forward(which, problem->backward);
@@ -215,8 +215,8 @@ ls_status ls_swap_init(struct ls_swap *out, const struct ls_attention_plan *plan
 
 void ls_swap_fini(struct ls_swap *swap)
 {
-    ls_free(swap->incoming);
-    ls_free(swap->outgoing);
+    ls_problem_free(swap->problem, swap->incoming);
+    ls_problem_free(swap->problem, swap->outgoing);
     ls_batch_fini(&swap->batch);
     free(swap->views);
     free(swap->keys.leaf);

@@ -4,6 +4,7 @@
 #ifndef LS_CPU_ATTENTION_DECODE_H
 #define LS_CPU_ATTENTION_DECODE_H
 
+#include "base/cpu.h"
 #include "cpu/attention/strip.h"
 
 /* The two products, for 1 or DECODE_STRIP rows of queries. Rows of q and acc are padded to

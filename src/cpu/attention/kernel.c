@@ -50,10 +50,11 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     *scratch = carve(cursor, strip_scratch_bytes(kernel->products, kernel->d_pad));
 }
 
-static const struct products *products_of(const struct ls_kernel_shape *shape)
+static const struct products *products_of(const struct cpu *cpu,
+                                          const struct ls_kernel_shape *shape)
 {
-    if (shape->few_rows) return decode_find(shape->isa);
-    return products_find(shape->isa, shape->global.type);
+    if (shape->few_rows) return decode_find(cpu->isa);
+    return products_find(cpu->isa, shape->global.type);
 }
 
 /* Of a tile. */
@@ -62,26 +63,28 @@ static int most_rows(const struct ls_kernel_shape *shape)
     return shape->few_rows ? LS_FEW_ROWS : TILE_ROWS;
 }
 
-const char *cpu_kernel_name(const struct ls_kernel_shape *shape)
+static const char *name(void *self, const struct ls_kernel_shape *shape)
 {
-    return products_of(shape)->name;
+    return products_of(self, shape)->name;
 }
 
 /* Everything that follows from the shape alone. */
-static void init_kernel(struct ls_attention_kernel *kernel, const struct ls_kernel_shape *shape)
+static void init_kernel(struct ls_attention_kernel *kernel, const struct cpu *cpu,
+                        const struct ls_kernel_shape *shape)
 {
     const int64_t d = shape->global.d;
     const bool plain = ls_scores_are_plain(&shape->scores);
 
     *kernel = (struct ls_attention_kernel){
         .shape = *shape,
-        .products = products_of(shape),
-        .simd = simd_of(shape->isa),
+        .cpu = *cpu,
+        .products = products_of(cpu, shape),
+        .simd = simd_of(cpu->isa),
         .group = shape->global.h / shape->global.h_kv,
         .softmax_scale = (float)(plain ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
         .plain = plain,
         .negate = shape->scores.scale < 0,
-        .split_states = (int64_t)SPLIT_ROWS_PER_THREAD / most_rows(shape) * shape->threads,
+        .split_states = (int64_t)SPLIT_ROWS_PER_THREAD / most_rows(shape) * cpu->threads,
     };
     kernel->d_pad = (int)((d + kernel->products->d_multiple - 1) / kernel->products->d_multiple *
                           kernel->products->d_multiple);
@@ -120,8 +123,8 @@ static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, c
             carve_states(&cursor, most_rows(&kernel->shape), kernel->d_pad);
         if (base) kernel->split[i] = states;
     }
-    kernel->worker = carve(&cursor, (size_t)kernel->shape.threads * sizeof *kernel->worker);
-    for (int t = 0; t < kernel->shape.threads; t++) {
+    kernel->worker = carve(&cursor, (size_t)kernel->cpu.threads * sizeof *kernel->worker);
+    for (int t = 0; t < kernel->cpu.threads; t++) {
         struct worker unused, *w = base ? &kernel->worker[t] : &unused;
         char *piece;
 
@@ -132,17 +135,17 @@ static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, c
     return cursor.used;
 }
 
-size_t cpu_kernel_bytes(const struct ls_kernel_shape *shape)
+static size_t bytes(void *self, const struct ls_kernel_shape *shape)
 {
     struct ls_attention_kernel kernel;
 
-    init_kernel(&kernel, shape);
+    init_kernel(&kernel, self, shape);
     return place_kernel(&kernel, NULL, NULL);
 }
 
-void cpu_kernel_destroy(struct ls_attention_kernel *kernel)
+static void destroy(struct ls_attention_kernel *kernel)
 {
-    for (int t = 0; t < kernel->shape.threads; t++) strip_worker_fini(&kernel->worker[t].strip);
+    for (int t = 0; t < kernel->cpu.threads; t++) strip_worker_fini(&kernel->worker[t].strip);
     ls_free(kernel->memory);
     free(kernel);
 }
@@ -154,8 +157,8 @@ static ls_status create_workers(struct ls_attention_kernel *kernel, char **scrat
     ls_status status = LS_OK;
 
     omp_set_num_threads(1);
-    for (int t = 0; t < kernel->shape.threads && status == LS_OK; t++) {
-        status = strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->shape.isa,
+    for (int t = 0; t < kernel->cpu.threads && status == LS_OK; t++) {
+        status = strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->cpu.isa,
                                    kernel->d_pad, scratch[t]);
         kernel->worker[t].strip.own_maximum = kernel->shape.own_maximum;
     }
@@ -174,22 +177,25 @@ static ls_status choose_places(struct ls_attention_kernel *kernel)
     omp_set_num_threads(threads);
     LS_TRY(status);
     kernel->canonical = !same;
-    for (int t = 0; t < kernel->shape.threads; t++) kernel->worker[t].strip.full = !same;
+    for (int t = 0; t < kernel->cpu.threads; t++) kernel->worker[t].strip.full = !same;
     return LS_OK;
 }
 
-ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_kernel_shape *shape)
+static ls_status create(struct ls_attention_kernel **out, void *self,
+                        const struct ls_kernel_shape *shape)
 {
-    LS_TRY(threads_start(shape->threads));
+    const struct cpu *cpu = self;
+
+    LS_TRY(threads_start(cpu->threads));
     struct ls_attention_kernel *kernel = malloc(sizeof *kernel);
-    char **scratch = calloc((size_t)shape->threads, sizeof *scratch);
+    char **scratch = calloc((size_t)cpu->threads, sizeof *scratch);
     ls_status status;
 
     if (!kernel || !scratch) {
         status = ls_fail(LS_ENOMEM, "attention kernel: out of memory");
         goto free_kernel;
     }
-    init_kernel(kernel, shape);
+    init_kernel(kernel, cpu, shape);
     LS_TRY_GOTO(status,
                 ls_alloc(&kernel->memory, LS_TAG_WORKSPACE, place_kernel(kernel, NULL, NULL)),
                 free_kernel);
@@ -201,7 +207,7 @@ ls_status cpu_kernel_create(struct ls_attention_kernel **out, const struct ls_ke
     *out = kernel;
     return LS_OK;
 destroy_kernel:
-    cpu_kernel_destroy(kernel);
+    destroy(kernel);
     kernel = NULL;
 free_kernel:
     free(scratch);
@@ -209,7 +215,17 @@ free_kernel:
     return status;
 }
 
-bool cpu_is_canonical(const struct ls_attention_kernel *kernel)
+static bool canonical(const struct ls_attention_kernel *kernel)
 {
     return kernel->canonical;
 }
+
+const struct ls_attention_ops cpu_attention_ops = {
+    .name = name,
+    .bytes = bytes,
+    .create = create,
+    .destroy = destroy,
+    .canonical = canonical,
+    .attend = cpu_attend,
+    .merge = cpu_merge,
+};

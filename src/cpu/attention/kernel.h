@@ -7,6 +7,7 @@
 
 #include "cpu/attention/leaf.h"
 #include "cpu/attention/strip.h"
+#include "cpu/device.h"
 
 /* Places in a call's list of keys whose leaves some row of a leaf of queries sees: [0, prefix) and
  * [from, to); prefix <= from <= to. */
@@ -58,6 +59,7 @@ struct ls_attention_kernel {
     struct ls_kernel_shape shape;
     const struct products *products;
     const struct simd *simd;
+    struct cpu cpu;
     int d_pad;
     int64_t group;       /* query heads per kv head */
     float softmax_scale; /* |scale| log2(e); where scores become logits first, log2(e) */

@@ -2,7 +2,7 @@
 #ifndef LS_CPU_ATTENTION_LEAF_H
 #define LS_CPU_ATTENTION_LEAF_H
 
-#include "device/device.h"
+#include "device/attention.h"
 
 /* Rows that a leaf of a sequence of s has. */
 static inline int leaf_rows(int64_t number, int64_t s)

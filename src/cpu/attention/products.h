@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/cpu.h"
 #include "cpu/simd.h"
 #include "longspan/layout.h"
 #include "longspan/tensor.h"

@@ -107,7 +107,7 @@ static bool heads_are_neighbours(const struct job *job)
 static void choose_spans(struct job *job)
 {
     const struct agenda *agenda = &job->kernel->agenda;
-    const int64_t threads = job->kernel->shape.threads, tiles = tile_count(job);
+    const int64_t threads = job->kernel->cpu.threads, tiles = tile_count(job);
     const bool few = threads > 1 && tiles < 2 * threads;
 
     job->span = job->call->k_leaves.count;
@@ -253,23 +253,23 @@ static void run_worker(struct job *job, struct worker *w)
     }
 }
 
-static void collect(struct ls_kernel_result *result, struct ls_attention_kernel *kernel)
+static void collect(struct ls_work *work, struct ls_attention_kernel *kernel)
 {
-    for (int t = 0; t < kernel->shape.threads; t++) {
-        result->tiles += kernel->worker[t].tiles;
-        ls_profile_merge(&result->profile, &kernel->worker[t].profile);
+    for (int t = 0; t < kernel->cpu.threads; t++) {
+        work->tiles += kernel->worker[t].tiles;
+        ls_profile_merge(&work->profile, &kernel->worker[t].profile);
     }
 }
 
-ls_status cpu_attend(struct ls_kernel_result *result, struct ls_attention_kernel *kernel,
+ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
                      const struct ls_kernel_call *call)
 {
     struct job job = {.kernel = kernel, .call = call};
-    struct progress_clock clock = {.progress = call->progress, .due = ls_now()};
+    struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
     fenv_t callers;
 
     make_agenda(kernel, call);
-#pragma omp parallel private(callers) num_threads(kernel->shape.threads)
+#pragma omp parallel private(callers) num_threads(kernel->cpu.threads)
     {
         struct worker *w = &kernel->worker[omp_get_thread_num()];
 
@@ -282,7 +282,7 @@ ls_status cpu_attend(struct ls_kernel_result *result, struct ls_attention_kernel
         run_worker(&job, w);
         fesetenv(&callers);
     }
-    collect(result, kernel);
+    collect(&queue->work, kernel);
     return team_status(&job.team);
 }
 
@@ -291,7 +291,7 @@ void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,
 {
     const int64_t d = kernel->shape.global.d;
 
-#pragma omp parallel for num_threads(kernel->shape.threads)
+#pragma omp parallel for num_threads(kernel->cpu.threads)
     for (int64_t first = 0; first < rows; first += TILE_ROWS) {
         const int64_t left = rows - first;
         fenv_t callers;

@@ -3,6 +3,7 @@
 #ifndef LS_CPU_ATTENTION_STRIP_H
 #define LS_CPU_ATTENTION_STRIP_H
 
+#include "base/cpu.h"
 #include "cpu/attention/forest.h"
 #include "cpu/attention/products.h"
 #include "cpu/progress.h"

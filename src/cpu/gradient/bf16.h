@@ -4,6 +4,7 @@
 #ifndef LS_CPU_GRADIENT_BF16_H
 #define LS_CPU_GRADIENT_BF16_H
 
+#include "base/cpu.h"
 #include "cpu/gradient/avx512.h"
 #include "cpu/pack_bf16.h"
 

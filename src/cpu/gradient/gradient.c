@@ -19,10 +19,9 @@ static int64_t chunks(const struct ls_gradient_shape *shape, int64_t chunk)
 }
 
 /* Smaller where threads would have less than ITEMS each. */
-static int64_t chunk_leaves(const struct ls_gradient_shape *shape)
+static int64_t chunk_leaves(const struct ls_gradient_shape *shape, int threads)
 {
     const struct ls_attention_shape *s = &shape->attention.global;
-    const int threads = shape->attention.threads;
     int64_t chunk = GRADIENT_CHUNK;
 
     while (threads > 1 && chunk > 1 && s->b * s->h * chunks(shape, chunk) < ITEMS * threads)
@@ -110,7 +109,7 @@ static size_t place_wave(struct ls_gradient_kernel *kernel, struct cursor *curso
  * base NULL: only counts them. */
 static size_t place_kernel(struct ls_gradient_kernel *kernel, char **scratch, char *base)
 {
-    const int threads = kernel->shape.attention.threads;
+    const int threads = kernel->cpu.threads;
     struct cursor cursor = {.base = base};
 
     place_wave(kernel, &cursor);
@@ -150,28 +149,31 @@ static void choose_wave(struct ls_gradient_kernel *kernel)
     kernel->wave_groups = wave < group ? 1 : wave / group;
 }
 
-static const struct gradient_products *products_of(const struct ls_kernel_shape *attention)
+static const struct gradient_products *products_of(const struct cpu *cpu,
+                                                   const struct ls_kernel_shape *attention)
 {
-    return gradient_products_find(attention->isa, attention->global.type, &attention->scores);
+    return gradient_products_find(cpu->isa, attention->global.type, &attention->scores);
 }
 
-const char *cpu_gradient_name(const struct ls_kernel_shape *attention)
+static const char *name(void *self, const struct ls_kernel_shape *attention)
 {
-    return products_of(attention)->name;
+    return products_of(self, attention)->name;
 }
 
-static void init_kernel(struct ls_gradient_kernel *kernel, const struct ls_gradient_shape *shape)
+static void init_kernel(struct ls_gradient_kernel *kernel, const struct cpu *cpu,
+                        const struct ls_gradient_shape *shape)
 {
     const struct ls_kernel_shape *attention = &shape->attention;
-    const struct gradient_products *products = products_of(attention);
+    const struct gradient_products *products = products_of(cpu, attention);
     const int multiple = products->d_multiple;
     const int d_pad = ((int)attention->global.d + multiple - 1) / multiple * multiple;
 
     *kernel = (struct ls_gradient_kernel){
         .shape = *shape,
+        .cpu = *cpu,
         .products = products,
         .d_pad = d_pad,
-        .chunk = chunk_leaves(shape),
+        .chunk = chunk_leaves(shape, cpu->threads),
         .group = attention->global.h / attention->global.h_kv,
         .keys_bytes = (products->keys_bytes(d_pad) + 63) / 64 * 64,
         .queries_bytes = (products->queries_bytes(d_pad) + 63) / 64 * 64,
@@ -179,17 +181,17 @@ static void init_kernel(struct ls_gradient_kernel *kernel, const struct ls_gradi
     choose_wave(kernel);
 }
 
-size_t cpu_gradient_bytes(const struct ls_gradient_shape *shape)
+static size_t bytes(void *self, const struct ls_gradient_shape *shape)
 {
     struct ls_gradient_kernel kernel;
 
-    init_kernel(&kernel, shape);
+    init_kernel(&kernel, self, shape);
     return place_kernel(&kernel, NULL, NULL);
 }
 
-void cpu_gradient_destroy(struct ls_gradient_kernel *kernel)
+static void destroy(struct ls_gradient_kernel *kernel)
 {
-    for (int t = 0; t < kernel->shape.attention.threads; t++)
+    for (int t = 0; t < kernel->cpu.threads; t++)
         if (kernel->worker[t].own) kernel->products->destroy(kernel->worker[t].own);
     ls_free(kernel->memory);
     free(kernel);
@@ -198,31 +200,32 @@ void cpu_gradient_destroy(struct ls_gradient_kernel *kernel)
 /* oneDNN plans for as many threads as OpenMP would give it: each worker is to get one. */
 static ls_status create_workers(struct ls_gradient_kernel *kernel, char **scratch)
 {
-    const struct ls_kernel_shape *shape = &kernel->shape.attention;
     const int threads = omp_get_max_threads();
     ls_status status = LS_OK;
 
     omp_set_num_threads(1);
-    for (int t = 0; t < shape->threads && status == LS_OK; t++)
-        status =
-            kernel->products->create(&kernel->worker[t].own, shape->isa, kernel->d_pad, scratch[t]);
+    for (int t = 0; t < kernel->cpu.threads && status == LS_OK; t++)
+        status = kernel->products->create(&kernel->worker[t].own, kernel->cpu.isa, kernel->d_pad,
+                                          scratch[t]);
     omp_set_num_threads(threads);
     return status;
 }
 
-ls_status cpu_gradient_create(struct ls_gradient_kernel **out,
-                              const struct ls_gradient_shape *shape)
+static ls_status create(struct ls_gradient_kernel **out, void *self,
+                        const struct ls_gradient_shape *shape)
 {
-    LS_TRY(threads_start(shape->attention.threads));
+    const struct cpu *cpu = self;
+
+    LS_TRY(threads_start(cpu->threads));
     struct ls_gradient_kernel *kernel = malloc(sizeof *kernel);
-    char **scratch = calloc((size_t)shape->attention.threads, sizeof *scratch);
+    char **scratch = calloc((size_t)cpu->threads, sizeof *scratch);
     ls_status status;
 
     if (!kernel || !scratch) {
         status = ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
         goto free_kernel;
     }
-    init_kernel(kernel, shape);
+    init_kernel(kernel, cpu, shape);
     LS_TRY_GOTO(status,
                 ls_alloc(&kernel->memory, LS_TAG_WORKSPACE, place_kernel(kernel, NULL, NULL)),
                 free_kernel);
@@ -232,10 +235,18 @@ ls_status cpu_gradient_create(struct ls_gradient_kernel **out,
     *out = kernel;
     return LS_OK;
 destroy_kernel:
-    cpu_gradient_destroy(kernel);
+    destroy(kernel);
     kernel = NULL;
 free_kernel:
     free(scratch);
     free(kernel);
     return status;
 }
+
+const struct ls_gradient_ops cpu_gradient_ops = {
+    .name = name,
+    .bytes = bytes,
+    .create = create,
+    .destroy = destroy,
+    .compute = cpu_gradient,
+};

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "cpu/device.h"
 #include "cpu/gradient/products.h"
 #include "cpu/team.h"
 
@@ -46,6 +47,7 @@ struct gradient_worker {
 
 struct ls_gradient_kernel {
     struct ls_gradient_shape shape;
+    struct cpu cpu;
     const struct gradient_products *products;
     int d_pad;
     int64_t chunk; /* leaves of keys of a work item; a power of two: a node of the tree */

@@ -9,9 +9,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/cpu.h"
 #include "cpu/gradient/sum_forest.h"
 #include "cpu/progress.h"
-#include "device/device.h"
+#include "device/gradient.h"
 
 struct gradient_tile {
     const void *keys, *queries; /* packed */

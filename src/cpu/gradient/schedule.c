@@ -224,27 +224,27 @@ static void run_worker(struct gradient_job *job, struct gradient_worker *w)
     }
 }
 
-static void collect(struct ls_kernel_result *result, struct ls_gradient_kernel *kernel)
+static void collect(struct ls_work *work, struct ls_gradient_kernel *kernel)
 {
-    for (int t = 0; t < kernel->shape.attention.threads; t++) {
-        result->tiles += kernel->worker[t].tiles;
-        ls_profile_merge(&result->profile, &kernel->worker[t].profile);
+    for (int t = 0; t < kernel->cpu.threads; t++) {
+        work->tiles += kernel->worker[t].tiles;
+        ls_profile_merge(&work->profile, &kernel->worker[t].profile);
     }
 }
 
-ls_status cpu_gradient(struct ls_kernel_result *result, struct ls_gradient_kernel *kernel,
+ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel,
                        const struct ls_gradient_call *call)
 {
     struct gradient_job job = {.kernel = kernel, .call = call};
-    struct progress_clock clock = {.progress = call->progress, .due = ls_now()};
+    struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
     fenv_t callers;
 
-    for (int t = 0; t < kernel->shape.attention.threads; t++) {
+    for (int t = 0; t < kernel->cpu.threads; t++) {
         kernel->worker[t].tiles = 0;
         kernel->worker[t].rows_of = -1;
         kernel->worker[t].profile = (struct ls_profile){.thread = t};
     }
-#pragma omp parallel private(callers) num_threads(kernel->shape.attention.threads)
+#pragma omp parallel private(callers) num_threads(kernel->cpu.threads)
     {
         struct gradient_worker *w = &kernel->worker[omp_get_thread_num()];
 
@@ -255,6 +255,6 @@ ls_status cpu_gradient(struct ls_kernel_result *result, struct ls_gradient_kerne
         run_worker(&job, w);
         fesetenv(&callers);
     }
-    collect(result, kernel);
+    collect(&queue->work, kernel);
     return team_status(&job.team);
 }

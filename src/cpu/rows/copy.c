@@ -1,9 +1,10 @@
-#include "cpu/rows/copy.h"
+#include "cpu/rows/rows.h"
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
+#include "cpu/device.h"
 #include "tensor/dtype.h"
 
 #define AXES 3                    /* before the last one */
@@ -70,16 +71,16 @@ static void fill_runs(char *to, const char *from, const struct runs *r, int thre
     }
 }
 
-void cpu_copy(struct ls_tensor *to, const struct ls_tensor *from, int threads)
+void cpu_copy(void *self, struct ls_tensor *to, const struct ls_tensor *from)
 {
     const struct runs r = runs_of(to, from);
 
-    fill_runs(to->data, from->data, &r, threads);
+    fill_runs(to->data, from->data, &r, ((const struct cpu *)self)->threads);
 }
 
-void cpu_zero(struct ls_tensor *t, int threads)
+void cpu_zero(void *self, struct ls_tensor *t)
 {
     const struct runs r = runs_of(t, t);
 
-    fill_runs(t->data, NULL, &r, threads);
+    fill_runs(t->data, NULL, &r, ((const struct cpu *)self)->threads);
 }

@@ -1,11 +1,14 @@
-/* What stands before and behind the gradient kernel: delta, and sums of partial gradients. */
+/* What stands before and behind the gradient kernel: delta, and sums of partial gradients. The
+ * family of operations on rows (device/rows.h). */
 #include <fenv.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/cpu.h"
 #include "cpu/attention/leaf.h"
-#include "cpu/gradient/kernel.h"
+#include "cpu/device.h"
 #include "cpu/gradient/sum_forest.h"
+#include "cpu/rows/rows.h"
 #include "tensor/dtype.h"
 
 #define BLOCK 4096 /* floats */
@@ -56,9 +59,11 @@ static fenv_t enter(void)
     return callers;
 }
 
-void cpu_delta(float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
-               const struct ls_tensor *o_lo, const struct ls_tensor *dlse, int threads)
+static void find_delta(void *self, float *delta, const struct ls_tensor *d_o,
+                       const struct ls_tensor *o, const struct ls_tensor *o_lo,
+                       const struct ls_tensor *dlse)
 {
+    const int threads = ((const struct cpu *)self)->threads;
     const int64_t b = o->dim[0], s = o->dim[1], h = o->dim[2];
 
 #pragma omp parallel num_threads(threads)
@@ -79,8 +84,10 @@ void cpu_delta(float *delta, const struct ls_tensor *d_o, const struct ls_tensor
     }
 }
 
-void cpu_add(float *into, const float *from, int64_t n, int threads)
+static void add(void *self, float *into, const float *from, int64_t n)
 {
+    const int threads = ((const struct cpu *)self)->threads;
+
 #pragma omp parallel num_threads(threads)
     {
         const fenv_t callers = enter();
@@ -122,9 +129,10 @@ static void add_heads(float *out, const float *a, const float *b, int64_t apart,
     add_floats(out, out, right, d);
 }
 
-void cpu_round_sums(struct ls_tensor *out, const float *a, const float *b, int64_t group,
-                    int threads)
+static void round_sums(void *self, struct ls_tensor *out, const float *a, const float *b,
+                       int64_t group)
 {
+    const int threads = ((const struct cpu *)self)->threads;
     const int64_t batches = out->dim[0], s = out->dim[1], heads = out->dim[2], d = out->dim[3];
 
 #pragma omp parallel num_threads(threads)
@@ -143,3 +151,44 @@ void cpu_round_sums(struct ls_tensor *out, const float *a, const float *b, int64
         fesetenv(&callers);
     }
 }
+
+/* A row whose sink is -inf as well may see nothing at all. */
+static double sink_term(double sink, double lse, double delta)
+{
+    return lse == -INFINITY ? 0 : -exp(sink - lse) * delta;
+}
+
+static void add_sinks(void *self, double *out, const float *sinks, const struct ls_sink_rows *rows)
+{
+    const int threads = ((const struct cpu *)self)->threads;
+
+#pragma omp parallel num_threads(threads)
+    {
+        const fenv_t callers = enter();
+
+#pragma omp for
+        for (int64_t i = 0; i < rows->h * rows->leaves; i++) {
+            const int64_t head = i / rows->leaves, leaf = i % rows->leaves;
+            double sum = 0;
+
+            for (int64_t b = 0; b < rows->b; b++) {
+                const int64_t first = (b * rows->h + head) * rows->s + rows->first[leaf];
+
+                for (int64_t j = first; j < first + rows->rows[leaf]; j++)
+                    sum += sink_term((double)sinks[head], (double)rows->lse[j],
+                                     (double)rows->delta[j]);
+            }
+            out[i] = sum;
+        }
+        fesetenv(&callers);
+    }
+}
+
+const struct ls_row_ops cpu_row_ops = {
+    .copy = cpu_copy,
+    .zero = cpu_zero,
+    .add = add,
+    .round_sums = round_sums,
+    .delta = find_delta,
+    .sinks = add_sinks,
+};

@@ -1,0 +1,51 @@
+/* Gradient kernels. */
+#ifndef LS_DEVICE_GRADIENT_H
+#define LS_DEVICE_GRADIENT_H
+
+#include "device/attention.h"
+
+/* What a gradient kernel is made for. */
+struct ls_gradient_shape {
+    struct ls_kernel_shape attention;
+    int64_t q_leaves; /* the most that one call brings */
+};
+
+/* The gradients of one meeting of queries and keys. Sums start from nothing and are written to rows
+ * of the call's leaves alone: dq over the call's leaves of keys, dk and dv of each query head over
+ * its leaves of queries, by the binary tree over the leaves' places in the lists. Head and row
+ * strides are those of contiguous [b, h, s_loc, d]. */
+struct ls_gradient_call {
+    const struct ls_tensor *q, *d_o, *k, *v;
+    const float *lse, *delta; /* [b, h, s_q_loc], lse the natural logarithm */
+    struct ls_leaf_list q_leaves, k_leaves;
+    bool same_queries; /* q, d_o, lse, delta and q_leaves: as in the kernel's last call, which
+                          went well, and unchanged since */
+    float *dq;         /* [b, h, s_q_loc, d] */
+    float *dk, *dv;    /* [b, h, s_k_loc, d] */
+};
+
+struct ls_gradient_kernel;
+
+struct ls_gradient_ops {
+    const char *(*name)(void *self, const struct ls_kernel_shape *attention);
+    size_t (*bytes)(void *self, const struct ls_gradient_shape *shape);
+    ls_status (*create)(struct ls_gradient_kernel **out, void *self,
+                        const struct ls_gradient_shape *shape);
+    void (*destroy)(struct ls_gradient_kernel *kernel);
+    ls_status (*compute)(struct ls_queue *queue, struct ls_gradient_kernel *kernel,
+                         const struct ls_gradient_call *call);
+};
+
+/* As of attention kernels (attention.h). */
+const char *ls_gradient_kernel_name(const struct ls_device *device,
+                                    struct ls_kernel_shape attention);
+size_t ls_gradient_kernel_bytes(const struct ls_device *device, struct ls_gradient_shape shape);
+ls_status ls_gradient_kernel_create(struct ls_gradient_kernel **out, const struct ls_device *device,
+                                    struct ls_gradient_shape shape);
+void ls_gradient_kernel_destroy(const struct ls_device *device, struct ls_gradient_kernel *kernel);
+
+/* Allocates nothing. Fails with LS_EINTERNAL. */
+void ls_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel,
+                 const struct ls_gradient_call *call);
+
+#endif
