@@ -121,7 +121,7 @@ int main(int argc, char **argv)
     struct ls_tensor v = new_part(V, &rows, H_KV);
     struct ls_tensor o = new_tensor(4, (int64_t[]){1, rows.count, H, D});
     struct ls_tensor lse = new_tensor(3, (int64_t[]){1, H, rows.count});
-    must(ls_attention_forward(&o, &lse, plan, &q, &k, &v));
+    must(ls_attention_forward(&o, &lse, plan, &q, &k, &v, NULL));
 
     if (rows.count > 0) { /* one row: the last one of the last head ends both o and lse */
         const float *const last_o = (float *)o.data + (rows.count * H - 1) * D;

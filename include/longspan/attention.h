@@ -51,13 +51,20 @@ struct ls_attention_options {
     const int64_t *documents;
     int64_t document_count;
 
-    /* From scale q.k to a logit; arrays [h] are borrowed for the plan's life. */
+    /* Tensor parallelism: the plan's heads are heads [first_head, first_head + h) of total_heads,
+     * which share total_kv_heads key/value heads. Dropout, slopes, sinks and the choice of kernels
+     * follow a head's number among all, so that strict results of some have the bits of all. Both
+     * totals 0: there are no others; total_kv_heads 0: heads share as those of the plan do. */
+    int64_t first_head, total_heads, total_kv_heads;
+
+    /* From scale q.k to a logit; arrays [total_heads], of which the plan's heads are read, are
+     * borrowed for the plan's life. */
     float soft_cap;     /* c tanh(x / c); 0: none */
     const float *alibi; /* slopes: slope |i' - j| is taken off; NULL: none */
     const float *sinks; /* one more logit of each head in the denominator, which lse includes, read
                          * in every execution; NULL: none */
     float dropout;      /* the part of the probabilities that is dropped, 0 to below 1 */
-    uint64_t dropout_seed;
+    uint64_t dropout_seed; /* of executions that bring none */
 
     bool backward; /* the plan can do ls_attention_backward */
 
@@ -83,15 +90,46 @@ struct ls_attention_options {
         .size = sizeof(struct ls_attention_options)                                                \
     }
 
-struct ls_attention_plan;
-
-/* What an execution did on this rank; the fields are those of struct ls_attention_report. */
-struct ls_attention_work {
-    int64_t tiles_computed, bytes_sent;
-    double exposed_comm_seconds, pack_seconds, tile_seconds, merge_seconds, finish_seconds;
+/* What may change from one execution to the next; zeros, and NULL instead of all of it, are the
+ * plan's. The same on every rank, and backward gets what forward got. Strict results have the bits
+ * of a plan that was made with these values. */
+struct ls_attention_execution {
+    size_t size; /* of this struct; LS_ATTENTION_EXECUTION sets it */
+    bool has_dropout_seed;
+    uint64_t dropout_seed;
+    /* As in the options; read during the call. Layout and schedule stay the plan's: a plan of
+     * method halo, or with layout balanced that LS_LAYOUT_AUTO became, takes no others than its
+     * own. */
+    const int64_t *documents;
+    int64_t document_count;
+    /* Sequences of at most the plan's lengths, at the beginning of tensors that stay as long as
+     * planned. What q, k, v and d_o have in rows behind the end reaches nobody; there o = 0,
+     * lse = -inf (also with a sink) and gradients are 0. Queries stand among the keys as in a plan
+     * of these lengths, which a plan of method halo takes only where that is as planned; the plan's
+     * documents and prefix end with the keys. Strict results have the bits of a plan with the same
+     * fingerprint: that of a few queries can be another one. */
+    bool has_lengths;
+    int64_t s_q, s_k;
 };
 
-/* What a plan is and what its last execution forward did, and backward. Strings are static, but for
+#define LS_ATTENTION_EXECUTION                                                                     \
+    {                                                                                              \
+        .size = sizeof(struct ls_attention_execution)                                              \
+    }
+
+struct ls_attention_plan;
+
+/* What an execution did on this rank. */
+struct ls_attention_work {
+    int64_t tiles_computed; /* with at least one visible pair */
+    int64_t bytes_sent;
+    double exposed_comm_seconds; /* spent waiting for communication */
+    /* where this rank's threads spent their time, summed over them: bringing operands into the
+     * kernels' order, tiles, merging partial results across threads, finishing */
+    double pack_seconds, tile_seconds, merge_seconds, finish_seconds;
+};
+
+/* What a plan is, and what its last executions did; zeros before them. Strings are static, but for
  * the plan's own fingerprint. */
 struct ls_attention_report {
     const char *method;
@@ -102,15 +140,49 @@ struct ls_attention_report {
     bool strict;
     const char *fingerprint; /* results of strict plans with the same one have the same bits */
     int threads;
-    int tile_q, tile_k;          /* rows and keys of a tile */
-    int64_t tiles_computed;      /* by this rank: tiles with at least one visible pair */
-    int64_t bytes_sent;          /* by this rank */
-    double exposed_comm_seconds; /* this rank spent waiting for communication */
-    /* where this rank's threads spent their time, summed over them: bringing operands into the
-     * kernels' order, tiles, merging partial results across threads, finishing */
-    double pack_seconds, tile_seconds, merge_seconds, finish_seconds;
-    struct ls_attention_work backward; /* the last one */
+    int tile_q, tile_k; /* rows and keys of a tile */
+    struct ls_attention_work forward, backward;
 };
+
+/* Predicted, exact: the memory ledger and the counters of bytes and messages will show the same. */
+struct ls_cost {
+    double flops;           /* all ranks: 4 d per visible pair and query head */
+    double flops_most;      /* of the rank that has most to compute */
+    int64_t call_rows;      /* the most query rows that meet keys which are packed once */
+    int64_t bytes_sent;     /* all ranks */
+    int64_t messages;       /* all ranks */
+    size_t workspace_bytes; /* largest of the ranks */
+    size_t comm_bytes;      /* largest of the ranks */
+    /* largest of the ranks: callers' own rows in the layouts' parts, and on their way */
+    size_t activation_bytes;
+    int64_t tiles; /* all ranks; more if a strict kernel keeps rows in place */
+
+    /* of a plan that is for backward as well, whose workspace and buffers are counted above */
+    size_t gradient_bytes;       /* largest of the ranks */
+    int64_t backward_bytes_sent; /* all ranks */
+    int64_t backward_messages;   /* all ranks */
+    /* what forward_residual sends besides, all ranks */
+    int64_t residual_bytes_sent, residual_messages;
+};
+
+/* What a plan on so many ranks would be and take. */
+struct ls_attention_prediction {
+    const char *method, *why;            /* static; as in the report */
+    struct ls_layout q_layout, k_layout; /* as long as the prediction */
+    struct ls_cost cost;
+};
+
+/* From the shape alone: without a plan or ranks, nothing is communicated. A node size of 0 means
+ * that ranks do not share nodes evenly. What bringing callers' own rows costs is left out: it
+ * depends on those of all ranks. The caller destroys the prediction.
+ * Errors: as ls_attention_plan_create, but for what takes ranks to see; LS_EFIT of a method that is
+ * asked for has the reason as its message. */
+LS_API ls_status ls_attention_predict(struct ls_attention_prediction **out,
+                                      const struct ls_attention_shape *shape,
+                                      const struct ls_attention_options *options, int ranks);
+
+/* Accepts NULL. */
+LS_API void ls_attention_prediction_destroy(struct ls_attention_prediction *prediction);
 
 /* Makes everything an execution needs: workspaces, kernels, buffers, an own duplicate of comm.
  * Collective over comm. Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_EFIT (the method cannot; the
@@ -127,7 +199,7 @@ LS_API void ls_attention_plan_destroy(struct ls_attention_plan *plan);
 LS_API struct ls_layout ls_attention_plan_query_layout(const struct ls_attention_plan *plan);
 LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *plan);
 
-/* Attention of this rank's queries over the whole sequence.
+/* Attention of this rank's queries over the whole sequence; execution may be NULL.
  *   o    [b, s_q_loc, h, d]     storage type     lse [b, h, s_q_loc] f32, natural logarithm
  *   q    [b, s_q_loc, h, d]     k, v [b, s_k_loc, h_kv, d], this rank's parts of the layouts, or
  *                               its own options.q_rows and options.k_rows
@@ -140,11 +212,12 @@ LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_p
  * Weighted sums of v are f32 and divided last: |v| times the number of keys, over 1 - dropout, has
  * to stay below 3.4e38. Larger values may make infinity or NaN of o, which is no error.
  * Collective over the plan's ranks. The hot path allocates nothing.
- * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE (before anything is written, on every rank); LS_EINTERNAL,
- * LS_ECOMM, after which o and lse are undefined. */
+ * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_EFIT (before anything is written, on every rank);
+ * LS_EINTERNAL, LS_ECOMM, after which o and lse are undefined. */
 LS_API ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
                                       struct ls_attention_plan *plan, const struct ls_tensor *q,
-                                      const struct ls_tensor *k, const struct ls_tensor *v);
+                                      const struct ls_tensor *k, const struct ls_tensor *v,
+                                      const struct ls_attention_execution *execution);
 
 /* The same, and o_lo: what rounding took from o, in o's type and shape, so that o + o_lo has twice
  * the digits; NULL: not wanted. Backward wants it where gradients are to keep the contract for
@@ -153,7 +226,8 @@ LS_API ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_te
                                                struct ls_tensor *lse,
                                                struct ls_attention_plan *plan,
                                                const struct ls_tensor *q, const struct ls_tensor *k,
-                                               const struct ls_tensor *v);
+                                               const struct ls_tensor *v,
+                                               const struct ls_attention_execution *execution);
 
 /* What backward starts from: the inputs and results of forward, this rank's parts, and d_o, the
  * gradient of o, in o's type and shape. */
@@ -173,12 +247,13 @@ struct ls_attention_gradients {
  * Outputs have memory of their own, as forward's. Collective over the plan's ranks. The hot path
  * allocates nothing.
  * o_lo, dlse and dsinks are given on all ranks or on none.
- * Errors: LS_EVALUE (also a plan for forward alone), LS_ESHAPE, LS_ETYPE (before anything is
- * written, on every rank); LS_EINTERNAL, LS_ECOMM, after which the outputs are undefined.
+ * Errors: LS_EVALUE (also a plan for forward alone), LS_ESHAPE, LS_ETYPE, LS_EFIT (before anything
+ * is written, on every rank); LS_EINTERNAL, LS_ECOMM, after which the outputs are undefined.
  * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */
 LS_API ls_status ls_attention_backward(const struct ls_attention_gradients *out,
                                        struct ls_attention_plan *plan,
-                                       const struct ls_attention_saved *saved);
+                                       const struct ls_attention_saved *saved,
+                                       const struct ls_attention_execution *execution);
 
 /* Describes the plan and, after an execution, what that did on this rank. */
 LS_API void ls_attention_plan_describe(struct ls_attention_report *out,

@@ -74,7 +74,8 @@ static ls_status sum_sinks(struct ls_tensor *dsinks, struct ls_attention_plan *p
                                       .rows = g->sink_rows,
                                       .leaves = plan->q_leaves.count};
 
-    ls_sink_sums(ls_plan_queue(plan), g->own_sink, plan->problem.scores.sinks, &rows);
+    ls_sink_sums(ls_plan_queue(plan), g->own_sink,
+                 plan->problem.scores.sinks + plan->problem.scores.first_head, &rows);
     const ls_status computed = ls_queue_finish(&plan->work, ls_plan_queue(plan));
 
     place_sinks(plan);
@@ -162,13 +163,16 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
 
 ls_status ls_attention_backward(const struct ls_attention_gradients *out,
                                 struct ls_attention_plan *plan,
-                                const struct ls_attention_saved *saved)
+                                const struct ls_attention_saved *saved,
+                                const struct ls_attention_execution *execution)
 {
-    LS_TRY(ls_comm_agree(plan->comm, check(plan, out, saved)));
-    LS_TRY(ls_plan_ask_alike(plan, "dsinks", out->dsinks != NULL)); /* summed over all ranks */
+    ls_status status = ls_plan_take(plan, execution);
+
+    if (status == LS_OK) status = check(plan, out, saved);
+    LS_TRY(ls_plan_agree(plan, status, "wish for dsinks", out->dsinks != NULL));
     ls_plan_begin(plan, "backward");
-    ls_status status = plan->redistribution ? backward_own_rows(out, plan, saved)
-                                            : backward_parts(out, plan, saved);
+    status = plan->redistribution ? backward_own_rows(out, plan, saved)
+                                  : backward_parts(out, plan, saved);
     if (status == LS_OK && out->dsinks) status = sum_sinks(out->dsinks, plan);
     return ls_plan_end(&plan->backward, plan, status);
 }

@@ -1,8 +1,9 @@
 /* Making a plan, asking about it, and ending it. */
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "attention/agreement.h"
+#include "attention/choice.h"
 #include "attention/gradient.h"
 #include "attention/leaves.h"
 #include "attention/methods/table.h"
@@ -18,23 +19,14 @@ static int method_number(const struct ls_method *method)
     return i;
 }
 
-/* A number that tells arrays apart, exact as a double; 0 for none. */
-static double digest(const void *array, size_t bytes)
-{
-    return array ? (double)(XXH3_64bits(array, bytes) >> 12) : 0;
-}
-
 /* Every rank must have asked for the same. */
 static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
                                const struct ls_method *method)
 {
     const struct ls_attention_shape *s = &p->shape;
+    const float *alibi = p->scores.alibi ? p->scores.alibi + p->scores.first_head : NULL;
     const size_t documents = (size_t)(p->mask.document_count + 1) * sizeof *p->mask.documents;
-    const struct {
-        const char *name;
-        double value;
-        bool number; /* that says something to a reader */
-    } fields[] = {
+    const struct ls_topic topics[] = {
         {"batch", (double)s->b, true},
         {"heads", (double)s->h, true},
         {"key/value heads", (double)s->h_kv, true},
@@ -43,11 +35,14 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"head dim", (double)s->d, true},
         {"scale", p->scores.scale, true},
         {"soft cap", p->scores.soft_cap, true},
-        {"ALiBi slopes", digest(p->scores.alibi, (size_t)s->h * sizeof(float)), false},
+        {"first head", (double)p->scores.first_head, true},
+        {"heads in all", (double)p->scores.heads, true},
+        {"heads that share a key/value head", (double)p->group, true},
+        {"ALiBi slopes", ls_digest(alibi, (size_t)s->h * sizeof(float)), false},
         {"sinks (some or none)", p->scores.sinks != NULL, false},
         {"dropout", p->scores.dropout, true},
-        {"seed of dropout", digest(&p->scores.seed, sizeof p->scores.seed), false},
-        {"lengths of documents", digest(p->mask.documents, documents), false},
+        {"seed of dropout", ls_digest(&p->scores.seed, sizeof p->scores.seed), false},
+        {"lengths of documents", ls_digest(p->mask.documents, documents), false},
         {"type", (double)s->type, false},
         {"place of the first query among the keys", (double)p->mask.shift, true},
         {"keys before a query that it sees", (double)p->mask.left, false},
@@ -63,20 +58,8 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"method", method_number(method), false},
         {"rows (own ones or the layout's)", p->own_rows, false},
     };
-    enum { FIELDS = sizeof fields / sizeof *fields };
-    double least[FIELDS], most[FIELDS];
 
-    for (int i = 0; i < FIELDS; i++) least[i] = most[i] = fields[i].value;
-    LS_TRY(ls_comm_reduce(least, comm, FIELDS, LS_REDUCE_MIN));
-    LS_TRY(ls_comm_reduce(most, comm, FIELDS, LS_REDUCE_MAX));
-    for (int i = 0; i < FIELDS; i++) {
-        if (least[i] == most[i]) continue;
-        if (!fields[i].number)
-            return ls_fail(LS_ESHAPE, "ranks disagree about the %s", fields[i].name);
-        return ls_fail(LS_ESHAPE, "ranks disagree about the %s: from %g to %g", fields[i].name,
-                       least[i], most[i]);
-    }
-    return LS_OK;
+    return ls_agree_about(comm, LS_OK, topics, sizeof topics / sizeof *topics);
 }
 
 ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan)
@@ -105,27 +88,20 @@ static ls_status keep_documents(struct ls_attention_plan *plan)
 
 static ls_status choose_method(struct ls_attention_plan *plan,
                                const struct ls_attention_shape *shape,
-                               const struct ls_attention_options *given, const struct ls_comm *comm)
+                               const struct ls_attention_options *options,
+                               const struct ls_comm *comm)
 {
-    const int p = ls_comm_size(comm);
-    struct ls_attention_options options;
+    struct ls_choice choice;
+    const char *misfit;
 
-    LS_TRY(ls_options_read(&options, given));
-    if (options.node_size == 0) options.node_size = ls_comm_node_run(comm);
-    if (options.method) {
-        LS_TRY(ls_method_find(&plan->method, options.method));
-        plan->why = "asked for";
-    } else {
-        LS_TRY(ls_method_choose(&plan->method, &plan->why, shape, &options, p));
-    }
-    LS_TRY(ls_problem_init(&plan->problem, shape, &options, p, plan->method->layout));
-    LS_TRY(keep_documents(plan));
-    plan->q_rows = options.q_rows;
-    plan->k_rows = options.k_rows;
-
-    const char *reason = ls_method_misfit(plan->method, &plan->problem);
-    if (reason) return ls_fail(LS_EFIT, "method %s cannot do this: %s", plan->method->name, reason);
-    return LS_OK;
+    LS_TRY(ls_choose(&choice, &misfit, shape, options, ls_comm_size(comm), ls_comm_node_run(comm)));
+    if (misfit) return ls_fail(LS_EFIT, "method %s cannot do this: %s", options->method, misfit);
+    plan->method = choice.method;
+    plan->why = choice.why;
+    plan->problem = choice.problem;
+    plan->q_rows = choice.options.q_rows;
+    plan->k_rows = choice.options.k_rows;
+    return keep_documents(plan);
 }
 
 static ls_status list_queries(struct ls_attention_plan *plan)
@@ -241,25 +217,10 @@ struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *pl
     return plan->problem.k_layout;
 }
 
-/* What an execution did, as callers see it. */
-static struct ls_attention_work work_of(const struct ls_execution *e)
-{
-    return (struct ls_attention_work){
-        .tiles_computed = e->work.tiles,
-        .bytes_sent = e->bytes_sent,
-        .exposed_comm_seconds = e->exposed_seconds,
-        .pack_seconds = e->work.profile.seconds[LS_EVENT_PACK],
-        .tile_seconds = e->work.profile.seconds[LS_EVENT_TILE],
-        .merge_seconds = e->work.profile.seconds[LS_EVENT_MERGE],
-        .finish_seconds = e->work.profile.seconds[LS_EVENT_FINISH],
-    };
-}
-
 void ls_attention_plan_describe(struct ls_attention_report *out,
                                 const struct ls_attention_plan *plan)
 {
     const struct ls_problem *p = &plan->problem;
-    const struct ls_attention_work forward = work_of(&plan->forward);
 
     *out = (struct ls_attention_report){
         .method = plan->method->name,
@@ -272,13 +233,7 @@ void ls_attention_plan_describe(struct ls_attention_report *out,
         .threads = p->device->facts.threads,
         .tile_q = LS_LEAF,
         .tile_k = LS_LEAF,
-        .tiles_computed = forward.tiles_computed,
-        .bytes_sent = forward.bytes_sent,
-        .exposed_comm_seconds = forward.exposed_comm_seconds,
-        .pack_seconds = forward.pack_seconds,
-        .tile_seconds = forward.tile_seconds,
-        .merge_seconds = forward.merge_seconds,
-        .finish_seconds = forward.finish_seconds,
-        .backward = work_of(&plan->backward),
+        .forward = plan->forward,
+        .backward = plan->backward,
     };
 }

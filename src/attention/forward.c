@@ -1,5 +1,4 @@
-/* An execution forward, and what every execution begins and ends with. */
-
+/* An execution forward. */
 #include "attention/operands.h"
 #include "attention/plan.h"
 #include "attention/travelling/redistribute.h"
@@ -33,38 +32,6 @@ static ls_status check_call(const struct ls_attention_plan *plan,
     return ls_operands_check(list, sizeof list / sizeof *list, 3);
 }
 
-void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)
-{
-    ls_comm_place(plan->comm, plan->method->name, direction);
-    ls_plan_queue(plan)->progress = plan->traffic.idle;
-    plan->work = (struct ls_work){0};
-    plan->traffic.bytes_sent = 0;
-    plan->traffic.exposed_seconds = 0;
-}
-
-ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status)
-{
-    const ls_status computed = ls_queue_finish(&plan->work, ls_plan_queue(plan));
-
-    ls_plan_queue(plan)->progress = (struct ls_progress){0};
-    *out = (struct ls_execution){.work = plan->work,
-                                 .bytes_sent = plan->traffic.bytes_sent,
-                                 .exposed_seconds = plan->traffic.exposed_seconds};
-    if (status == LS_ECOMM) return status; /* nobody can be asked any more */
-    LS_TRY(ls_comm_agree(plan->comm, status == LS_OK ? computed : status));
-    ls_comm_place(plan->comm, "", "");
-    return LS_OK;
-}
-
-ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked)
-{
-    bool same;
-
-    LS_TRY(ls_comm_alike(&same, plan->comm, asked));
-    if (same) return LS_OK;
-    return ls_fail(LS_EVALUE, "%s is asked for on some ranks and not on others", name);
-}
-
 static ls_status forward_own_rows(struct ls_attention_plan *plan,
                                   const struct ls_attention_call *call)
 {
@@ -92,22 +59,26 @@ static ls_status forward_own_rows(struct ls_attention_plan *plan,
 ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o_lo,
                                         struct ls_tensor *lse, struct ls_attention_plan *plan,
                                         const struct ls_tensor *q, const struct ls_tensor *k,
-                                        const struct ls_tensor *v)
+                                        const struct ls_tensor *v,
+                                        const struct ls_attention_execution *execution)
 {
     const struct ls_attention_call call = {
         .o = o, .o_lo = o_lo, .lse = lse, .q = q, .k = k, .v = v};
 
-    LS_TRY(ls_comm_agree(plan->comm, check_call(plan, &call)));
-    if (plan->problem.backward) LS_TRY(ls_plan_ask_alike(plan, "o_lo", o_lo != NULL));
+    ls_status status = ls_plan_take(plan, execution);
+
+    if (status == LS_OK) status = check_call(plan, &call);
+    LS_TRY(ls_plan_agree(plan, status, "wish for o_lo", o_lo != NULL));
     ls_plan_begin(plan, "forward");
-    const ls_status status =
+    status =
         plan->redistribution ? forward_own_rows(plan, &call) : plan->method->forward(plan, &call);
     return ls_plan_end(&plan->forward, plan, status);
 }
 
 ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,
                                struct ls_attention_plan *plan, const struct ls_tensor *q,
-                               const struct ls_tensor *k, const struct ls_tensor *v)
+                               const struct ls_tensor *k, const struct ls_tensor *v,
+                               const struct ls_attention_execution *execution)
 {
-    return ls_attention_forward_residual(o, NULL, lse, plan, q, k, v);
+    return ls_attention_forward_residual(o, NULL, lse, plan, q, k, v, execution);
 }

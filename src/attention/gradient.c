@@ -77,7 +77,10 @@ struct ls_gradient_shape ls_plan_gradient_shape(const struct ls_problem *problem
 
 void ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call)
 {
-    ls_gradient(ls_plan_queue(plan), plan->gradients.kernel, call);
+    struct ls_gradient_call changed = *call;
+
+    changed.change = &plan->now;
+    ls_gradient(ls_plan_queue(plan), plan->gradients.kernel, &changed);
 }
 
 int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows)

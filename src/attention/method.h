@@ -7,28 +7,6 @@
 /* Backward's operations, of forward's: five products instead of two. */
 #define LS_BACKWARD_WORK 2.5
 
-/* Predicted, exact: the ledger and the counters must show the same (tests/attention/test_cost.c).
- */
-struct ls_cost {
-    double flops;           /* all ranks: 4 d per visible pair and query head */
-    double flops_most;      /* of the rank that has most to compute */
-    int64_t call_rows;      /* the most query rows that meet keys which are packed once */
-    int64_t bytes_sent;     /* all ranks */
-    int64_t messages;       /* all ranks */
-    size_t workspace_bytes; /* largest of the ranks */
-    size_t comm_bytes;      /* largest of the ranks */
-    /* largest of the ranks: callers' own rows in the layouts' parts, and on their way */
-    size_t activation_bytes;
-    int64_t tiles; /* all ranks; more if a strict kernel keeps rows in place */
-
-    /* of a plan that is for backward as well, whose workspace and buffers are counted above */
-    size_t gradient_bytes;       /* largest of the ranks */
-    int64_t backward_bytes_sent; /* all ranks */
-    int64_t backward_messages;   /* all ranks */
-    /* what forward_residual sends besides, all ranks */
-    int64_t residual_bytes_sent, residual_messages;
-};
-
 struct ls_attention_plan;
 
 /* The tensors of one execution, checked. */
@@ -54,6 +32,7 @@ struct ls_method {
     /* whether partial results come part by part, so that in strict mode they wait for each other;
      * whether gradients alone do */
     bool merges, merges_backward;
+    bool sends_seen; /* what it sends follows from the plan's mask */
     ls_layout_choice layout;
     /* Errors: LS_ENOMEM, where what is to be counted does not fit */
     ls_status (*cost)(struct ls_cost *out, const struct ls_problem *problem);

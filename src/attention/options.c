@@ -30,24 +30,22 @@ static ls_status check_window(const struct ls_attention_options *o)
     return LS_OK;
 }
 
-static ls_status check_documents(const struct ls_attention_options *o, int64_t s_k)
+ls_status ls_documents_check(const int64_t *documents, int64_t count, int64_t s_k)
 {
-    const int64_t n = o->document_count;
-
-    if (!o->documents) return LS_OK;
-    if (n < 1)
-        return ls_fail(LS_EVALUE, "documents: there are %lld, must be 1 or more", (long long)n);
-    if (o->documents[0] != 0)
+    if (!documents) return LS_OK;
+    if (count < 1)
+        return ls_fail(LS_EVALUE, "documents: there are %lld, must be 1 or more", (long long)count);
+    if (documents[0] != 0)
         return ls_fail(LS_EVALUE, "documents: the first begins at %lld, must begin at 0",
-                       (long long)o->documents[0]);
-    for (int64_t i = 0; i < n; i++)
-        if (o->documents[i + 1] < o->documents[i])
+                       (long long)documents[0]);
+    for (int64_t i = 0; i < count; i++)
+        if (documents[i + 1] < documents[i])
             return ls_fail(LS_EVALUE,
                            "documents: %lld is followed by %lld; lengths add up, and never fall",
-                           (long long)o->documents[i], (long long)o->documents[i + 1]);
-    if (o->documents[n] != s_k)
+                           (long long)documents[i], (long long)documents[i + 1]);
+    if (documents[count] != s_k)
         return ls_fail(LS_EVALUE, "documents: they end at %lld, the keys at %lld",
-                       (long long)o->documents[n], (long long)s_k);
+                       (long long)documents[count], (long long)s_k);
     return LS_OK;
 }
 
@@ -80,10 +78,40 @@ ls_status ls_options_mask(struct ls_mask *out, const struct ls_attention_shape *
         return ls_fail(LS_EVALUE, "prefix is %lld, must be 0 to the %lld keys",
                        (long long)options->prefix, (long long)shape->s_k);
     mask.prefix = options->prefix;
-    LS_TRY(check_documents(options, shape->s_k));
+    LS_TRY(ls_documents_check(options->documents, options->document_count, shape->s_k));
     mask.documents = options->documents;
     mask.document_count = options->documents ? options->document_count : 0;
     *out = mask;
+    return LS_OK;
+}
+
+static int64_t total_heads(const struct ls_attention_shape *shape,
+                           const struct ls_attention_options *o)
+{
+    return o->total_heads ? o->total_heads : shape->h;
+}
+
+int64_t ls_options_group(const struct ls_attention_shape *shape,
+                         const struct ls_attention_options *o)
+{
+    return o->total_kv_heads ? total_heads(shape, o) / o->total_kv_heads : shape->h / shape->h_kv;
+}
+
+static ls_status check_place(const struct ls_attention_shape *shape,
+                             const struct ls_attention_options *o)
+{
+    const int64_t total = total_heads(shape, o), total_kv = o->total_kv_heads;
+
+    if (total < shape->h || o->first_head < 0 || o->first_head > total - shape->h)
+        return ls_fail(LS_EVALUE, "%lld heads from head %lld on are not among %lld in all",
+                       (long long)shape->h, (long long)o->first_head, (long long)total);
+    if (total_kv < 0 || (total_kv > 0 && total % total_kv != 0) ||
+        total % ls_options_group(shape, o) != 0)
+        return ls_fail(
+            LS_EVALUE,
+            "%lld heads in all, of which %lld share a key/value head in the plan, cannot "
+            "share %lld (0: as in the plan)",
+            (long long)total, (long long)(shape->h / shape->h_kv), (long long)total_kv);
     return LS_OK;
 }
 
@@ -99,7 +127,8 @@ ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_sha
                        (double)o->soft_cap);
     if (!(o->dropout >= 0 && o->dropout < 1))
         return ls_fail(LS_EVALUE, "dropout is %g, must be 0 to below 1", (double)o->dropout);
-    for (int64_t i = 0; o->alibi && i < shape->h; i++)
+    LS_TRY(check_place(shape, o));
+    for (int64_t i = o->first_head; o->alibi && i < o->first_head + shape->h; i++)
         if (!isfinite(o->alibi[i]))
             return ls_fail(LS_EVALUE, "ALiBi slope of head %lld is %g, must be finite",
                            (long long)i, (double)o->alibi[i]);
@@ -110,7 +139,8 @@ ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_sha
         .sinks = o->sinks,
         .dropout = o->dropout,
         .seed = o->dropout_seed,
-        .heads = shape->h,
+        .heads = total_heads(shape, o),
+        .first_head = o->first_head,
     };
     return LS_OK;
 }

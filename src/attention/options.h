@@ -10,9 +10,16 @@
  * lacks is zero. Errors: LS_EVALUE. */
 ls_status ls_options_read(struct ls_attention_options *out, const struct ls_attention_options *in);
 
+/* Whether these are cumulative lengths of documents in s_k keys, or NULL. Errors: LS_EVALUE. */
+ls_status ls_documents_check(const int64_t *documents, int64_t count, int64_t s_k);
+
 /* The mask refers to options->documents. Errors: LS_EVALUE. */
 ls_status ls_options_mask(struct ls_mask *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options);
+
+/* Query heads that share a key/value head, of all heads. */
+int64_t ls_options_group(const struct ls_attention_shape *shape,
+                         const struct ls_attention_options *options);
 
 /* The scores refer to options->alibi and options->sinks. Errors: LS_EVALUE. */
 ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_shape *shape,

@@ -16,5 +16,6 @@ struct ls_transport ls_plan_transport(struct ls_attention_plan *plan, const stru
 void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call)
 {
     if (!call.q_leaves.leaf) call.q_leaves = plan->q_leaves;
+    call.change = &plan->now;
     ls_attend(ls_plan_queue(plan), plan->kernel, &call);
 }

@@ -17,13 +17,6 @@ struct ls_gradients {
     int64_t *sink_first, *sink_rows;   /* [this rank's leaves] */
 };
 
-/* What an execution did on this rank. */
-struct ls_execution {
-    struct ls_work work;
-    int64_t bytes_sent;
-    double exposed_seconds;
-};
-
 struct ls_attention_plan {
     const struct ls_method *method;
     const char *why;
@@ -40,9 +33,10 @@ struct ls_attention_plan {
     struct ls_redistribution *redistribution; /* NULL: these are the parts */
     struct ls_attention_kernel *kernel;
     struct ls_gradients gradients;
-    struct ls_work work;                   /* of the execution that goes on */
-    struct ls_execution forward, backward; /* the last ones */
-    void *own;                             /* the method's */
+    struct ls_kernel_change now; /* of the execution that goes on, as is the work */
+    struct ls_work work;
+    struct ls_attention_work forward, backward; /* of the last executions */
+    void *own;                                  /* the method's */
 };
 
 /* The method's cost and that of bringing callers' rows to it and back. Errors: LS_ENOMEM. */
@@ -56,19 +50,23 @@ struct ls_part_dims {
 
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan);
 
-/* Collective. Whether all ranks ask for a tensor or none does. Errors: LS_EVALUE, LS_ECOMM. */
-ls_status ls_plan_ask_alike(const struct ls_attention_plan *plan, const char *name, bool asked);
-
 /* Bulk data between the ranks of comm, the plan's own or a sub-group of it. */
 struct ls_transport ls_plan_transport(struct ls_attention_plan *plan, const struct ls_comm *comm);
 
 /* What the plan computes with. */
 struct ls_queue *ls_plan_queue(const struct ls_attention_plan *plan);
 
-/* Around an execution. Collective: end gives every rank the same status, and is told of this
- * rank's, unless an operation failed. */
+/* Around an execution: take reads what it brings (NULL: nothing) into plan->now; agree is told how
+ * this rank's call is, and whether it asks for what not all do. Collective but for take: agree and
+ * end give every rank the same status, and are told of this rank's; end sees itself whether an
+ * operation failed. Errors: LS_EVALUE; agree: those of ls_agree_about. */
+ls_status ls_plan_take(struct ls_attention_plan *plan,
+                       const struct ls_attention_execution *execution);
+ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,
+                        bool asked);
 void ls_plan_begin(struct ls_attention_plan *plan, const char *direction);
-ls_status ls_plan_end(struct ls_execution *out, struct ls_attention_plan *plan, ls_status status);
+ls_status ls_plan_end(struct ls_attention_work *out, struct ls_attention_plan *plan,
+                      ls_status status);
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);

@@ -128,17 +128,20 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .shape = *shape,
         .p = p,
         .strict = options->strict,
+        .ends_meet = !options->has_query_offset && !options->align_start,
         .own_rows = options->has_rows,
         .node_size = options->node_size ? options->node_size : p == 1,
         .backward = options->backward,
+        .layout_chosen = options->layout == LS_LAYOUT_AUTO,
     };
     LS_TRY(take_grid(&problem, options));
     LS_TRY(ls_options_mask(&problem.mask, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));
+    problem.group = ls_options_group(shape, options);
     LS_TRY(take_device(&problem, options));
 
     ls_layout_kind kind = options->layout;
-    if (kind == LS_LAYOUT_AUTO) kind = choice ? choice(&problem) : LS_LAYOUT_CONTIGUOUS;
+    if (problem.layout_chosen) kind = choice ? choice(&problem) : LS_LAYOUT_CONTIGUOUS;
     problem.q_layout = (struct ls_layout){.kind = kind, .s = shape->s_q, .p = p};
     problem.k_layout = (struct ls_layout){.kind = kind, .s = shape->s_k, .p = p};
     if (kind == LS_LAYOUT_BALANCED) LS_TRY(deal(&problem));
@@ -152,18 +155,13 @@ void ls_problem_fini(struct ls_problem *problem)
     for (int i = 0; i < 2; i++) ls_dealing_destroy(problem->dealing[i]);
 }
 
-static bool few_rows(const struct ls_attention_shape *whole)
-{
-    return whole->h / whole->h_kv * whole->s_q <= LS_FEW_ROWS;
-}
-
 struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)
 {
     return (struct ls_kernel_shape){.global = problem->shape,
                                     .mask = problem->mask,
                                     .scores = problem->scores,
                                     .k_leaves = k_leaves,
-                                    .few_rows = few_rows(&problem->shape),
+                                    .few_rows = problem->group * problem->shape.s_q <= LS_FEW_ROWS,
                                     .own_maximum = problem->backward,
                                     .strict = problem->strict};
 }

@@ -11,14 +11,17 @@ struct ls_problem {
     struct ls_attention_shape shape;
     struct ls_mask mask;
     struct ls_scores scores;
+    int64_t group; /* query heads that share a key/value head, where there are all of them */
     int p;
     bool strict;
+    bool ends_meet;            /* the last query stands at the last key */
     bool own_rows;             /* callers hold pieces of their own, not the layouts' parts */
     int node_size;             /* so many ranks after each other share a node; 0: that is not so */
     int grid_heads, grid_ring; /* product: p */
     bool ring_inside;          /* ranks that follow each other are a ring */
     bool backward;             /* the plan is for backward as well */
     struct ls_layout q_layout, k_layout; /* of the same kind */
+    bool layout_chosen;                  /* to suit the mask, not asked for */
     struct ls_dealing *dealing[2];       /* of balanced layouts; the second for keys of their own */
     struct ls_device *device;
     bool opened; /* the device, here, as the caller gave none */

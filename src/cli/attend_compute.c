@@ -18,8 +18,8 @@ static ls_status forward(struct cli_attend_run *run)
 
     if (run->problem.backward)
         return ls_attention_forward_residual(&run->o, &run->o_lo, &run->lse, run->plan, &t[0],
-                                             &t[1], &t[2]);
-    return ls_attention_forward(&run->o, &run->lse, run->plan, &t[0], &t[1], &t[2]);
+                                             &t[1], &t[2], NULL);
+    return ls_attention_forward(&run->o, &run->lse, run->plan, &t[0], &t[1], &t[2], NULL);
 }
 
 struct ls_attention_saved cli_attend_saved(const struct cli_attend_run *run)
@@ -45,7 +45,7 @@ static ls_status backward(struct cli_attend_run *run)
     const struct ls_attention_saved saved = cli_attend_saved(run);
     const struct ls_attention_gradients out = cli_attend_gradients(run);
 
-    return ls_attention_backward(&out, run->plan, &saved);
+    return ls_attention_backward(&out, run->plan, &saved, NULL);
 }
 
 /* From a barrier until the slowest rank has what it computes. */
@@ -144,12 +144,12 @@ static ls_status gather_result(struct cli_attend_run *run)
 {
     struct cli_attend_result *r = &run->result;
     struct ls_comm *comm = run->world->comm;
-    double sums[] = {(double)r->report.bytes_sent, (double)r->report.tiles_computed,
-                     r->report.pack_seconds,       r->report.tile_seconds,
-                     r->report.merge_seconds,      r->report.finish_seconds};
-    double most[3 + LS_TAG_COUNT] = {r->report.exposed_comm_seconds,
+    double sums[] = {(double)r->report.forward.bytes_sent, (double)r->report.forward.tiles_computed,
+                     r->report.forward.pack_seconds,       r->report.forward.tile_seconds,
+                     r->report.forward.merge_seconds,      r->report.forward.finish_seconds};
+    double most[3 + LS_TAG_COUNT] = {r->report.forward.exposed_comm_seconds,
                                      (double)ls_ledger_peak_total(&ls_host_ledger),
-                                     (double)r->report.tiles_computed};
+                                     (double)r->report.forward.tiles_computed};
     double least = (double)ls_ledger_peak_total(&ls_host_ledger);
 
     for (int i = 0; i < LS_TAG_COUNT; i++)

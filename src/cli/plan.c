@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "attention/method.h"
 #include "attention/methods/table.h"
@@ -56,53 +57,58 @@ static const struct cli_syntax plan_syntax = {
 
 /* A method, and what it would take or why it cannot. */
 struct row {
-    const struct ls_method *method;
-    const char *reason; /* NULL: it fits */
-    struct ls_problem problem;
-    struct ls_cost cost;
+    const char *name;
+    int p;
+    bool backward;
+    struct ls_attention_prediction *prediction; /* NULL: it does not fit */
+    char reason[256];
     double tensor_bytes; /* of the rank that holds most: what cli_inputs.h counts */
     double gflops;       /* of a rank, measured for this method; 0: not measured */
     double seconds;
 };
 
-static double most_tensor_bytes(const struct ls_problem *problem)
+static double most_tensor_bytes(const struct row *row, const struct ls_attention_shape *n)
 {
-    const struct ls_attention_shape *n = &problem->shape;
+    const struct ls_attention_prediction *plan = row->prediction;
     double most = 0;
 
-    for (int r = 0; r < problem->p; r++) {
-        double bytes = cli_tensor_bytes(n, &problem->q_layout, &problem->k_layout, r);
+    for (int r = 0; r < row->p; r++) {
+        double bytes = cli_tensor_bytes(n, &plan->q_layout, &plan->k_layout, r);
 
-        if (problem->backward)
-            bytes += cli_gradient_bytes(n, &problem->q_layout, &problem->k_layout, r);
+        if (row->backward) bytes += cli_gradient_bytes(n, &plan->q_layout, &plan->k_layout, r);
         if (bytes > most) most = bytes;
     }
     return most;
 }
 
-static ls_status plan_row(struct row *row, const struct ls_method *method,
-                          const struct ls_attention_shape *shape,
-                          const struct ls_attention_options *options, int p)
+static ls_status plan_row(struct row *row, const struct ls_attention_shape *shape,
+                          const struct ls_attention_options *asked)
 {
-    row->method = method;
-    LS_TRY(ls_problem_init(&row->problem, shape, options, p, method->layout));
-    row->reason = ls_method_misfit(method, &row->problem);
-    if (row->reason) return LS_OK;
-    LS_TRY(method->cost(&row->cost, &row->problem));
-    row->tensor_bytes = most_tensor_bytes(&row->problem);
+    struct ls_attention_options options = *asked;
+
+    options.method = row->name;
+    const ls_status status = ls_attention_predict(&row->prediction, shape, &options, row->p);
+    if (status == LS_EFIT) {
+        snprintf(row->reason, sizeof row->reason, "%s", ls_message());
+        return LS_OK;
+    }
+    LS_TRY(status);
+    row->tensor_bytes = most_tensor_bytes(row, shape);
     return LS_OK;
 }
 
 /* Collective. rates NULL: planned for one rank. */
 static ls_status predict_time(struct row *row, const struct cli_world *world,
+                              const struct ls_attention_shape *shape,
+                              const struct ls_attention_options *options,
                               const struct cli_rates *rates)
 {
-    const struct ls_cost *cost = &row->cost;
+    if (!row->prediction) return LS_OK;
+    const struct ls_cost *cost = &row->prediction->cost;
 
-    if (row->reason) return LS_OK;
     if (cost->flops_most > 0)
-        LS_TRY(cli_rates_kernel(&row->gflops, world, &row->problem, cost->call_rows));
-    row->seconds = cli_rates_seconds(rates, cost, row->problem.p, row->gflops);
+        LS_TRY(cli_rates_kernel(&row->gflops, world, shape, options, row->prediction));
+    row->seconds = cli_rates_seconds(rates, cost, row->p, row->gflops);
     return LS_OK;
 }
 
@@ -114,48 +120,48 @@ static double working_bytes(const struct ls_cost *c)
 
 static double bytes_in_all(const struct row *row)
 {
-    return row->tensor_bytes + working_bytes(&row->cost);
+    return row->tensor_bytes + working_bytes(&row->prediction->cost);
 }
 
 /* Forward, which leaves o_lo where backward follows it. */
 static int64_t forward_bytes(const struct row *row)
 {
-    return row->cost.bytes_sent + (row->problem.backward ? row->cost.residual_bytes_sent : 0);
+    return row->prediction->cost.bytes_sent +
+           (row->backward ? row->prediction->cost.residual_bytes_sent : 0);
 }
 
 static int64_t forward_messages(const struct row *row)
 {
-    return row->cost.messages + (row->problem.backward ? row->cost.residual_messages : 0);
+    return row->prediction->cost.messages +
+           (row->backward ? row->prediction->cost.residual_messages : 0);
 }
 
 static double backward_flops(const struct row *row)
 {
-    return row->problem.backward ? LS_BACKWARD_WORK * row->cost.flops : 0;
+    return row->backward ? LS_BACKWARD_WORK * row->prediction->cost.flops : 0;
 }
 
 /* Part of the ranks' time for which they wait for the one that has most to compute. */
 static double idle_part(const struct row *row)
 {
-    const double most = row->cost.flops_most * row->problem.p;
+    const double most = row->prediction->cost.flops_most * row->p;
 
-    return most > 0 ? 1 - row->cost.flops / most : 0;
+    return most > 0 ? 1 - row->prediction->cost.flops / most : 0;
 }
 
 static json_t *row_json(const struct row *row, bool measured)
 {
-    const struct ls_cost *c = &row->cost;
-
-    if (row->reason)
-        return json_pack("{ss sb ss}", "method", row->method->name, "fits", 0, "reason",
-                         row->reason);
+    if (!row->prediction)
+        return json_pack("{ss sb ss}", "method", row->name, "fits", 0, "reason", row->reason);
+    const struct ls_cost *c = &row->prediction->cost;
     json_t *json =
-        json_pack("{ss sb ss sf sf sI sI sI sI sI sI}", "method", row->method->name, "fits", 1,
-                  "layout", ls_layout_name(row->problem.q_layout.kind), "flops", c->flops, "idle",
+        json_pack("{ss sb ss sf sf sI sI sI sI sI sI}", "method", row->name, "fits", 1, "layout",
+                  ls_layout_name(row->prediction->q_layout.kind), "flops", c->flops, "idle",
                   idle_part(row), "bytes_sent", (json_int_t)forward_bytes(row), "messages",
                   (json_int_t)forward_messages(row), "tensor_bytes", (json_int_t)row->tensor_bytes,
                   "workspace_bytes", (json_int_t)c->workspace_bytes, "comm_bytes",
                   (json_int_t)c->comm_bytes, "bytes_per_rank", (json_int_t)bytes_in_all(row));
-    if (row->problem.backward)
+    if (row->backward)
         json_object_update_new(json,
                                json_pack("{sf sI sI sI}", "backward_flops", backward_flops(row),
                                          "backward_bytes_sent", (json_int_t)c->backward_bytes_sent,
@@ -171,17 +177,17 @@ static json_t *row_json(const struct row *row, bool measured)
 static void report_row(const struct cli_report *report, const struct row *row, bool measured,
                        bool chosen)
 {
-    const struct ls_cost *c = &row->cost;
     char idle[16] = "", time[sizeof(struct cli_text) + 1] = "";
 
-    if (row->reason) {
-        cli_report_line(report, row->method->name, "does not fit: %s", row->reason);
+    if (!row->prediction) {
+        cli_report_line(report, row->name, "does not fit: %s", row->reason);
         return;
     }
+    const struct ls_cost *c = &row->prediction->cost;
     if (idle_part(row) > 0.005) snprintf(idle, sizeof idle, "  %.0f %% idle", 100 * idle_part(row));
     if (measured) snprintf(time, sizeof time, " %9s", cli_seconds(row->seconds).s);
-    cli_report_line(report, row->method->name, "%-10s %8s %9s %8s %9s %9s %9s%s%s%s",
-                    ls_layout_name(row->problem.q_layout.kind),
+    cli_report_line(report, row->name, "%-10s %8s %9s %8s %9s %9s %9s%s%s%s",
+                    ls_layout_name(row->prediction->q_layout.kind),
                     cli_flops(c->flops + backward_flops(row)).s,
                     cli_bytes((double)(forward_bytes(row) + c->backward_bytes_sent)).s,
                     cli_count(forward_messages(row) + c->backward_messages).s,
@@ -213,43 +219,58 @@ static void report_rates(const struct cli_report *report, const struct cli_rates
     cli_report_real(report, "message_seconds", rates->message_seconds);
 }
 
+/* Every method that there is. */
+static ls_status report_methods(const struct cli_report *report, json_t *list,
+                                const struct cli_world *world, const struct plan_options *o,
+                                const struct ls_attention_shape *shape, int p,
+                                const struct cli_rates *rates, const char *chosen)
+{
+    const struct ls_attention_options *asked = &o->shared.attention;
+    ls_status status = LS_OK;
+
+    for (int i = 0; i < ls_method_count() && status == LS_OK; i++) {
+        struct row row = {.name = ls_method_at(i)->name, .p = p, .backward = asked->backward};
+
+        status = ls_comm_agree(world->comm, plan_row(&row, shape, asked));
+        if (status == LS_OK && o->measure) status = predict_time(&row, world, shape, asked, rates);
+        if (status == LS_OK) {
+            report_row(report, &row, o->measure, chosen && strcmp(row.name, chosen) == 0);
+            json_array_append_new(list, row_json(&row, o->measure));
+        }
+        ls_attention_prediction_destroy(row.prediction);
+    }
+    return status;
+}
+
 static ls_status report_plan(const struct cli_report *report, const struct cli_world *world,
                              const struct plan_options *o, const struct ls_attention_shape *shape,
                              int p)
 {
     const bool sends = o->measure && p > 1;
+    struct ls_attention_prediction *best = NULL;
     struct cli_rates rates;
-    const struct ls_method *chosen = NULL;
-    const char *why = "no method fits";
-    struct row row;
     ls_status status;
 
     if (sends) LS_TRY(cli_rates_measure(&rates, world));
     json_t *list = json_array();
     status =
-        ls_comm_agree(world->comm, ls_method_choose(&chosen, &why, shape, &o->shared.attention, p));
+        ls_comm_agree(world->comm, ls_attention_predict(&best, shape, &o->shared.attention, p));
     if (status != LS_OK && status != LS_EFIT) goto free_list;
+    const char *chosen = best ? best->method : NULL;
     report_head(report, shape, o, p);
-    for (int i = 0; i < ls_method_count(); i++) {
-        row = (struct row){.method = NULL};
-        status = ls_comm_agree(world->comm,
-                               plan_row(&row, ls_method_at(i), shape, &o->shared.attention, p));
-        if (status == LS_OK && o->measure)
-            status = predict_time(&row, world, sends ? &rates : NULL);
-        if (status == LS_OK) {
-            report_row(report, &row, o->measure, row.method == chosen);
-            json_array_append_new(list, row_json(&row, o->measure));
-        }
-        ls_problem_fini(&row.problem);
-        if (status != LS_OK) goto free_list;
-    }
+    LS_TRY_GOTO(status,
+                report_methods(report, list, world, o, shape, p, sends ? &rates : NULL, chosen),
+                free_list);
     if (sends) report_rates(report, &rates);
-    cli_report_line(report, "auto", "%s%s%s", chosen ? chosen->name : "", chosen ? ": " : "", why);
+    cli_report_line(report, "auto", "%s%s%s", chosen ? chosen : "", chosen ? ": " : "",
+                    chosen ? best->why : "no method fits");
     cli_report_integer(report, "ranks", p);
     cli_report_value(report, "methods", list);
-    cli_report_value(report, "auto", chosen ? json_string(chosen->name) : json_null());
+    cli_report_value(report, "auto", chosen ? json_string(chosen) : json_null());
+    ls_attention_prediction_destroy(best);
     return LS_OK;
 free_list:
+    ls_attention_prediction_destroy(best);
     json_decref(list);
     return status;
 }

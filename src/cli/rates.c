@@ -96,17 +96,18 @@ static int64_t at_most(int64_t n, int64_t most)
     return n < most ? n : most;
 }
 
-static struct ls_attention_shape probe_shape(const struct ls_problem *problem, int64_t call_rows)
+static struct ls_attention_shape probe_shape(const struct ls_attention_shape *whole,
+                                             const struct ls_attention_prediction *prediction)
 {
-    struct ls_attention_shape shape = problem->shape;
+    struct ls_attention_shape shape = *whole;
 
     shape.b = 1;
     shape.h /= shape.h_kv;
     shape.h_kv = 1;
     const int64_t key_bytes = (int64_t)ls_key_value_bytes(&shape, 1);
 
-    shape.s_q = at_most(call_rows, MOST_QUERIES);
-    shape.s_k = at_most(ls_layout_most_rows(&problem->k_layout), MOST_KEY_BYTES / key_bytes);
+    shape.s_q = at_most(prediction->cost.call_rows, MOST_QUERIES);
+    shape.s_k = at_most(ls_layout_most_rows(&prediction->k_layout), MOST_KEY_BYTES / key_bytes);
     return shape;
 }
 
@@ -121,18 +122,18 @@ static void fill(struct ls_tensor *t, int64_t n)
                          at_most(n - i, PATTERN));
 }
 
-static ls_status probe_init(struct probe *probe, const struct ls_problem *problem,
-                            int64_t call_rows)
+/* probe->shape is there. */
+static ls_status probe_init(struct probe *probe, const struct ls_attention_options *asked)
 {
-    const struct ls_attention_shape s = probe->shape = probe_shape(problem, call_rows);
+    const struct ls_attention_shape s = probe->shape;
     const int64_t q_dim[] = {1, s.s_q, s.h, s.d}, k_dim[] = {1, s.s_k, 1, s.d};
     const int64_t q = s.s_q * s.h * s.d, k = s.s_k * s.d;
     const size_t size = (size_t)ls_dtype_size(s.type);
     const struct ls_attention_options options = {.size = sizeof options,
                                                  .method = "local",
-                                                 .has_scale = true,
-                                                 .scale = problem->scores.scale,
-                                                 .device = problem->device};
+                                                 .has_scale = asked->has_scale,
+                                                 .scale = asked->scale,
+                                                 .threads = asked->threads};
     const size_t lse_bytes = (size_t)(s.h * s.s_q) * sizeof(float);
 
     LS_TRY(ls_alloc(&probe->memory, LS_TAG_ACTIVATION, lse_bytes + (size_t)(2 * q + 2 * k) * size));
@@ -164,18 +165,20 @@ static ls_status probe_run(double *seconds, struct probe *probe)
         const double since = ls_now();
 
         LS_TRY(ls_attention_forward(&probe->o, &probe->lse, probe->plan, &probe->q, &probe->k,
-                                    &probe->v));
+                                    &probe->v, NULL));
         *seconds = fmin(*seconds, ls_now() - since);
     }
     return LS_OK;
 }
 
 ls_status cli_rates_kernel(double *gflops, const struct cli_world *world,
-                           const struct ls_problem *problem, int64_t call_rows)
+                           const struct ls_attention_shape *shape,
+                           const struct ls_attention_options *options,
+                           const struct ls_attention_prediction *prediction)
 {
-    struct probe probe = {0};
+    struct probe probe = {.shape = probe_shape(shape, prediction)};
     double seconds = 0;
-    ls_status status = probe_init(&probe, problem, call_rows);
+    ls_status status = probe_init(&probe, options);
 
     LS_TRY_GOTO(status, ls_comm_agree(world->comm, status), fini);
     LS_TRY_GOTO(status, ls_comm_agree(world->comm, probe_run(&seconds, &probe)), fini);

@@ -15,11 +15,13 @@ struct cli_rates {
  * one rank only; LS_ENOMEM, LS_ECOMM. */
 ls_status cli_rates_measure(struct cli_rates *out, const struct cli_world *world);
 
-/* GF/s of each rank, all of them at work: one group of heads, as many query rows as the method's
+/* GF/s of each rank, all of them at work: one group of heads, as many query rows as the predicted
  * kernel calls have, a rank's keys; of both no more than tell the speed. Agreed by all ranks.
  * Errors: LS_ENOMEM, LS_EINTERNAL. */
 ls_status cli_rates_kernel(double *gflops, const struct cli_world *world,
-                           const struct ls_problem *problem, int64_t call_rows);
+                           const struct ls_attention_shape *shape,
+                           const struct ls_attention_options *options,
+                           const struct ls_attention_prediction *prediction);
 
 /* Computing, sending and starting messages one after the other: what is hidden behind computing
  * makes it less. rates NULL: one rank, which sends nothing. */

@@ -53,6 +53,12 @@ struct ls_found {
     bool after;
 };
 
+/* What a call may change of what its kernel was made for. */
+struct ls_kernel_change {
+    struct ls_mask mask;
+    uint64_t seed; /* of dropout */
+};
+
 /* The queries meet some of the keys. Rows of a leaf that reaches beyond the end of its sequence
  * are those before the end. */
 struct ls_kernel_call {
@@ -63,6 +69,7 @@ struct ls_kernel_call {
     int found_count;
     const struct ls_tensor *q, *k, *v;
     struct ls_leaf_list q_leaves, k_leaves;
+    const struct ls_kernel_change *change; /* from this call on; NULL: none */
 };
 
 struct ls_attention_kernel;

@@ -22,6 +22,7 @@ struct ls_gradient_call {
                           went well, and unchanged since */
     float *dq;         /* [b, h, s_q_loc, d] */
     float *dk, *dv;    /* [b, h, s_k_loc, d] */
+    const struct ls_kernel_change *change; /* from this call on; NULL: none */
 };
 
 struct ls_gradient_kernel;

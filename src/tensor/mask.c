@@ -68,14 +68,17 @@ struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i)
 {
     const int64_t at = i + mask->shift;
 
+    if (i >= mask->s_q) return (struct ls_visible){0};
     return visible_at(mask, at, document_at(mask, at));
 }
 
 void ls_mask_list(struct ls_visible *out, const struct ls_mask *mask, int64_t first, int64_t rows)
 {
+    const int64_t present = clamp(mask->s_q - first, 0, rows);
     struct ls_visible document = {0};
 
-    for (int64_t i = 0; i < rows; i++) {
+    for (int64_t i = present; i < rows; i++) out[i] = (struct ls_visible){0};
+    for (int64_t i = 0; i < present; i++) {
         const int64_t at = first + i + mask->shift;
 
         if (i == 0 || (mask->documents && (at <= 0 || at >= document.to)))
@@ -86,10 +89,11 @@ void ls_mask_list(struct ls_visible *out, const struct ls_mask *mask, int64_t fi
 
 struct ls_visible ls_mask_rows(const struct ls_mask *mask, int64_t first, int64_t rows)
 {
+    const int64_t present = clamp(mask->s_q - first, 1, rows);
     const struct ls_visible begin = ls_mask_row(mask, first);
-    const struct ls_visible end = ls_mask_row(mask, first + rows - 1);
+    const struct ls_visible end = ls_mask_row(mask, first + present - 1);
 
-    return (struct ls_visible){.prefix = mask->prefix, .from = begin.from, .to = end.to};
+    return (struct ls_visible){.prefix = begin.prefix, .from = begin.from, .to = end.to};
 }
 
 struct ls_visible ls_mask_common(const struct ls_mask *mask, int64_t first, int64_t rows)
@@ -97,6 +101,7 @@ struct ls_visible ls_mask_common(const struct ls_mask *mask, int64_t first, int6
     const struct ls_visible begin = ls_mask_row(mask, first);
     const struct ls_visible end = ls_mask_row(mask, first + rows - 1);
 
+    if (first + rows > mask->s_q) return (struct ls_visible){0};
     /* from and to never fall, so that what both ends see, all rows between them see */
     return (struct ls_visible){
         .prefix = mask->prefix, .from = end.from, .to = begin.to < end.from ? end.from : begin.to};

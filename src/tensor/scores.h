@@ -13,11 +13,11 @@
 struct ls_scores {
     float scale;
     float soft_cap;     /* 0: none */
-    const float *alibi; /* slopes [h]; NULL: none. Borrowed, as sinks are. */
-    const float *sinks; /* logits [h]; NULL: none; read in every execution */
+    const float *alibi; /* slopes [heads]; NULL: none. Borrowed, as sinks are. */
+    const float *sinks; /* logits [heads]; NULL: none; read in every execution */
     float dropout;      /* 0 to below 1 */
     uint64_t seed;      /* of dropout */
-    /* h of the whole problem, and which of its heads is head 0 of a tensor that holds some */
+    /* all there are, and which of them is head 0 of a tensor that holds some */
     int64_t heads, first_head;
 };
 

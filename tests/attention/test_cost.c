@@ -38,7 +38,7 @@ static void execute(struct ls_attention_plan *plan, const struct ls_attention_sh
     struct ls_tensor k = zeros(s->type, 4, k_dim);
     struct ls_tensor lse = zeros(LS_F32, 3, (const int64_t[]){s->b, s->h, s->s_q});
 
-    cr_assert_eq(ls_attention_forward(&o, &lse, plan, &q, &k, &k), LS_OK, "%s", ls_message());
+    cr_assert_eq(ls_attention_forward(&o, &lse, plan, &q, &k, &k, NULL), LS_OK, "%s", ls_message());
     free(q.data);
     free(k.data);
     free(o.data);
@@ -59,8 +59,7 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
                  buffers = ls_ledger_live(&ls_host_ledger, LS_TAG_COMM);
     struct ls_attention_report report;
     struct ls_attention_plan *plan;
-    struct ls_problem problem;
-    struct ls_cost cost;
+    struct ls_attention_prediction *prediction;
     char name[160];
 
     snprintf(name, sizeof name, "%s b %ld h %ld/%ld s %ld x %ld d %ld %s%s%s threads %d",
@@ -68,8 +67,10 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
              (long)s->d, ls_dtype_name(s->type), options.causal ? " causal" : "",
              options.strict ? " strict" : "", options.threads);
     options.method = method->name;
-    cr_assert_eq(ls_problem_init(&problem, s, &options, 1, method->layout), LS_OK, "%s", name);
-    cr_assert_eq(method->cost(&cost, &problem), LS_OK);
+    cr_assert_eq(ls_attention_predict(&prediction, s, &options, 1), LS_OK, "%s: %s", name,
+                 ls_message());
+    const struct ls_cost cost = prediction->cost;
+    ls_attention_prediction_destroy(prediction);
     cr_assert_eq(ls_attention_plan_create(&plan, comm, s, &options), LS_OK, "%s: %s", name,
                  ls_message());
     ls_ledger_reset_peaks(&ls_host_ledger);
@@ -85,10 +86,11 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
     cr_expect_eq(ls_ledger_peak_total(&ls_host_ledger), live, "%s: allocates while it computes",
                  name);
     ls_attention_plan_describe(&report, plan);
-    cr_expect(report.tiles_computed == cost.tiles ||
-                  (keeps_heads_apart(plan) && report.tiles_computed > cost.tiles),
-              "%s: %ld tiles, predicted %ld", name, (long)report.tiles_computed, (long)cost.tiles);
-    cr_expect_eq(report.bytes_sent, cost.bytes_sent, "%s", name);
+    cr_expect(report.forward.tiles_computed == cost.tiles ||
+                  (keeps_heads_apart(plan) && report.forward.tiles_computed > cost.tiles),
+              "%s: %ld tiles, predicted %ld", name, (long)report.forward.tiles_computed,
+              (long)cost.tiles);
+    cr_expect_eq(report.forward.bytes_sent, cost.bytes_sent, "%s", name);
     cr_expect_eq(cost.messages, 0, "%s", name);
     ls_attention_plan_destroy(plan);
     cr_expect_eq(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE), workspace,
@@ -153,6 +155,23 @@ Test(cost, auto_keeps_all_ranks_busy)
         cr_expect_str_eq(method->name, cases[i].method, "%ld heads on %d ranks: %s",
                          (long)cases[i].h, cases[i].p, method->name);
     }
+}
+
+/* Of a method that is asked for the message is the reason; without one, every method's. */
+Test(cost, what_cannot_be_is_not_predicted)
+{
+    const struct ls_attention_shape s = {1, 8, 8, 4096, 4096, 64, LS_BF16};
+    struct ls_attention_options options = {.size = sizeof options, .method = "halo"};
+    struct ls_attention_prediction *prediction = NULL;
+
+    cr_expect_eq(ls_attention_predict(&prediction, &s, &options, 4), LS_EFIT);
+    cr_expect_null(strstr(ls_message(), "halo"), "%s", ls_message());
+    cr_expect_eq(ls_attention_predict(&prediction, &s, &options, 0), LS_EVALUE);
+    options.method = "hallo";
+    cr_expect_eq(ls_attention_predict(&prediction, &s, &options, 4), LS_EVALUE);
+    options.size = 0;
+    cr_expect_eq(ls_attention_predict(&prediction, &s, &options, 4), LS_EVALUE);
+    cr_expect_null(prediction);
 }
 
 /* What a window does not reach needs no bytes. */

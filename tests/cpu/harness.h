@@ -196,8 +196,8 @@ static inline void problem_run(struct problem *p)
     cr_assert_eq(ls_comm_create_self(&comm), LS_OK);
     cr_assert_eq(ls_attention_plan_create(&plan, comm, &p->shape, &p->options), LS_OK, "%s",
                  ls_message());
-    cr_assert_eq(ls_attention_forward(&p->o, &p->lse, plan, &p->q, &p->k, &p->v), LS_OK, "%s: %s",
-                 problem_name(p), ls_message());
+    cr_assert_eq(ls_attention_forward(&p->o, &p->lse, plan, &p->q, &p->k, &p->v, NULL), LS_OK,
+                 "%s: %s", problem_name(p), ls_message());
     ls_attention_plan_describe(&p->report, plan);
     ls_attention_plan_destroy(plan);
     ls_comm_destroy(comm);

@@ -102,8 +102,8 @@ static int64_t tiles_with_a_visible_pair(const struct problem *p)
 static void check_tiles(struct problem *p)
 {
     problem_run(p);
-    cr_expect_eq(p->report.tiles_computed, tiles_with_a_visible_pair(p), "%s: %ld tiles, not %ld",
-                 problem_name(p), (long)p->report.tiles_computed,
+    cr_expect_eq(p->report.forward.tiles_computed, tiles_with_a_visible_pair(p),
+                 "%s: %ld tiles, not %ld", problem_name(p), (long)p->report.forward.tiles_computed,
                  (long)tiles_with_a_visible_pair(p));
 }
 

@@ -71,8 +71,8 @@ static void compute(struct ls_comm *self)
         ls_random_normal(whole[i].data, 5, (uint32_t)i, 0, B * S_K * H_KV * D);
     MPI_CHECK_OK(ls_attention_plan_create(&plan, self, &shape, &options));
     MPI_CHECK_OK(ls_attention_forward_residual(&whole[O], &whole[O_LO], &whole[LSE], plan,
-                                               &whole[Q], &whole[K], &whole[V]));
-    MPI_CHECK_OK(ls_attention_backward(&gradients, plan, &saved));
+                                               &whole[Q], &whole[K], &whole[V], NULL));
+    MPI_CHECK_OK(ls_attention_backward(&gradients, plan, &saved, NULL));
     ls_attention_plan_destroy(plan);
 }
 

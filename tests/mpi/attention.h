@@ -7,6 +7,7 @@
 #include "attention/methods/table.h"
 #include "harness.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@
 struct job {
     struct ls_attention_shape shape;
     struct ls_attention_options options;
+    const struct ls_attention_execution *execution; /* of every one; NULL: what the plan has */
     bool strided; /* parts lie as [b, h, s, d], lse with gaps between its rows */
     int sample;   /* one row in so many is judged, besides the edges of leaves; 0: all */
     struct ls_tensor whole[3];       /* q, k, v: [b, s, h, d] of all ranks, contiguous */
@@ -246,7 +248,7 @@ static inline void job_load(struct job *job)
 static inline ls_status job_forward(struct job *job)
 {
     return ls_attention_forward(&job->o, &job->lse, job->plan, &job->part[0], &job->part[1],
-                                &job->part[2]);
+                                &job->part[2], job->execution);
 }
 
 /* Collective. */
@@ -394,11 +396,33 @@ static inline void job_run_alone(struct job *job, struct ls_comm *self, uint64_t
     job_run(job);
 }
 
-/* Whether this rank's rows have the bits of one rank's. */
+static inline bool is_zero(const char *bytes, size_t n)
+{
+    while (n > 0 && bytes[n - 1] == 0) n--;
+    return n == 0;
+}
+
+/* Whether a row is that of a query that sees nothing, not even a sink. */
+static inline bool row_is_empty(const struct job *job, int64_t row)
+{
+    for (int64_t i = 0; i < job->shape.b; i++)
+        for (int64_t head = 0; head < job->shape.h; head++)
+            if (!is_zero(row_of(&job->o, i, row, head), row_bytes(&job->o)) ||
+                lse_of(&job->lse, i, head)[row] != -INFINITY)
+                return false;
+    return true;
+}
+
+/* Whether this rank's rows have the bits of one rank's; those that this has not are empty. */
 static inline bool same_bits(const struct job *job, const struct job *alone)
 {
-    for (int64_t row = 0; row < job->o.dim[1]; row++)
-        if (!rows_equal(job, row, alone, job_position(job, 0, row))) return false;
+    for (int64_t row = 0; row < job->o.dim[1]; row++) {
+        const int64_t position = job_position(job, 0, row);
+
+        if (position < alone->shape.s_q ? !rows_equal(job, row, alone, position)
+                                        : !row_is_empty(job, row))
+            return false;
+    }
     return true;
 }
 

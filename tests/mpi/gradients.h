@@ -176,7 +176,7 @@ static inline ls_status descent_forward(struct descent *g)
 {
     return ls_attention_forward_residual(&g->job.o, g->residual ? &g->o_lo : NULL, &g->job.lse,
                                          g->job.plan, &g->job.part[0], &g->job.part[1],
-                                         &g->job.part[2]);
+                                         &g->job.part[2], g->job.execution);
 }
 
 static inline ls_status descent_backward(struct descent *g)
@@ -197,7 +197,8 @@ static inline ls_status descent_backward(struct descent *g)
                                      .lse = &g->job.lse,
                                      .d_o = &g->d_o,
                                      .o_lo = g->residual ? &g->o_lo : NULL,
-                                     .dlse = g->whole_dlse.data ? &g->dlse : NULL});
+                                     .dlse = g->whole_dlse.data ? &g->dlse : NULL},
+        g->job.execution);
 }
 
 /* Collective. */
@@ -304,6 +305,25 @@ static inline void descent_check(const struct descent *g, const char *what)
         MPI_CHECK(error <= limit, "%s: %s: %s: rel %.3g (limit %.3g)", what, job_text(&g->job),
                   gradient_names[i], error, limit);
     }
+}
+
+/* Whether this rank's part of a gradient has the bits of one rank's; rows that this has not are 0.
+ */
+static inline bool same_gradient(const struct descent *g, const struct descent *alone, int which)
+{
+    const struct ls_tensor *t = &g->gradient[which], *of = &alone->gradient[which];
+
+    for (int64_t b = 0; b < t->dim[0]; b++)
+        for (int64_t i = 0; i < t->dim[1]; i++)
+            for (int64_t h = 0; h < t->dim[2]; h++) {
+                const int64_t at = job_position(&g->job, which, i);
+
+                if (at < of->dim[1]
+                        ? memcmp(row_of(t, b, i, h), row_of(of, b, at, h), row_bytes(t)) != 0
+                        : !is_zero(row_of(t, b, i, h), row_bytes(t)))
+                    return false;
+            }
+    return true;
 }
 
 #endif

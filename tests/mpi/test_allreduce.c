@@ -85,7 +85,7 @@ static int64_t bytes_sent(const struct job *job)
     struct ls_attention_report report;
 
     ls_attention_plan_describe(&report, job->plan);
-    return report.bytes_sent;
+    return report.forward.bytes_sent;
 }
 
 /* One leaf of queries is one rank's: it sends them, the others send what they found, and nobody

@@ -43,8 +43,8 @@ static void check_work(const struct job *job, const struct ls_cost *cost)
     struct ls_attention_report report;
 
     ls_attention_plan_describe(&report, job->plan);
-    const double tiles = over_ranks((double)report.tiles_computed, LS_REDUCE_SUM);
-    const double bytes = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
+    const double tiles = over_ranks((double)report.forward.tiles_computed, LS_REDUCE_SUM);
+    const double bytes = over_ranks((double)report.forward.bytes_sent, LS_REDUCE_SUM);
 
     MPI_CHECK(cost->tiles == tiles_of_shape || (splits_groups(job) && cost->tiles > tiles_of_shape),
               "%s: predicts %ld tiles", job_text(job), (long)cost->tiles);
@@ -60,18 +60,19 @@ static void check_cost(struct job *job)
 {
     const size_t before[] = {ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE),
                              ls_ledger_live(&ls_host_ledger, LS_TAG_COMM)};
-    struct ls_cost cost;
+    struct ls_attention_prediction *prediction;
 
     job_create_plan(job, world);
-    MPI_CHECK_OK(job->plan->method->cost(&cost, &job->plan->problem));
-    check_memory(job, &cost, before);
+    MPI_CHECK_OK(ls_attention_predict(&prediction, &job->shape, &job->options, size));
+    check_memory(job, &prediction->cost, before);
     ls_ledger_reset_peaks(&ls_host_ledger);
     job_run(job);
     job_run(job); /* counts begin anew with each execution */
     MPI_CHECK(ls_ledger_peak_total(&ls_host_ledger) == ls_ledger_live_total(&ls_host_ledger),
               "%s: the execution allocated %zu bytes", job_text(job),
               ls_ledger_peak_total(&ls_host_ledger) - ls_ledger_live_total(&ls_host_ledger));
-    check_work(job, &cost);
+    check_work(job, &prediction->cost);
+    ls_attention_prediction_destroy(prediction);
     job_destroy_plan(job);
     MPI_CHECK(ls_ledger_live(&ls_host_ledger, LS_TAG_WORKSPACE) == before[0] &&
                   ls_ledger_live(&ls_host_ledger, LS_TAG_COMM) == before[1],
@@ -102,15 +103,47 @@ MPI_TEST(attention_plan, costs_what_it_predicts)
     }
 }
 
+static bool same_parts(const struct ls_layout *a, const struct ls_layout *b)
+{
+    for (int r = 0; r < size; r++)
+        for (int64_t i = 0; i < ls_layout_part_leaves(a, r); i++)
+            if (ls_layout_part_leaves(b, r) <= i ||
+                ls_layout_part_leaf(a, r, i) != ls_layout_part_leaf(b, r, i))
+                return false;
+    return a->kind == b->kind;
+}
+
+static void check_prediction(const struct job *job)
+{
+    struct ls_attention_options options = job->options;
+    const struct ls_layout q = job_layout(job, 0), k = job_layout(job, 1);
+    struct ls_attention_prediction *prediction;
+    struct ls_attention_report report;
+
+    options.node_size = ls_comm_node_run(world);
+    MPI_CHECK_OK(ls_attention_predict(&prediction, &job->shape, &options, size));
+    ls_attention_plan_describe(&report, job->plan);
+    MPI_CHECK(
+        strcmp(prediction->method, report.method) == 0 && strcmp(prediction->why, report.why) == 0,
+        "%s: %s, predicted %s: %s", report.method, report.why, prediction->method, prediction->why);
+    MPI_CHECK(same_parts(&prediction->q_layout, &q) && same_parts(&prediction->k_layout, &k),
+              "%s: layouts", report.method);
+    ls_attention_prediction_destroy(prediction);
+}
+
 MPI_TEST(attention_plan, chooses_by_itself_what_fits)
 {
+    static const int64_t documents[] = {0, 10, 600, 700};
     struct job job = {.shape = {1, 2, 2, 700, 700, 32, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
 
-    for (int causal = 0; causal <= 1; causal++) {
-        job.options.causal = causal;
+    for (int i = 0; i < 3; i++) {
+        job.options.causal = i > 0;
+        job.options.documents = i > 1 ? documents : NULL;
+        job.options.document_count = 3;
         job_create(&job, world, 1);
         job_run(&job);
         job_check(&job, "auto");
+        check_prediction(&job);
         const ls_layout_kind kind = job_layout(&job, 0).kind;
         MPI_CHECK(kind == job.plan->method->layout(&job.plan->problem), "%s: %s",
                   job.plan->method->name, ls_layout_name(kind));

@@ -121,7 +121,7 @@ static void check_cost(struct descent *g)
               "%s: the execution allocated %zu bytes", job_text(&g->job),
               ls_ledger_peak_total(&ls_host_ledger) - ls_ledger_live_total(&ls_host_ledger));
     ls_attention_plan_describe(&report, g->job.plan);
-    const double forward = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
+    const double forward = over_ranks((double)report.forward.bytes_sent, LS_REDUCE_SUM);
     const double backward = over_ranks((double)report.backward.bytes_sent, LS_REDUCE_SUM);
     if (g->residual) cost.bytes_sent += cost.residual_bytes_sent;
     MPI_CHECK(forward == (double)cost.bytes_sent, "%s: forward sent %.0f bytes, predicted %ld",

@@ -99,8 +99,8 @@ static void check_bytes(const struct job *job)
         rows += n;
         messages += n > 0;
     }
-    MPI_CHECK(report.bytes_sent == rows * row, "%s: %ld bytes, %ld rows are seen", job_text(job),
-              (long)report.bytes_sent, (long)rows);
+    MPI_CHECK(report.forward.bytes_sent == rows * row, "%s: %ld bytes, %ld rows are seen",
+              job_text(job), (long)report.forward.bytes_sent, (long)rows);
     MPI_CHECK(over_ranks((double)(rows * row), LS_REDUCE_SUM) == (double)cost.bytes_sent &&
                   over_ranks(messages, LS_REDUCE_SUM) == (double)cost.messages,
               "%s: %ld bytes in %ld messages predicted", job_text(job), (long)cost.bytes_sent,
@@ -160,7 +160,7 @@ MPI_TEST(halo, a_window_brings_its_length)
     const double bytes = (double)((left + right) * 2 * 8 * 2 * 2);
 
     MPI_CHECK(over_ranks(bytes, LS_REDUCE_SUM) ==
-                  over_ranks((double)report.bytes_sent, LS_REDUCE_SUM),
+                  over_ranks((double)report.forward.bytes_sent, LS_REDUCE_SUM),
               "%s", job_text(&job));
     job_destroy(&job);
 }
@@ -222,7 +222,7 @@ static void check_backward_cost(const struct descent *g, size_t gradients)
     MPI_CHECK(over_ranks((double)report.backward.bytes_sent, LS_REDUCE_SUM) ==
                   (double)cost.backward_bytes_sent,
               "%s: sent %ld bytes", job_text(&g->job), (long)report.backward.bytes_sent);
-    MPI_CHECK(problem->strict || report.backward.bytes_sent == back + report.bytes_sent,
+    MPI_CHECK(problem->strict || report.backward.bytes_sent == back + report.forward.bytes_sent,
               "%s: sent %ld bytes, %ld back", job_text(&g->job), (long)report.backward.bytes_sent,
               (long)back);
 }
@@ -256,20 +256,6 @@ MPI_TEST(halo, backward_returns_what_is_seen_and_keeps_the_contract)
         for (int layout = 0; layout < 4; layout++) check_backward(&g, &c, layout);
         descent_destroy_whole(&g);
     }
-}
-
-static bool same_gradient(const struct descent *g, const struct descent *alone, int which)
-{
-    const struct ls_tensor *t = &g->gradient[which];
-
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t i = 0; i < t->dim[1]; i++)
-            for (int64_t h = 0; h < t->dim[2]; h++)
-                if (memcmp(row_of(t, b, i, h),
-                           row_of(&alone->gradient[which], b, job_position(&g->job, which, i), h),
-                           row_bytes(t)) != 0)
-                    return false;
-    return true;
 }
 
 static void check_strict_backward(const struct descent *alone, const struct halo_case *c,

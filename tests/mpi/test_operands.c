@@ -64,14 +64,15 @@ static void destroy(void)
 
 static ls_status forward(struct ls_tensor *const t[OPERANDS])
 {
-    return ls_attention_forward_residual(t[O], t[O_LO], t[LSE], plan, t[Q], t[K], t[V]);
+    return ls_attention_forward_residual(t[O], t[O_LO], t[LSE], plan, t[Q], t[K], t[V], NULL);
 }
 
 static ls_status backward(struct ls_tensor *const t[OPERANDS])
 {
     return ls_attention_backward(
         &(struct ls_attention_gradients){t[DQ], t[DK], t[DV], t[DSINKS]}, plan,
-        &(struct ls_attention_saved){t[Q], t[K], t[V], t[O], t[LSE], t[DO], t[O_LO], t[DLSE]});
+        &(struct ls_attention_saved){t[Q], t[K], t[V], t[O], t[LSE], t[DO], t[O_LO], t[DLSE]},
+        NULL);
 }
 
 /* Operands as messages name them, those that are written first. */

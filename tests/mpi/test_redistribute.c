@@ -162,7 +162,7 @@ static void check_cost(struct job *job)
     MPI_CHECK(ls_ledger_peak_total(&ls_host_ledger) == ls_ledger_live_total(&ls_host_ledger),
               "%s: allocates", job_text(job));
     ls_attention_plan_describe(&report, job->plan);
-    const double bytes = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
+    const double bytes = over_ranks((double)report.forward.bytes_sent, LS_REDUCE_SUM);
     MPI_CHECK(bytes == (double)cost.bytes_sent, "%s: %.0f bytes sent, predicted %ld", job_text(job),
               bytes, (long)cost.bytes_sent);
     MPI_CHECK(sends == (double)cost.messages || strcmp(report.method, "allreduce") == 0,

@@ -19,7 +19,7 @@ static int64_t bytes_of_all(const struct job *job)
     struct ls_attention_report report;
 
     ls_attention_plan_describe(&report, job->plan);
-    double bytes = (double)report.bytes_sent;
+    double bytes = (double)report.forward.bytes_sent;
     MPI_CHECK_OK(ls_comm_reduce(&bytes, world, 1, LS_REDUCE_SUM));
     return (int64_t)bytes;
 }

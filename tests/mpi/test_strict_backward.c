@@ -27,21 +27,6 @@ static void run_alone(struct descent *g, struct ls_comm *self)
     descent_run(g);
 }
 
-/* Whether this rank's part of a gradient has the bits of one rank's. */
-static bool same_gradient(const struct descent *g, const struct descent *alone, int which)
-{
-    const struct ls_tensor *t = &g->gradient[which];
-
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t i = 0; i < t->dim[1]; i++)
-            for (int64_t h = 0; h < t->dim[2]; h++)
-                if (memcmp(row_of(t, b, i, h),
-                           row_of(&alone->gradient[which], b, job_position(&g->job, which, i), h),
-                           row_bytes(t)) != 0)
-                    return false;
-    return true;
-}
-
 /* Every method and layout against one rank. */
 static void check_problem(const struct ls_attention_shape *shape, ls_dtype type, bool causal)
 {

@@ -84,7 +84,7 @@ static int64_t bytes_sent(const struct job *job)
     struct ls_attention_report report;
 
     ls_attention_plan_describe(&report, job->plan);
-    return report.bytes_sent;
+    return report.forward.bytes_sent;
 }
 
 /* All ranks but the first have queries to get and results to give, those of all that are behind

@@ -64,14 +64,15 @@ static void check_cost(const struct descent *g, const size_t *before)
                   ls_tag_name(tags[i]), most, predicted[i]);
     }
     ls_attention_plan_describe(&report, job->plan);
-    const double sent = over_ranks((double)report.bytes_sent, LS_REDUCE_SUM);
+    const double sent = over_ranks((double)report.forward.bytes_sent, LS_REDUCE_SUM);
     const double back = over_ranks((double)report.backward.bytes_sent, LS_REDUCE_SUM);
     MPI_CHECK(sent == (double)(cost.bytes_sent + cost.residual_bytes_sent) &&
                   back == (double)cost.backward_bytes_sent,
               "%s: grid %dx%d: sent %.0f and %.0f bytes, predicted %ld and %ld", job_text(job),
               job->options.grid_heads, job->options.grid_ring, sent, back,
               (long)(cost.bytes_sent + cost.residual_bytes_sent), (long)cost.backward_bytes_sent);
-    MPI_CHECK(over_ranks((double)report.tiles_computed, LS_REDUCE_SUM) >= (double)cost.tiles,
+    MPI_CHECK(over_ranks((double)report.forward.tiles_computed, LS_REDUCE_SUM) >=
+                  (double)cost.tiles,
               "%s: tiles", job_text(job));
 }
 
@@ -103,20 +104,6 @@ MPI_TEST(usp, any_grid_keeps_the_contract)
             if (take_grid(&g.job, grid, false)) check_grid(g);
         descent_destroy_whole(&g);
     }
-}
-
-static bool same_gradient(const struct descent *g, const struct descent *alone, int which)
-{
-    const struct ls_tensor *t = &g->gradient[which];
-
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t i = 0; i < t->dim[1]; i++)
-            for (int64_t h = 0; h < t->dim[2]; h++)
-                if (memcmp(row_of(t, b, i, h),
-                           row_of(&alone->gradient[which], b, job_position(&g->job, which, i), h),
-                           row_bytes(t)) != 0)
-                    return false;
-    return true;
 }
 
 static void check_bits(const struct descent *alone, struct descent g)

@@ -400,6 +400,7 @@ const struct ls_method ls_method_halo = {
     .summary = "each rank gets the keys that its queries see, and no others; window or documents",
     .fits = fits,
     .merges = true,
+    .sends_seen = true,
     .layout = ls_method_plain_layout,
     .cost = cost,
     .create = create,

@@ -30,7 +30,7 @@ static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem,
         ls_problem_kernel_shape(problem, idle ? 0 : ls_layout_leaves(&problem->k_layout));
 
     shape.global = ls_ulysses_shape(problem, share);
-    shape.scores.first_head = share->q.first;
+    shape.scores.first_head += share->q.first;
     return shape;
 }
 

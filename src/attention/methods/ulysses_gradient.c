@@ -48,7 +48,7 @@ static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem,
         problem, ls_layout_leaves(&problem->q_layout), ls_layout_leaves(&problem->k_layout));
 
     shape.attention.global = ls_ulysses_shape(problem, share);
-    shape.attention.scores.first_head = share->q.first;
+    shape.attention.scores.first_head += share->q.first;
     return shape;
 }
 

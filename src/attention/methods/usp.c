@@ -122,7 +122,7 @@ static ls_status ring_init(struct ls_problem *out, int *ranks, const struct ls_p
     LS_TRY(deal_both(out, problem, ranks, problem->p, u, true));
     out->shape.h /= u;
     out->shape.h_kv /= u;
-    out->scores.first_head = member * out->shape.h;
+    out->scores.first_head += member * out->shape.h;
     return LS_OK;
 }
 
@@ -295,6 +295,7 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
         [LS_LSE] = &lse, [LS_O] = call->o, [LS_O_LO] = call->o_lo};
     struct ls_tensor ring_lse = ls_travel_transposed(&place[LS_LSE].all);
 
+    own->ring.now = plan->now;
     LS_TRY(ls_swap_there(&own->swap, place, there));
     LS_TRY(ls_ring_forward(&own->ring, &(struct ls_attention_call){
                                            .o = &place[LS_O].all,
@@ -323,6 +324,7 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
     const struct ls_tensor *const back[LS_TRAVELLERS] = {
         [LS_Q] = call->dq, [LS_K] = call->dk, [LS_V] = call->dv};
 
+    own->ring.now = plan->now;
     LS_TRY(ls_swap_there(&own->swap, place, there));
     ls_travel_take_numbers(numbers->lse, &plan->problem, &place[LS_LSE].all);
     ls_travel_take_numbers(numbers->delta, &plan->problem, &place[LS_DELTA].all);

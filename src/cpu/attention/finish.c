@@ -114,7 +114,7 @@ static struct ls_row_states merge_found(const struct ls_attention_kernel *kernel
     return left;
 }
 
-/* One more logit of each row's head, without a value. */
+/* One more logit of each row's head, without a value; none of a row behind the last query. */
 static void merge_sinks(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct tile *tile, struct ls_row_states result)
 {
@@ -122,10 +122,12 @@ static void merge_sinks(const struct ls_attention_kernel *kernel, struct worker 
     const struct ls_row_states sink = beside(w, result);
 
     for (int r = 0; r < tile->rows; r++) {
-        const int64_t head = scores->first_head + tile_row(kernel, tile, r).head;
+        const struct tile_row at = tile_row(kernel, tile, r);
+        const bool present = at.position < kernel->shape.mask.s_q;
 
-        sink.m[r] = (float)(scores->sinks[head] / LN2);
-        sink.l[r] = 1;
+        sink.m[r] =
+            present ? (float)(scores->sinks[scores->first_head + at.head] / LN2) : -INFINITY;
+        sink.l[r] = present;
     }
     memset(sink.acc, 0, (size_t)tile->rows * (size_t)kernel->d_pad * sizeof *sink.acc);
     kernel->simd->merge(result, sink, tile->rows, kernel->d_pad);

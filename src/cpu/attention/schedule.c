@@ -268,6 +268,10 @@ ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
     fenv_t callers;
 
+    if (call->change) {
+        kernel->shape.mask = call->change->mask;
+        kernel->shape.scores.seed = call->change->seed;
+    }
     make_agenda(kernel, call);
 #pragma omp parallel private(callers) num_threads(kernel->cpu.threads)
     {

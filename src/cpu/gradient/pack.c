@@ -50,14 +50,15 @@ ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w
                                        w->own, w->raw, v);
 }
 
-/* A row that sees no key takes part as one that is not there. */
+/* A row that sees no key takes part as one that is not there, as does one behind the last query,
+ * which is the leaf's row `end`. */
 static void place_rows(struct gradient_queries *out, const struct gradient_job *job,
-                       struct gradient_worker *w, int64_t first, int rows)
+                       struct gradient_worker *w, int64_t first, int rows, int64_t end)
 {
     const size_t row = row_bytes(job->kernel);
 
     for (int r = 0; r < LS_LEAF; r++) {
-        const bool present = r < rows && job->call->lse[first + r] != -INFINITY;
+        const bool present = r < rows && r < end && job->call->lse[first + r] != -INFINITY;
 
         out->lse[r] = present ? job->call->lse[first + r] * LOG2E : INFINITY;
         out->delta[r] = present ? job->call->delta[first + r] : 0;
@@ -103,7 +104,8 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
     if (gradient_queries_are_packed(job)) return LS_OK;
     gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
     gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
-    place_rows(&kernel->queries[slot], job, w, first, rows);
+    place_rows(&kernel->queries[slot], job, w, first, rows,
+               kernel->shape.attention.mask.s_q - leaf->number * LS_LEAF);
     kernel->packed.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_queries(
         kernel->packed.leaf + (size_t)slot * kernel->queries_bytes, w->own, w->raw, d_o);

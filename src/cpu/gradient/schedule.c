@@ -239,6 +239,10 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
     fenv_t callers;
 
+    if (call->change) {
+        kernel->shape.attention.mask = call->change->mask;
+        kernel->shape.attention.scores.seed = call->change->seed;
+    }
     for (int t = 0; t < kernel->cpu.threads; t++) {
         kernel->worker[t].tiles = 0;
         kernel->worker[t].rows_of = -1;

@@ -1,0 +1,147 @@
+/* What every execution begins and ends with. */
+#include <string.h>
+
+#include "attention/agreement.h"
+#include "attention/options.h"
+#include "attention/plan.h"
+
+/* A caller built against an older header has a shorter struct; what it lacks is zero. */
+static ls_status read_execution(struct ls_attention_execution *out,
+                                const struct ls_attention_execution *in)
+{
+    *out = (struct ls_attention_execution)LS_ATTENTION_EXECUTION;
+    if (!in) return LS_OK;
+    if (in->size < offsetof(struct ls_attention_execution, has_dropout_seed) ||
+        in->size > sizeof *out)
+        return ls_fail(LS_EVALUE,
+                       "execution of %zu bytes, this library knows %zu: start from "
+                       "LS_ATTENTION_EXECUTION",
+                       in->size, sizeof *out);
+    memcpy(out, in, in->size);
+    return LS_OK;
+}
+
+static size_t document_bytes(const struct ls_mask *mask)
+{
+    return (size_t)(mask->document_count + 1) * sizeof *mask->documents;
+}
+
+static bool has_documents_of(const struct ls_mask *a, const struct ls_mask *b)
+{
+    return a->documents && b->documents && a->document_count == b->document_count &&
+           memcmp(a->documents, b->documents, document_bytes(a)) == 0;
+}
+
+/* What follows from the plan's mask is no use under another one. */
+static ls_status check_use(const struct ls_attention_plan *plan)
+{
+    if (plan->method->sends_seen)
+        return ls_fail(LS_EFIT,
+                       "documents: method %s sends what those of the plan leave to be seen; make "
+                       "the plan with these, or with another method",
+                       plan->method->name);
+    if (plan->problem.layout_chosen && plan->problem.q_layout.kind == LS_LAYOUT_BALANCED)
+        return ls_fail(LS_EFIT, "documents: layout balanced was chosen for those of the plan; make "
+                                "the plan with these, or ask for a layout");
+    return LS_OK;
+}
+
+/* No longer than planned: the mask ends earlier. */
+static ls_status take_lengths(struct ls_attention_plan *plan,
+                              const struct ls_attention_execution *e)
+{
+    const struct ls_mask *planned = &plan->problem.mask;
+    struct ls_mask mask = plan->now.mask;
+
+    if (!e->has_lengths) return LS_OK;
+    if (e->s_q < 0 || e->s_q > mask.s_q || e->s_k < 0 || e->s_k > mask.s_k)
+        return ls_fail(LS_ESHAPE,
+                       "lengths of this execution: %lld queries and %lld keys, must be 0 to the "
+                       "plan's %lld and %lld",
+                       (long long)e->s_q, (long long)e->s_k, (long long)mask.s_q,
+                       (long long)mask.s_k);
+    mask.s_q = e->s_q;
+    mask.s_k = e->s_k;
+    if (plan->problem.ends_meet) mask.shift = e->s_k - e->s_q;
+    if (mask.prefix > e->s_k) mask.prefix = e->s_k;
+    if (mask.shift != planned->shift && plan->method->sends_seen)
+        return ls_fail(LS_EFIT,
+                       "lengths: query 0 stands at key %lld, planned at %lld, and method %s sends "
+                       "what is seen from there; make the plan with these, or with another method",
+                       (long long)mask.shift, (long long)planned->shift, plan->method->name);
+    plan->now.mask = mask;
+    return LS_OK;
+}
+
+static ls_status take_documents(struct ls_attention_plan *plan,
+                                const struct ls_attention_execution *e)
+{
+    struct ls_mask mask = plan->now.mask;
+
+    if (!e->documents) return LS_OK;
+    LS_TRY(ls_documents_check(e->documents, e->document_count, mask.s_k));
+    mask.documents = e->documents;
+    mask.document_count = e->document_count;
+    if (!has_documents_of(&mask, &plan->problem.mask)) LS_TRY(check_use(plan));
+    plan->now.mask = mask;
+    return LS_OK;
+}
+
+ls_status ls_plan_take(struct ls_attention_plan *plan,
+                       const struct ls_attention_execution *execution)
+{
+    const struct ls_problem *problem = &plan->problem;
+    struct ls_attention_execution e;
+
+    plan->now = (struct ls_kernel_change){.mask = problem->mask, .seed = problem->scores.seed};
+    LS_TRY(read_execution(&e, execution));
+    if (e.has_dropout_seed) plan->now.seed = e.dropout_seed;
+    LS_TRY(take_lengths(plan, &e));
+    return take_documents(plan, &e);
+}
+
+ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,
+                        bool asked)
+{
+    const struct ls_kernel_change *now = &plan->now;
+    const struct ls_topic topics[] = {
+        {wish, asked, false},
+        {"seed of dropout", ls_digest(&now->seed, sizeof now->seed), false},
+        {"query length", (double)now->mask.s_q, true},
+        {"key length", (double)now->mask.s_k, true},
+        {"documents", ls_digest(now->mask.documents, document_bytes(&now->mask)), false},
+    };
+
+    return ls_agree_about(plan->comm, status, topics, sizeof topics / sizeof *topics);
+}
+
+void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)
+{
+    ls_comm_place(plan->comm, plan->method->name, direction);
+    ls_plan_queue(plan)->progress = plan->traffic.idle;
+    plan->work = (struct ls_work){0};
+    plan->traffic.bytes_sent = 0;
+    plan->traffic.exposed_seconds = 0;
+}
+
+ls_status ls_plan_end(struct ls_attention_work *out, struct ls_attention_plan *plan,
+                      ls_status status)
+{
+    const ls_status computed = ls_queue_finish(&plan->work, ls_plan_queue(plan));
+    const double *seconds = plan->work.profile.seconds;
+
+    ls_plan_queue(plan)->progress = (struct ls_progress){0};
+    *out = (struct ls_attention_work){
+        .tiles_computed = plan->work.tiles,
+        .bytes_sent = plan->traffic.bytes_sent,
+        .exposed_comm_seconds = plan->traffic.exposed_seconds,
+        .pack_seconds = seconds[LS_EVENT_PACK],
+        .tile_seconds = seconds[LS_EVENT_TILE],
+        .merge_seconds = seconds[LS_EVENT_MERGE],
+        .finish_seconds = seconds[LS_EVENT_FINISH],
+    };
+    if (status == LS_ECOMM) return status; /* nobody can be asked any more */
+    LS_TRY(ls_comm_agree(plan->comm, status == LS_OK ? computed : status));
+    ls_comm_place(plan->comm, "", "");
+    return LS_OK;
+}
