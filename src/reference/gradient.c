@@ -81,6 +81,7 @@ LS_CLONED static void add_term(struct ls_reference_sum *restrict sum, const doub
 void ls_reference_backward_set(struct ls_reference_backward *row, const double *o, double lse,
                                double dlse, int d)
 {
+    row->seen = ls_mask_row(row->query.mask, row->query.position);
     row->lse = lse;
     row->delta = -dlse;
     row->delta_size = fabs(dlse);
@@ -94,6 +95,11 @@ void ls_reference_backward_set(struct ls_reference_backward *row, const double *
         row->delta2 += square(product);
         row->d_o_size += fabs(row->d_o[e]);
     }
+}
+
+static bool sees(const struct ls_reference_backward *row, int64_t j)
+{
+    return j < row->seen.prefix || (j >= row->seen.from && j < row->seen.to);
 }
 
 void ls_reference_sum_init(struct ls_reference_sum *sum)
@@ -118,11 +124,9 @@ static struct term logit_term(const struct ls_reference_backward *row, const str
 void ls_reference_add_dq(struct ls_reference_sum *dq, const struct ls_reference_backward *row,
                          const double *k, const double *v, int64_t first, int64_t n, int d)
 {
-    const struct ls_visible seen = ls_mask_row(row->query.mask, row->query.position);
-
     if (row->rounded_o) dq->pulled2 = row->delta2;
     for (int64_t j = first; j < first + n; j++, k += d, v += d) {
-        if (ls_visible_count(seen, j, 1) == 0) continue;
+        if (!sees(row, j)) continue;
         const struct pair pair = meet(row, k, v, j, d);
 
         if (pair.unseen) continue;
@@ -135,9 +139,7 @@ void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *
                           const struct ls_reference_backward *row, const double *k, const double *v,
                           int64_t j, int d)
 {
-    const struct ls_visible seen = ls_mask_row(row->query.mask, row->query.position);
-
-    if (ls_visible_count(seen, j, 1) == 0) return;
+    if (!sees(row, j)) return;
     const struct pair pair = meet(row, k, v, j, d);
 
     if (pair.unseen) return;

@@ -15,6 +15,7 @@
 struct ls_reference_backward {
     struct ls_reference_query query;
     const double *d_o; /* [d] */
+    struct ls_visible seen;
     double lse, delta;
     double delta_size; /* sum_e |d_o o| + |dlse| */
     double delta2;     /* sum_e (d_o o)^2 + dlse^2 */
@@ -39,7 +40,7 @@ struct ls_reference_sum {
     int64_t terms;
 };
 
-/* Fills in lse and delta of a row, whose query and d_o are set, from what forward gives it. */
+/* Fills in the rest of a row, whose query and d_o are set, from what forward gives it. */
 void ls_reference_backward_set(struct ls_reference_backward *row, const double *o, double lse,
                                double dlse, int d);
 
