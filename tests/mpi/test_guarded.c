@@ -1,0 +1,186 @@
+/* Every method computes on a device whose memory the host must not touch (guarded.h), and gets the
+ * bits of the CPU: what a GPU asks of src/attention. */
+#include "attention.h"
+#include "guarded.h"
+
+MPI_SUITE(guarded)
+
+enum { Q, K, V, D_O, DLSE, INPUTS, O = INPUTS, O_LO, LSE, DQ, DK, DV, DSINKS, TENSORS };
+
+/* One device, a plan on it and its tensors; and the results, where the host can read them. */
+struct side {
+    struct ls_device *device;
+    struct ls_attention_plan *plan;
+    struct ls_tensor t[TENSORS];
+    char *result[TENSORS];
+};
+
+static size_t bytes_of(const struct ls_tensor *t)
+{
+    size_t bytes = (size_t)ls_dtype_size(t->type);
+
+    for (int i = 0; i < t->ndim; i++) bytes *= (size_t)t->dim[i];
+    return bytes;
+}
+
+static void shape_tensors(struct side *side, const struct ls_attention_shape *s, int64_t q_rows,
+                          int64_t k_rows)
+{
+    const int64_t q[] = {s->b, q_rows, s->h, s->d}, k[] = {s->b, k_rows, s->h_kv, s->d};
+    const int64_t numbers[] = {s->b, s->h, q_rows};
+
+    for (int i = 0; i < TENSORS; i++) {
+        const bool of_keys = i == K || i == V || i == DK || i == DV;
+
+        if (i == DLSE || i == LSE)
+            side->t[i] = ls_tensor_view(NULL, LS_F32, 3, numbers);
+        else if (i == DSINKS)
+            side->t[i] = ls_tensor_view(NULL, LS_F32, 1, &s->h);
+        else
+            side->t[i] = ls_tensor_view(NULL, s->type, 4, of_keys ? k : q);
+    }
+}
+
+/* Drawn by the rank alone: whoever is right has the same from the same. */
+static void fill(struct side *side, int i)
+{
+    struct ls_tensor *t = &side->t[i];
+    const int64_t n = (int64_t)(bytes_of(t) / (size_t)ls_dtype_size(t->type));
+    float *drawn = malloc((size_t)n * sizeof *drawn + 1);
+    char *host = malloc(bytes_of(t) + 1);
+
+    ls_random_normal(drawn, 7, (uint32_t)(100 * rank + i), 0, n);
+    ls_dtype_convert(host, t->type, drawn, LS_F32, n);
+    ls_device_write(side->device, t->data, host, bytes_of(t));
+    free(host);
+    free(drawn);
+}
+
+static ls_status open_side(struct side *side, struct ls_device *device, const struct job *job)
+{
+    struct ls_attention_options options = job->options;
+
+    *side = (struct side){.device = device};
+    options.device = device;
+    LS_TRY(ls_attention_plan_create(&side->plan, world, &job->shape, &options));
+    const struct ls_layout q = ls_attention_plan_query_layout(side->plan);
+    const struct ls_layout k = ls_attention_plan_key_layout(side->plan);
+
+    shape_tensors(side, &job->shape,
+                  options.has_rows ? options.q_rows : ls_layout_part_rows(&q, rank),
+                  options.has_rows ? options.k_rows : ls_layout_part_rows(&k, rank));
+    for (int i = 0; i < TENSORS; i++) {
+        LS_TRY(ls_device_alloc(&side->t[i].data, device, LS_TAG_ACTIVATION, bytes_of(&side->t[i])));
+        if (i < INPUTS) fill(side, i);
+    }
+    return LS_OK;
+}
+
+static ls_status run_side(struct side *side, const struct job *job)
+{
+    struct ls_tensor *t = side->t;
+    const struct ls_attention_saved saved = {.q = &t[Q],
+                                             .k = &t[K],
+                                             .v = &t[V],
+                                             .o = &t[O],
+                                             .o_lo = &t[O_LO],
+                                             .lse = &t[LSE],
+                                             .d_o = &t[D_O],
+                                             .dlse = &t[DLSE]};
+    const struct ls_attention_gradients out = {&t[DQ], &t[DK], &t[DV],
+                                               job->options.sinks ? &t[DSINKS] : NULL};
+
+    LS_TRY(ls_attention_forward_residual(&t[O], &t[O_LO], &t[LSE], side->plan, &t[Q], &t[K], &t[V],
+                                         NULL));
+    LS_TRY(ls_attention_backward(&out, side->plan, &saved, NULL));
+    for (int i = INPUTS; i < (job->options.sinks ? TENSORS : DSINKS); i++) {
+        side->result[i] = malloc(bytes_of(&t[i]) + 1);
+        ls_device_read(side->device, side->result[i], t[i].data, bytes_of(&t[i]));
+    }
+    return LS_OK;
+}
+
+static void close_side(struct side *side)
+{
+    ls_attention_plan_destroy(side->plan);
+    for (int i = 0; i < TENSORS; i++) {
+        ls_device_free(side->device, side->t[i].data);
+        free(side->result[i]);
+    }
+}
+
+static bool has_same_results(const struct side *a, const struct side *b)
+{
+    for (int i = INPUTS; i < TENSORS; i++)
+        if (a->result[i] && memcmp(a->result[i], b->result[i], bytes_of(&a->t[i])) != 0)
+            return false;
+    return true;
+}
+
+/* Uneven rows of this rank's own: rank r has r + 1 shares. */
+static int64_t own_rows(int64_t s)
+{
+    const int64_t shares = (int64_t)size * (size + 1) / 2;
+
+    return s * (rank + 1) * (rank + 2) / 2 / shares - s * rank * (rank + 1) / 2 / shares;
+}
+
+static void check_method(struct job *job, int method)
+{
+    struct ls_device *cpu;
+    struct side guarded_side, plain;
+
+    if (!job_take_method(job, method, size)) return;
+    MPI_CHECK_OK(ls_device_open(&cpu, "cpu", 0, 2));
+    struct ls_device *device = guarded_device(2);
+
+    MPI_CHECK(device != NULL, "%s", ls_message());
+    MPI_CHECK_OK(open_side(&plain, cpu, job));
+    MPI_CHECK_OK(open_side(&guarded_side, device, job));
+    MPI_CHECK_OK(run_side(&plain, job));
+    MPI_CHECK_OK(run_side(&guarded_side, job));
+    MPI_CHECK(has_same_results(&plain, &guarded_side), "%s%s%s", job->options.method,
+              job->options.strict ? ", strict" : "", job->options.has_rows ? ", own rows" : "");
+    close_side(&guarded_side);
+    close_side(&plain);
+    MPI_CHECK(ls_ledger_live_total(ls_device_ledger(device)) == 0, "what was allocated is freed");
+    ls_device_close(device);
+    ls_device_close(cpu);
+}
+
+static void check_methods(bool strict, bool rows)
+{
+    static const float sinks[] = {0.5F, -1, 2, 0};
+
+    for (int i = 0; i < ls_method_count(); i++) {
+        struct job job = {.shape = {2, 4, 4, 700, 900, 16, i % 2 ? LS_BF16 : LS_F32},
+                          .options = LS_ATTENTION_OPTIONS};
+
+        job.options.backward = true;
+        job.options.strict = strict;
+        job.options.sinks = sinks;
+        job.options.has_window = true;
+        job.options.window_left = 300;
+        job.options.window_right = i % 3 == 0 ? 50 : 0;
+        job.options.has_rows = rows;
+        job.options.q_rows = own_rows(700);
+        job.options.k_rows = own_rows(900);
+        check_method(&job, i);
+    }
+}
+
+MPI_TEST(guarded, every_method_computes_there)
+{
+    check_methods(false, false);
+}
+
+MPI_TEST(guarded, every_method_computes_there_in_strict_mode)
+{
+    check_methods(true, false);
+}
+
+MPI_TEST(guarded, every_method_takes_rows_of_its_caller_there)
+{
+    check_methods(false, true);
+    check_methods(true, true);
+}
