@@ -1,6 +1,7 @@
 #include "comm/transport.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -60,14 +61,15 @@ static void unlink_batch(struct ls_batch *b)
 
 /* ---- a batch */
 
-static ls_status allocate(struct ls_batch *out, const struct ls_transport *t, int most)
+static ls_status allocate(struct ls_batch *out, const struct ls_transport *t, int64_t most)
 {
-    *out = (struct ls_batch){.transport = *t, .room = most};
-    out->message = calloc((size_t)most + 1, sizeof *out->message);
-    return out->message ? LS_OK : ls_fail(LS_ENOMEM, "no memory for a batch of %d messages", most);
+    *out = (struct ls_batch){.transport = *t, .room = (int)most};
+    if (most < INT_MAX) out->message = calloc((size_t)most + 1, sizeof *out->message);
+    if (out->message) return LS_OK;
+    return ls_fail(LS_ENOMEM, "no memory for a batch of %lld messages", (long long)most);
 }
 
-ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transport, int most)
+ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transport, int64_t most)
 {
     return allocate(out, transport, most);
 }

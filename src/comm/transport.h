@@ -103,7 +103,7 @@ struct ls_batch {
 };
 
 /* Of at most so many messages. fini accepts one of zeros. Errors: LS_ENOMEM. */
-ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transport, int most);
+ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transport, int64_t most);
 void ls_batch_fini(struct ls_batch *batch);
 
 /* The same for collective operations, one at a time. */

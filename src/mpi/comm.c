@@ -172,8 +172,13 @@ static ls_status split(void **out, void *self, const int *ranks, int n)
 
     LS_TRY(group_create(&some, group->comm, group->watch, &(struct members){ranks, n}));
     for (int r = 0; r < n; r++) some->watched[r] = group->watched[ranks[r]];
-    *out = some;
-    return find_node(some);
+    const ls_status status = find_node(some);
+
+    if (status == LS_OK)
+        *out = some;
+    else
+        destroy(some);
+    return status;
 }
 
 static ls_status set_timeout(void *self, int seconds)

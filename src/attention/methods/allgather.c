@@ -67,7 +67,7 @@ static ls_status create(struct ls_attention_plan *plan)
     plan->own = own;
     own->first_row = calloc((size_t)problem->p + 1, sizeof *own->first_row);
     if (!own->first_row) return ls_fail(LS_ENOMEM, "all-gather attention: out of memory");
-    LS_TRY(ls_batch_init(&own->batch, &plan->transport, 2 * (int)messages_each_way(problem)));
+    LS_TRY(ls_batch_init(&own->batch, &plan->transport, 2 * messages_each_way(problem)));
     ls_leaves_gather(&own->keys, own->leaf, own->first_row, keys);
     LS_TRY(ls_problem_alloc(&own->memory, problem, LS_TAG_COMM,
                             ls_key_value_bytes(&problem->shape, keys->s)));

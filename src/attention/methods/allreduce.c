@@ -88,7 +88,7 @@ static ls_status create(struct ls_attention_plan *plan)
 
     if (!own) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
     plan->own = own;
-    LS_TRY(ls_batch_init(&own->visit, &plan->transport, 2 * problem->p * (int)problem->shape.b));
+    LS_TRY(ls_batch_init(&own->visit, &plan->transport, 2 * problem->shape.b * problem->p));
     LS_TRY(ls_batch_init(&own->back, &plan->transport, 2 * problem->p));
     list_own_queries(own->q_leaf, plan);
     LS_TRY(ls_subtrees_init(&own->subtrees, problem));

@@ -95,7 +95,7 @@ ls_status ls_ulysses_gradient_create(struct ls_attention_plan *plan)
     const struct memory m = memory_of(problem, plan->rank);
 
     if (!problem->backward) return LS_OK;
-    LS_TRY(ls_batch_init(&own->batch, &plan->transport, 4 * (int)problem->shape.b * problem->p));
+    LS_TRY(ls_batch_init(&own->batch, &plan->transport, 4 * problem->shape.b * problem->p));
     LS_TRY(ls_problem_alloc(&own->memory, problem, LS_TAG_GRADIENT, memory_bytes(&m)));
     own->dq = own->memory;
     own->dk = own->dq + m.dq;
