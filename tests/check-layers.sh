@@ -77,6 +77,10 @@ FNR == 1 {
     FILENAME !~ /\/(create|execution|fingerprint|options|reach|part_gradients_size)\.c$/ {
     breach("src/attention leaves elements to the device")
 }
+# What a device computes with is its own business; the command may print it.
+/(^|[^A-Za-z0-9_])(ls_isa|ls_cpu_isa|LS_ISA_|omp_)/ && floor[home] > 4 && home != "cli" {
+    breach("instruction sets and threads of OpenMP are for devices to know")
+}
 /(^|[^A-Za-z0-9_])(exit|printf|puts|perror)\(|fprintf\(std/ && home != "cli" && home != "examples" {
     breach("only src/cli prints or exits")
 }
