@@ -33,7 +33,7 @@ static ls_status check(const struct ls_attention_plan *plan,
                                   "options.backward");
     if (out->dsinks && !p->scores.sinks)
         return ls_fail(LS_EVALUE, "dsinks is asked for, the plan is without sinks");
-    return ls_operands_check(list, sizeof list / sizeof *list, 4);
+    return ls_operands_check(list, sizeof list / sizeof *list, 4, p->device);
 }
 
 /* ---- sinks */

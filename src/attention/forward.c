@@ -29,7 +29,7 @@ static ls_status check_call(const struct ls_attention_plan *plan,
         {"k", call->k, type, 4, dims.k, false},         {"v", call->v, type, 4, dims.k, false},
     };
 
-    return ls_operands_check(list, sizeof list / sizeof *list, 3);
+    return ls_operands_check(list, sizeof list / sizeof *list, 3, plan->problem.device);
 }
 
 static ls_status forward_own_rows(struct ls_attention_plan *plan,

@@ -78,10 +78,21 @@ static ls_status check_apart(const struct ls_operand *output, const struct ls_op
     return LS_OK;
 }
 
-ls_status ls_operands_check(const struct ls_operand *list, int count, int outputs)
+static ls_status check_place(const struct ls_operand *o, const struct ls_device *device)
 {
-    for (int i = 0; i < count; i++)
-        if (list[i].tensor || !list[i].optional) LS_TRY(check_operand(&list[i]));
+    if (!device || !o->tensor->data || ls_device_holds(device, o->tensor->data)) return LS_OK;
+    return ls_fail(LS_EVALUE, "%s is not in memory of the plan's device, %s", o->name,
+                   device->ops->name);
+}
+
+ls_status ls_operands_check(const struct ls_operand *list, int count, int outputs,
+                            const struct ls_device *device)
+{
+    for (int i = 0; i < count; i++) {
+        if (!list[i].tensor && list[i].optional) continue;
+        LS_TRY(check_operand(&list[i]));
+        LS_TRY(check_place(&list[i], device));
+    }
     for (int i = 0; i < outputs; i++) LS_TRY(check_apart(&list[i], list + i + 1, count - i - 1));
     return LS_OK;
 }

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "device/device.h"
 #include "longspan/tensor.h"
 
 struct ls_operand {
@@ -15,8 +16,10 @@ struct ls_operand {
     bool optional;      /* may be NULL */
 };
 
-/* Whether they are what the plan wants, and no memory of the first `outputs`, which are written, is
- * named twice. Errors: LS_EVALUE, LS_ETYPE, LS_ESHAPE, with names. */
-ls_status ls_operands_check(const struct ls_operand *list, int count, int outputs);
+/* Whether they are what the plan wants, in memory of its device (NULL: of the host), and no memory
+ * of the first `outputs`, which are written, is named twice. Errors: LS_EVALUE, LS_ETYPE,
+ * LS_ESHAPE, with names. */
+ls_status ls_operands_check(const struct ls_operand *list, int count, int outputs,
+                            const struct ls_device *device);
 
 #endif

@@ -1,7 +1,8 @@
-/* Sums and copies of a transport between the memories of hosts. */
+/* Sums, copies and memory of a transport between hosts. */
 #include <math.h>
 #include <string.h>
 
+#include "base/ledger.h"
 #include "comm/transport.h"
 #include "tensor/dtype.h"
 
@@ -11,6 +12,18 @@ void ls_copy_on_host(void *self, void *to, const void *from, size_t bytes)
 {
     (void)self;
     if (bytes > 0) memcpy(to, from, bytes);
+}
+
+ls_status ls_alloc_on_host(void **out, void *self, size_t bytes)
+{
+    (void)self;
+    return ls_alloc(out, LS_TAG_COMM, bytes);
+}
+
+void ls_free_on_host(void *self, void *memory)
+{
+    (void)self;
+    ls_free(memory);
 }
 
 /* A NaN of either stays one. */

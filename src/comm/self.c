@@ -117,7 +117,9 @@ static const struct ls_transport_ops transport = {.name = "self",
                                                   .test = test,
                                                   .wait = wait,
                                                   .fold = ls_fold_on_host,
-                                                  .copy = ls_copy_on_host};
+                                                  .copy = ls_copy_on_host,
+                                                  .alloc = ls_alloc_on_host,
+                                                  .free = ls_free_on_host};
 
 static const struct ls_control_ops control = {
     .name = "self",

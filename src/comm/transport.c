@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/ledger.h"
 #include "base/profile.h"
 #include "base/trace.h"
 
@@ -77,13 +76,14 @@ ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transpo
 ls_status ls_batch_init_collective(struct ls_batch *out, const struct ls_transport *transport)
 {
     LS_TRY(allocate(out, transport, ls_collective_messages(transport->size)));
-    return ls_alloc(&out->slices, LS_TAG_COMM, ls_collective_slice_bytes(transport->size));
+    return transport->ops->alloc(&out->slices, transport->self,
+                                 ls_collective_slice_bytes(transport->size));
 }
 
 void ls_batch_fini(struct ls_batch *batch)
 {
     unlink_batch(batch);
-    ls_free(batch->slices);
+    if (batch->slices) batch->transport.ops->free(batch->transport.self, batch->slices);
     free(batch->message);
     *batch = (struct ls_batch){0};
 }

@@ -32,12 +32,17 @@ struct ls_transport_ops {
     void (*fold)(void *self, void *out, const void *part, int parts, int64_t stride, int64_t n,
                  ls_dtype type, ls_reduction how);
     void (*copy)(void *self, void *to, const void *from, size_t bytes);
+    /* memory that fold and copy work on */
+    ls_status (*alloc)(void **out, void *self, size_t bytes);
+    void (*free)(void *self, void *memory);
 };
 
-/* fold and copy in memory of the host. host.c */
+/* Rows of the table in memory of the host. host.c */
 void ls_fold_on_host(void *self, void *out, const void *part, int parts, int64_t stride, int64_t n,
                      ls_dtype type, ls_reduction how);
 void ls_copy_on_host(void *self, void *to, const void *from, size_t bytes);
+ls_status ls_alloc_on_host(void **out, void *self, size_t bytes);
+void ls_free_on_host(void *self, void *memory);
 
 struct ls_batch;
 

@@ -93,6 +93,13 @@ struct ls_ledger *ls_device_ledger(struct ls_device *device)
     return device->ops->memory->ledger(device->self);
 }
 
+bool ls_device_holds(const struct ls_device *device, const void *memory)
+{
+    const struct ls_memory_ops *ops = device->ops->memory;
+
+    return !ops->holds || ops->holds(device->self, memory);
+}
+
 /* ---- queue */
 
 bool ls_queue_is_open(const struct ls_queue *queue)

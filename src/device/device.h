@@ -3,6 +3,7 @@
 #ifndef LS_DEVICE_DEVICE_H
 #define LS_DEVICE_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,8 @@ struct ls_memory_ops {
     void (*write)(void *self, void *to, const void *host, size_t bytes);
     void (*read)(void *self, void *host, const void *from, size_t bytes);
     struct ls_ledger *(*ledger)(void *self);
+    /* whether this is memory of the device; NULL: of any memory that the host has */
+    bool (*holds)(void *self, const void *memory);
 };
 
 struct ls_queue_ops {
@@ -93,6 +96,9 @@ void ls_device_write(struct ls_device *device, void *to, const void *host, size_
 void ls_device_read(struct ls_device *device, void *host, const void *from, size_t bytes);
 
 struct ls_ledger *ls_device_ledger(struct ls_device *device);
+
+/* Whether operations of the device may work on this memory, as far as can be told. */
+bool ls_device_holds(const struct ls_device *device, const void *memory);
 
 /* ---- queue */
 

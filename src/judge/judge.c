@@ -90,7 +90,7 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
         judge->has[i] = t != NULL;
         if (t && list[i].ndim == 4 && (unsigned)t->type <= LS_F64) list[i].type = t->type;
     }
-    LS_TRY(ls_operands_check(list, LS_JUDGE_TENSORS, 0));
+    LS_TRY(ls_operands_check(list, LS_JUDGE_TENSORS, 0, NULL));
     for (int i = 0; i < LS_JUDGE_TENSORS; i++)
         if (judge->has[i]) judge->tensor[i] = rows_of(list[i].tensor);
     return LS_OK;

@@ -224,7 +224,9 @@ static const struct ls_transport_ops mpi_transport = {.name = "mpi",
                                                       .test = group_test,
                                                       .wait = group_wait,
                                                       .fold = ls_fold_on_host,
-                                                      .copy = ls_copy_on_host};
+                                                      .copy = ls_copy_on_host,
+                                                      .alloc = ls_alloc_on_host,
+                                                      .free = ls_free_on_host};
 
 static const struct ls_control_ops mpi_control = {
     .name = "mpi",

@@ -41,7 +41,8 @@ static void nothing(void *self)
     (void)self;
 }
 
-static const struct ls_transport_ops pretend_transport = {.name = "pretend", .copy = spoiling_copy};
+static const struct ls_transport_ops pretend_transport = {
+    .name = "pretend", .copy = spoiling_copy, .alloc = ls_alloc_on_host, .free = ls_free_on_host};
 
 static const struct ls_control_ops pretend_ops = {
     .name = "pretend",

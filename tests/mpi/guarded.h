@@ -96,11 +96,19 @@ static inline struct ls_ledger *guarded_ledger(void *self)
     return &guarded.ledger;
 }
 
+static inline bool guarded_holds(void *self, const void *memory)
+{
+    (void)self;
+    return (const char *)memory >= guarded.arena &&
+           (const char *)memory < guarded.arena + ARENA_BYTES;
+}
+
 static const struct ls_memory_ops guarded_memory = {.alloc = guarded_alloc,
                                                     .free = guarded_free,
                                                     .write = guarded_copy,
                                                     .read = guarded_copy,
-                                                    .ledger = guarded_ledger};
+                                                    .ledger = guarded_ledger,
+                                                    .holds = guarded_holds};
 
 /* ---- operations */
 
@@ -251,11 +259,27 @@ static inline ls_status guarded_wait(void *self, struct ls_message *message, int
     return LS_OK;
 }
 
+static inline ls_status guarded_transport_alloc(void **out, void *self, size_t bytes)
+{
+    return guarded_alloc(out, self, LS_TAG_COMM, bytes);
+}
+
+static inline void guarded_fold(void *self, void *out, const void *part, int parts, int64_t stride,
+                                int64_t n, ls_dtype type, ls_reduction how)
+{
+    guarded_enter();
+    ls_fold_on_host(self, out, part, parts, stride, n, type, how);
+    guarded_leave();
+}
+
 static const struct ls_transport_ops guarded_transport_ops = {.name = "guarded",
                                                               .start = guarded_start,
                                                               .test = guarded_test,
                                                               .wait = guarded_wait,
-                                                              .copy = guarded_copy};
+                                                              .fold = guarded_fold,
+                                                              .copy = guarded_copy,
+                                                              .alloc = guarded_transport_alloc,
+                                                              .free = guarded_free};
 
 /* The bridge stays until the process ends. */
 static inline struct ls_transport guarded_transport(void *self, const struct ls_comm *comm,

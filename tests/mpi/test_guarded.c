@@ -184,3 +184,54 @@ MPI_TEST(guarded, every_method_takes_rows_of_its_caller_there)
     check_methods(false, true);
     check_methods(true, true);
 }
+
+MPI_TEST(guarded, a_tensor_elsewhere_is_refused)
+{
+    struct job job = {.shape = {1, 1, 1, 40, 40, 8, LS_F32}, .options = LS_ATTENTION_OPTIONS};
+    struct ls_device *device = guarded_device(1);
+    struct side side;
+    float elsewhere[40 * 8];
+
+    MPI_CHECK(device != NULL, "%s", ls_message());
+    job.options.backward = true;
+    MPI_CHECK_OK(open_side(&side, device, &job));
+    void *kept = side.t[K].data;
+
+    side.t[K].data = elsewhere;
+    const ls_status status = run_side(&side, &job);
+
+    side.t[K].data = kept;
+    check_failure(status, LS_EVALUE, "k is not in memory of the plan's device, guarded",
+                  "k on the host");
+    close_side(&side);
+    ls_device_close(device);
+}
+
+/* All of a transport: sums and blocks, of which a slice and a rest. */
+MPI_TEST(guarded, collective_operations_work_there)
+{
+    enum { N = 300007 };
+    struct ls_device *device = guarded_device(1);
+    struct ls_traffic traffic = {0};
+
+    MPI_CHECK(device != NULL, "%s", ls_message());
+    const struct ls_transport transport = device->ops->transport(device->self, world, &traffic);
+    struct ls_batch batch;
+    float *host = malloc(N * sizeof *host);
+    void *values;
+    bool right = true;
+
+    MPI_CHECK_OK(ls_batch_init_collective(&batch, &transport));
+    MPI_CHECK_OK(ls_device_alloc(&values, device, LS_TAG_GRADIENT, N * sizeof *host));
+    for (int i = 0; i < N; i++) host[i] = (float)(i % 100 + rank);
+    ls_device_write(device, values, host, N * sizeof *host);
+    ls_batch_all_reduce(&batch, values, LS_F32, N, LS_REDUCE_SUM);
+    MPI_CHECK_OK(ls_batch_run(&batch));
+    ls_device_read(device, host, values, N * sizeof *host);
+    for (int i = 0; i < N; i++) right &= host[i] == (float)(i % 100 * size + size * (size - 1) / 2);
+    MPI_CHECK(right, "sums");
+    ls_batch_fini(&batch);
+    ls_device_free(device, values);
+    free(host);
+    ls_device_close(device);
+}
