@@ -29,7 +29,7 @@ function check_room(header) {
 }
 # What the options and tensors of a caller mean is found out once, for plans and for judges.
 function judge_reads(header) {
-    return header ~ /^attention\/(operands|options|problem)\.h$/
+    return header ~ /^attention\/(agreement|operands|options|problem)\.h$/
 }
 FNR == 1 {
     split(FILENAME, part, "/")

@@ -20,7 +20,8 @@ LS_API ls_status ls_comm_create_self(struct ls_comm **out);
  * twice; lists differ), LS_ENOMEM, LS_ECOMM; the same on every rank. */
 LS_API ls_status ls_comm_split(struct ls_comm **out, struct ls_comm *comm, const int *ranks, int n);
 
-/* Collective if the group has several ranks, but after LS_ECOMM, when it waits for nobody. Accepts
+/* With a timeout, the last one that is destroyed, of a group, its sub-groups and plans, waits for all
+ * ranks of the group. Collective if the group has several ranks, but after LS_ECOMM, when it waits for nobody. Accepts
  * NULL. */
 LS_API void ls_comm_destroy(struct ls_comm *comm);
 

@@ -179,8 +179,8 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
     LS_TRY_GOTO(status, take_rows(plan), destroy);
     status = list_queries(plan);
     if (status == LS_OK) status = ls_gradients_create(plan);
-    if (status == LS_OK) status = plan->method->create(plan);
-    LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
+    LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy); /* create may be collective */
+    LS_TRY_GOTO(status, ls_comm_agree(comm, plan->method->create(plan)), destroy);
     if (plan->problem.strict) LS_TRY_GOTO(status, compare_places(plan), destroy);
     *out = plan;
     return LS_OK;
@@ -196,6 +196,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
         ls_comm_destroy(plan->comm); /* the rest stays: messages may still come into it */
         return;
     }
+    plan->traffic.mover = NULL; /* of a device that may stay */
     if (plan->own) plan->method->destroy(plan);
     ls_attention_kernel_destroy(plan->problem.device, plan->kernel);
     ls_redistribution_destroy(plan->redistribution);

@@ -66,7 +66,10 @@ static ls_status deal(struct ls_problem *problem)
     int64_t *work = malloc((size_t)(q_leaves + k_leaves + 1) * sizeof *work);
     ls_status status;
 
-    if (!work) return ls_fail(LS_ENOMEM, "balanced layout: out of memory");
+    if (!work) {
+        ls_problem_fini(problem);
+        return ls_fail(LS_ENOMEM, "balanced layout: out of memory");
+    }
     ls_leaf_work(work, mask);
     for (int64_t i = 0; i < k_leaves; i++) work[q_leaves + i] = 1;
     status = ls_dealing_create(&problem->dealing[0], work, q_leaves, problem->p);

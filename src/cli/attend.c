@@ -5,7 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "attention/methods/table.h"
+#include "attention/choice.h"
 #include "cli/binding.h"
 #include "cli/command.h"
 #include "cli/memory.h"
@@ -96,18 +96,14 @@ static ls_status read_options(bool *done, struct cli_attend_options *o,
 static ls_status choose_method(struct cli_attend_run *run)
 {
     struct ls_attention_options *o = &run->options.shared.attention;
-    const int p = run->world->size;
-    const char *why; /* the plan will say it */
+    struct ls_choice choice;
+    const char *misfit;
 
-    if (o->node_size == 0) o->node_size = ls_comm_node_run(run->world->comm);
-    if (o->method)
-        LS_TRY(ls_method_find(&run->method, o->method));
-    else
-        LS_TRY(ls_method_choose(&run->method, &why, &run->inputs.shape, o, p));
-    LS_TRY(ls_problem_init(&run->problem, &run->inputs.shape, o, p, run->method->layout));
-    const char *reason = ls_method_misfit(run->method, &run->problem);
-
-    if (reason) return ls_fail(LS_EFIT, "method %s: %s", run->method->name, reason);
+    LS_TRY(ls_choose(&choice, &misfit, &run->inputs.shape, o, run->world->size,
+                     ls_comm_node_run(run->world->comm)));
+    if (misfit) return ls_fail(LS_EFIT, "method %s: %s", o->method, misfit);
+    run->method = choice.method;
+    run->problem = choice.problem;
     return LS_OK;
 }
 

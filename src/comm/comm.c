@@ -94,17 +94,32 @@ free_all:
     return status;
 }
 
+/* Those of one sub-group have agreed; here all of them do. */
+static ls_status agree_on_split(struct ls_comm **out, struct ls_comm *comm, struct ls_comm *some,
+                                ls_status status)
+{
+    const ls_status agreed = status == LS_ECOMM ? status : ls_comm_agree(comm, status);
+
+    if (agreed == LS_OK)
+        *out = some;
+    else if (status == LS_OK)
+        ls_comm_destroy(some);
+    return agreed;
+}
+
 ls_status ls_comm_split(struct ls_comm **out, struct ls_comm *comm, const int *ranks, int n)
 {
+    struct ls_comm *some = NULL;
     void *self;
     int place;
 
     LS_TRY(ls_comm_agree(comm, check_members(&place, comm, ranks, n)));
     LS_TRY(compare_members(comm, ranks, n));
-    LS_TRY(comm->ops->split(&self, comm->self, ranks, n));
-    LS_TRY(ls_comm_create(out, comm->ops, self, place, n));
-    (*out)->has_timeout = comm->has_timeout;
-    return LS_OK;
+    ls_status status = comm->ops->split(&self, comm->self, ranks, n);
+
+    if (status == LS_OK) status = ls_comm_create(&some, comm->ops, self, place, n);
+    if (status == LS_OK) some->has_timeout = comm->has_timeout;
+    return agree_on_split(out, comm, some, status);
 }
 
 void ls_comm_destroy(struct ls_comm *comm)

@@ -88,6 +88,12 @@ void ls_batch_fini(struct ls_batch *batch)
     *batch = (struct ls_batch){0};
 }
 
+static void empty(struct ls_batch *b)
+{
+    b->count = b->started = 0;
+    b->is_collective = false;
+}
+
 static void add(struct ls_batch *b, struct ls_message message)
 {
     assert(b->count < b->room);
@@ -149,12 +155,13 @@ ls_status ls_batch_start(struct ls_batch *batch)
 {
     batch->failed = LS_OK;
     if (batch->is_collective) ls_collective_next(batch);
-    LS_TRY(start_messages(batch));
-    if (batch->count > 0)
+    const ls_status status = start_messages(batch);
+
+    if (status == LS_OK && batch->count > 0)
         link_batch(batch);
     else
-        batch->is_collective = false;
-    return LS_OK;
+        empty(batch);
+    return status;
 }
 
 static void move(struct ls_batch *b)
@@ -163,8 +170,9 @@ static void move(struct ls_batch *b)
     bool done = false;
     ls_status status = t->ops->test(&done, t->self, b->message, b->started);
 
+    if (b->failed != LS_OK) return;
     if (status == LS_OK && done && b->is_collective) status = advance(&done, b);
-    if (status == LS_OK || b->failed != LS_OK) return;
+    if (status == LS_OK) return;
     b->failed = status;
     snprintf(b->failure, sizeof b->failure, "%s", ls_message());
 }
@@ -179,7 +187,7 @@ static ls_status wait_for_messages(struct ls_batch *b)
     const struct ls_transport *t = &b->transport;
     bool done = false;
 
-    while (!done) {
+    while (!done && b->failed == LS_OK) {
         if (b->started > 0) LS_TRY(t->ops->wait(t->self, b->message, b->started));
         LS_TRY(advance(&done, b));
     }
@@ -199,6 +207,7 @@ ls_status ls_batch_wait(struct ls_batch *batch)
     if (ls_trace_on)
         ls_trace_add(&wait_kind, 0, since, ls_now(), (const int64_t[]){messages, 0, 0});
     unlink_batch(batch);
+    empty(batch);
     return batch->failed == LS_OK ? status : ls_fail(batch->failed, "%s", batch->failure);
 }
 

@@ -22,7 +22,7 @@ struct ls_message {
 
 struct ls_transport_ops {
     const char *name;
-    /* messages [n], receives first */
+    /* messages [n]: all receives, then all sends, each in the order given */
     ls_status (*start)(void *self, struct ls_message *message, int n);
     /* marks messages that are done */
     ls_status (*test)(bool *done, void *self, struct ls_message *message, int n);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "attention/agreement.h"
 #include "attention/operands.h"
 #include "attention/options.h"
 
@@ -172,12 +173,40 @@ static struct ls_judgement judgement(const struct ls_judge *judge)
     return out;
 }
 
+/* Which tensors there are, one bit each. */
+static double mask_of(const bool *has)
+{
+    double mask = 0;
+
+    for (int i = 0; i < LS_JUDGE_TENSORS; i++) mask = 2 * mask + has[i];
+    return mask;
+}
+
+/* Ranks that do not judge the same would wait for each other. */
+static ls_status compare_ranks(const struct ls_judge *judge, ls_status status)
+{
+    const struct ls_attention_shape *s = &judge->problem.shape;
+    const struct ls_topic topics[] = {
+        {"tensors that are there", mask_of(judge->has), false},
+        {"rows to judge", (double)judge->rows, true},
+        {"contract", (double)judge->contract, false},
+        {"batch", (double)s->b, true},
+        {"heads", (double)s->h, true},
+        {"key/value heads", (double)s->h_kv, true},
+        {"query length", (double)s->s_q, true},
+        {"key length", (double)s->s_k, true},
+        {"head dim", (double)s->d, true},
+    };
+
+    return ls_agree_about(judge->comm, status, topics, sizeof topics / sizeof *topics);
+}
+
 ls_status ls_judge_attention(struct ls_judgement *out, struct ls_comm *comm,
                              const struct ls_judge_task *task,
                              const struct ls_progress_callback *progress)
 {
     struct ls_judge judge;
-    ls_status status = ls_comm_agree(comm, judge_init(&judge, comm, task, progress));
+    ls_status status = compare_ranks(&judge, judge_init(&judge, comm, task, progress));
 
     if (status == LS_OK) status = ls_judge_queries(&judge);
     if (status == LS_OK) status = ls_judge_keys(&judge);

@@ -24,7 +24,7 @@ ls_status group_barrier(void *self)
     const int code = group->watch ? MPI_Ibarrier(group->comm, &request) : MPI_Barrier(group->comm);
 
     LS_TRY(mpi_checked(code, "barrier"));
-    return mpi_watch_finish(group->watch, request, 0);
+    return mpi_watch_finish(group->watch, group_watched(group), request, 0);
 }
 
 /* A NaN on any rank stays one: a reduction must not hide it. */
@@ -55,7 +55,8 @@ ls_status group_reduce(double *values, void *self, int n, ls_reduction how)
         LS_TRY(
             mpi_checked(all_gather(&request, group, group->fold, values + first, width, MPI_DOUBLE),
                         "reducing %d values", n));
-        LS_TRY(mpi_watch_finish(group->watch, request, (size_t)width * sizeof *values));
+        LS_TRY(mpi_watch_finish(group->watch, group_watched(group), request,
+                                (size_t)width * sizeof *values));
         for (int i = 0; i < width; i++) {
             double folded = group->fold[i];
 
@@ -82,7 +83,7 @@ ls_status group_broadcast(void *bytes, void *self, size_t n, int root)
         code = MPI_Bcast(bytes, payload.count, payload.type, root, group->comm);
     mpi_payload_fini(&payload);
     LS_TRY(mpi_checked(code, "broadcasting %zu bytes from rank %d", n, root));
-    return mpi_watch_finish(group->watch, request, n);
+    return mpi_watch_finish(group->watch, group_watched(group), request, n);
 }
 
 ls_status group_gather(void *out, void *self, const void *in, size_t bytes)
@@ -97,5 +98,5 @@ ls_status group_gather(void *out, void *self, const void *in, size_t bytes)
 
     mpi_payload_fini(&payload);
     LS_TRY(mpi_checked(code, "gathering %zu bytes of each of %d ranks", bytes, group->size));
-    return mpi_watch_finish(group->watch, request, bytes);
+    return mpi_watch_finish(group->watch, group_watched(group), request, bytes);
 }

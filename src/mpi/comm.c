@@ -24,83 +24,98 @@ static struct mpi_group *group_allocate(int size)
     return NULL;
 }
 
-/* Some of a group's ranks, as lists of the same ones name them; NULL: all. */
-struct members {
-    const int *rank;
-    int count;
+/* What a group is made from: another one, or a communicator of ranks that are not watched. */
+struct origin {
+    MPI_Comm comm;
+    struct mpi_watch *watch;
+    struct mpi_ranks watched;
+    struct mpi_ranks members; /* those that are in the new group, as comm numbers them; none: all */
 };
 
-static ls_status copy_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watch *watch)
+static ls_status copy_communicator(MPI_Comm *out, const struct origin *from)
 {
     MPI_Request request = MPI_REQUEST_NULL;
-    const int code = watch ? MPI_Comm_idup(from, out, &request) : MPI_Comm_dup(from, out);
+    const int code =
+        from->watch ? MPI_Comm_idup(from->comm, out, &request) : MPI_Comm_dup(from->comm, out);
 
     LS_TRY(mpi_checked(code, "duplicating a communicator"));
-    return mpi_watch_finish(watch, request, 0);
+    return mpi_watch_finish(from->watch, from->watched, request, 0);
 }
 
 /* There is no splitting that could give up: all ranks are known to be here first. */
-static ls_status split_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watch *watch,
-                                    const struct members *members)
+static ls_status split_communicator(MPI_Comm *out, const struct origin *from)
 {
     MPI_Request request = MPI_REQUEST_NULL;
     int rank, key = 0;
 
-    if (watch) LS_TRY(mpi_checked(MPI_Ibarrier(from, &request), "splitting a communicator"));
-    LS_TRY(mpi_watch_finish(watch, request, 0));
-    MPI_Comm_rank(from, &rank);
-    while (members->rank[key] != rank) key++;
-    return mpi_checked(MPI_Comm_split(from, members->rank[0], key, out),
+    if (from->watch)
+        LS_TRY(mpi_checked(MPI_Ibarrier(from->comm, &request), "splitting a communicator"));
+    LS_TRY(mpi_watch_finish(from->watch, from->watched, request, 0));
+    MPI_Comm_rank(from->comm, &rank);
+    while (from->members.rank[key] != rank) key++;
+    return mpi_checked(MPI_Comm_split(from->comm, from->members.rank[0], key, out),
                        "splitting a communicator");
 }
 
-static ls_status make_communicator(MPI_Comm *out, MPI_Comm from, struct mpi_watch *watch,
-                                   const struct members *members)
+static ls_status make_communicator(MPI_Comm *out, const struct origin *from)
 {
-    LS_TRY(members ? split_communicator(out, from, watch, members)
-                   : copy_communicator(out, from, watch));
+    LS_TRY(from->members.count > 0 ? split_communicator(out, from) : copy_communicator(out, from));
     return mpi_checked(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN), "making a communicator");
 }
 
 /* A rank without memory gives NULL, and all of them get a failure. */
 static ls_status agree_on_memory(const struct mpi_group *group, MPI_Comm comm,
-                                 struct mpi_watch *watch)
+                                 const struct origin *from)
 {
     MPI_Request request = MPI_REQUEST_NULL;
     int everybody = group != NULL, mine = everybody;
-    const int code = watch ? MPI_Iallreduce(&mine, &everybody, 1, MPI_INT, MPI_LAND, comm, &request)
-                           : MPI_Allreduce(&mine, &everybody, 1, MPI_INT, MPI_LAND, comm);
+    const int code = from->watch
+                         ? MPI_Iallreduce(&mine, &everybody, 1, MPI_INT, MPI_LAND, comm, &request)
+                         : MPI_Allreduce(&mine, &everybody, 1, MPI_INT, MPI_LAND, comm);
 
     LS_TRY(mpi_checked(code, "making a group of ranks"));
-    LS_TRY(mpi_watch_finish(watch, request, sizeof mine));
+    LS_TRY(mpi_watch_finish(from->watch, from->watched, request, sizeof mine));
     return everybody ? LS_OK : ls_fail(LS_ENOMEM, "no memory for a group of ranks");
 }
 
-/* Collective over from. */
-static ls_status group_create(struct mpi_group **out, MPI_Comm from, struct mpi_watch *watch,
-                              const struct members *members)
+/* The watch's number of a rank of the new group. */
+static int watched_as(const struct origin *from, int r)
+{
+    const int before = from->members.count > 0 ? from->members.rank[r] : r;
+
+    return from->watched.count > 0 ? from->watched.rank[before] : before;
+}
+
+/* Collective over from's ranks. */
+static ls_status group_create(struct mpi_group **out, const struct origin *from)
 {
     struct mpi_group *group;
     ls_status status;
     MPI_Comm comm;
     int size;
 
-    LS_TRY(mpi_watch_status(watch));
-    LS_TRY(make_communicator(&comm, from, watch, members));
+    LS_TRY(mpi_watch_status(from->watch));
+    LS_TRY(make_communicator(&comm, from));
     MPI_Comm_size(comm, &size);
     group = group_allocate(size);
-    LS_TRY_GOTO(status, agree_on_memory(group, comm, watch), free_all);
+    LS_TRY_GOTO(status, agree_on_memory(group, comm, from), free_all);
     MPI_Comm_rank(comm, &group->rank);
     group->size = size;
     group->comm = comm;
-    group->watch = mpi_watch_share(watch);
-    for (int r = 0; r < size; r++) group->watched[r] = r;
+    group->watch = mpi_watch_share(from->watch);
+    for (int r = 0; r < size; r++) group->watched[r] = watched_as(from, r);
     *out = group;
     return LS_OK;
 free_all:
     group_free(group);
     if (status != LS_ECOMM) MPI_Comm_free(&comm);
     return status;
+}
+
+static struct origin origin_of(const struct mpi_group *group)
+{
+    return (struct origin){
+        .comm = group->comm, .watch = group->watch, .watched = group_watched(group)};
 }
 
 /* Whether the ranks of this node follow each other and begin where one of these nodes can. */
@@ -157,8 +172,9 @@ static ls_status duplicate(void **out, void *self)
     const struct mpi_group *group = self;
     struct mpi_group *copy;
 
-    LS_TRY(group_create(&copy, group->comm, group->watch, NULL));
-    for (int r = 0; r < copy->size; r++) copy->watched[r] = group->watched[r];
+    const struct origin from = origin_of(group);
+
+    LS_TRY(group_create(&copy, &from));
     copy->node_size = group->node_size;
     copy->node_run = group->node_run;
     *out = copy;
@@ -170,8 +186,10 @@ static ls_status split(void **out, void *self, const int *ranks, int n)
     const struct mpi_group *group = self;
     struct mpi_group *some;
 
-    LS_TRY(group_create(&some, group->comm, group->watch, &(struct members){ranks, n}));
-    for (int r = 0; r < n; r++) some->watched[r] = group->watched[ranks[r]];
+    struct origin from = origin_of(group);
+
+    from.members = (struct mpi_ranks){ranks, n};
+    LS_TRY(group_create(&some, &from));
     const ls_status status = find_node(some);
 
     if (status == LS_OK)
@@ -279,7 +297,7 @@ ls_status ls_comm_create_mpi(struct ls_comm **out, MPI_Comm comm)
     ls_status status;
 
     LS_TRY(check_communicator(comm));
-    LS_TRY(group_create(&group, comm, NULL, NULL));
+    LS_TRY(group_create(&group, &(struct origin){.comm = comm}));
     LS_TRY(ls_comm_create(&created, &mpi_control, group, group->rank, group->size));
     LS_TRY_GOTO(status, ls_comm_agree(created, check_thread_level()), destroy);
     LS_TRY_GOTO(status, ls_comm_agree(created, find_node(group)), destroy);

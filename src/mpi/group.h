@@ -19,6 +19,11 @@ struct mpi_group {
     int *watched;            /* [size] the ranks as the watch numbers them */
 };
 
+static inline struct mpi_ranks group_watched(const struct mpi_group *group)
+{
+    return (struct mpi_ranks){group->watched, group->size};
+}
+
 /* Any number of bytes as MPI counts them: beyond INT_MAX as one element of a derived type, made of
  * blocks of 1 GiB and a rest. */
 struct mpi_payload {

@@ -159,7 +159,7 @@ ls_status group_wait(void *self, struct ls_message *message, int n)
             if (done) break;
             if (!mpi_watch_is_due(group->watch)) continue;
             LS_TRY(group_test(&done, self, message, n));
-            LS_TRY(mpi_watch_judge(group->watch, message, n, group->watched));
+            LS_TRY(mpi_watch_judge(group->watch, message, n, group_watched(group)));
         }
     }
     mpi_watch_step(group->watch);

@@ -302,13 +302,13 @@ static ls_status judge(struct mpi_watch *w, int peer, size_t bytes)
 }
 
 ls_status mpi_watch_judge(struct mpi_watch *w, const struct ls_message *message, int n,
-                          const int *watched)
+                          struct mpi_ranks ranks)
 {
     size_t bytes = 0;
     int worst = w->rank;
 
     for (int i = 0; i < n; i++) {
-        const int peer = watched[message[i].peer];
+        const int peer = ranks.rank[message[i].peer];
 
         if (message[i].handle == 0) continue;
         bytes += message[i].bytes;
@@ -317,24 +317,39 @@ ls_status mpi_watch_judge(struct mpi_watch *w, const struct ls_message *message,
     return judge(w, worst, bytes);
 }
 
+/* Who never waits for long is heard of as well; the next wait reports what fails. */
 void mpi_watch_step(struct mpi_watch *w)
 {
-    if (w) w->known[w->rank].step++;
+    if (!w) return;
+    w->known[w->rank].step++;
+    mpi_watch_beat(w);
+}
+
+static int most_silent(const struct mpi_watch *w, struct mpi_ranks ranks)
+{
+    const int count = ranks.count > 0 ? ranks.count : w->size;
+    int worst = w->rank;
+
+    for (int i = 0; i < count; i++) {
+        const int r = ranks.count > 0 ? ranks.rank[i] : i;
+
+        if (w->heard[r] < w->heard[worst]) worst = r;
+    }
+    return worst;
 }
 
 /* MPI_Test sets a request that is done to MPI_REQUEST_NULL, as one of a blocking operation is. */
-ls_status mpi_watch_finish(struct mpi_watch *w, MPI_Request collective, size_t bytes)
+ls_status mpi_watch_finish(struct mpi_watch *w, struct mpi_ranks ranks, MPI_Request collective,
+                           size_t bytes)
 {
     while (collective != MPI_REQUEST_NULL) {
-        int done, worst = 0;
+        int done;
 
         LS_TRY(mpi_checked(MPI_Test(&collective, &done, MPI_STATUS_IGNORE),
                            "completing an exchange of all ranks"));
         if (done || !mpi_watch_is_due(w)) continue;
         LS_TRY(mpi_watch_beat(w));
-        for (int r = 1; r < w->size; r++)
-            if (w->heard[r] < w->heard[worst]) worst = r;
-        LS_TRY(judge(w, worst, bytes));
+        LS_TRY(judge(w, most_silent(w, ranks), bytes));
     }
     mpi_watch_step(w);
     return LS_OK;
@@ -370,7 +385,7 @@ static bool part(struct mpi_watch *w)
     MPI_Request barrier;
 
     if (MPI_Ibarrier(w->comm, &barrier) != MPI_SUCCESS) return false;
-    if (mpi_watch_finish(w, barrier, 0) != LS_OK) return false;
+    if (mpi_watch_finish(w, (struct mpi_ranks){0}, barrier, 0) != LS_OK) return false;
     const double until = ls_now() + w->timeout;
 
     for (int r = 0; r < w->size; r++)

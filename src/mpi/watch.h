@@ -11,6 +11,12 @@
 
 struct mpi_watch;
 
+/* Some of those that are watched, as the watch numbers them; none: all. */
+struct mpi_ranks {
+    const int *rank;
+    int count;
+};
+
 /* Collective over comm, which is duplicated. Errors: LS_ECOMM, LS_ENOMEM, the same on every rank.
  */
 ls_status mpi_watch_create(struct mpi_watch **out, MPI_Comm comm, int seconds);
@@ -35,15 +41,15 @@ ls_status mpi_watch_meet(struct mpi_watch *watch, int peer);
 ls_status mpi_watch_beat(struct mpi_watch *watch);
 
 /* While waiting for messages: whether a beat is due, and after it whether those still under way are
- * worth waiting for, watched [] being their peers as the watch numbers them; then one more wait is
- * over. Errors: LS_ECOMM. */
+ * worth waiting for, of a group of these ranks; then one more wait is over. Errors: LS_ECOMM. */
 bool mpi_watch_is_due(const struct mpi_watch *watch);
 ls_status mpi_watch_judge(struct mpi_watch *watch, const struct ls_message *message, int n,
-                          const int *watched);
+                          struct mpi_ranks ranks);
 void mpi_watch_step(struct mpi_watch *watch);
 
-/* All of a wait for a collective operation, which needs all ranks. bytes: that this one has in it.
- * Errors: LS_ECOMM. */
-ls_status mpi_watch_finish(struct mpi_watch *watch, MPI_Request collective, size_t bytes);
+/* All of a wait for a collective operation, which needs these ranks. bytes: that this one has in
+ * it. Errors: LS_ECOMM. */
+ls_status mpi_watch_finish(struct mpi_watch *watch, struct mpi_ranks ranks, MPI_Request collective,
+                           size_t bytes);
 
 #endif

@@ -20,10 +20,12 @@ static ls_status test(bool *done, void *self, struct ls_message *message, int n)
     return broken ? ls_fail(LS_ECOMM, "the cable is out") : LS_OK;
 }
 
+static bool breaks_waiting;
+
 static ls_status wait(void *self, struct ls_message *message, int n)
 {
     (void)self, (void)message, (void)n;
-    return LS_OK;
+    return breaks_waiting ? ls_fail(LS_ECOMM, "nobody answers") : LS_OK;
 }
 
 static const struct ls_transport_ops forgetful = {
@@ -48,5 +50,25 @@ Test(comm_failure, moving_that_fails_fails_the_wait)
         cr_expect_eq(ls_batch_wait(&batch), time == 1 ? LS_ECOMM : LS_OK);
         if (time == 1) cr_expect(strstr(ls_message(), "the cable is out"), "%s", ls_message());
     }
+    ls_batch_fini(&batch);
+}
+
+/* Whatever happened to it, a batch can be filled again. */
+Test(comm_failure, a_batch_that_failed_is_empty)
+{
+    struct ls_traffic traffic = {0};
+    const struct ls_transport transport = {.ops = &forgetful, .size = 1, .traffic = &traffic};
+    struct ls_batch batch;
+    char byte = 0;
+
+    cr_assert_eq(ls_batch_init(&batch, &transport, 1), LS_OK);
+    ls_batch_send(&batch, &byte, 1, 5);
+    cr_expect_eq(ls_batch_start(&batch), LS_ECOMM, "there is no rank 5");
+    for (int time = 0; time < 3; time++) {
+        ls_batch_send(&batch, &byte, 1, 0);
+        breaks_waiting = time == 1;
+        cr_expect_eq(ls_batch_run(&batch), time == 1 ? LS_ECOMM : LS_OK);
+    }
+    cr_expect_null(traffic.under_way);
     ls_batch_fini(&batch);
 }

@@ -288,6 +288,28 @@ MPI_TEST(timeout, a_slow_kernel_is_waited_for)
     ls_comm_destroy(comm);
 }
 
+/* What two of three ranks or more do together does not need the others, who are away for longer
+ * than they would be waited for. */
+MPI_TEST(timeout, a_sub_group_does_not_wait_for_the_rest)
+{
+    if (size < 3) MPI_SKIP("this needs three ranks");
+    struct ls_comm *comm = impatient(), *some;
+    int list[64], count = 0;
+    const double until = ls_now() + 2.5;
+    ls_status status = LS_OK;
+
+    for (int r = rank < 2 ? 0 : 2; r < (rank < 2 ? 2 : size); r++) list[count++] = r;
+    MPI_CHECK_OK(ls_comm_split(&some, comm, list, count));
+    if (rank >= 2) usleep(2500000);
+    for (double now = 0; rank < 2 && status == LS_OK && now < until;) {
+        now = ls_now();
+        status = ls_comm_reduce(&now, some, 1, LS_REDUCE_MIN); /* so that both end alike */
+    }
+    MPI_CHECK_OK(status);
+    ls_comm_destroy(some);
+    ls_comm_destroy(comm);
+}
+
 /* Some of eight ranks hear of the busy one from others only. */
 MPI_TEST(timeout, a_busy_rank_is_waited_for_by_all)
 {
