@@ -54,7 +54,7 @@ static ls_status create(struct ls_part_gradients *g, struct ls_attention_plan *p
 
     g->plan = plan;
     g->order = order;
-    LS_TRY(ls_part_steps_init(&g->steps, problem, order, plan->rank));
+    LS_TRY(ls_part_steps_init(&g->steps, problem, order, plan->rank, true));
     LS_TRY(ls_part_totals_init(&g->dq, &g->dkv, &g->steps, problem));
     LS_TRY(create_memory(g, plan));
     LS_TRY(ls_batch_init(&g->batch, &plan->transport, 2));

@@ -114,7 +114,7 @@ static struct ls_leaf_list list_marked(int64_t *rows, struct ls_leaf **next,
 
 /* seen: room for a mark of each leaf of keys. */
 static void list_seen(struct ls_part_steps *out, bool *seen, const struct ls_problem *problem,
-                      int rank)
+                      int rank, bool back)
 {
     struct ls_leaf *next = out->leaf;
 
@@ -128,14 +128,14 @@ static void list_seen(struct ls_part_steps *out, bool *seen, const struct ls_pro
         if (step == 0) ls_reach_mark(seen, problem, rank);
         for (int64_t i = 0; i < out->keys[step].count; i++) first[i].row = i * LS_LEAF;
     }
-    for (int step = 1; step < problem->p; step++) {
+    for (int step = 1; step < problem->p && back; step++) {
         ls_reach_mark(seen, problem, out->from[step]);
         out->back[step] = list_marked(&out->rows_back[step], &next, problem, rank, seen);
     }
 }
 
 ls_status ls_part_steps_init(struct ls_part_steps *out, const struct ls_problem *problem,
-                             struct ls_part_order order, int rank)
+                             struct ls_part_order order, int rank, bool back)
 {
     const struct ls_route route = ls_route_of(problem->p, order.node, rank);
     const struct ls_layout *keys = &problem->k_layout;
@@ -148,7 +148,7 @@ ls_status ls_part_steps_init(struct ls_part_steps *out, const struct ls_problem 
         out->rows[step] = ls_layout_part_rows(keys, out->owner[step]);
         out->rows_back[step] = ls_layout_part_rows(keys, rank);
     }
-    if (enough && seen) list_seen(out, seen, problem, rank);
+    if (enough && seen) list_seen(out, seen, problem, rank, back);
     free(seen);
     return enough ? LS_OK : ls_fail(LS_ENOMEM, "attention plan: out of memory");
 }
@@ -224,7 +224,7 @@ static ls_status cost_of_rank(struct rank_cost *out, const struct ls_problem *pr
                               struct ls_part_order order, int rank)
 {
     struct ls_part_steps steps;
-    ls_status status = ls_part_steps_init(&steps, problem, order, rank);
+    ls_status status = ls_part_steps_init(&steps, problem, order, rank, true);
 
     if (status == LS_OK) status = count_rank(out, problem, order, rank, &steps);
     ls_part_steps_fini(&steps);

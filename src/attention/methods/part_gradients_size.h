@@ -20,9 +20,10 @@ struct ls_part_steps {
     struct ls_leaf *leaf;             /* storage */
 };
 
-/* fini accepts what init left when it failed. Errors: LS_ENOMEM. */
+/* back: rows_back and back as well. fini accepts what init left when it failed.
+ * Errors: LS_ENOMEM. */
 ls_status ls_part_steps_init(struct ls_part_steps *out, const struct ls_problem *problem,
-                             struct ls_part_order order, int rank);
+                             struct ls_part_order order, int rank, bool back);
 void ls_part_steps_fini(struct ls_part_steps *steps);
 
 /* The order in which dq, over the keys that come, and dk and dv, over those who meet them, are
