@@ -169,6 +169,22 @@ struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem,
                                     .strict = problem->strict};
 }
 
+static struct ls_kernel_shape part_kernel_shape(const struct ls_problem *problem)
+{
+    return ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
+}
+
+ls_status ls_problem_kernel_create(struct ls_attention_kernel **out,
+                                   const struct ls_problem *problem)
+{
+    return ls_attention_kernel_create(out, problem->device, part_kernel_shape(problem));
+}
+
+size_t ls_problem_kernel_bytes(const struct ls_problem *problem)
+{
+    return ls_attention_kernel_bytes(problem->device, part_kernel_shape(problem));
+}
+
 struct ls_tensor ls_problem_key_view(const struct ls_problem *problem, void *data, int64_t rows)
 {
     const struct ls_attention_shape *s = &problem->shape;

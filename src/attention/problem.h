@@ -44,6 +44,12 @@ void ls_problem_fini(struct ls_problem *problem);
 /* The kernel's shape when a call brings at most so many leaves of keys. */
 struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves);
 
+/* A kernel for calls that bring no more keys than a rank has, and its bytes.
+ * Errors: those of ls_attention_kernel_create. */
+ls_status ls_problem_kernel_create(struct ls_attention_kernel **out,
+                                   const struct ls_problem *problem);
+size_t ls_problem_kernel_bytes(const struct ls_problem *problem);
+
 /* Memory of the problem's device, and copies in it: tensors of one shape and type, with any strides
  * of the first dimensions; and to [blocks][to_stride] = from [blocks][from_stride], of each block
  * the first `floats`. */

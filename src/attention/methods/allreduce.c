@@ -98,8 +98,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(create_states(own, problem, &memory));
     LS_TRY(create_travel(own, problem, &memory));
     LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
-    return ls_attention_kernel_create(&plan->kernel, problem->device,
-                                      ls_allreduce_kernel_shape(problem));
+    return ls_problem_kernel_create(&plan->kernel, problem);
 }
 
 /* ---- messages */

@@ -31,11 +31,6 @@ struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
     return memory;
 }
 
-struct ls_kernel_shape ls_allreduce_kernel_shape(const struct ls_problem *problem)
-{
-    return ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
-}
-
 /* The results of all ranks' rows. */
 static void add_results(struct ls_cost *out, const struct ls_subtrees *subtrees,
                         const struct ls_problem *problem)
@@ -64,9 +59,7 @@ static void add_memory(struct ls_cost *out, const struct ls_subtrees *subtrees,
         if (memory.states > most_states) most_states = memory.states;
         if (memory.travel > out->comm_bytes) out->comm_bytes = memory.travel;
     }
-    out->workspace_bytes =
-        ls_attention_kernel_bytes(problem->device, ls_allreduce_kernel_shape(problem)) +
-        most_states;
+    out->workspace_bytes = ls_problem_kernel_bytes(problem) + most_states;
 }
 
 ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem)

@@ -20,8 +20,6 @@ struct ls_allreduce_memory {
 struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
                                                const struct ls_subtrees *subtrees, int rank);
 
-struct ls_kernel_shape ls_allreduce_kernel_shape(const struct ls_problem *problem);
-
 /* Errors: LS_ENOMEM. */
 ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *problem);
 

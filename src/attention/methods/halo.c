@@ -35,11 +35,6 @@ static const char *fits(const struct ls_problem *problem)
 /* Backward goes from rank to rank as a ring does. */
 static const struct ls_part_order part_order = {.node = 1, .seen = true};
 
-static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
-{
-    return ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
-}
-
 static ls_status no_memory(void)
 {
     return ls_fail(LS_ENOMEM, "halo attention: out of memory");
@@ -99,7 +94,7 @@ static ls_status add_ranks(struct ls_cost *out, const struct ls_problem *problem
 static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     *out = ls_method_work(problem);
-    out->workspace_bytes = ls_attention_kernel_bytes(problem->device, kernel_shape(problem));
+    out->workspace_bytes = ls_problem_kernel_bytes(problem);
     LS_TRY(add_ranks(out, problem));
     if (!problem->backward) return LS_OK;
     out->backward_bytes_sent = out->bytes_sent;
@@ -172,7 +167,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(create_batches(own, plan));
     LS_TRY(ls_fold_init(&own->fold, plan, own->steps.keys, close_up(&own->steps, problem->p)));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, part_order));
-    return ls_attention_kernel_create(&plan->kernel, problem->device, kernel_shape(problem));
+    return ls_problem_kernel_create(&plan->kernel, problem);
 }
 
 /* ---- execution */

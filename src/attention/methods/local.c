@@ -17,15 +17,10 @@ static const char *fits(const struct ls_problem *problem)
     return problem->p == 1 ? NULL : "it exchanges nothing, so it needs exactly one rank";
 }
 
-static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
-{
-    return ls_problem_kernel_shape(problem, ls_layout_leaves(&problem->k_layout));
-}
-
 static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)
 {
     *out = ls_method_work(problem);
-    out->workspace_bytes = ls_attention_kernel_bytes(problem->device, kernel_shape(problem));
+    out->workspace_bytes = ls_problem_kernel_bytes(problem);
     return ls_part_gradients_cost(out, problem, (struct ls_part_order){.node = 1});
 }
 
@@ -47,8 +42,7 @@ static ls_status create(struct ls_attention_plan *plan)
     ls_leaves_append(own->leaf, &own->keys.count, keys, 0, 0);
     own->keys.leaf = own->leaf;
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = 1}));
-    return ls_attention_kernel_create(&plan->kernel, plan->problem.device,
-                                      kernel_shape(&plan->problem));
+    return ls_problem_kernel_create(&plan->kernel, &plan->problem);
 }
 
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)

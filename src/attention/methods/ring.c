@@ -33,11 +33,6 @@ struct ring {
     void *travel;                 /* [ls_route_buffers][travel_bytes] K, then V of one part */
 };
 
-static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem)
-{
-    return ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout));
-}
-
 static void free_parts(struct parts *parts)
 {
     free(parts->of);
@@ -109,7 +104,7 @@ ls_status ls_ring_cost(struct ls_cost *out, const struct ls_problem *problem, in
     out->bytes_sent =
         (int64_t)ls_key_value_bytes(&problem->shape, problem->shape.s_k) * (problem->p - 1);
     out->messages = 2 * (int64_t)problem->p * (problem->p - 1);
-    out->workspace_bytes = ls_attention_kernel_bytes(problem->device, kernel_shape(problem));
+    out->workspace_bytes = ls_problem_kernel_bytes(problem);
     LS_TRY(add_state_bytes(&out->workspace_bytes, problem, node));
     out->comm_bytes = all_travel_bytes(problem, &route);
     if (!problem->backward) return LS_OK;
@@ -147,7 +142,7 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     LS_TRY(ls_batch_init(&own->outer, &plan->transport, HOP_MESSAGES));
     LS_TRY(ls_problem_alloc(&own->travel, problem, LS_TAG_COMM,
                             all_travel_bytes(problem, &own->route)));
-    return ls_attention_kernel_create(&plan->kernel, problem->device, kernel_shape(problem));
+    return ls_problem_kernel_create(&plan->kernel, problem);
 }
 
 static size_t part_bytes(const struct ls_problem *problem, int owner)

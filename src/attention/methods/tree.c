@@ -149,9 +149,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(create_memory(own, plan));
     LS_TRY(ls_batch_init(&own->batch, &plan->transport, 2));
     LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
-    return ls_attention_kernel_create(
-        &plan->kernel, problem->device,
-        ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout)));
+    return ls_problem_kernel_create(&plan->kernel, problem);
 }
 
 /* ---- messages: one each way a round; to and from the ranks 2^round away */

@@ -179,11 +179,7 @@ ls_status ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem)
         out->comm_bytes =
             larger(out->comm_bytes, memory.mine + memory.in + memory.out + memory.queries);
     }
-    out->workspace_bytes =
-        ls_attention_kernel_bytes(
-            problem->device,
-            ls_problem_kernel_shape(problem, ls_layout_most_leaves(&problem->k_layout))) +
-        most_states;
+    out->workspace_bytes = ls_problem_kernel_bytes(problem) + most_states;
     ls_subtrees_fini(&subtrees);
     ls_tree_plan_fini(&plan);
     return status;
