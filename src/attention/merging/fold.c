@@ -4,16 +4,7 @@
 #include <stdlib.h>
 
 #include "attention/merging/states.h"
-#include "attention/merging/subtrees.h"
-#include "base/ledger.h"
 #include "plan/attention_size.h"
-
-static size_t state_bytes(const struct ls_problem *problem, int rank, int slots)
-{
-    const int64_t rows = ls_layout_part_rows(&problem->q_layout, rank);
-
-    return (size_t)slots * ls_row_state_bytes(&problem->shape, rows);
-}
 
 ls_status ls_fold_bytes(size_t *out, const struct ls_problem *problem, int rank,
                         const struct ls_leaf_list *part, int parts)
@@ -21,7 +12,8 @@ ls_status ls_fold_bytes(size_t *out, const struct ls_problem *problem, int rank,
     struct ls_forest forest = {.slots = parts > 1};
 
     if (problem->strict) LS_TRY(ls_forest_init(&forest, part, parts, true));
-    *out = state_bytes(problem, rank, forest.slots);
+    *out = (size_t)forest.slots *
+           ls_row_state_bytes(&problem->shape, ls_layout_part_rows(&problem->q_layout, rank));
     ls_forest_fini(&forest);
     return LS_OK;
 }
@@ -29,21 +21,11 @@ ls_status ls_fold_bytes(size_t *out, const struct ls_problem *problem, int rank,
 ls_status ls_fold_init(struct ls_fold *out, const struct ls_attention_plan *plan,
                        const struct ls_leaf_list *part, int parts)
 {
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t rows = ls_layout_part_rows(&plan->problem.q_layout, plan->rank);
-
     out->problem = &plan->problem;
     out->part = part;
     LS_TRY(ls_forest_init(&out->forest, part, parts, plan->problem.strict));
-    const int slots = out->forest.slots;
-
-    out->state = calloc((size_t)slots + 1, sizeof *out->state);
-    if (!out->state) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    LS_TRY(ls_problem_alloc(&out->memory, &plan->problem, LS_TAG_WORKSPACE,
-                            state_bytes(&plan->problem, plan->rank, slots)));
-    for (int i = 0; i < slots; i++)
-        out->state[i] = ls_states_in((float *)out->memory + i * ls_state_count(s, rows), s, rows);
-    return LS_OK;
+    return ls_states_create(&out->state, &out->memory, &plan->problem, out->forest.slots,
+                            ls_layout_part_rows(&plan->problem.q_layout, plan->rank));
 }
 
 void ls_fold_fini(struct ls_fold *fold)

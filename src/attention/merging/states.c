@@ -1,5 +1,8 @@
 #include "attention/merging/states.h"
 
+#include <stdlib.h>
+
+#include "base/ledger.h"
 #include "plan/attention_size.h"
 
 int64_t ls_state_count(const struct ls_attention_shape *shape, int64_t rows)
@@ -14,6 +17,20 @@ struct ls_row_states ls_states_in(float *memory, const struct ls_attention_shape
     float *m = memory + all * shape->d;
 
     return (struct ls_row_states){.acc = memory, .m = m, .l = m + all};
+}
+
+ls_status ls_states_create(struct ls_row_states **out, void **memory,
+                           const struct ls_problem *problem, int64_t count, int64_t rows)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+
+    *out = calloc((size_t)count + 1, sizeof **out);
+    if (!*out) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    LS_TRY(ls_problem_alloc(memory, problem, LS_TAG_WORKSPACE,
+                            (size_t)count * ls_row_state_bytes(s, rows)));
+    for (int64_t i = 0; i < count; i++)
+        (*out)[i] = ls_states_in((float *)*memory + i * ls_state_count(s, rows), s, rows);
+    return LS_OK;
 }
 
 void ls_states_take(float *out, const struct ls_row_states *states,

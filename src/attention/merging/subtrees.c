@@ -61,6 +61,8 @@ ls_status ls_subtrees_count(struct ls_subtrees *out, const struct ls_problem *pr
 
 void ls_subtrees_fini(struct ls_subtrees *subtrees)
 {
+    ls_problem_free(subtrees->problem, subtrees->memory);
+    free(subtrees->states);
     ls_forest_fini(&subtrees->forest);
     free(subtrees->keys);
     free(subtrees->first);
@@ -71,6 +73,41 @@ void ls_subtrees_fini(struct ls_subtrees *subtrees)
 int64_t ls_subtrees_of(const struct ls_subtrees *subtrees, int rank)
 {
     return subtrees->first[rank + 1] - subtrees->first[rank];
+}
+
+/* ---- one rank's */
+
+ls_status ls_subtrees_make_room(struct ls_subtrees *subtrees, const struct ls_attention_plan *plan,
+                                int64_t rows)
+{
+    subtrees->problem = &plan->problem;
+    return ls_states_create(&subtrees->states, &subtrees->memory, &plan->problem,
+                            ls_subtrees_of(subtrees, plan->rank), rows);
+}
+
+void ls_subtrees_attend(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                        const struct ls_attention_call *call, const struct ls_tensor *q,
+                        struct ls_leaf_list q_leaves)
+{
+    const struct ls_leaf_list *keys = subtrees->keys + subtrees->first[plan->rank];
+
+    for (int64_t i = 0; i < ls_subtrees_of(subtrees, plan->rank); i++)
+        ls_plan_attend(plan, (struct ls_kernel_call){.states = &subtrees->states[i],
+                                                     .q = q,
+                                                     .k = call->k,
+                                                     .v = call->v,
+                                                     .q_leaves = q_leaves,
+                                                     .k_leaves = keys[i]});
+}
+
+float *ls_subtrees_take(float *out, const struct ls_subtrees *subtrees,
+                        const struct ls_attention_plan *plan, struct ls_row_range rows)
+{
+    for (int64_t i = 0; i < ls_subtrees_of(subtrees, plan->rank); i++) {
+        ls_states_take(out, &subtrees->states[i], &plan->problem, rows);
+        out += ls_state_count(&plan->problem.shape, rows.count);
+    }
+    return out;
 }
 
 /* ---- merging */

@@ -16,6 +16,10 @@ struct ls_subtrees {
     int64_t *first;             /* [p + 1] rank r computes results [first[r], first[r + 1]) */
     struct ls_row_states *slot; /* [forest.slots] while they are merged */
     struct ls_leaf *leaf;       /* storage of keys, all leaves rank by rank */
+
+    struct ls_row_states *states; /* of this rank's results, where they wait to be taken */
+    void *memory;                 /* of states */
+    const struct ls_problem *problem;
 };
 
 /* fini accepts what init left when it failed. Errors: LS_ENOMEM. */
@@ -27,6 +31,18 @@ ls_status ls_subtrees_count(struct ls_subtrees *out, const struct ls_problem *pr
 
 /* Results that a rank computes. */
 int64_t ls_subtrees_of(const struct ls_subtrees *subtrees, int rank);
+
+/* Room for this rank's results for so many rows, until fini. Errors: LS_ENOMEM. */
+ls_status ls_subtrees_make_room(struct ls_subtrees *subtrees, const struct ls_attention_plan *plan,
+                                int64_t rows);
+
+/* This rank's results for the rows of q; then some rows of them, result after result; returns the
+ * end of out. */
+void ls_subtrees_attend(const struct ls_subtrees *subtrees, struct ls_attention_plan *plan,
+                        const struct ls_attention_call *call, const struct ls_tensor *q,
+                        struct ls_leaf_list q_leaves);
+float *ls_subtrees_take(float *out, const struct ls_subtrees *subtrees,
+                        const struct ls_attention_plan *plan, struct ls_row_range rows);
 
 /* Rows [first, first + count) of this rank's part, and their leaves, counting rows from first. */
 struct ls_row_block {

@@ -19,13 +19,12 @@
 struct allreduce {
     struct ls_visiting_gradients *gradients;
     struct ls_subtrees subtrees;
-    struct ls_row_states *states; /* of a step's rows, for each result of this rank */
     struct ls_visits visits;
     float *out;                  /* results of the other ranks' rows, rank after rank */
     float *in;                   /* those of own rows, from every rank */
     char *queries[2];            /* [b, rows, h, d]: step t's are queries[t % 2] */
     struct ls_batch visit, back; /* queries of a step, and results of the one before */
-    void *state_memory, *travel_memory;
+    void *travel_memory;
     struct ls_leaf q_leaf[]; /* of this rank, by their row among its rows of a step */
 };
 
@@ -37,27 +36,11 @@ static void destroy(struct ls_attention_plan *plan)
 
     ls_visiting_gradients_destroy(own->gradients);
     ls_problem_free(&plan->problem, own->travel_memory);
-    ls_problem_free(&plan->problem, own->state_memory);
-    free(own->states);
     ls_batch_fini(&own->back);
     ls_batch_fini(&own->visit);
     ls_visits_fini(&own->visits);
     ls_subtrees_fini(&own->subtrees);
     free(own);
-}
-
-static ls_status create_states(struct allreduce *own, const struct ls_problem *problem,
-                               const struct ls_allreduce_memory *memory)
-{
-    const struct ls_attention_shape *s = &problem->shape;
-
-    own->states = calloc((size_t)memory->results + 1, sizeof *own->states);
-    if (!own->states) return ls_fail(LS_ENOMEM, "all-reduce attention: out of memory");
-    LS_TRY(ls_problem_alloc(&own->state_memory, problem, LS_TAG_WORKSPACE, memory->states));
-    for (int64_t i = 0; i < memory->results; i++)
-        own->states[i] = ls_states_in(
-            (float *)own->state_memory + i * ls_state_count(s, memory->rows), s, memory->rows);
-    return LS_OK;
 }
 
 static ls_status create_travel(struct allreduce *own, const struct ls_problem *problem,
@@ -95,7 +78,7 @@ static ls_status create(struct ls_attention_plan *plan)
     LS_TRY(ls_visits_init(&own->visits, &problem->q_layout));
     const struct ls_allreduce_memory memory =
         ls_allreduce_memory(problem, &own->subtrees, plan->rank);
-    LS_TRY(create_states(own, problem, &memory));
+    LS_TRY(ls_subtrees_make_room(&own->subtrees, plan, memory.rows));
     LS_TRY(create_travel(own, problem, &memory));
     LS_TRY(ls_visiting_gradients_create(&own->gradients, plan));
     return ls_problem_kernel_create(&plan->kernel, problem);
@@ -191,20 +174,6 @@ static struct ls_row_range rows_of_rank(const struct ls_attention_plan *plan, in
                                  .of = first_row[plan->problem.p]};
 }
 
-/* What this rank found for some rows, result after result; returns the end of it. */
-static float *put_results(float *out, const struct ls_attention_plan *plan,
-                          struct ls_row_range rows)
-{
-    const struct allreduce *own = plan->own;
-    const struct ls_attention_shape *shape = &plan->problem.shape;
-
-    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++) {
-        ls_states_take(out, &own->states[i], &plan->problem, rows);
-        out += ls_state_count(shape, rows.count);
-    }
-    return out;
-}
-
 /* What this rank found goes to the owners of the rows, in one message each; what the others found
  * for its own rows comes here. */
 static ls_status start_results(struct ls_attention_plan *plan, int64_t step)
@@ -217,7 +186,7 @@ static ls_status start_results(struct ls_attention_plan *plan, int64_t step)
     for (int r = 0; r < plan->problem.p; r++) {
         const int64_t come = ls_subtrees_of(&own->subtrees, r) * n;
         const struct ls_row_range theirs = rows_of_rank(plan, step, r);
-        float *end = put_results(r == plan->rank ? in : out, plan, theirs);
+        float *end = ls_subtrees_take(r == plan->rank ? in : out, &own->subtrees, plan, theirs);
 
         if (r != plan->rank) {
             if (come > 0) ls_batch_receive(&own->back, in, (size_t)come * sizeof *in, r);
@@ -248,35 +217,22 @@ static void finish_rows(struct ls_attention_plan *plan, const struct ls_attentio
 
 /* ---- execution */
 
-static void attend_step(struct ls_attention_plan *plan, const struct ls_attention_call *call,
-                        int64_t step)
-{
-    struct allreduce *own = plan->own;
-    const struct ls_leaf_list *keys = own->subtrees.keys + own->subtrees.first[plan->rank];
-    const struct ls_tensor q = query_view(plan, step);
-
-    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++)
-        ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
-                                                     .q = &q,
-                                                     .k = call->k,
-                                                     .v = call->v,
-                                                     .q_leaves = own->visits.step[step].leaves,
-                                                     .k_leaves = keys[i]});
-}
-
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
+    const struct allreduce *own = plan->own;
     const int64_t n = ls_visit_steps(&plan->problem.q_layout);
 
     if (plan->problem.p == 1) {
-        ls_subtrees_attend_alone(&((struct allreduce *)plan->own)->subtrees, plan, call);
+        ls_subtrees_attend_alone(&own->subtrees, plan, call);
         return LS_OK;
     }
     if (n > 0) LS_TRY(start_queries(plan, call->q, 0));
     LS_TRY(wait_for_messages(plan));
     for (int64_t step = 0; step < n; step++) {
         if (step + 1 < n) LS_TRY(start_queries(plan, call->q, step + 1));
-        attend_step(plan, call, step);
+        const struct ls_tensor q = query_view(plan, step);
+
+        ls_subtrees_attend(&own->subtrees, plan, call, &q, own->visits.step[step].leaves);
         LS_TRY(wait_for_messages(plan));
         if (step > 0) finish_rows(plan, call, step - 1);
         LS_TRY(start_results(plan, step));

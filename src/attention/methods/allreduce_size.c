@@ -19,7 +19,6 @@ struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
 
     if (problem->p == 1) return (struct ls_allreduce_memory){0};
     struct ls_allreduce_memory memory = {
-        .results = results,
         .rows = rows,
         .states = (size_t)results * ls_row_state_bytes(s, rows),
         .out = results * ls_state_count(s, rows - own),

@@ -9,9 +9,8 @@ size_t ls_allreduce_query_bytes(const struct ls_attention_shape *shape, int64_t 
 /* A rank's memory beside that of its kernel; it is made for the first step, the largest. Alone, a
  * rank has no results that wait and none of it. */
 struct ls_allreduce_memory {
-    int64_t results; /* of this rank */
     int64_t rows;    /* of all ranks */
-    size_t states;   /* bytes of all results' states */
+    size_t states;   /* bytes of those of all results of this rank */
     int64_t out, in; /* floats */
     size_t queries;  /* bytes of the queries of one step, of which there are two if needed */
     size_t travel;   /* bytes of out, in and queries together */

@@ -29,8 +29,7 @@ struct tree {
     struct merging *merging; /* [roots] */
     struct ls_leaf *q_leaf;  /* storage of q_leaves */
     struct ls_leaf_list q_leaves;
-    struct ls_row_states *states; /* [results of this rank] of all queries */
-    void *state_memory, *travel_memory;
+    void *travel_memory;
     float *mine, *in; /* results, root after root and message after message */
     char *queries, *out;
     struct ls_batch batch; /* of a round */
@@ -55,8 +54,6 @@ static void destroy(struct ls_attention_plan *plan)
     ls_visiting_gradients_destroy(own->gradients);
     ls_batch_fini(&own->batch);
     ls_problem_free(&plan->problem, own->travel_memory);
-    ls_problem_free(&plan->problem, own->state_memory);
-    free(own->states);
     free(own->q_leaf);
     free(own->merging);
     ls_subtrees_fini(&own->subtrees);
@@ -115,19 +112,13 @@ static ls_status list_queries(struct tree *own, const struct ls_layout *queries)
 
 static ls_status create_memory(struct tree *own, const struct ls_attention_plan *plan)
 {
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t results = ls_subtrees_of(&own->subtrees, plan->rank);
+    const struct ls_problem *problem = &plan->problem;
     const struct ls_tree_memory memory =
-        ls_tree_memory(&own->plan, &plan->problem, &own->subtrees, plan->rank);
+        ls_tree_memory(&own->plan, problem, &own->subtrees, plan->rank);
 
-    own->states = calloc((size_t)results + 1, sizeof *own->states);
-    if (!own->states) return ls_fail(LS_ENOMEM, "tree attention: out of memory");
-    LS_TRY(ls_problem_alloc(&own->state_memory, &plan->problem, LS_TAG_WORKSPACE, memory.states));
-    LS_TRY(ls_problem_alloc(&own->travel_memory, &plan->problem, LS_TAG_COMM,
+    LS_TRY(ls_subtrees_make_room(&own->subtrees, plan, problem->p > 1 ? problem->shape.s_q : 0));
+    LS_TRY(ls_problem_alloc(&own->travel_memory, problem, LS_TAG_COMM,
                             memory.mine + memory.in + memory.out + memory.queries));
-    for (int64_t i = 0; i < results; i++)
-        own->states[i] =
-            ls_states_in((float *)own->state_memory + i * ls_state_count(s, s->s_q), s, s->s_q);
     own->mine = own->travel_memory;
     own->in = own->mine + memory.mine / sizeof(float);
     own->queries = (char *)own->in + memory.in;
@@ -261,36 +252,17 @@ static ls_status spread_queries(struct ls_attention_plan *plan, const struct ls_
 
 /* ---- results */
 
-static void attend(struct ls_attention_plan *plan, const struct ls_attention_call *call)
-{
-    const struct tree *own = plan->own;
-    const struct ls_leaf_list *keys = own->subtrees.keys + own->subtrees.first[plan->rank];
-    const struct ls_tensor q = query_rows(plan, own->queries, plan->problem.shape.s_q);
-
-    for (int64_t i = 0; i < ls_subtrees_of(&own->subtrees, plan->rank); i++)
-        ls_plan_attend(plan, (struct ls_kernel_call){.states = &own->states[i],
-                                                     .q = &q,
-                                                     .k = call->k,
-                                                     .v = call->v,
-                                                     .q_leaves = own->q_leaves,
-                                                     .k_leaves = keys[i]});
-}
-
 /* This rank's own, root after root. */
 static void take_own_results(const struct ls_attention_plan *plan)
 {
     const struct tree *own = plan->own;
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t results = ls_subtrees_of(&own->subtrees, plan->rank);
     float *mine = own->mine;
 
     for (int i = 0; i < own->plan.roots; i++) {
         const struct ls_tree_root *root = &own->plan.root[i];
-        const struct ls_row_range rows = {root->first_row, root->rows, s->s_q};
+        const struct ls_row_range rows = {root->first_row, root->rows, plan->problem.shape.s_q};
 
-        for (int64_t n = 0; n < results; n++)
-            ls_states_take(mine + n * ls_state_count(s, root->rows), &own->states[n],
-                           &plan->problem, rows);
+        ls_subtrees_take(mine, &own->subtrees, plan, rows);
         mine = ls_results_merge(own->merging[i].slot, plan, &own->merging[i].forest, 0, mine,
                                 root->rows);
     }
@@ -368,12 +340,15 @@ static void finish_rows(struct ls_attention_plan *plan, const struct ls_attentio
 
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
+    const struct tree *own = plan->own;
+    const struct ls_tensor q = query_rows(plan, own->queries, plan->problem.shape.s_q);
+
     if (plan->problem.p == 1) {
-        ls_subtrees_attend_alone(&((struct tree *)plan->own)->subtrees, plan, call);
+        ls_subtrees_attend_alone(&own->subtrees, plan, call);
         return LS_OK;
     }
     LS_TRY(spread_queries(plan, call->q));
-    attend(plan, call);
+    ls_subtrees_attend(&own->subtrees, plan, call, &q, own->q_leaves);
     LS_TRY(collect_results(plan));
     finish_rows(plan, call);
     return LS_OK;
