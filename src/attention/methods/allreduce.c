@@ -163,29 +163,18 @@ static ls_status wait_for_messages(struct ls_attention_plan *plan)
 
 /* ---- results */
 
-static struct ls_row_range rows_of_rank(const struct ls_attention_plan *plan, int64_t step,
-                                        int rank)
-{
-    const struct allreduce *own = plan->own;
-    const int64_t *first_row = own->visits.step[step].first_row;
-
-    return (struct ls_row_range){.first = first_row[rank],
-                                 .count = first_row[rank + 1] - first_row[rank],
-                                 .of = first_row[plan->problem.p]};
-}
-
 /* What this rank found goes to the owners of the rows, in one message each; what the others found
  * for its own rows comes here. */
 static ls_status start_results(struct ls_attention_plan *plan, int64_t step)
 {
     struct allreduce *own = plan->own;
-    const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
+    const struct ls_row_range mine = ls_visits_range(&own->visits, step, plan->rank);
     const int64_t n = ls_state_count(&plan->problem.shape, mine.count);
     float *in = own->in, *out = own->out;
 
     for (int r = 0; r < plan->problem.p; r++) {
         const int64_t come = ls_subtrees_of(&own->subtrees, r) * n;
-        const struct ls_row_range theirs = rows_of_rank(plan, step, r);
+        const struct ls_row_range theirs = ls_visits_range(&own->visits, step, r);
         float *end = ls_subtrees_take(r == plan->rank ? in : out, &own->subtrees, plan, theirs);
 
         if (r != plan->rank) {
@@ -203,7 +192,7 @@ static void finish_rows(struct ls_attention_plan *plan, const struct ls_attentio
                         int64_t step)
 {
     const struct allreduce *own = plan->own;
-    const struct ls_row_range mine = rows_of_rank(plan, step, plan->rank);
+    const struct ls_row_range mine = ls_visits_range(&own->visits, step, plan->rank);
     const int64_t first = step * ls_visit_most_rows(&plan->problem.q_layout);
     const struct ls_row_block block = {
         .first = first,

@@ -112,23 +112,6 @@ static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem)
 
 /* ---- cost */
 
-/* The sums of a rank's rows, from every other one. */
-static void add_rank(struct ls_cost *cost, const struct ls_problem *problem, int rank,
-                     const struct ls_total *dq)
-{
-    const struct ls_attention_shape *s = &problem->shape;
-    const int64_t rows = ls_layout_part_rows(&problem->q_layout, rank);
-
-    for (int r = 0; r < problem->p; r++) {
-        const int64_t nodes = ls_total_sums(dq, r);
-
-        if (r == rank || nodes == 0) continue;
-        cost->backward_bytes_sent +=
-            nodes * ls_gradient_count(s, s->h, rows) * (int64_t)sizeof(float);
-        cost->backward_messages += ls_visits_of(&problem->q_layout, rank);
-    }
-}
-
 static void add_ranks(struct ls_cost *cost, const struct ls_problem *problem,
                       const struct ls_total *dkv, const struct ls_total *dq)
 {
@@ -137,8 +120,10 @@ static void add_ranks(struct ls_cost *cost, const struct ls_problem *problem,
         const size_t bytes = memory_bytes(&m) + ls_gradients_bytes(problem, r);
 
         if (bytes > cost->gradient_bytes) cost->gradient_bytes = bytes;
-        add_rank(cost, problem, r, dq);
     }
+    ls_visits_count_back(
+        &cost->backward_bytes_sent, &cost->backward_messages, &problem->q_layout, dq->first,
+        ls_gradient_count(&problem->shape, problem->shape.h, 1) * (int64_t)sizeof(float));
 }
 
 ls_status ls_visiting_gradients_cost(struct ls_cost *cost, const struct ls_problem *problem)
@@ -232,16 +217,6 @@ static ls_status wait_for_messages(struct ls_visiting_gradients *g)
     return ls_batch_wait(&g->back);
 }
 
-static struct ls_row_range rows_of_rank(const struct ls_visiting_gradients *g, int64_t step,
-                                        int rank)
-{
-    const int64_t *first_row = g->visits.step[step].first_row;
-
-    return (struct ls_row_range){.first = first_row[rank],
-                                 .count = first_row[rank + 1] - first_row[rank],
-                                 .of = first_row[g->plan->problem.p]};
-}
-
 /* all [VISITORS] of a step, [b, rows, h, d] each. */
 static void view_visitors(struct ls_tensor all[VISITORS], const struct ls_visiting_gradients *g,
                           int64_t step)
@@ -250,18 +225,18 @@ static void view_visitors(struct ls_tensor all[VISITORS], const struct ls_visiti
     char *end = g->buffer[step % 2];
 
     for (int i = 0; i < VISITORS; i++)
-        all[i] = ls_travel_carve(&end, problem, visitors[i], rows_of_rank(g, step, 0).of,
-                                 problem->shape.h);
+        all[i] = ls_travel_carve(&end, problem, visitors[i],
+                                 ls_visits_range(&g->visits, step, 0).of, problem->shape.h);
 }
 
 /* One visitor: this rank's rows, which are in place, go to all others, whose rows come here. */
 static void add_visitor(struct ls_visiting_gradients *g, const struct ls_tensor *all, int64_t step)
 {
-    const struct ls_row_range own = rows_of_rank(g, step, g->plan->rank);
+    const struct ls_row_range own = ls_visits_range(&g->visits, step, g->plan->rank);
     const struct ls_tensor mine = ls_travel_rows(all, own.first, own.count);
 
     for (int r = 0; r < g->plan->problem.p; r++) {
-        const struct ls_row_range range = rows_of_rank(g, step, r);
+        const struct ls_row_range range = ls_visits_range(&g->visits, step, r);
         const struct ls_tensor theirs = ls_travel_rows(all, range.first, range.count);
 
         if (r == g->plan->rank) continue;
@@ -277,7 +252,7 @@ static ls_status start_visitors(struct ls_visiting_gradients *g, int64_t step)
     const struct ls_tensor from[VISITORS] = {ls_travel_numbers(s, call->q->dim[1], call->lse),
                                              ls_travel_numbers(s, call->q->dim[1], call->delta),
                                              *call->q, *call->d_o};
-    const struct ls_row_range own = rows_of_rank(g, step, g->plan->rank);
+    const struct ls_row_range own = ls_visits_range(&g->visits, step, g->plan->rank);
     const int64_t first = step * ls_visit_most_rows(&g->plan->problem.q_layout);
     struct ls_tensor all[VISITORS];
 
@@ -309,13 +284,13 @@ static float *take_sums(float *out, const struct ls_visiting_gradients *g, struc
 static ls_status start_sums(struct ls_visiting_gradients *g, int64_t step)
 {
     const struct ls_attention_shape *s = &g->plan->problem.shape;
-    const int64_t own = rows_of_rank(g, step, g->plan->rank).count;
+    const int64_t own = ls_visits_range(&g->visits, step, g->plan->rank).count;
     float *in = g->in, *out = g->out;
 
     for (int r = 0; r < g->plan->problem.p; r++) {
         const int64_t come = ls_total_sums(&g->dq, r) * ls_gradient_count(s, s->h, own);
         const bool here = r == g->plan->rank;
-        float *end = take_sums(here ? in : out, g, rows_of_rank(g, step, r));
+        float *end = take_sums(here ? in : out, g, ls_visits_range(&g->visits, step, r));
 
         if (!here && come > 0) ls_batch_receive(&g->back, in, (size_t)come * sizeof *in, r);
         if (!here && end > out) ls_batch_send(&g->back, out, (size_t)(end - out) * sizeof *out, r);
@@ -369,7 +344,7 @@ static void meet(struct ls_visiting_gradients *g, int64_t step)
 static void finish_rows(struct ls_visiting_gradients *g, int64_t step)
 {
     const struct ls_problem *problem = &g->plan->problem;
-    const int64_t rows = rows_of_rank(g, step, g->plan->rank).count;
+    const int64_t rows = ls_visits_range(&g->visits, step, g->plan->rank).count;
     const int64_t n = ls_gradient_count(&problem->shape, problem->shape.h, rows);
     struct ls_tensor dq =
         ls_travel_rows(g->call->dq, step * ls_visit_most_rows(&problem->q_layout), rows);

@@ -30,23 +30,6 @@ struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
     return memory;
 }
 
-/* The results of all ranks' rows. */
-static void add_results(struct ls_cost *out, const struct ls_subtrees *subtrees,
-                        const struct ls_problem *problem)
-{
-    const struct ls_layout *queries = &problem->q_layout;
-    int64_t senders = 0;
-
-    for (int r = 0; r < problem->p; r++) senders += ls_subtrees_of(subtrees, r) > 0;
-    for (int r = 0; r < problem->p; r++) {
-        const int64_t own = ls_subtrees_of(subtrees, r), others = subtrees->first[problem->p] - own;
-        const int64_t rows = ls_layout_part_rows(queries, r);
-
-        out->bytes_sent += others * ls_state_count(&problem->shape, rows) * (int64_t)sizeof(float);
-        out->messages += ls_visits_of(queries, r) * (senders - (own > 0));
-    }
-}
-
 static void add_memory(struct ls_cost *out, const struct ls_subtrees *subtrees,
                        const struct ls_problem *problem)
 {
@@ -75,7 +58,8 @@ ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *proble
     out->messages = (problem->p - 1) * ls_visit_count(queries) * s->b;
     const ls_status status = ls_subtrees_count(&subtrees, problem);
     if (status == LS_OK) {
-        add_results(out, &subtrees, problem);
+        ls_visits_count_back(&out->bytes_sent, &out->messages, queries, subtrees.first,
+                             ls_state_count(s, 1) * (int64_t)sizeof(float));
         add_memory(out, &subtrees, problem);
     }
     ls_subtrees_fini(&subtrees);

@@ -93,6 +93,7 @@ ls_status ls_visits_init(struct ls_visits *out, const struct ls_layout *queries)
 {
     const size_t n = (size_t)ls_visit_steps(queries), p = (size_t)queries->p;
 
+    out->p = queries->p;
     out->step = calloc(n + 1, sizeof *out->step);
     out->first_row = calloc((n + 1) * (p + 1), sizeof *out->first_row);
     out->leaf = calloc((size_t)ls_layout_leaves(queries) + 1, sizeof *out->leaf);
@@ -111,4 +112,27 @@ void ls_visits_fini(struct ls_visits *visits)
     free(visits->leaf);
     free(visits->first_row);
     free(visits->step);
+}
+
+struct ls_row_range ls_visits_range(const struct ls_visits *visits, int64_t step, int rank)
+{
+    const int64_t *first_row = visits->step[step].first_row;
+
+    return (struct ls_row_range){.first = first_row[rank],
+                                 .count = first_row[rank + 1] - first_row[rank],
+                                 .of = first_row[visits->p]};
+}
+
+void ls_visits_count_back(int64_t *bytes, int64_t *messages, const struct ls_layout *queries,
+                          const int64_t *first, int64_t row_bytes)
+{
+    int64_t senders = 0;
+
+    for (int r = 0; r < queries->p; r++) senders += first[r + 1] > first[r];
+    for (int r = 0; r < queries->p; r++) {
+        const int64_t own = first[r + 1] - first[r];
+
+        *bytes += (first[queries->p] - own) * ls_layout_part_rows(queries, r) * row_bytes;
+        *messages += ls_visits_of(queries, r) * (senders - (own > 0));
+    }
 }

@@ -2,7 +2,7 @@
 #ifndef LS_ATTENTION_METHODS_VISITS_H
 #define LS_ATTENTION_METHODS_VISITS_H
 
-#include "device/attention.h"
+#include "attention/merging/states.h"
 
 int64_t ls_visit_steps(const struct ls_layout *queries);
 
@@ -25,6 +25,7 @@ struct ls_visit {
 };
 
 struct ls_visits {
+    int p;
     struct ls_visit *step; /* [ls_visit_steps] */
     int64_t *first_row;    /* storage of every step's */
     struct ls_leaf *leaf;  /* storage of every step's leaves */
@@ -33,5 +34,13 @@ struct ls_visits {
 /* fini accepts what init left when it failed. Errors: LS_ENOMEM. */
 ls_status ls_visits_init(struct ls_visits *out, const struct ls_layout *queries);
 void ls_visits_fini(struct ls_visits *visits);
+
+/* A rank's rows among those of a step. */
+struct ls_row_range ls_visits_range(const struct ls_visits *visits, int64_t step, int rank);
+
+/* Adds what goes back to the owners of all rows, where rank r finds first[r + 1] - first[r] results
+ * of so many bytes for each row. */
+void ls_visits_count_back(int64_t *bytes, int64_t *messages, const struct ls_layout *queries,
+                          const int64_t *first, int64_t row_bytes);
 
 #endif
