@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "harness.h"
+#include "../device/harness.h"
 
 /* A tensor's pages between two that cannot be touched. */
 struct fence {

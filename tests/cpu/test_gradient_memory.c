@@ -3,7 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "gradient_harness.h"
+#include "../device/gradient_harness.h"
 
 /* Moves memory against a page behind (at_end) or before it. */
 static void *fence_in(void *memory, size_t bytes, bool at_end)

@@ -5,8 +5,8 @@
 #include "cpu/gradient/amx.c"
 #endif
 
+#include "../device/harness.h"
 #include "cpu/gradient/products.h"
-#include "harness.h"
 
 #define GUARD 64 /* bytes beyond what a tile may touch */
 #define MARK 0x5a

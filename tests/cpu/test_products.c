@@ -5,7 +5,7 @@
 #include "cpu/attention/products_amx.c"
 #endif
 
-#include "harness.h"
+#include "../device/harness.h"
 
 /* Beyond what the product may touch. */
 #define GUARD 64

@@ -1,6 +1,6 @@
 /* Strict kernels: products whose rows depend on their place are found out, and a kernel that keeps
  * rows in place computes the same attention, and the same bits whatever else it computes. */
-#include "harness.h"
+#include "../device/harness.h"
 
 #include <omp.h>
 

@@ -2,8 +2,8 @@
  * double. */
 #include <float.h>
 
+#include "../device/harness.h"
 #include "cpu/simd.h"
-#include "harness.h"
 
 enum { MOST_ROWS = 40, P_SPACE = 7 };
 

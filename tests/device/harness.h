@@ -1,7 +1,7 @@
 /* What the tests of the attention kernel share: a problem with its tensors, one execution of it
  * on one rank, and the oracle's verdict. */
-#ifndef TESTS_CPU_HARNESS_H
-#define TESTS_CPU_HARNESS_H
+#ifndef TESTS_DEVICE_HARNESS_H
+#define TESTS_DEVICE_HARNESS_H
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* What the tests of the gradient kernel share: a meeting of queries and keys, one call of the
  * kernel for it, and the same sums in double. */
-#ifndef TESTS_CPU_GRADIENT_HARNESS_H
-#define TESTS_CPU_GRADIENT_HARNESS_H
+#ifndef TESTS_DEVICE_GRADIENT_HARNESS_H
+#define TESTS_DEVICE_GRADIENT_HARNESS_H
 
 #include "base/ledger.h"
 #include "device/device.h"
