@@ -47,6 +47,7 @@ static void run_fenced(struct problem p, bool at_end)
     struct ls_tensor *all[] = {&p.q, &p.k, &p.v, &p.o, &p.lse};
     struct fence fence[LENGTH(all)];
 
+    p.in_place = true;
     problem_open(&p);
     running = &p;
     for (int i = 0; i < LENGTH(all); i++) fence[i] = fence_in(all[i], at_end);

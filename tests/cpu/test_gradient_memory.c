@@ -21,6 +21,7 @@ static void *fence_in(void *memory, size_t bytes, bool at_end)
 
 static void run_fenced(struct meeting m, bool at_end)
 {
+    m.in_place = true;
     meeting_open(&m);
     struct ls_tensor *tensors[] = {&m.q, &m.k, &m.v, &m.d_o};
     const size_t rows = (size_t)(m.shape.b * m.shape.h) * sizeof(float);

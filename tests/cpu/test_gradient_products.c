@@ -397,15 +397,15 @@ static void rows_keep_their_bits(void)
 }
 
 TEST_EACH_ISA(gradient_products, tiles_equal_double)
-TEST_ISA(gradient_products, rows_keep_their_bits, avx512)
-TEST_ISA(gradient_products, rows_keep_their_bits, avx512bf16)
-TEST_ISA(gradient_products, rows_keep_their_bits, amx)
+TEST_VARIANT(gradient_products, rows_keep_their_bits, avx512)
+TEST_VARIANT(gradient_products, rows_keep_their_bits, avx512bf16)
+TEST_VARIANT(gradient_products, rows_keep_their_bits, amx)
 
 #if defined(__x86_64__)
 /* Of a row that is not chosen on every CPU. */
 static void every_property(const struct gradient_products *products, ls_isa isa)
 {
-    if (!use_isa("avx512bf16")) return;
+    use_variant("avx512bf16");
     equals_double(products, isa);
     place_changes_no_bit(products, isa);
     strangers_change_no_bit(products, isa);

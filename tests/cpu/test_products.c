@@ -449,28 +449,28 @@ static void rows_keep_their_bits(void)
 }
 
 TEST_EACH_ISA(products, products_equal_double)
-TEST_ISA(products, rows_keep_their_bits, avx512)
-TEST_ISA(products, rows_keep_their_bits, avx512bf16)
-TEST_ISA(products, rows_keep_their_bits, amx)
-TEST_ISA(products, probabilities_of_any_rows, amx)
+TEST_VARIANT(products, rows_keep_their_bits, avx512)
+TEST_VARIANT(products, rows_keep_their_bits, avx512bf16)
+TEST_VARIANT(products, rows_keep_their_bits, amx)
+TEST_VARIANT(products, probabilities_of_any_rows, amx)
 
 #if defined(__x86_64__)
 Test(products, emulated_amx_equals_double)
 {
-    if (!use_isa("avx512bf16")) return;
+    use_variant("avx512bf16");
     equals_double(&products_amx_emulated, LS_ISA_AMX);
 }
 
 Test(products, emulated_amx_probabilities)
 {
-    if (!use_isa("avx512bf16")) return;
+    use_variant("avx512bf16");
     probabilities_equal_double(&products_amx_emulated, LS_ISA_AMX);
     probabilities_keep_bits(&products_amx_emulated, LS_ISA_AMX);
 }
 
 Test(products, emulated_amx_keeps_bits)
 {
-    if (!use_isa("avx512bf16")) return;
+    use_variant("avx512bf16");
     place_changes_no_bit(&products_amx_emulated, LS_ISA_AMX);
 }
 #endif

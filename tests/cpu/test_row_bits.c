@@ -69,7 +69,7 @@ static void attend_in_place(struct problem *p, bool in_place, const struct produ
 {
     struct ls_attention_kernel *kernel;
     struct ls_work result = {0};
-    struct ls_device *device = cpu_device(p->options.threads);
+    struct ls_device *device = open_device(p->options.threads);
     struct ls_leaf q_leaf[8], k_leaf[8];
     struct ls_kernel_call call = {.o = &p->o,
                                   .lse = &p->lse,

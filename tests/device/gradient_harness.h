@@ -3,10 +3,6 @@
 #ifndef TESTS_DEVICE_GRADIENT_HARNESS_H
 #define TESTS_DEVICE_GRADIENT_HARNESS_H
 
-#include "base/ledger.h"
-#include "device/device.h"
-#include "device/gradient.h"
-#include "device/rows.h"
 #include "harness.h"
 
 #define MOST_LEAVES 16
@@ -23,6 +19,7 @@ struct meeting {
     struct share q_share, k_share; /* step 0: everything */
     int threads;
     bool bhsd;
+    bool in_place; /* the device computes where the tensors are */
 
     struct ls_leaf q_leaf[MOST_LEAVES], k_leaf[MOST_LEAVES];
     struct ls_leaf_list q_leaves, k_leaves;
@@ -32,14 +29,6 @@ struct meeting {
     float *dq, *dk, *dv;
     struct ls_work result;
 };
-
-static inline ls_status run_gradient(struct ls_work *work, struct ls_device *device,
-                                     struct ls_gradient_kernel *kernel,
-                                     const struct ls_gradient_call *call)
-{
-    ls_gradient(&device->queue, kernel, call);
-    return ls_queue_finish(work, &device->queue);
-}
 
 static inline int64_t share_out(struct ls_leaf_list *out, struct ls_leaf *leaf, int64_t s,
                                 struct share share)
@@ -217,6 +206,7 @@ static inline void meeting_open(struct meeting *m)
 {
     const struct ls_attention_shape *s = &m->shape;
 
+    need_family(open_device(1)->ops->gradient, "gradients");
     if (m->q_share.step == 0) m->q_share.step = 1;
     if (m->k_share.step == 0) m->k_share.step = 1;
     if (m->threads == 0) m->threads = 1;
@@ -259,12 +249,11 @@ static inline const char *meeting_name(const struct meeting *m)
 {
     static char name[320];
     const struct ls_attention_shape *s = &m->shape;
-    const char *isa = getenv("LONGSPAN_ISA");
 
     snprintf(name, sizeof name,
              "%s %s b %ld h %ld/%ld s %ld x %ld d %ld%s, shift %ld left %ld right %ld prefix %ld "
              "documents %ld, cap %g alibi %d dropout %g, leaves %ld x %ld, threads %d",
-             isa ? isa : "best isa", ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv,
+             variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv,
              (long)s->s_q, (long)s->s_k, (long)s->d, m->bhsd ? " bhsd" : "", (long)m->mask.shift,
              (long)m->mask.left, (long)m->mask.right, (long)m->mask.prefix,
              (long)m->mask.document_count, (double)m->scores.soft_cap, m->scores.alibi != NULL,
@@ -304,15 +293,21 @@ static inline struct ls_gradient_call meeting_call(const struct meeting *m)
 /* Fills dq, dk and dv. */
 static inline void meeting_run(struct meeting *m)
 {
-    struct ls_device *device = cpu_device(m->threads);
+    struct ls_device *device = open_device(m->threads);
     const struct ls_gradient_call call = meeting_call(m);
     struct ls_gradient_kernel *kernel;
+    ls_status status;
 
     m->result = (struct ls_work){0};
     cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(m)), LS_OK, "%s: %s",
                  meeting_name(m), ls_message());
-    cr_assert_eq(run_gradient(&m->result, device, kernel, &call), LS_OK, "%s: %s", meeting_name(m),
-                 ls_message());
+    if (m->in_place) {
+        ls_gradient(&device->queue, kernel, &call);
+        status = ls_queue_finish(&m->result, &device->queue);
+    } else {
+        status = run_gradient(&m->result, device, kernel, &call);
+    }
+    cr_assert_eq(status, LS_OK, "%s: %s", meeting_name(m), ls_message());
     ls_gradient_kernel_destroy(device, kernel);
 }
 

@@ -10,48 +10,19 @@
 #include <string.h>
 
 #include "attention/options.h"
-#include "base/cpu.h"
 #include "base/random.h"
-#include "device/attention.h"
-#include "device/device.h"
+#include "calls.h"
 #include "longspan/longspan.h"
 #include "reference/contract.h"
 #include "tensor/dtype.h"
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
-/* Declares a test for each instruction set. oneDNN can be limited once a process only, and each
- * test is a process. `body` is a void function of no arguments. */
-#define TEST_EACH_ISA(suite, body)                                                                 \
-    TEST_ISA(suite, body, generic)                                                                 \
-    TEST_ISA(suite, body, avx2)                                                                    \
-    TEST_ISA(suite, body, avx512)                                                                  \
-    TEST_ISA(suite, body, avx512bf16)                                                              \
-    TEST_ISA(suite, body, amx)
-
-#define TEST_ISA(suite, body, isa)                                                                 \
-    Test(suite, body##_##isa)                                                                      \
-    {                                                                                              \
-        if (use_isa(#isa)) body();                                                                 \
-    }
-
-/* False, aloud, if this CPU lacks it. */
-static inline bool use_isa(const char *name)
-{
-    ls_isa isa;
-
-    if (ls_isa_choose(&isa, name, ls_cpu_isa_best()) != LS_OK) {
-        fprintf(stderr, "SKIP: %s\n", ls_message());
-        return false;
-    }
-    setenv("LONGSPAN_ISA", name, 1);
-    return true;
-}
-
 struct problem {
     struct ls_attention_shape shape;
     struct ls_attention_options options; /* threads 0: 1 */
     bool bhsd;                           /* heads before positions in memory */
+    bool in_place;                       /* the device computes where the tensors are */
     struct ls_tensor q, k, v, o, lse;    /* on the heap */
     struct ls_attention_report report;   /* of the last run; its strings are gone */
 };
@@ -124,6 +95,7 @@ static inline void problem_open(struct problem *p)
 {
     const struct ls_attention_shape *s = &p->shape;
 
+    need_family(open_device(1)->ops->attention, "attention");
     p->options.size = sizeof p->options;
     p->options.method = "local";
     if (p->options.threads == 0) p->options.threads = 1;
@@ -175,24 +147,22 @@ static inline const char *problem_name(const struct problem *p)
     static char name[600];
     const struct ls_attention_shape *s = &p->shape;
 
-    snprintf(name, sizeof name,
-             "%s %s b %ld h %ld/%ld s %ld x %ld d %ld %s%s, scale %s%g, threads %d",
-             getenv("LONGSPAN_ISA") ? getenv("LONGSPAN_ISA") : "best isa", ls_dtype_name(s->type),
-             (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
-             p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
-             p->options.has_scale ? "" : "default ", (double)p->options.scale, p->options.threads);
+    snprintf(
+        name, sizeof name, "%s %s b %ld h %ld/%ld s %ld x %ld d %ld %s%s, scale %s%g, threads %d",
+        variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q,
+        (long)s->s_k, (long)s->d, p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
+        p->options.has_scale ? "" : "default ", (double)p->options.scale, p->options.threads);
     append_mask_name(name, 100, &p->options);
     return name;
 }
 
-/* Fills o and lse. */
-static inline void problem_run(struct problem *p)
+/* Executes p, whose tensors are the device's. */
+static inline void problem_execute(struct problem *p, struct ls_device *device)
 {
     struct ls_attention_plan *plan;
     struct ls_comm *comm;
 
-    memset(p->o.data, 0x5a, tensor_bytes(&p->o));
-    memset(p->lse.data, 0x5a, tensor_bytes(&p->lse));
+    p->options.device = device;
     cr_assert_eq(ls_comm_create_self(&comm), LS_OK);
     cr_assert_eq(ls_attention_plan_create(&plan, comm, &p->shape, &p->options), LS_OK, "%s",
                  ls_message());
@@ -201,6 +171,30 @@ static inline void problem_run(struct problem *p)
     ls_attention_plan_describe(&p->report, plan);
     ls_attention_plan_destroy(plan);
     ls_comm_destroy(comm);
+}
+
+/* Fills o and lse. */
+static inline void problem_run(struct problem *p)
+{
+    struct ls_device *device;
+    struct problem there = *p;
+
+    cr_assert_eq(ls_device_open(&device, variant->device, 0, p->options.threads), LS_OK, "%s",
+                 ls_message());
+    struct mirror mirror = {.device = device};
+    memset(p->o.data, 0x5a, tensor_bytes(&p->o));
+    memset(p->lse.data, 0x5a, tensor_bytes(&p->lse));
+    if (!p->in_place) {
+        mirror_output(&there.o, &mirror, &p->o);
+        mirror_output(&there.lse, &mirror, &p->lse);
+        mirror_input(&there.q, &mirror, &p->q);
+        mirror_input(&there.k, &mirror, &p->k);
+        mirror_input(&there.v, &mirror, &p->v);
+    }
+    problem_execute(&there, device);
+    mirror_read_back(&mirror);
+    p->report = there.report;
+    ls_device_close(device);
 }
 
 static inline double problem_scale(const struct problem *p)
@@ -290,23 +284,6 @@ static inline void expect_oracle(const struct problem *p, int64_t most)
               problem_name(p), verdict.rel_o, verdict.rel_o_limit, verdict.max_units,
               (long)errors.worst[0], (long)errors.worst[1], (long)errors.worst[2],
               (long)errors.worst[3], verdict.max_lse, verdict.lse_limit);
-}
-
-/* Left open, as many as are asked for: a test is a process. */
-static inline struct ls_device *cpu_device(int threads)
-{
-    struct ls_device *device;
-
-    cr_assert_eq(ls_device_open(&device, "cpu", 0, threads), LS_OK, "%s", ls_message());
-    return device;
-}
-
-static inline ls_status run_attention(struct ls_work *work, struct ls_device *device,
-                                      struct ls_attention_kernel *kernel,
-                                      const struct ls_kernel_call *call)
-{
-    ls_attend(&device->queue, kernel, call);
-    return ls_queue_finish(work, &device->queue);
 }
 
 #endif

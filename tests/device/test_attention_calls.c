@@ -27,7 +27,7 @@ static void session_open(struct problem *p, int threads, int64_t k_leaves)
 
     memset(&session, 0, sizeof session);
     session.p = p;
-    session.device = cpu_device(threads);
+    session.device = open_device(threads);
     cr_assert_eq(ls_attention_kernel_create(&session.kernel, session.device, shape), LS_OK, "%s",
                  ls_message());
     session.states.m = malloc((size_t)rows * sizeof(float));
@@ -103,7 +103,7 @@ static const struct problem cases[] = {
 };
 
 /* Parts without a leaf among them, and a part that nobody sees before the one that all see. */
-Test(attention_calls, keys_may_come_in_parts)
+static void keys_may_come_in_parts(void)
 {
     for (int c = 0; c < LENGTH(cases); c++) {
         for (int parts = 1; parts <= 7; parts += 2) {
@@ -120,7 +120,7 @@ Test(attention_calls, keys_may_come_in_parts)
     }
 }
 
-Test(attention_calls, rows_that_saw_no_key_are_empty)
+static void rows_that_saw_no_key_are_empty(void)
 {
     struct problem p = {.shape = {1, 2, 2, 600, 600, 24, LS_F32}, .options = {.causal = true}};
 
@@ -140,7 +140,7 @@ Test(attention_calls, rows_that_saw_no_key_are_empty)
 }
 
 /* A rank that holds leaves 1 and 3 of the queries gets the rows that all ranks together get. */
-Test(attention_calls, any_of_the_query_leaves)
+static void any_of_the_query_leaves(void)
 {
     struct problem p = {.shape = {1, 2, 1, 900, 900, 32, LS_BF16}, .options = {.causal = true}};
     struct ls_leaf q_leaf[] = {{1, 0}, {3, 0}};
@@ -206,7 +206,7 @@ static void beat(void *context)
 
 /* Not a measurement: the promise is half a millisecond, the limits are far from it. A machine that
  * is taken away for a while, which counts as time of this thread, has more attempts. */
-Test(attention_calls, progress_is_made_while_the_kernel_works)
+static void progress_is_made_while_the_kernel_works(void)
 {
     static const ls_dtype types[] = {LS_BF16, LS_F32};
     enum { ATTEMPTS = 20 };
@@ -246,37 +246,8 @@ Test(attention_calls, progress_is_made_while_the_kernel_works)
     }
 }
 
-/* The keys of a single tile are cut so that every thread can have several pieces. */
-Test(attention_calls, one_query_is_work_for_all_threads)
-{
-    for (int threads = 1; threads <= 4; threads++) {
-        struct problem p = {.shape = {1, 1, 1, 1, 20000, 16, LS_BF16}};
-        struct ls_leaf leaf[79], query = {0, 0};
-
-        problem_open(&p);
-        session_open(&p, threads, LENGTH(leaf));
-        for (int i = 0; i < LENGTH(leaf); i++) leaf[i] = (struct ls_leaf){i, i * LS_LEAF};
-        const struct ls_kernel_call call = {.o = &p.o,
-                                            .lse = &p.lse,
-                                            .q = &p.q,
-                                            .k = &p.k,
-                                            .v = &p.v,
-                                            .q_leaves = {&query, 1},
-                                            .k_leaves = {leaf, LENGTH(leaf)}};
-
-        cr_assert_eq(run_attention(&session.result, session.device, session.kernel, &call), LS_OK);
-        const int64_t pieces = session.result.profile.count[LS_EVENT_TILE];
-        cr_expect(threads == 1 ? pieces == 1 : pieces >= 2 * threads, "%d threads, %ld pieces",
-                  threads, (long)pieces);
-        cr_expect_eq(session.result.tiles, LENGTH(leaf));
-        expect_oracle(&p, 1);
-        session_close();
-        problem_close(&p);
-    }
-}
-
 /* Results add up over calls until the caller clears them. */
-Test(attention_calls, tiles_are_counted)
+static void tiles_are_counted(void)
 {
     struct problem p = {.shape = {1, 1, 1, 520, 520, 16, LS_F32}, .options = {.causal = true}};
 
@@ -289,3 +260,9 @@ Test(attention_calls, tiles_are_counted)
     session_close();
     problem_close(&p);
 }
+
+TEST_EACH_DEVICE(attention_calls, keys_may_come_in_parts)
+TEST_EACH_DEVICE(attention_calls, rows_that_saw_no_key_are_empty)
+TEST_EACH_DEVICE(attention_calls, any_of_the_query_leaves)
+TEST_EACH_DEVICE(attention_calls, progress_is_made_while_the_kernel_works)
+TEST_EACH_DEVICE(attention_calls, tiles_are_counted)

@@ -100,11 +100,13 @@ static void several_waves_equal_oracle(void)
 }
 
 TestSuite(attention_kernel, .timeout = 600);
-TEST_EACH_ISA(attention_kernel, equals_oracle)
-TEST_EACH_ISA(attention_kernel, equals_oracle_when_long)
-TEST_EACH_ISA(attention_kernel, one_query_has_the_same_bits_on_any_threads)
+TEST_EACH_VARIANT(attention_kernel, equals_oracle)
+TEST_EACH_VARIANT(attention_kernel, equals_oracle_when_long)
+TEST_EACH_VARIANT(attention_kernel, one_query_has_the_same_bits_on_any_threads)
 
-Test(attention_kernel, several_waves)
+static void several_waves(void)
 {
     several_waves_equal_oracle();
 }
+
+TEST_EACH_DEVICE(attention_kernel, several_waves)

@@ -107,14 +107,6 @@ static void check_tiles(struct problem *p)
                  (long)tiles_with_a_visible_pair(p));
 }
 
-/* True where a row's bits do not depend on the rows that are computed with it. */
-static bool rows_keep_bits(void)
-{
-    const char *isa = getenv("LONGSPAN_ISA");
-
-    return strcmp(isa, "generic") != 0 && strcmp(isa, "avx2") != 0;
-}
-
 static bool same_number(double a, double b, ls_dtype type, bool bits)
 {
     if (bits || a == b) return a == b && signbit(a) == signbit(b);
@@ -125,7 +117,7 @@ static bool same_number(double a, double b, ls_dtype type, bool bits)
 static void expect_row(const struct problem *p, int64_t i, const struct problem *other, int64_t j,
                        const char *what)
 {
-    const bool bits = rows_keep_bits() && has_few_rows(p) == has_few_rows(other);
+    const bool bits = variant->rows_keep_bits && has_few_rows(p) == has_few_rows(other);
 
     for (int64_t head = 0; head < p->shape.h; head++) {
         const float *lse = (float *)p->lse.data + head * p->shape.s_q + i;
@@ -206,12 +198,12 @@ static void rows_depend_on_what_they_see(void)
 }
 
 TestSuite(attention_masks, .timeout = 600);
-TEST_EACH_ISA(attention_masks, equals_oracle)
-TEST_EACH_ISA(attention_masks, rows_depend_on_what_they_see)
-TEST_ISA(attention_masks, tiles_are_those_that_are_seen, generic)
+TEST_EACH_VARIANT(attention_masks, equals_oracle)
+TEST_EACH_VARIANT(attention_masks, rows_depend_on_what_they_see)
+TEST_EACH_DEVICE(attention_masks, tiles_are_those_that_are_seen)
 
 /* Few rows and many keys: what is seen is dealt to the threads, the tree stays. */
-Test(attention_masks, any_number_of_threads)
+static void any_number_of_threads(void)
 {
     static const struct ls_attention_options some[] = {
         {.has_window = true, .window_left = 6500},
@@ -237,7 +229,7 @@ Test(attention_masks, any_number_of_threads)
 }
 
 /* Masks that say the same in other words. */
-Test(attention_masks, equal_masks_give_equal_bits)
+static void equal_masks_give_equal_bits(void)
 {
     static const int64_t one[] = {0, KEYS};
     static const struct ls_attention_options same[][2] = {
@@ -264,3 +256,6 @@ Test(attention_masks, equal_masks_give_equal_bits)
         problem_close(&q);
     }
 }
+
+TEST_EACH_DEVICE(attention_masks, any_number_of_threads)
+TEST_EACH_DEVICE(attention_masks, equal_masks_give_equal_bits)

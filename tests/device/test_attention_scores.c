@@ -127,16 +127,16 @@ static void dropped_keys_may_hold_anything(void)
 }
 
 TestSuite(attention_scores, .timeout = 600);
-TEST_EACH_ISA(attention_scores, equals_oracle)
-TEST_EACH_ISA(attention_scores, sinks_are_all_that_some_rows_see)
-TEST_EACH_ISA(attention_scores, dropped_keys_may_hold_anything)
+TEST_EACH_VARIANT(attention_scores, equals_oracle)
+TEST_EACH_VARIANT(attention_scores, sinks_are_all_that_some_rows_see)
+TEST_EACH_VARIANT(attention_scores, dropped_keys_may_hold_anything)
 
 /* A kernel that holds heads [first, first + 2) of p, over all of its leaves but in two calls: what
  * is particular to a head comes once, and is the head's own. */
 static void attend_heads(struct problem *p, int64_t first, float *o, float *lse)
 {
     struct ls_kernel_shape shape = {.global = p->shape, .k_leaves = 3};
-    struct ls_device *device = cpu_device(2);
+    struct ls_device *device = open_device(2);
     struct ls_attention_kernel *kernel;
     struct ls_work result = {0};
     const int64_t s_q = p->shape.s_q, d = p->shape.d;
@@ -177,7 +177,7 @@ static void attend_heads(struct problem *p, int64_t first, float *o, float *lse)
     free(memory);
 }
 
-Test(attention_scores, heads_are_those_of_the_whole_problem)
+static void heads_are_those_of_the_whole_problem(void)
 {
     struct problem p = {.shape = {1, HEADS, HEADS, 300, KEYS, 16, LS_F32},
                         .options = {.alibi = slopes, .sinks = sinks, .dropout = 0.25F}};
@@ -202,7 +202,7 @@ Test(attention_scores, heads_are_those_of_the_whole_problem)
 }
 
 /* Sinks are read in every execution; without effect where they are -inf. */
-Test(attention_scores, a_sink_of_nothing_changes_no_bit)
+static void a_sink_of_nothing_changes_no_bit(void)
 {
     static const float none[] = {-INFINITY, -INFINITY};
     struct problem p = {.shape = {1, 2, 1, 300, 500, 64, LS_BF16}, .options = {.causal = true}};
@@ -216,3 +216,6 @@ Test(attention_scores, a_sink_of_nothing_changes_no_bit)
     free(lse);
     problem_close(&p);
 }
+
+TEST_EACH_DEVICE(attention_scores, heads_are_those_of_the_whole_problem)
+TEST_EACH_DEVICE(attention_scores, a_sink_of_nothing_changes_no_bit)

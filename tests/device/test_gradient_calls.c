@@ -1,7 +1,6 @@
 /* What a call of the gradient kernel promises whatever the numbers are: bits that do not depend on
- * threads, the ledger's bytes, rows of the call's leaves alone, messages that move. */
+ * threads, the ledger's bytes, rows of the call's leaves alone. */
 #include <fenv.h>
-#include <omp.h>
 
 #include "gradient_harness.h"
 
@@ -84,7 +83,7 @@ static void add_by_tree(float *const *part, int64_t first, int64_t count, int64_
 static void sums_are_those_of_the_tree(void)
 {
     enum { LEAVES = 7 };
-    struct ls_device *device = cpu_device(1);
+    struct ls_device *device = open_device(1);
     struct meeting m = {.shape = {1, 1, 1, LEAVES * LS_LEAF - 9, LEAVES * LS_LEAF, 8, LS_F32}};
     float *dq[LEAVES], *dk[LEAVES], *dv[LEAVES];
     struct ls_gradient_kernel *kernel;
@@ -120,7 +119,7 @@ static void queries_may_be_those_of_the_last_call(void)
 {
     const struct ls_attention_shape shapes[] = {{1, 4, 2, 700, 600, 12, LS_BF16},
                                                 {1, 400, 1, 9, 20, 128, LS_BF16}};
-    struct ls_device *device = cpu_device(2);
+    struct ls_device *device = open_device(2);
 
     for (int i = 0; i < LENGTH(shapes); i++) {
         struct meeting m = {.shape = shapes[i], .threads = 2};
@@ -145,24 +144,7 @@ static void queries_may_be_those_of_the_last_call(void)
     }
 }
 
-/* OpenMP may give fewer threads than the kernel was made for. */
-Test(gradient_calls, fewer_threads_than_asked_for)
-{
-    struct meeting m = causal_meeting(2, 1500, 16, LS_F32);
-
-    meeting_open(&m);
-    meeting_run(&m);
-    struct results one = take_results(&m);
-    m.threads = 3;
-    omp_set_max_active_levels(0);
-    meeting_run(&m);
-    omp_set_max_active_levels(1);
-    expect_results(&m, &one, "no threads");
-    free_results(&one);
-    meeting_close(&m);
-}
-
-Test(gradient_calls, callers_rounding_does_not_matter)
+static void callers_rounding_does_not_matter(void)
 {
     struct meeting m = causal_meeting(1, 300, 16, LS_F32);
 
@@ -179,7 +161,7 @@ Test(gradient_calls, callers_rounding_does_not_matter)
 }
 
 /* The ledger saw what was foretold, and a call takes no more. */
-Test(gradient_calls, bytes_are_exact)
+static void bytes_are_exact(void)
 {
     static const struct ls_attention_shape shapes[] = {
         {1, 1, 1, 1, 1, 1, LS_F32},          {2, 6, 2, 900, 3000, 64, LS_BF16},
@@ -194,23 +176,24 @@ Test(gradient_calls, bytes_are_exact)
                           .scores = {.scale = 1},
                           .k_leaves = (shapes[i].s_k + LS_LEAF - 1) / LS_LEAF},
             .q_leaves = (shapes[i].s_q + LS_LEAF - 1) / LS_LEAF};
-        const size_t before = ls_ledger_live_total(&ls_host_ledger);
-        struct ls_device *device = cpu_device(1 + i);
+        struct ls_device *device = open_device(1 + i);
+        struct ls_ledger *ledger = ls_device_ledger(device);
+        const size_t before = ls_ledger_live_total(ledger);
         struct ls_gradient_kernel *kernel;
 
         cr_assert_eq(ls_gradient_kernel_create(&kernel, device, shape), LS_OK);
-        cr_expect_eq(ls_ledger_live_total(&ls_host_ledger) - before,
-                     ls_gradient_kernel_bytes(device, shape), "shape %d", i);
+        cr_expect_eq(ls_ledger_live_total(ledger) - before, ls_gradient_kernel_bytes(device, shape),
+                     "shape %d", i);
         ls_gradient_kernel_destroy(device, kernel);
-        cr_expect_eq(ls_ledger_live_total(&ls_host_ledger), before);
+        cr_expect_eq(ls_ledger_live_total(ledger), before);
     }
 }
 
 /* Of a call with some of the leaves, only their rows are written; with none, or none that is seen,
  * sums are 0. */
-Test(gradient_calls, only_rows_of_its_leaves)
+static void only_rows_of_its_leaves(void)
 {
-    struct ls_device *device = cpu_device(1);
+    struct ls_device *device = open_device(1);
     struct meeting m = causal_meeting(2, 1100, 8, LS_F32);
     struct ls_gradient_kernel *kernel;
     struct ls_work result = {0};
@@ -245,7 +228,7 @@ Test(gradient_calls, only_rows_of_its_leaves)
 }
 
 /* As many as have a pair that is seen. */
-Test(gradient_calls, tiles_are_counted)
+static void tiles_are_counted(void)
 {
     struct meeting m = causal_meeting(2, 5 * LS_LEAF, 4, LS_F32);
 
@@ -260,32 +243,11 @@ Test(gradient_calls, tiles_are_counted)
     meeting_close(&m);
 }
 
-static void beat(void *context)
-{
-    ++*(int64_t *)context;
-}
-
-/* A tile of this size takes longer than a millisecond on any of today's cores. */
-static void messages_move(void)
-{
-    struct ls_device *device = cpu_device(1);
-    struct meeting m = causal_meeting(1, 600, 256, LS_F32);
-    struct ls_gradient_kernel *kernel;
-    struct ls_work result = {0};
-    int64_t beats = 0;
-
-    meeting_open(&m);
-    cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(&m)), LS_OK);
-    struct ls_gradient_call call = meeting_call(&m);
-    device->queue.progress = (struct ls_progress){beat, &beats};
-    cr_assert_eq(run_gradient(&result, device, kernel, &call), LS_OK);
-    cr_expect_geq(beats, 3 * result.tiles, "%ld in %ld tiles", (long)beats, (long)result.tiles);
-    ls_gradient_kernel_destroy(device, kernel);
-    meeting_close(&m);
-}
-
 TestSuite(gradient_calls, .timeout = 600);
-TEST_EACH_ISA(gradient_calls, threads_do_not_matter)
-TEST_EACH_ISA(gradient_calls, sums_are_those_of_the_tree)
-TEST_EACH_ISA(gradient_calls, queries_may_be_those_of_the_last_call)
-TEST_EACH_ISA(gradient_calls, messages_move)
+TEST_EACH_VARIANT(gradient_calls, threads_do_not_matter)
+TEST_EACH_VARIANT(gradient_calls, sums_are_those_of_the_tree)
+TEST_EACH_VARIANT(gradient_calls, queries_may_be_those_of_the_last_call)
+TEST_EACH_DEVICE(gradient_calls, callers_rounding_does_not_matter)
+TEST_EACH_DEVICE(gradient_calls, bytes_are_exact)
+TEST_EACH_DEVICE(gradient_calls, only_rows_of_its_leaves)
+TEST_EACH_DEVICE(gradient_calls, tiles_are_counted)

@@ -100,8 +100,8 @@ static void chunks_are_exact(void)
 }
 
 TestSuite(gradient_kernel, .timeout = 600);
-TEST_EACH_ISA(gradient_kernel, shapes_are_exact)
-TEST_EACH_ISA(gradient_kernel, masks_are_exact)
-TEST_EACH_ISA(gradient_kernel, scores_are_exact)
-TEST_EACH_ISA(gradient_kernel, shares_are_exact)
-TEST_EACH_ISA(gradient_kernel, chunks_are_exact)
+TEST_EACH_VARIANT(gradient_kernel, shapes_are_exact)
+TEST_EACH_VARIANT(gradient_kernel, masks_are_exact)
+TEST_EACH_VARIANT(gradient_kernel, scores_are_exact)
+TEST_EACH_VARIANT(gradient_kernel, shares_are_exact)
+TEST_EACH_VARIANT(gradient_kernel, chunks_are_exact)

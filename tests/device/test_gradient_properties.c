@@ -201,7 +201,7 @@ static void forward_agrees(void)
     memcpy(m.v.data, p.v.data, tensor_bytes(&p.v));
     problem_run(&p);
     memcpy(m.lse, p.lse.data, tensor_bytes(&p.lse));
-    ls_delta(&cpu_device(2)->queue, m.delta, &m.d_o, &p.o, NULL, &dlse);
+    run_delta(m.delta, 2, &m.d_o, &p.o, NULL, &dlse);
     meeting_run(&m);
     for (int i = 0; i < 6; i++) {
         struct ls_tensor *moved = i % 3 == 0 ? &p.q : i % 3 == 1 ? &p.k : &p.v;
@@ -223,7 +223,7 @@ static void forward_agrees(void)
 }
 
 TestSuite(gradient_properties, .timeout = 600);
-TEST_EACH_ISA(gradient_properties, odd_numbers_stay_behind_the_mask)
-TEST_EACH_ISA(gradient_properties, blind_rows_take_no_part)
-TEST_EACH_ISA(gradient_properties, sums_over_keys)
-TEST_EACH_ISA(gradient_properties, forward_agrees)
+TEST_EACH_VARIANT(gradient_properties, odd_numbers_stay_behind_the_mask)
+TEST_EACH_VARIANT(gradient_properties, blind_rows_take_no_part)
+TEST_EACH_VARIANT(gradient_properties, sums_over_keys)
+TEST_EACH_VARIANT(gradient_properties, forward_agrees)

@@ -63,8 +63,10 @@ static void check(ls_dtype type, int ndim, const int64_t *dim, const int *to_ord
 
     for (size_t i = 0; i < from.bytes; i++) from.memory[i] = (unsigned char)(i * 7 + 1);
     for (int threads = 1; threads <= 5; threads++) {
-        struct ls_queue *queue = &cpu_device(threads)->queue;
+        struct mirror mirror = {.device = open_device(threads)};
+        struct ls_queue *queue = &mirror.device->queue;
 
+        need_family(mirror.device->ops->rows, "rows");
         for (int zero = 0; zero <= 1; zero++) {
             struct placed to = place(type, ndim, dim, to_order, gap);
             struct placed plain = place(type, ndim, dim, to_order, gap);
@@ -72,10 +74,17 @@ static void check(ls_dtype type, int ndim, const int64_t *dim, const int *to_ord
             memset(to.memory, 0xa5, to.bytes);
             memset(plain.memory, 0xa5, plain.bytes);
             fill_plainly(&plain, zero ? NULL : &from);
+            struct ls_tensor to_t, from_t;
+
+            mirror_result(&mirror, to.memory, to.bytes);
+            mirror_output(&to_t, &mirror, &to.t);
+            mirror_input(&from_t, &mirror, &from.t);
             if (zero)
-                ls_zero(queue, &to.t);
+                ls_zero(queue, &to_t);
             else
-                ls_copy(queue, &to.t, &from.t);
+                ls_copy(queue, &to_t, &from_t);
+            cr_assert_eq(ls_queue_finish(NULL, queue), LS_OK, "%s", ls_message());
+            mirror_read_back(&mirror);
             cr_assert_eq(memcmp(to.memory, plain.memory, to.bytes), 0,
                          "%s of %d dimensions, %ld x .. x %ld, gap %ld, %d threads",
                          zero ? "zeros" : "a copy", ndim, (long)dim[0], (long)dim[ndim - 1],
@@ -88,7 +97,7 @@ static void check(ls_dtype type, int ndim, const int64_t *dim, const int *to_ord
 }
 
 /* bshd, bhsd, one after the other, and what a team is worth for. */
-Test(rows, are_copied_and_cleared_wherever_they_lie)
+static void are_copied_and_cleared_wherever_they_lie(void)
 {
     static const int64_t dims[][4] = {{2, 37, 3, 8},   {1, 1, 1, 1},  {3, 1, 5, 64},
                                       {1, 700, 8, 64}, {2, 5, 0, 16}, {2, 300, 7, 1}};
@@ -101,7 +110,7 @@ Test(rows, are_copied_and_cleared_wherever_they_lie)
 }
 
 /* Of one run, which is cut for threads, and of two and three dimensions, as lse and sums are. */
-Test(rows, may_be_of_any_dimensions)
+static void may_be_of_any_dimensions(void)
 {
     static const int straight[] = {0, 1, 2}, turned[] = {1, 0, 2};
 
@@ -110,3 +119,6 @@ Test(rows, may_be_of_any_dimensions)
     check(LS_F32, 3, (const int64_t[]){3, 17, 4099}, straight, turned, 1);
     check(LS_F16, 3, (const int64_t[]){3, 17, 0}, straight, turned, 1);
 }
+
+TEST_EACH_DEVICE(rows, are_copied_and_cleared_wherever_they_lie)
+TEST_EACH_DEVICE(rows, may_be_of_any_dimensions)
