@@ -13,6 +13,7 @@ expect()
     shift 2
     rm -rf "${root:?}"/*
     mkdir -p "$root/src/cli" "$root/src/cpu" "$root/include/longspan" "$root/examples" \
+        "$root/tests/device" \
         "$root/$(dirname "$file")"
     echo '#include <mpi.h>' >"$root/src/cli/start.c"
     echo '#include <oneapi/dnnl/dnnl.h>' >"$root/src/cpu/gemm.c"
@@ -35,6 +36,8 @@ expect 0 src/mpi/comm.c '#include <mpi.h>' '#include "longspan/mpi.h"' '#include
 expect 0 src/cpu/attention/tile.c '#pragma omp parallel' '    snprintf(name, 3, "a");'
 expect 0 include/longspan/mpi.h '#include <mpi.h>' '#include "longspan/comm.h"'
 expect 0 examples/a.c '#include <mpi.h>' '#include "longspan/mpi.h"' 'printf("a");'
+expect 0 tests/device/harness.h '#include "device/rows.h"' '#include "attention/options.h"' \
+    '#include "mirror.h"'
 
 expect 1 src/base/status.c '#include "tensor/tensor.h"'
 expect 1 src/comm/comm.c '#include "device/device.h"'
@@ -64,4 +67,5 @@ expect 1 src/tensor/npy.c '    fprintf(stderr, "bad shape");'
 expect 1 src/kitchen/sink.c ''
 expect 1 include/longspan/comm.h '#include "comm/comm.h"'
 expect 1 examples/a.c '#include "attention/plan.h"'
+expect 1 tests/device/test_decode.c '#include "cpu/attention/decode.h"'
 exit $failed

@@ -1,12 +1,13 @@
 #!/bin/sh
 # The law of the house (docs/ARCHITECTURE.md): an include may only point down the floors, never to
 # another folder of the same floor; what stands on floor 4 is included by nobody but
-# src/backends.c; MPI, oneDNN, OpenMP, printing and exiting each have their one place.
+# src/backends.c, and not by tests/device either, which any device has to pass; MPI, oneDNN, OpenMP,
+# printing and exiting each have their one place.
 # check-layers.sh [ROOT] prints each breach and exits 1 if there is one.
 set -u
 cd "${1-${srcdir-.}}" || exit 99
 
-find src include examples -name '*.[ch]' -exec awk '
+find src include examples tests/device -name '*.[ch]' -exec awk '
 BEGIN {
     split("base 0 tensor 1 reference 2 device 3 comm 3 cpu 4 mpi 4 plan 5 attention 6 " \
           "judge 6 store 6 layer 7 model 8 train 9 infer 9 cli 10", list, " ")
@@ -33,7 +34,7 @@ function judge_reads(header) {
 }
 FNR == 1 {
     split(FILENAME, part, "/")
-    home = part[1] == "src" ? part[2] : part[1] # the floor of this file, or "include", "examples"
+    home = part[1] == "src" ? part[2] : part[1] # the floor of this file, or "include", "examples", "tests"
     if (part[1] == "src" && !(home in floor)) breach("no floor is known for " FILENAME)
 }
 /^[ \t]*#[ \t]*include/ {
@@ -57,7 +58,10 @@ FNR == 1 {
         onednn = FILENAME
     }
     if ($0 !~ /"/ || header == "config.h" || folder == "longspan") next
-    if (home == "include" || home == "examples")
+    if (home == "tests") {
+        if (folder in floor && floor[folder] == 4)
+            breach("includes " header ": tests/device knows a device by its table")
+    } else if (home == "include" || home == "examples")
         breach("includes " header ", which is not public")
     else if (!(folder in floor))
         breach("includes " header ", whose floor is not known")
