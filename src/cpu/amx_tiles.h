@@ -16,8 +16,8 @@
 #define PRODUCTS_AMX products_amx_emulated
 #define GRADIENT_AMX gradient_amx_emulated
 #else
-#define PRODUCTS_AMX products_amx
-#define GRADIENT_AMX gradient_amx
+#define PRODUCTS_AMX cpu_products_amx
+#define GRADIENT_AMX cpu_gradient_amx
 #endif
 
 #ifndef LS_AMX_EMULATED

@@ -46,7 +46,7 @@ static void facts(struct ls_device_facts *out, void *self)
     const struct cpu *cpu = self;
 
     *out = (struct ls_device_facts){.threads = cpu->threads, .isa = ls_isa_name(cpu->isa)};
-    gemm_library(out->library, sizeof out->library);
+    cpu_gemm_library(out->library, sizeof out->library);
 }
 
 /* ---- memory: the host's */

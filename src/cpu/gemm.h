@@ -16,13 +16,13 @@
 #endif
 
 /* "oneDNN 2.6.3", "own products" */
-void gemm_library(char *out, size_t length);
+void cpu_gemm_library(char *out, size_t length);
 
 /* Tells the library to go no further than isa. Only the first call, before any product, counts. */
-void gemm_limit_isa(ls_isa isa);
+void cpu_gemm_limit_isa(ls_isa isa);
 
 /* True if the library multiplies this type natively (bf16 needs AVX512_BF16, f16 has none). */
-bool gemm_has_type(ls_isa isa, ls_dtype type);
+bool cpu_gemm_has_type(ls_isa isa, ls_dtype type);
 
 /* One thread's product of A [m, k] and B [k, n] into a contiguous C. Not to be shared by threads.
  */
@@ -31,21 +31,22 @@ struct gemm;
 struct gemm_shape {
     int m, n, k;
     int a_stride;    /* elements between rows of A */
-    int b_stride;    /* and of B as it is handed to gemm_pack */
+    int b_stride;    /* and of B as it is handed to cpu_gemm_pack */
     bool transposed; /* which is then [n, k] */
 };
 
 /* To be called where OpenMP gives one thread. Errors: LS_ENOMEM, LS_EINTERNAL with the library's
  * status. The caller destroys it. */
-ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape);
-void gemm_destroy(struct gemm *gemm);
+ls_status cpu_gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape);
+void cpu_gemm_destroy(struct gemm *gemm);
 
 /* Bytes of a packed B; the same for every m. */
-size_t gemm_packed_bytes(const struct gemm *gemm);
+size_t cpu_gemm_packed_bytes(const struct gemm *gemm);
 
 /* Errors: LS_EINTERNAL. scratch: at least GEMM_SCRATCH bytes of this thread's. */
 #define GEMM_SCRATCH ((size_t)64 << 10)
-ls_status gemm_pack(void *packed, struct gemm *gemm, const void *b);
-ls_status gemm_run(float *c, struct gemm *gemm, const void *a, const void *packed, void *scratch);
+ls_status cpu_gemm_pack(void *packed, struct gemm *gemm, const void *b);
+ls_status cpu_gemm_run(float *c, struct gemm *gemm, const void *a, const void *packed,
+                       void *scratch);
 
 #endif

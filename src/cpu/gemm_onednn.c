@@ -74,14 +74,14 @@ static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engin
 }
 #endif
 
-void gemm_library(char *out, size_t length)
+void cpu_gemm_library(char *out, size_t length)
 {
     const dnnl_version_t *version = dnnl_version();
 
     snprintf(out, length, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
 }
 
-void gemm_limit_isa(ls_isa isa)
+void cpu_gemm_limit_isa(ls_isa isa)
 {
     static const dnnl_cpu_isa_t limits[] = {
         [LS_ISA_GENERIC] = dnnl_cpu_isa_sse41,
@@ -93,7 +93,7 @@ void gemm_limit_isa(ls_isa isa)
     if (isa < LS_ISA_AMX) dnnl_set_max_cpu_isa(limits[isa]); /* a later call changes nothing */
 }
 
-bool gemm_has_type(ls_isa isa, ls_dtype type)
+bool cpu_gemm_has_type(ls_isa isa, ls_dtype type)
 {
     return type == LS_F32 || (type == LS_BF16 && isa >= LS_ISA_AVX512BF16);
 }
@@ -161,7 +161,7 @@ static ls_status make_gemm(struct gemm *g, ls_dtype type, const struct gemm_shap
     return status;
 }
 
-ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape)
+ls_status cpu_gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape)
 {
     struct gemm *g = calloc(1, sizeof *g);
 
@@ -170,14 +170,14 @@ ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape 
                        shape->k);
     const ls_status status = make_gemm(g, type, shape);
     if (status != LS_OK) {
-        gemm_destroy(g);
+        cpu_gemm_destroy(g);
         return status;
     }
     *out = g;
     return LS_OK;
 }
 
-void gemm_destroy(struct gemm *g)
+void cpu_gemm_destroy(struct gemm *g)
 {
     if (!g) return;
     dnnl_memory_t memories[] = {g->a, g->b, g->c, g->scratch, g->plain};
@@ -190,12 +190,12 @@ void gemm_destroy(struct gemm *g)
     free(g);
 }
 
-size_t gemm_packed_bytes(const struct gemm *g)
+size_t cpu_gemm_packed_bytes(const struct gemm *g)
 {
     return g->packed_bytes;
 }
 
-ls_status gemm_pack(void *packed, struct gemm *g, const void *b)
+ls_status cpu_gemm_pack(void *packed, struct gemm *g, const void *b)
 {
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, g->plain}, {DNNL_ARG_TO, g->b}};
 
@@ -205,7 +205,7 @@ ls_status gemm_pack(void *packed, struct gemm *g, const void *b)
     return LS_OK;
 }
 
-ls_status gemm_run(float *c, struct gemm *g, const void *a, const void *packed, void *scratch)
+ls_status cpu_gemm_run(float *c, struct gemm *g, const void *a, const void *packed, void *scratch)
 {
     const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, g->a},
                                     {DNNL_ARG_WEIGHTS, g->b},

@@ -16,24 +16,24 @@ struct gemm {
     struct gemm_shape shape;
 };
 
-void gemm_library(char *out, size_t length)
+void cpu_gemm_library(char *out, size_t length)
 {
     snprintf(out, length, "own products");
 }
 
 /* Which of LS_CLONED runs is the CPU's choice: the arithmetic is the same. */
-void gemm_limit_isa(ls_isa isa)
+void cpu_gemm_limit_isa(ls_isa isa)
 {
     (void)isa;
 }
 
-bool gemm_has_type(ls_isa isa, ls_dtype type)
+bool cpu_gemm_has_type(ls_isa isa, ls_dtype type)
 {
     (void)isa;
     return type == LS_F32;
 }
 
-ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape)
+ls_status cpu_gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape *shape)
 {
     if (type != LS_F32) return ls_fail(LS_ETYPE, "own products are of f32");
     *out = malloc(sizeof **out);
@@ -44,18 +44,18 @@ ls_status gemm_create(struct gemm **out, ls_dtype type, const struct gemm_shape 
     return LS_OK;
 }
 
-void gemm_destroy(struct gemm *gemm)
+void cpu_gemm_destroy(struct gemm *gemm)
 {
     free(gemm);
 }
 
-size_t gemm_packed_bytes(const struct gemm *gemm)
+size_t cpu_gemm_packed_bytes(const struct gemm *gemm)
 {
     return (size_t)gemm->shape.k * (size_t)gemm->shape.n * sizeof(float);
 }
 
 /* packed [k, n] */
-ls_status gemm_pack(void *packed, struct gemm *gemm, const void *b)
+ls_status cpu_gemm_pack(void *packed, struct gemm *gemm, const void *b)
 {
     const struct gemm_shape *s = &gemm->shape;
     const float *from = b;
@@ -103,7 +103,8 @@ LS_CLONED static void multiply(float *c, const float *a, const float *b, const s
     }
 }
 
-ls_status gemm_run(float *c, struct gemm *gemm, const void *a, const void *packed, void *scratch)
+ls_status cpu_gemm_run(float *c, struct gemm *gemm, const void *a, const void *packed,
+                       void *scratch)
 {
     (void)scratch;
     multiply(c, a, packed, &gemm->shape);

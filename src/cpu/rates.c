@@ -38,21 +38,21 @@ static ls_status thread_rate(double *gflops, ls_dtype type, int m, int n, int k,
     struct gemm *gemm;
     double best = 0;
 
-    LS_TRY(gemm_create(&gemm, type,
-                       &(struct gemm_shape){.m = m, .n = n, .k = k, .a_stride = k, .b_stride = n}));
+    LS_TRY(cpu_gemm_create(
+        &gemm, type, &(struct gemm_shape){.m = m, .n = n, .k = k, .a_stride = k, .b_stride = n}));
     ls_status status = LS_OK;
-    if (gemm_packed_bytes(gemm) > packed_bytes(type, k, n))
+    if (cpu_gemm_packed_bytes(gemm) > packed_bytes(type, k, n))
         status = ls_fail(LS_EINTERNAL, GEMM_NAME " packs %d x %d into %zu bytes", k, n,
-                         gemm_packed_bytes(gemm));
+                         cpu_gemm_packed_bytes(gemm));
     for (const double end = ls_now() + RATE_SECONDS; status == LS_OK && ls_now() < end;) {
         const double since = ls_now();
         for (int i = 0; i < RATE_BATCH && status == LS_OK; i++)
-            status = gemm_run((float *)(void *)c, gemm, a, b, memory);
+            status = cpu_gemm_run((float *)(void *)c, gemm, a, b, memory);
         const double rate =
             2e-9 * (double)m * (double)n * (double)k * RATE_BATCH / (ls_now() - since);
         if (rate > best) best = rate;
     }
-    gemm_destroy(gemm);
+    cpu_gemm_destroy(gemm);
     *gflops = best;
     return status;
 }
@@ -65,15 +65,15 @@ static ls_status gemm_rate(double *gflops, void *self, ls_dtype type, int m, int
     int failed = LS_OK;
     void *memory;
 
-    if (!gemm_has_type(cpu->isa, type))
+    if (!cpu_gemm_has_type(cpu->isa, type))
         return ls_fail(LS_ETYPE, "%s has no products of type %s", ls_isa_name(cpu->isa),
                        ls_dtype_name(type));
-    LS_TRY(threads_start(threads));
+    LS_TRY(cpu_threads_start(threads));
     const size_t bytes = GEMM_SCRATCH + operand_bytes(type, m, k) + operand_bytes(LS_F32, m, n) +
                          packed_bytes(type, k, n);
     LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, bytes * (size_t)threads));
     memset(memory, 0, bytes * (size_t)threads);
-    gemm_limit_isa(cpu->isa);
+    cpu_gemm_limit_isa(cpu->isa);
 #pragma omp parallel num_threads(threads) reduction(+ : total) reduction(max : failed)
     {
         omp_set_num_threads(1); /* for oneDNN, which looks at this task's own setting */
@@ -120,7 +120,7 @@ static ls_status read_rate(double *gbs, void *self, size_t bytes)
     double best = 0;
     void *memory;
 
-    LS_TRY(threads_start(threads));
+    LS_TRY(cpu_threads_start(threads));
     LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, own * (size_t)threads));
 #pragma omp parallel num_threads(threads)
     {

@@ -75,14 +75,14 @@ struct simd {
     void (*drop)(void *p, const struct drop_row *row, int first, int end);
 };
 
-extern const struct simd simd_generic, simd_avx2, simd_avx512, simd_avx512bf16;
+extern const struct simd cpu_simd_generic, cpu_simd_avx2, cpu_simd_avx512, cpu_simd_avx512bf16;
 
 static inline const struct simd *simd_of(ls_isa isa)
 {
     static const struct simd *const tables[] = {
-        [LS_ISA_GENERIC] = &simd_generic, [LS_ISA_AVX2] = &simd_avx2,
-        [LS_ISA_AVX512] = &simd_avx512,   [LS_ISA_AVX512BF16] = &simd_avx512bf16,
-        [LS_ISA_AMX] = &simd_avx512bf16,
+        [LS_ISA_GENERIC] = &cpu_simd_generic, [LS_ISA_AVX2] = &cpu_simd_avx2,
+        [LS_ISA_AVX512] = &cpu_simd_avx512,   [LS_ISA_AVX512BF16] = &cpu_simd_avx512bf16,
+        [LS_ISA_AMX] = &cpu_simd_avx512bf16,
     };
 
     return tables[isa];

@@ -174,8 +174,8 @@ TARGET_AVX2 static void drop(void *p, const struct drop_row *row, int first, int
     drop_keys(p, row, first, end);
 }
 
-const struct simd simd_avx2 = {softmax_f32, NULL, merge, scale, logits, drop};
+const struct simd cpu_simd_avx2 = {softmax_f32, NULL, merge, scale, logits, drop};
 
 #else
-const struct simd simd_avx2 = {0};
+const struct simd cpu_simd_avx2 = {0};
 #endif

@@ -269,9 +269,10 @@ TARGET_AVX512 static void drop(void *p, const struct drop_row *row, int first, i
     drop_keys(p, row, first, end);
 }
 
-const struct simd simd_avx512 = {softmax_f32, NULL, merge_rows, scale, logits, drop};
-const struct simd simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows, scale, logits, drop};
+const struct simd cpu_simd_avx512 = {softmax_f32, NULL, merge_rows, scale, logits, drop};
+const struct simd cpu_simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows,
+                                         scale,       logits,       drop};
 
 #else
-const struct simd simd_avx512 = {0}, simd_avx512bf16 = {0};
+const struct simd cpu_simd_avx512 = {0}, cpu_simd_avx512bf16 = {0};
 #endif

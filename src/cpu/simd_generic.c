@@ -100,4 +100,4 @@ static void drop(void *p, const struct drop_row *row, int first, int end)
     drop_keys(p, row, first, end);
 }
 
-const struct simd simd_generic = {softmax_f32, NULL, merge, scale, logits, drop};
+const struct simd cpu_simd_generic = {softmax_f32, NULL, merge, scale, logits, drop};

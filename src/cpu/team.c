@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 
-void team_fail(struct team *team, ls_status status)
+void cpu_team_fail(struct team *team, ls_status status)
 {
     int none = LS_OK;
 
@@ -13,7 +13,7 @@ void team_fail(struct team *team, ls_status status)
         snprintf(team->message, sizeof team->message, "%s", ls_message());
 }
 
-void team_wait(struct team *team, struct progress_clock *clock)
+void cpu_team_wait(struct team *team, struct progress_clock *clock)
 {
     atomic_fetch_sub(&team->busy, 1);
     while (clock && clock->progress.call && team->busy > 0) {
@@ -22,7 +22,7 @@ void team_wait(struct team *team, struct progress_clock *clock)
     }
 }
 
-ls_status team_status(const struct team *team)
+ls_status cpu_team_status(const struct team *team)
 {
     return team->failed ? ls_fail((ls_status)team->failed, "%s", team->message) : LS_OK;
 }

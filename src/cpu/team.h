@@ -13,12 +13,12 @@ struct team {
 };
 
 /* ls_fail's message belongs to the thread that failed; the first one is kept for the caller. */
-void team_fail(struct team *team, ls_status status);
+void cpu_team_fail(struct team *team, ls_status status);
 
 /* Until the others are through as well, the first thread, which has a clock, moves messages. */
-void team_wait(struct team *team, struct progress_clock *clock);
+void cpu_team_wait(struct team *team, struct progress_clock *clock);
 
 /* For the caller's thread, when all are through. */
-ls_status team_status(const struct team *team);
+ls_status cpu_team_status(const struct team *team);
 
 #endif

@@ -81,7 +81,7 @@ static size_t stack_left(void)
     return error == 0 ? (size_t)((char *)__builtin_frame_address(0) - (char *)lowest) : SIZE_MAX;
 }
 
-ls_status threads_start(int threads)
+ls_status cpu_threads_start(int threads)
 {
     static _Thread_local int running;
     const int most = omp_get_thread_limit();

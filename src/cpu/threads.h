@@ -7,6 +7,6 @@
 
 /* Starts so many threads for parallel regions of the calling thread; nothing if it has that number
  * already. Errors: LS_ENOMEM if the system cannot; LS_EVALUE if their stacks are too small. */
-ls_status threads_start(int threads);
+ls_status cpu_threads_start(int threads);
 
 #endif

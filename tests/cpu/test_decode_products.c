@@ -21,7 +21,7 @@ static void draw_leaf(ls_isa isa, ls_dtype type, int d, int gap)
 {
     float row[LS_MAX_HEAD_DIM];
 
-    leaf.products = decode_find(isa)->decode;
+    leaf.products = cpu_decode_find(isa)->decode;
     leaf.rows = (struct key_rows){
         .first = leaf.keys, .stride = (d + gap) * ls_dtype_size(type), .type = type, .d = d};
     memset(leaf.keys, 0xff, sizeof leaf.keys);

@@ -379,7 +379,7 @@ static void each_storage(void (*test)(const struct gradient_products *products, 
 
     cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
     for (int i = 0; i < LENGTH(types); i++) {
-        found[i] = gradient_products_find(isa, types[i], &plain);
+        found[i] = cpu_gradient_products_find(isa, types[i], &plain);
         if (i > 0 && (found[i] == found[0] || found[i] == found[1])) continue;
         test(found[i], isa);
     }
@@ -413,7 +413,7 @@ static void every_property(const struct gradient_products *products, ls_isa isa)
 
 Test(gradient_products, avx512bf16_row)
 {
-    every_property(&gradient_avx512bf16, LS_ISA_AVX512BF16);
+    every_property(&cpu_gradient_avx512bf16, LS_ISA_AVX512BF16);
 }
 
 Test(gradient_products, emulated_amx_row)

@@ -425,8 +425,8 @@ static void each_storage(void (*test)(const struct products *products, ls_isa is
     ls_isa isa;
 
     cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
-    f32 = products_find(isa, LS_F32);
-    bf16 = products_find(isa, LS_BF16);
+    f32 = cpu_products_find(isa, LS_F32);
+    bf16 = cpu_products_find(isa, LS_BF16);
     test(f32, isa);
     if (bf16 != f32) test(bf16, isa);
 }
@@ -481,7 +481,7 @@ Test(products, of_each_type_exist)
 
     for (ls_isa isa = LS_ISA_GENERIC; isa <= LS_ISA_AMX; isa++) {
         for (int i = 0; i < LENGTH(types); i++) {
-            const struct products *found = products_find(isa, types[i]);
+            const struct products *found = cpu_products_find(isa, types[i]);
 
             cr_expect(found->type == LS_F32 || types[i] == LS_BF16, "%s, %s: %s", ls_isa_name(isa),
                       ls_dtype_name(types[i]), found->name);

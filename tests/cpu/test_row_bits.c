@@ -36,10 +36,10 @@ static bool keeps_bits(const struct products *products)
     ls_isa isa;
 
     cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
-    scratch = aligned_alloc(64, strip_scratch_bytes(products, 32));
-    cr_assert_eq(strip_worker_init(&w, products, isa, 32, scratch), LS_OK, "%s", ls_message());
-    cr_assert_eq(rows_keep_bits(&same, &w), LS_OK, "%s", ls_message());
-    strip_worker_fini(&w);
+    scratch = aligned_alloc(64, cpu_strip_scratch_bytes(products, 32));
+    cr_assert_eq(cpu_strip_worker_init(&w, products, isa, 32, scratch), LS_OK, "%s", ls_message());
+    cr_assert_eq(cpu_rows_keep_bits(&same, &w), LS_OK, "%s", ls_message());
+    cpu_strip_worker_fini(&w);
     free(scratch);
     return same;
 }
@@ -52,7 +52,7 @@ static void place_is_found_out(void)
     omp_set_num_threads(1);
     cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
     for (int i = 0; i < LENGTH(types); i++) {
-        honest = products_find(isa, types[i]);
+        honest = cpu_products_find(isa, types[i]);
         struct products scores = *honest, output = *honest;
 
         scores.scores = misplaced_scores;
@@ -185,7 +185,7 @@ static void rows_keep_their_places(void)
             .shape = {.b = 1, .h = 3, .h_kv = 1, .s_q = 40, .s_k = 300, .d = 32, .type = types[i]},
             .bhsd = true};
 
-        honest = products_find(isa, types[i]);
+        honest = cpu_products_find(isa, types[i]);
         struct products crooked = *honest;
         crooked.scores = crooked_scores;
         crooked.probabilities = NULL;

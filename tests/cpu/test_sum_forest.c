@@ -35,7 +35,7 @@ static void take(struct sum_forest *forest, int64_t place, float x, bool last)
     struct sum_path path = {0};
 
     sum_forest_lead(&path, forest, place, last);
-    sum_path_take(&path, 0, 1, (struct sums){&x, 1});
+    cpu_sum_path_take(&path, 0, 1, (struct sums){&x, 1});
 }
 
 /* Wherever places are left out and from whichever side they come, sums are those of the tree over
@@ -95,7 +95,7 @@ Test(sum_forest, a_path_goes_on_into_the_next_forest)
     sum_forest_lead(&path, &first, 1, true);
     second.place[second.top++] = 0;
     sum_forest_lead(&path, &second, 1, true);
-    sum_path_take(&path, 2, 2, (struct sums){x + 2 * D, D});
+    cpu_sum_path_take(&path, 2, 2, (struct sums){x + 2 * D, D});
     for (int row = 0; row < FEWER; row++)
         for (int e = 0; e < LESS; e++)
             cr_expect_eq(outer[row * LESS + e], row < 2 ? 0.5F : 0.5F + (float)(2 * (row * D + e)));
@@ -113,7 +113,7 @@ Test(sum_forest, room_on_a_path)
     cr_assert_eq(room.at, at + 2 * D);
     cr_assert_eq(room.stride, D);
     room.at[0] = 1;
-    sum_path_take(&path, 2, 3, room);
+    cpu_sum_path_take(&path, 2, 3, room);
     cr_expect_eq(at[2 * D], 1);
     cr_expect_eq(sum_path_room(&path, 2, 4, spare).at, elsewhere);
     cr_expect_eq(sum_path_room(&path, 2, 3, wider).at, elsewhere);

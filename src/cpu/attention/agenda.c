@@ -76,7 +76,7 @@ static void order_queries(struct agenda *agenda, int64_t queries)
             if (bits_of(seen_count(agenda->sees[i])) == most) agenda->order[n++] = i;
 }
 
-void make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call)
+void cpu_make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call)
 {
     struct agenda *agenda = &kernel->agenda;
     const struct ls_leaf_list *queries = &call->q_leaves;

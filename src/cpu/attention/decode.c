@@ -13,15 +13,15 @@ static size_t packs_nothing(int d_pad)
     {                                                                                              \
         .name = text, .type = LS_F32, .d_multiple = DECODE_LANES, .strip = LS_FEW_ROWS,            \
         .score_stride = LS_LEAF, .p_stride = LS_LEAF, .packed_bytes = packs_nothing,               \
-        .scratch_bytes = no_scratch, .create = plain_worker_create, .destroy = free,               \
+        .scratch_bytes = cpu_no_scratch, .create = cpu_plain_worker_create, .destroy = free,       \
         .decode = &(table)                                                                         \
     }
 
-const struct products *decode_find(ls_isa isa)
+const struct products *cpu_decode_find(ls_isa isa)
 {
-    static const struct products generic = DECODE_ROW("decode in plain C", decode_generic);
-    static const struct products avx2 = DECODE_ROW("decode in AVX2", decode_avx2);
-    static const struct products avx512 = DECODE_ROW("decode in AVX-512", decode_avx512);
+    static const struct products generic = DECODE_ROW("decode in plain C", cpu_decode_generic);
+    static const struct products avx2 = DECODE_ROW("decode in AVX2", cpu_decode_avx2);
+    static const struct products avx512 = DECODE_ROW("decode in AVX-512", cpu_decode_avx512);
 
     if (isa == LS_ISA_GENERIC) return &generic;
     return isa == LS_ISA_AVX2 ? &avx2 : &avx512;
@@ -68,8 +68,8 @@ static bool rows_see_the_same(const struct ls_leaf_keys *visible, int rows)
     return true;
 }
 
-void decode_scores(struct strip_worker *w, const struct chunk *chunk, int leaf,
-                   struct key_span keys)
+void cpu_decode_scores(struct strip_worker *w, const struct chunk *chunk, int leaf,
+                       struct key_span keys)
 {
     const float *q = chunk->q;
 
@@ -80,7 +80,8 @@ void decode_scores(struct strip_worker *w, const struct chunk *chunk, int leaf,
     }
 }
 
-void decode_output(float *acc, const struct strip_worker *w, const struct chunk *chunk, int leaf)
+void cpu_decode_output(float *acc, const struct strip_worker *w, const struct chunk *chunk,
+                       int leaf)
 {
     const struct ls_leaf_keys all = {.to = LS_LEAF}, *visible = chunk->visible[leaf];
     const bool drops = chunk->scores && chunk->scores->dropout > 0;

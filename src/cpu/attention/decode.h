@@ -45,16 +45,17 @@ static inline void decode_prefetch(const struct key_rows *rows, const char *row)
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(later + i);
 }
 
-extern const struct decode_products decode_generic, decode_avx2, decode_avx512;
+extern const struct decode_products cpu_decode_generic, cpu_decode_avx2, cpu_decode_avx512;
 
 /* As a row of the table of products: it packs nothing and has `decode`. */
-const struct products *decode_find(ls_isa isa);
+const struct products *cpu_decode_find(ls_isa isa);
 
 /* The same of all rows of a chunk, which fit a strip, with one leaf of its keys, from w->scores on
  * to the probabilities that take their place. What a row does not see does not reach acc, whatever
  * it holds. */
-void decode_scores(struct strip_worker *w, const struct chunk *chunk, int leaf,
-                   struct key_span keys);
-void decode_output(float *acc, const struct strip_worker *w, const struct chunk *chunk, int leaf);
+void cpu_decode_scores(struct strip_worker *w, const struct chunk *chunk, int leaf,
+                       struct key_span keys);
+void cpu_decode_output(float *acc, const struct strip_worker *w, const struct chunk *chunk,
+                       int leaf);
 
 #endif

@@ -87,8 +87,8 @@ INLINE void few_scores(float *s, const float *q, int rows, const struct key_rows
     }
 }
 
-const struct decode_products decode_avx512 = {scores, output};
+const struct decode_products cpu_decode_avx512 = {scores, output};
 
 #else
-const struct decode_products decode_avx512 = {0};
+const struct decode_products cpu_decode_avx512 = {0};
 #endif

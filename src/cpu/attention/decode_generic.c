@@ -46,4 +46,4 @@ static void output(float *acc, const float *p, int rows, const struct key_rows *
     }
 }
 
-const struct decode_products decode_generic = {scores, output};
+const struct decode_products cpu_decode_generic = {scores, output};

@@ -151,9 +151,9 @@ static void finish_rows(const struct ls_attention_kernel *kernel, struct worker 
     }
 }
 
-void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
-                 const struct ls_kernel_call *call, const struct tile *tile,
-                 struct ls_row_states result)
+void cpu_finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
+                     const struct ls_kernel_call *call, const struct tile *tile,
+                     struct ls_row_states result)
 {
     const size_t d = (size_t)kernel->shape.global.d, d_pad = (size_t)kernel->d_pad;
 

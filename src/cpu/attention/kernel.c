@@ -47,14 +47,14 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     w->forest.d = kernel->d_pad;
     for (int i = 0; i < forest_depth(chunks); i++)
         w->forest.node[i] = carve_states(cursor, TILE_ROWS, kernel->d_pad);
-    *scratch = carve(cursor, strip_scratch_bytes(kernel->products, kernel->d_pad));
+    *scratch = carve(cursor, cpu_strip_scratch_bytes(kernel->products, kernel->d_pad));
 }
 
 static const struct products *products_of(const struct cpu *cpu,
                                           const struct ls_kernel_shape *shape)
 {
-    if (shape->few_rows) return decode_find(cpu->isa);
-    return products_find(cpu->isa, shape->global.type);
+    if (shape->few_rows) return cpu_decode_find(cpu->isa);
+    return cpu_products_find(cpu->isa, shape->global.type);
 }
 
 /* Of a tile. */
@@ -145,7 +145,7 @@ static size_t bytes(void *self, const struct ls_kernel_shape *shape)
 
 static void destroy(struct ls_attention_kernel *kernel)
 {
-    for (int t = 0; t < kernel->cpu.threads; t++) strip_worker_fini(&kernel->worker[t].strip);
+    for (int t = 0; t < kernel->cpu.threads; t++) cpu_strip_worker_fini(&kernel->worker[t].strip);
     ls_free(kernel->memory);
     free(kernel);
 }
@@ -158,8 +158,8 @@ static ls_status create_workers(struct ls_attention_kernel *kernel, char **scrat
 
     omp_set_num_threads(1);
     for (int t = 0; t < kernel->cpu.threads && status == LS_OK; t++) {
-        status = strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->cpu.isa,
-                                   kernel->d_pad, scratch[t]);
+        status = cpu_strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->cpu.isa,
+                                       kernel->d_pad, scratch[t]);
         kernel->worker[t].strip.own_maximum = kernel->shape.own_maximum;
     }
     omp_set_num_threads(threads);
@@ -173,7 +173,7 @@ static ls_status choose_places(struct ls_attention_kernel *kernel)
     bool same;
 
     omp_set_num_threads(1); /* as in a worker */
-    const ls_status status = rows_keep_bits(&same, &kernel->worker[0].strip);
+    const ls_status status = cpu_rows_keep_bits(&same, &kernel->worker[0].strip);
     omp_set_num_threads(threads);
     LS_TRY(status);
     kernel->canonical = !same;
@@ -186,7 +186,7 @@ static ls_status create(struct ls_attention_kernel **out, void *self,
 {
     const struct cpu *cpu = self;
 
-    LS_TRY(threads_start(cpu->threads));
+    LS_TRY(cpu_threads_start(cpu->threads));
     struct ls_attention_kernel *kernel = malloc(sizeof *kernel);
     char **scratch = calloc((size_t)cpu->threads, sizeof *scratch);
     ls_status status;

@@ -126,35 +126,35 @@ static inline struct tile_row tile_row(const struct ls_attention_kernel *kernel,
 }
 
 /* agenda.c: fills in kernel->agenda. */
-void make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call);
+void cpu_make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call);
 
 /* pack.c: leaf `index` of the call's keys for one pair of the wave that begins at wave_first. */
-ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
-                    int64_t index);
+ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
+                        int64_t index);
 /* V of one leaf of one kv head into w->raw; rows but those of `keep` become zero. Tells whether
  * these are below V_LIMIT, without NaN. */
-bool gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
-                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
-                   struct ls_leaf_keys keep);
+bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
+                       const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
+                       struct ls_leaf_keys keep);
 /* The rows of a tile into w->q. */
-void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_tensor *q, const struct tile *tile);
+void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct ls_tensor *q, const struct tile *tile);
 
 /* tile.c: folds leaves [from, to) of the call's keys, from a multiple of CHUNK_LEAVES, as far as
  * the tile sees them. The result is borrowed from w->forest; its rows may all be empty. */
-ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
-                    int64_t from, int64_t to);
+ls_status cpu_fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel,
+                        struct worker *w, const struct ls_kernel_call *call,
+                        const struct tile *tile, int64_t wave_first, int64_t from, int64_t to);
 
 /* finish.c: merges a tile's result with each of call->found in turn, and writes it to call->states
  * or, with its head's sink, divided and rounded, to o and lse. */
-void finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
-                 const struct ls_kernel_call *call, const struct tile *tile,
-                 struct ls_row_states result);
+void cpu_finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
+                     const struct ls_kernel_call *call, const struct tile *tile,
+                     struct ls_row_states result);
 
 /* row_bits.c: sets *same to whether a row of each product has the same bits wherever it stands in a
  * strip, and in a strip of any height. Errors: LS_ENOMEM, LS_EINTERNAL. */
-ls_status rows_keep_bits(bool *same, const struct strip_worker *w);
+ls_status cpu_rows_keep_bits(bool *same, const struct strip_worker *w);
 
 #endif

@@ -50,8 +50,8 @@ static inline void copy_row(char *to, const struct row_copy *copy, const char *r
     memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
 }
 
-void gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_tensor *q, const struct tile *tile)
+void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct ls_tensor *q, const struct tile *tile)
 {
     const struct row_copy copy = row_copy(kernel, q);
     char *row = w->q;
@@ -83,18 +83,18 @@ static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker 
     }
 }
 
-bool gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
-                   const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
-                   struct ls_leaf_keys keep)
+bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
+                       const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
+                       struct ls_leaf_keys keep)
 {
     gather_leaf(kernel, w, v, leaf, pair, keep);
     return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->d_pad,
                                V_LIMIT) < 0;
 }
 
-ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
-                    int64_t index)
+ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
+                        int64_t index)
 {
     const struct ls_leaf *leaf = &call->k_leaves.leaf[index];
     const struct ls_leaf_keys rows = {
@@ -105,7 +105,7 @@ ls_status pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
     gather_leaf(kernel, w, call->k, leaf, pair, rows);
     LS_TRY(kernel->products->pack_k(packed->k + (size_t)slot * kernel->packed_bytes, w->strip.own,
                                     w->raw));
-    packed->clean[slot] = gather_values(kernel, w, call->v, leaf, pair, rows);
+    packed->clean[slot] = cpu_gather_values(kernel, w, call->v, leaf, pair, rows);
     return kernel->products->pack_v(packed->v + (size_t)slot * kernel->packed_bytes, w->strip.own,
                                     w->raw);
 }

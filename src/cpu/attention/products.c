@@ -4,18 +4,18 @@
 
 #include "base/status.h"
 
-const struct products *products_find(ls_isa isa, ls_dtype storage)
+const struct products *cpu_products_find(ls_isa isa, ls_dtype storage)
 {
     /* the best first; the last fits everything */
-    static const struct products *const table[] = {&products_amx, &products_gemm_bf16,
-                                                   &products_avx512, &products_gemm_f32};
+    static const struct products *const table[] = {&cpu_products_amx, &cpu_products_gemm_bf16,
+                                                   &cpu_products_avx512, &cpu_products_gemm_f32};
     int i = 0;
 
     while (!table[i]->fits(isa, storage)) i++;
     return table[i];
 }
 
-ls_status plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
+ls_status cpu_plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
 {
     struct plain_worker *w = malloc(sizeof *w);
 
@@ -27,13 +27,13 @@ ls_status plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
     return LS_OK;
 }
 
-size_t no_scratch(int d_pad)
+size_t cpu_no_scratch(int d_pad)
 {
     (void)d_pad;
     return 0;
 }
 
-bool fits_never(ls_isa isa, ls_dtype storage)
+bool cpu_fits_never(ls_isa isa, ls_dtype storage)
 {
     (void)isa;
     (void)storage;

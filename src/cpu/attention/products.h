@@ -85,15 +85,16 @@ struct products {
 struct plain_worker {
     int d_pad;
 };
-ls_status plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
-size_t no_scratch(int d_pad);
+ls_status cpu_plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
+size_t cpu_no_scratch(int d_pad);
 
 /* For rows that this machine's architecture cannot have. */
-bool fits_never(ls_isa isa, ls_dtype storage);
+bool cpu_fits_never(ls_isa isa, ls_dtype storage);
 
-extern const struct products products_amx, products_avx512, products_gemm_bf16, products_gemm_f32;
+extern const struct products cpu_products_amx, cpu_products_avx512, cpu_products_gemm_bf16,
+    cpu_products_gemm_f32;
 
 /* The first row of the table that fits. */
-const struct products *products_find(ls_isa isa, ls_dtype storage);
+const struct products *cpu_products_find(ls_isa isa, ls_dtype storage);
 
 #endif

@@ -160,7 +160,7 @@ TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *w
         one.s += r * SCORE_STRIDE;
         if (one.visible) one.visible += r;
         one.rows = 1;
-        simd_avx512bf16.softmax_bf16(&one);
+        cpu_simd_avx512bf16.softmax_bf16(&one);
     }
     return LS_OK;
 }
@@ -250,8 +250,8 @@ const struct products PRODUCTS_AMX = {
     .p_stride = P_STRIDE,
     .fits = fits,
     .packed_bytes = packed_bytes,
-    .scratch_bytes = no_scratch,
-    .create = plain_worker_create,
+    .scratch_bytes = cpu_no_scratch,
+    .create = cpu_plain_worker_create,
     .destroy = free,
     .pack_k = pack_k,
     .pack_v = pack_v,
@@ -263,5 +263,5 @@ const struct products PRODUCTS_AMX = {
 };
 
 #else
-const struct products products_amx = {.name = "AMX bf16 tiles", .fits = fits_never};
+const struct products cpu_products_amx = {.name = "AMX bf16 tiles", .fits = cpu_fits_never};
 #endif

@@ -139,7 +139,7 @@ static bool fits(ls_isa isa, ls_dtype storage)
     return isa >= LS_ISA_AVX512;
 }
 
-const struct products products_avx512 = {
+const struct products cpu_products_avx512 = {
     .name = "AVX-512 f32 blocks",
     .type = LS_F32,
     .d_multiple = HALF_PANEL,
@@ -148,8 +148,8 @@ const struct products products_avx512 = {
     .p_stride = SCORE_STRIDE,
     .fits = fits,
     .packed_bytes = packed_bytes,
-    .scratch_bytes = no_scratch,
-    .create = plain_worker_create,
+    .scratch_bytes = cpu_no_scratch,
+    .create = cpu_plain_worker_create,
     .destroy = free,
     .pack_k = pack_k,
     .pack_v = pack_v,
@@ -158,5 +158,5 @@ const struct products products_avx512 = {
 };
 
 #else
-const struct products products_avx512 = {.name = "AVX-512 f32 blocks", .fits = fits_never};
+const struct products cpu_products_avx512 = {.name = "AVX-512 f32 blocks", .fits = cpu_fits_never};
 #endif

@@ -51,7 +51,7 @@ static size_t packed_bytes_bf16(int d_pad)
 
 static ls_status check_packed(const struct gemm *gemm, ls_dtype type, int d_pad)
 {
-    const size_t need = gemm_packed_bytes(gemm), have = packed_bytes(d_pad, type);
+    const size_t need = cpu_gemm_packed_bytes(gemm), have = packed_bytes(d_pad, type);
 
     if (need > have)
         return ls_fail(LS_EINTERNAL,
@@ -67,16 +67,16 @@ static ls_status create_products(struct strip_products *out, const struct gemm_w
         const int left = w->d_pad - first, depth = left < w->part ? left : w->part;
         struct gemm **scores = &out->scores[first / w->part];
 
-        LS_TRY(gemm_create(scores, w->type,
-                           &(struct gemm_shape){.m = height,
-                                                .n = LS_LEAF,
-                                                .k = depth,
-                                                .a_stride = w->d_pad,
-                                                .b_stride = w->d_pad,
-                                                .transposed = true}));
+        LS_TRY(cpu_gemm_create(scores, w->type,
+                               &(struct gemm_shape){.m = height,
+                                                    .n = LS_LEAF,
+                                                    .k = depth,
+                                                    .a_stride = w->d_pad,
+                                                    .b_stride = w->d_pad,
+                                                    .transposed = true}));
         LS_TRY(check_packed(*scores, w->type, depth));
     }
-    LS_TRY(gemm_create(
+    LS_TRY(cpu_gemm_create(
         &out->output, w->type,
         &(struct gemm_shape){
             .m = height, .n = w->d_pad, .k = LS_LEAF, .a_stride = LS_LEAF, .b_stride = w->d_pad}));
@@ -85,8 +85,8 @@ static ls_status create_products(struct strip_products *out, const struct gemm_w
 
 static void destroy_products(struct strip_products *products)
 {
-    gemm_destroy(products->output);
-    for (int i = 0; i < MOST_PARTS; i++) gemm_destroy(products->scores[i]);
+    cpu_gemm_destroy(products->output);
+    for (int i = 0; i < MOST_PARTS; i++) cpu_gemm_destroy(products->scores[i]);
 }
 
 static void destroy(void *worker)
@@ -109,7 +109,7 @@ static ls_status create(void **out, ls_isa isa, int d_pad, char *scratch, ls_dty
     w->part = type == LS_F32 ? SCORE_PART : d_pad;
     w->scratch = scratch;
     w->part_scores = (float *)(void *)(scratch + GEMM_SCRATCH);
-    gemm_limit_isa(isa);
+    cpu_gemm_limit_isa(isa);
     LS_TRY_GOTO(status, create_products(&w->full, w, STRIP), free_worker);
     LS_TRY_GOTO(status, create_products(&w->low, w, LOW_STRIP), free_worker);
     *out = w;
@@ -145,14 +145,15 @@ static ls_status pack_k(void *packed, void *worker, const void *raw)
     const struct gemm_worker *w = worker;
 
     for (int first = 0; first < w->d_pad; first += w->part)
-        LS_TRY(gemm_pack((char *)packed + packed_offset(w, first), w->full.scores[first / w->part],
-                         (const char *)raw + part_offset(w, first)));
+        LS_TRY(cpu_gemm_pack((char *)packed + packed_offset(w, first),
+                             w->full.scores[first / w->part],
+                             (const char *)raw + part_offset(w, first)));
     return LS_OK;
 }
 
 static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    return gemm_pack(packed, ((struct gemm_worker *)worker)->full.output, raw);
+    return cpu_gemm_pack(packed, ((struct gemm_worker *)worker)->full.output, raw);
 }
 
 static const struct strip_products *of_height(const struct gemm_worker *w, int rows)
@@ -167,11 +168,11 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
     struct gemm *const *products = of_height(w, rows)->scores;
 
     (void)keys; /* the shapes of primitives are fixed */
-    LS_TRY(gemm_run(out, products[0], q, k.packed, w->scratch));
+    LS_TRY(cpu_gemm_run(out, products[0], q, k.packed, w->scratch));
     for (int first = w->part; first < w->d_pad; first += w->part) {
-        LS_TRY(gemm_run(w->part_scores, products[first / w->part],
-                        (const char *)q + part_offset(w, first),
-                        (const char *)k.packed + packed_offset(w, first), w->scratch));
+        LS_TRY(cpu_gemm_run(w->part_scores, products[first / w->part],
+                            (const char *)q + part_offset(w, first),
+                            (const char *)k.packed + packed_offset(w, first), w->scratch));
         for (int i = 0; i < rows * LS_LEAF; i++) out[i] += w->part_scores[i];
     }
     return LS_OK;
@@ -183,12 +184,12 @@ static ls_status output(float *acc, void *worker, const void *p, struct operand 
     struct gemm_worker *w = worker;
 
     (void)keys;
-    return gemm_run(acc, of_height(w, rows)->output, p, v.packed, w->scratch);
+    return cpu_gemm_run(acc, of_height(w, rows)->output, p, v.packed, w->scratch);
 }
 
 static bool fits_bf16(ls_isa isa, ls_dtype storage)
 {
-    return storage == LS_BF16 && gemm_has_type(isa, LS_BF16) && ls_cpu_bf16_pays(isa);
+    return storage == LS_BF16 && cpu_gemm_has_type(isa, LS_BF16) && ls_cpu_bf16_pays(isa);
 }
 
 static bool fits_any(ls_isa isa, ls_dtype storage)
@@ -198,7 +199,7 @@ static bool fits_any(ls_isa isa, ls_dtype storage)
     return true;
 }
 
-const struct products products_gemm_bf16 = {
+const struct products cpu_products_gemm_bf16 = {
     .name = GEMM_NAME " bf16 products",
     .type = LS_BF16,
     .d_multiple = 16,
@@ -216,7 +217,7 @@ const struct products products_gemm_bf16 = {
     .output = output,
 };
 
-const struct products products_gemm_f32 = {
+const struct products cpu_products_gemm_f32 = {
     .name = GEMM_NAME " f32 products",
     .type = LS_F32,
     .d_multiple = 16,

@@ -134,7 +134,7 @@ static ls_status compare(bool *same, const struct trial *t)
     return try_places(same, t, try_output);
 }
 
-ls_status rows_keep_bits(bool *same, const struct strip_worker *w)
+ls_status cpu_rows_keep_bits(bool *same, const struct strip_worker *w)
 {
     struct trial t;
 

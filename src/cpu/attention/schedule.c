@@ -34,9 +34,10 @@ static void pack_phase(struct job *job, struct worker *w)
 
     if (job->kernel->products->decode) return;
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
-        const ls_status status = pack_leaf(job->kernel, w, job->call, job->wave_first,
-                                           job->wave_first + i % heads, agenda->keys[i / heads]);
-        if (status != LS_OK) team_fail(&job->team, status);
+        const ls_status status =
+            cpu_pack_leaf(job->kernel, w, job->call, job->wave_first, job->wave_first + i % heads,
+                          agenda->keys[i / heads]);
+        if (status != LS_OK) cpu_team_fail(&job->team, status);
         packed++;
         progress_tick(w->clock);
     }
@@ -172,13 +173,13 @@ static ls_status run_item(struct job *job, struct worker *w, int64_t item)
     if (!find_tile(&tile, job, number) || changes_nothing(job, &tile)) return LS_OK;
     if (job->spans > 1 && !sees_span(job, &tile, span)) return LS_OK;
     double since = ls_now();
-    gather_queries(kernel, w, job->call->q, &tile);
-    LS_TRY(fold_tile(&result, kernel, w, job->call, &tile, job->wave_first, span_begin(job, span),
-                     span_begin(job, span + 1)));
+    cpu_gather_queries(kernel, w, job->call->q, &tile);
+    LS_TRY(cpu_fold_tile(&result, kernel, w, job->call, &tile, job->wave_first,
+                         span_begin(job, span), span_begin(job, span + 1)));
     add_event(w, LS_EVENT_TILE, since, &tile, w->tiles - tiles_before);
     since = ls_now();
     if (job->spans == 1) {
-        finish_tile(kernel, w, job->call, &tile, result);
+        cpu_finish_tile(kernel, w, job->call, &tile, result);
         add_event(w, LS_EVENT_FINISH, since, &tile, tile.rows);
     } else {
         keep_split(kernel->split[number * job->spans + span], result, tile.rows, kernel->d_pad);
@@ -194,9 +195,9 @@ static void tile_phase(struct job *job, struct worker *w)
 
     while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->team.failed) {
         const ls_status status = run_item(job, w, item);
-        if (status != LS_OK) team_fail(&job->team, status);
+        if (status != LS_OK) cpu_team_fail(&job->team, status);
     }
-    team_wait(&job->team, w->clock);
+    cpu_team_wait(&job->team, w->clock);
 }
 
 /* Merges the spans of each tile and finishes it. */
@@ -221,7 +222,7 @@ static void fold_phase(struct job *job, struct worker *w)
             else
                 forest_skip(&forest, 1);
         }
-        finish_tile(kernel, w, job->call, &tile, forest_fold(&forest));
+        cpu_finish_tile(kernel, w, job->call, &tile, forest_fold(&forest));
         add_event(w, LS_EVENT_MERGE, since, &tile, job->spans);
     }
 }
@@ -272,7 +273,7 @@ ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
         kernel->shape.mask = call->change->mask;
         kernel->shape.scores.seed = call->change->seed;
     }
-    make_agenda(kernel, call);
+    cpu_make_agenda(kernel, call);
 #pragma omp parallel private(callers) num_threads(kernel->cpu.threads)
     {
         struct worker *w = &kernel->worker[omp_get_thread_num()];
@@ -287,7 +288,7 @@ ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
         fesetenv(&callers);
     }
     collect(&queue->work, kernel);
-    return team_status(&job.team);
+    return cpu_team_status(&job.team);
 }
 
 void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,

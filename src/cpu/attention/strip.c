@@ -30,14 +30,14 @@ static int nodes(void)
     return forest_depth(CHUNK_LEAVES) - 1;
 }
 
-size_t strip_scratch_bytes(const struct products *products, int d_pad)
+size_t cpu_strip_scratch_bytes(const struct products *products, int d_pad)
 {
     return score_bytes(products) + round_up(products->scratch_bytes(d_pad)) +
            (size_t)nodes() * round_up(node_floats(products, d_pad) * sizeof(float));
 }
 
-ls_status strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
-                            int d_pad, char *scratch)
+ls_status cpu_strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
+                                int d_pad, char *scratch)
 {
     *w = (struct strip_worker){.products = products,
                                .simd = simd_of(isa),
@@ -57,7 +57,7 @@ ls_status strip_worker_init(struct strip_worker *w, const struct products *produ
     return products->create(&w->own, isa, d_pad, scratch);
 }
 
-void strip_worker_fini(struct strip_worker *w)
+void cpu_strip_worker_fini(struct strip_worker *w)
 {
     if (w->own) w->products->destroy(w->own);
 }
@@ -157,7 +157,7 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
         LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
     } else {
         if (products->decode)
-            decode_scores(w, chunk, leaf, keys);
+            cpu_decode_scores(w, chunk, leaf, keys);
         else
             LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
         if (chunk->scores) make_logits(w, chunk, leaf, first, rows);
@@ -170,7 +170,7 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
     }
     progress_tick(chunk->clock);
     if (products->decode) {
-        decode_output(out.acc, w, chunk, leaf);
+        cpu_decode_output(out.acc, w, chunk, leaf);
         return LS_OK;
     }
     return products->output(out.acc, w->own, softmax.p, v, product_rows, keys);
@@ -202,7 +202,8 @@ static ls_status attend_strip(struct ls_row_states out, struct strip_worker *w,
     return LS_OK;
 }
 
-ls_status strip_attend(struct ls_row_states out, struct strip_worker *w, const struct chunk *chunk)
+ls_status cpu_strip_attend(struct ls_row_states out, struct strip_worker *w,
+                           const struct chunk *chunk)
 {
     ls_status status = LS_OK;
 

@@ -47,15 +47,16 @@ struct strip_worker {
 };
 
 /* Bytes of scratch that a worker needs, a multiple of 64. */
-size_t strip_scratch_bytes(const struct products *products, int d_pad);
+size_t cpu_strip_scratch_bytes(const struct products *products, int d_pad);
 
 /* scratch is borrowed. Errors: those of products->create. */
-ls_status strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
-                            int d_pad, char *scratch);
-void strip_worker_fini(struct strip_worker *w);
+ls_status cpu_strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
+                                int d_pad, char *scratch);
+void cpu_strip_worker_fini(struct strip_worker *w);
 
 /* out [TILE_ROWS], acc rows d_pad apart: the partial result of the whole chunk. Rows beyond
  * chunk->rows are undefined. Errors: LS_EINTERNAL. */
-ls_status strip_attend(struct ls_row_states out, struct strip_worker *w, const struct chunk *chunk);
+ls_status cpu_strip_attend(struct ls_row_states out, struct strip_worker *w,
+                           const struct chunk *chunk);
 
 #endif

@@ -154,8 +154,8 @@ static ls_status patch_values(struct chunk *one, const struct fold *fold, int64_
     char *patched = w->patched + (size_t)j * kernel->packed_bytes;
     const size_t row_bytes = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
 
-    one->clean[j] = gather_values(kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j],
-                                  fold->tile->pair, seen);
+    one->clean[j] = cpu_gather_values(
+        kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j], fold->tile->pair, seen);
     if (kernel->shape.scores.dropout > 0) clear_dropped(w, one, j, &w->score_row[r], row_bytes);
     one->v[j] = (struct operand){.packed = patched};
     return kernel->products->pack_v(patched, w->strip.own, w->raw);
@@ -187,7 +187,7 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
         if (one.seen[j] && !chunk->clean[j] && (!sees_all(seen) || dropout))
             LS_TRY(patch_values(&one, fold, first, j, seen, r));
     }
-    LS_TRY(strip_attend(w->spare, &w->strip, &one));
+    LS_TRY(cpu_strip_attend(w->spare, &w->strip, &one));
     out.m[r] = w->spare.m[r - start];
     out.l[r] = w->spare.l[r - start];
     memcpy(out.acc + (size_t)r * d, w->spare.acc + (size_t)(r - start) * d, d * sizeof *out.acc);
@@ -212,14 +212,14 @@ static ls_status fold_chunk(struct ls_row_states out, struct fold *fold, int64_t
     const bool poisoned = make_chunk(&chunk, fold, first);
 
     for (int j = 0; j < chunk.leaves; j++) fold->w->tiles += chunk.seen[j];
-    if (!poisoned) return strip_attend(out, &fold->w->strip, &chunk);
+    if (!poisoned) return cpu_strip_attend(out, &fold->w->strip, &chunk);
     for (int r = 0; r < fold->tile->rows; r++) LS_TRY(attend_row(out, fold, &chunk, first, r));
     return LS_OK;
 }
 
-ls_status fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel, struct worker *w,
-                    const struct ls_kernel_call *call, const struct tile *tile, int64_t wave_first,
-                    int64_t from, int64_t to)
+ls_status cpu_fold_tile(struct ls_row_states *out, struct ls_attention_kernel *kernel,
+                        struct worker *w, const struct ls_kernel_call *call,
+                        const struct tile *tile, int64_t wave_first, int64_t from, int64_t to)
 {
     struct fold fold = open_fold(kernel, w, call, tile, wave_first, from, to);
     struct forest *forest = &w->forest;

@@ -43,7 +43,7 @@ TARGET_AMX static void end(void)
 
 static ls_status tile(void *worker, const struct gradient_tile *tile)
 {
-    bf16_tile(worker, tile, multiply);
+    cpu_bf16_tile(worker, tile, multiply);
     return LS_OK;
 }
 
@@ -57,19 +57,19 @@ const struct gradient_products GRADIENT_AMX = {
     .type = LS_BF16,
     .d_multiple = SIDE,
     .fits = fits,
-    .keys_bytes = bf16_keys_bytes,
-    .queries_bytes = bf16_queries_bytes,
-    .scratch_bytes = bf16_scratch_bytes,
-    .create = bf16_worker_create,
+    .keys_bytes = cpu_bf16_keys_bytes,
+    .queries_bytes = cpu_bf16_queries_bytes,
+    .scratch_bytes = cpu_bf16_scratch_bytes,
+    .create = cpu_bf16_worker_create,
     .destroy = free,
-    .pack_keys = bf16_pack_keys,
-    .pack_queries = bf16_pack_queries,
+    .pack_keys = cpu_bf16_pack_keys,
+    .pack_queries = cpu_bf16_pack_queries,
     .begin = begin,
     .end = end,
     .tile = tile,
 };
 
 #else
-const struct gradient_products gradient_amx = {.name = "AMX bf16 tiles",
-                                               .fits = gradient_fits_never};
+const struct gradient_products cpu_gradient_amx = {.name = "AMX bf16 tiles",
+                                                   .fits = cpu_gradient_fits_never};
 #endif

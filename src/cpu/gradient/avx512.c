@@ -162,7 +162,7 @@ TARGET_AVX512 static void take_block(struct run *run, bool masked)
     }
 }
 
-/* Complete sums take the path as in sum_path_take, from registers. */
+/* Complete sums take the path as in cpu_sum_path_take, from registers. */
 INLINE_AVX512 void take_path(const struct sum_path *path, __m512 sum[ROWS][WIDE], int rows,
                              int wide, int row, int column)
 {
@@ -304,7 +304,7 @@ static void complete_empty(const struct block_sums *sums, int d_pad)
 {
     if (sums->begun) return;
     memset(sums->so_far, 0, block_floats(d_pad) * sizeof *sums->so_far);
-    sum_path_take(sums->path, sums->first, BLOCK, (struct sums){sums->so_far, d_pad});
+    cpu_sum_path_take(sums->path, sums->first, BLOCK, (struct sums){sums->so_far, d_pad});
 }
 
 static void start_run(struct run *run, const struct worker *w, const struct gradient_tile *tile)
@@ -361,7 +361,7 @@ static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
     return isa >= LS_ISA_AVX512 && ls_scores_are_plain(scores);
 }
 
-const struct gradient_products gradient_avx512 = {
+const struct gradient_products cpu_gradient_avx512 = {
     .name = "AVX-512 f32 blocks",
     .type = LS_F32,
     .d_multiple = HALF_PANEL,
@@ -377,6 +377,6 @@ const struct gradient_products gradient_avx512 = {
 };
 
 #else
-const struct gradient_products gradient_avx512 = {.name = "AVX-512 f32 blocks",
-                                                  .fits = gradient_fits_never};
+const struct gradient_products cpu_gradient_avx512 = {.name = "AVX-512 f32 blocks",
+                                                      .fits = cpu_gradient_fits_never};
 #endif

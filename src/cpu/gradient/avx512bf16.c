@@ -50,7 +50,7 @@ static void multiply(float *out, ptrdiff_t stride, const char *left, const char 
 
 static ls_status tile(void *worker, const struct gradient_tile *tile)
 {
-    bf16_tile(worker, tile, multiply);
+    cpu_bf16_tile(worker, tile, multiply);
     return LS_OK;
 }
 
@@ -59,22 +59,22 @@ static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
     return ls_cpu_bf16_pays(isa) && storage == LS_BF16 && ls_scores_are_plain(scores);
 }
 
-const struct gradient_products gradient_avx512bf16 = {
+const struct gradient_products cpu_gradient_avx512bf16 = {
     .name = "AVX-512 bf16 blocks",
     .type = LS_BF16,
     .d_multiple = SIDE,
     .fits = fits,
-    .keys_bytes = bf16_keys_bytes,
-    .queries_bytes = bf16_queries_bytes,
-    .scratch_bytes = bf16_scratch_bytes,
-    .create = bf16_worker_create,
+    .keys_bytes = cpu_bf16_keys_bytes,
+    .queries_bytes = cpu_bf16_queries_bytes,
+    .scratch_bytes = cpu_bf16_scratch_bytes,
+    .create = cpu_bf16_worker_create,
     .destroy = free,
-    .pack_keys = bf16_pack_keys,
-    .pack_queries = bf16_pack_queries,
+    .pack_keys = cpu_bf16_pack_keys,
+    .pack_queries = cpu_bf16_pack_queries,
     .tile = tile,
 };
 
 #else
-const struct gradient_products gradient_avx512bf16 = {.name = "AVX-512 bf16 blocks",
-                                                      .fits = gradient_fits_never};
+const struct gradient_products cpu_gradient_avx512bf16 = {.name = "AVX-512 bf16 blocks",
+                                                          .fits = cpu_gradient_fits_never};
 #endif

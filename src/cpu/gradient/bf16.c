@@ -19,12 +19,12 @@ struct worker {
     float *sum, *turned; /* [SIDE][d_pad] of dq, dk or dv, or [d_pad][SIDE] of dq */
 };
 
-size_t bf16_scratch_bytes(int d_pad)
+size_t cpu_bf16_scratch_bytes(int d_pad)
 {
     return (2 * SIDE * SIDE + 2 * SIDE * (size_t)d_pad) * sizeof(float) + (2 + SIDES) * STRIP_BYTES;
 }
 
-ls_status bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
+ls_status cpu_bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
 {
     struct worker *w = malloc(sizeof *w);
     float *blocks = scratch;
@@ -51,18 +51,18 @@ static size_t leaf_bytes(int d_pad)
 }
 
 /* k, v, and k transposed, as left operands */
-size_t bf16_keys_bytes(int d_pad)
+size_t cpu_bf16_keys_bytes(int d_pad)
 {
     return 3 * leaf_bytes(d_pad);
 }
 
 /* q and d_o transposed, and as they are, as right operands */
-size_t bf16_queries_bytes(int d_pad)
+size_t cpu_bf16_queries_bytes(int d_pad)
 {
     return 4 * leaf_bytes(d_pad);
 }
 
-ls_status bf16_pack_keys(void *packed, void *worker, const void *k, const void *v)
+ls_status cpu_bf16_pack_keys(void *packed, void *worker, const void *k, const void *v)
 {
     const int d_pad = ((struct worker *)worker)->d_pad;
     char *to = packed;
@@ -73,7 +73,7 @@ ls_status bf16_pack_keys(void *packed, void *worker, const void *k, const void *
     return LS_OK;
 }
 
-ls_status bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o)
+ls_status cpu_bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o)
 {
     const int d_pad = ((struct worker *)worker)->d_pad;
     char *to = packed;
@@ -227,7 +227,7 @@ static void sum_over_queries(const struct sum_path *to, int key, const struct ru
     for (int e = 0; e < run->w->d_pad; e += SIDE, right += STRIP_BYTES)
         run->multiply(sum.at + e, sum.stride, left + skipped, right + skipped,
                       steps.end - steps.first);
-    sum_path_take(to, key, SIDE, sum);
+    cpu_sum_path_take(to, key, SIDE, sum);
 }
 
 /* 32 rows of dq. */
@@ -243,7 +243,7 @@ static void sum_over_keys(const struct run *run, int query)
     for (int e = 0; e < run->w->d_pad; e += SIDE, k += STRIP_BYTES)
         run->multiply(run->w->turned + e * SIDE, SIDE, k, ds, steps.end - steps.first);
     turn(sum.at, run->w->turned, run->w->d_pad);
-    sum_path_take(run->tile->dq, query, SIDE, sum);
+    cpu_sum_path_take(run->tile->dq, query, SIDE, sum);
 }
 
 static void strip_of_keys(struct run *run, int key)
@@ -266,7 +266,7 @@ static void strip_of_keys(struct run *run, int key)
     sum_over_queries(tile->dk, key, run, run->w->ds, operand(tile->queries, run, 2));
 }
 
-void bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply)
+void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply)
 {
     struct run run = {.w = worker,
                       .tile = tile,

@@ -16,12 +16,12 @@
 typedef void multiply_block(float *out, ptrdiff_t stride, const char *left, const char *right,
                             int steps);
 
-size_t bf16_keys_bytes(int d_pad);
-size_t bf16_queries_bytes(int d_pad);
-size_t bf16_scratch_bytes(int d_pad);
-ls_status bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
-ls_status bf16_pack_keys(void *packed, void *worker, const void *k, const void *v);
-ls_status bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o);
-void bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply);
+size_t cpu_bf16_keys_bytes(int d_pad);
+size_t cpu_bf16_queries_bytes(int d_pad);
+size_t cpu_bf16_scratch_bytes(int d_pad);
+ls_status cpu_bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
+ls_status cpu_bf16_pack_keys(void *packed, void *worker, const void *k, const void *v);
+ls_status cpu_bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o);
+void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply);
 
 #endif

@@ -152,7 +152,7 @@ static void choose_wave(struct ls_gradient_kernel *kernel)
 static const struct gradient_products *products_of(const struct cpu *cpu,
                                                    const struct ls_kernel_shape *attention)
 {
-    return gradient_products_find(cpu->isa, attention->global.type, &attention->scores);
+    return cpu_gradient_products_find(cpu->isa, attention->global.type, &attention->scores);
 }
 
 static const char *name(void *self, const struct ls_kernel_shape *attention)
@@ -216,7 +216,7 @@ static ls_status create(struct ls_gradient_kernel **out, void *self,
 {
     const struct cpu *cpu = self;
 
-    LS_TRY(threads_start(cpu->threads));
+    LS_TRY(cpu_threads_start(cpu->threads));
     struct ls_gradient_kernel *kernel = malloc(sizeof *kernel);
     char **scratch = calloc((size_t)cpu->threads, sizeof *scratch);
     ls_status status;

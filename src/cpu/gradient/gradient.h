@@ -92,32 +92,34 @@ static inline int64_t keys_slot(const struct gradient_job *job, int64_t head, in
 /* pack.c */
 
 /* Rows of a leaf of q or d_o (k or v) in the products' type into one half of w->raw. */
-void gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
-                          const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
-                          int64_t batch, int64_t head);
-ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
-ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
+void cpu_gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
+                              const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
+                              int64_t batch, int64_t head);
+ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
+ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w,
+                                    int64_t slot);
 /* Whether the leaves of queries that the last call packed are those of this one. */
-bool gradient_queries_are_packed(const struct gradient_job *job);
+bool cpu_gradient_queries_are_packed(const struct gradient_job *job);
 
 /* tile.c */
 
 /* Whether these are among the keys of a leaf. */
-bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
-                           int64_t k_leaf);
+bool cpu_gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
+                               int64_t k_leaf);
 /* The first chunk, of `from` and those behind it, that has some of them; none: gradient_chunks. */
-int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
-                            int64_t from);
+int64_t cpu_gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
+                                int64_t from);
 /* Where the parts of one tile, of a leaf of queries and one of keys, go. */
 struct gradient_paths {
     struct sum_path dq, dk, dv;
 };
-ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
-                        struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf);
+ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
+                            struct gradient_worker *w, int64_t head, int64_t q_leaf,
+                            int64_t k_leaf);
 
 /* mend.c: the same where a row that has NaN or infinity must not be seen by others. */
-ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
-                               const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
-                               const struct ls_leaf *k_leaf);
+ls_status cpu_gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
+                                   const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
+                                   const struct ls_leaf *k_leaf);
 
 #endif

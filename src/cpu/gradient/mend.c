@@ -46,8 +46,10 @@ static ls_status pack_rest(const struct mend *mend, struct gradient_worker *w)
     const size_t row = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
     char *first = w->raw, *second = w->raw + LS_LEAF * row;
 
-    gather_gradient_leaf(first, kernel, keys->first, keys->leaf, s->s_k, keys->batch, keys->head);
-    gather_gradient_leaf(second, kernel, keys->second, keys->leaf, s->s_k, keys->batch, keys->head);
+    cpu_gather_gradient_leaf(first, kernel, keys->first, keys->leaf, s->s_k, keys->batch,
+                             keys->head);
+    cpu_gather_gradient_leaf(second, kernel, keys->second, keys->leaf, s->s_k, keys->batch,
+                             keys->head);
     for (int j = 0; j < mend->tile->key_count; j++) {
         if (!keys->odd[j]) continue;
         memset(first + (size_t)j * row, 0, row);
@@ -55,10 +57,10 @@ static ls_status pack_rest(const struct mend *mend, struct gradient_worker *w)
     }
     LS_TRY(kernel->products->pack_keys(w->mended_keys, w->own, first, second));
 
-    gather_gradient_leaf(first, kernel, queries->first, queries->leaf, s->s_q, queries->batch,
-                         queries->head);
-    gather_gradient_leaf(second, kernel, queries->second, queries->leaf, s->s_q, queries->batch,
-                         queries->head);
+    cpu_gather_gradient_leaf(first, kernel, queries->first, queries->leaf, s->s_q, queries->batch,
+                             queries->head);
+    cpu_gather_gradient_leaf(second, kernel, queries->second, queries->leaf, s->s_q, queries->batch,
+                             queries->head);
     for (int i = 0; i < mend->tile->rows; i++) {
         if (!queries->odd[i]) continue;
         memset(first + (size_t)i * row, 0, row);
@@ -143,9 +145,9 @@ static void clear_odd_rows(const struct mend *mend)
         if (mend->queries.odd[i]) memset(mend->dq + i * mend->kernel->d_pad, 0, row);
 }
 
-ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
-                               const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
-                               const struct ls_leaf *k_leaf)
+ls_status cpu_gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
+                                   const struct gradient_tile *tile, const struct ls_leaf *q_leaf,
+                                   const struct ls_leaf *k_leaf)
 {
     const struct ls_gradient_call *call = job->call;
     const int64_t local = tile->head - tile->scores->first_head,
@@ -178,8 +180,8 @@ ls_status gradient_mended_tile(struct gradient_job *job, struct gradient_worker 
     LS_TRY(job->kernel->products->tile(w->own, &rest));
     clear_odd_rows(&mend);
     add_odd_pairs(&mend);
-    sum_path_take(tile->dq, 0, tile->rows, dq.total);
-    sum_path_take(tile->dk, 0, tile->key_count, dk.total);
-    sum_path_take(tile->dv, 0, tile->key_count, dv.total);
+    cpu_sum_path_take(tile->dq, 0, tile->rows, dq.total);
+    cpu_sum_path_take(tile->dk, 0, tile->key_count, dk.total);
+    cpu_sum_path_take(tile->dv, 0, tile->key_count, dv.total);
     return LS_OK;
 }

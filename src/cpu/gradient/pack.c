@@ -12,9 +12,9 @@ static size_t row_bytes(const struct ls_gradient_kernel *kernel)
     return (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
 }
 
-void gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
-                          const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
-                          int64_t batch, int64_t head)
+void cpu_gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
+                              const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
+                              int64_t batch, int64_t head)
 {
     const size_t padded = row_bytes(kernel), size = (size_t)ls_dtype_size(kernel->products->type);
     const size_t used = (size_t)kernel->shape.attention.global.d * size;
@@ -34,7 +34,7 @@ static bool is_finite(const struct ls_gradient_kernel *kernel, const char *raw)
                                    (int64_t)2 * LS_LEAF * kernel->d_pad) < 0;
 }
 
-ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
+ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
     const struct ls_gradient_call *call = job->call;
@@ -43,8 +43,8 @@ ls_status pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w
     const struct ls_leaf *leaf = &call->k_leaves.leaf[slot % call->k_leaves.count];
     char *v = w->raw + LS_LEAF * row_bytes(kernel);
 
-    gather_gradient_leaf(w->raw, kernel, call->k, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
-    gather_gradient_leaf(v, kernel, call->v, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
+    cpu_gather_gradient_leaf(w->raw, kernel, call->k, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
+    cpu_gather_gradient_leaf(v, kernel, call->v, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
     kernel->keys.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_keys(kernel->keys.leaf + (size_t)slot * kernel->keys_bytes,
                                        w->own, w->raw, v);
@@ -77,19 +77,20 @@ static void start_dq(struct gradient_queries *out, const struct gradient_job *jo
     sum_forest_start(&out->dq, rows, (int)d);
     out->dq.node[0] = (struct sums){job->call->dq + first * d, d};
     out->visible = ls_mask_rows(mask, number * LS_LEAF, rows);
-    out->turn = gradient_next_chunk(job, out->visible, 0);
-    if (out->turn == gradient_chunks(job)) sums_clear(out->dq.node[0], rows, (int)d);
+    out->turn = cpu_gradient_next_chunk(job, out->visible, 0);
+    if (out->turn == gradient_chunks(job)) cpu_sums_clear(out->dq.node[0], rows, (int)d);
 }
 
 /* One wave must have them all. */
-bool gradient_queries_are_packed(const struct gradient_job *job)
+bool cpu_gradient_queries_are_packed(const struct gradient_job *job)
 {
     const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
 
     return job->call->same_queries && job->heads == s->b * s->h;
 }
 
-ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
+ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w,
+                                    int64_t slot)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
     const struct ls_gradient_call *call = job->call;
@@ -101,9 +102,9 @@ ls_status pack_gradient_queries(struct gradient_job *job, struct gradient_worker
     char *d_o = w->raw + LS_LEAF * row_bytes(kernel);
 
     start_dq(&kernel->queries[slot], job, first, rows, leaf->number);
-    if (gradient_queries_are_packed(job)) return LS_OK;
-    gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
-    gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
+    if (cpu_gradient_queries_are_packed(job)) return LS_OK;
+    cpu_gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
+    cpu_gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
     place_rows(&kernel->queries[slot], job, w, first, rows,
                kernel->shape.attention.mask.s_q - leaf->number * LS_LEAF);
     kernel->packed.clean[slot] = is_finite(kernel, w->raw);

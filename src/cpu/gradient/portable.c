@@ -75,11 +75,11 @@ static size_t scratch_bytes(ls_dtype type, int d_pad)
 static ls_status create_product(struct gemm **out, ls_dtype type, int d_pad,
                                 const struct gemm_shape *shape)
 {
-    LS_TRY(gemm_create(out, type, shape));
-    if (gemm_packed_bytes(*out) > packed_bytes(type, d_pad))
+    LS_TRY(cpu_gemm_create(out, type, shape));
+    if (cpu_gemm_packed_bytes(*out) > packed_bytes(type, d_pad))
         return ls_fail(LS_EINTERNAL,
                        GEMM_NAME " packs a leaf of head dim %d into %zu bytes, not %zu", d_pad,
-                       gemm_packed_bytes(*out), packed_bytes(type, d_pad));
+                       cpu_gemm_packed_bytes(*out), packed_bytes(type, d_pad));
     return LS_OK;
 }
 
@@ -87,8 +87,8 @@ static void destroy(void *worker)
 {
     struct portable_worker *w = worker;
 
-    gemm_destroy(w->sums);
-    gemm_destroy(w->scores);
+    cpu_gemm_destroy(w->sums);
+    cpu_gemm_destroy(w->scores);
     free(w);
 }
 
@@ -109,7 +109,7 @@ static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch, ls_dty
     w->type = type;
     w->d_pad = d_pad;
     place(w, scratch);
-    gemm_limit_isa(isa);
+    cpu_gemm_limit_isa(isa);
     LS_TRY_GOTO(status, create_product(&w->scores, type, d_pad, &scores), free_worker);
     LS_TRY_GOTO(status, create_product(&w->sums, type, d_pad, &sums), free_worker);
     *out = w;
@@ -126,7 +126,7 @@ static ls_status pack_keys(void *packed, void *worker, const void *k, const void
 
     memcpy(packed, k, bytes);
     memcpy((char *)packed + bytes, v, bytes);
-    return gemm_pack((char *)packed + 2 * bytes, w->sums, k);
+    return cpu_gemm_pack((char *)packed + 2 * bytes, w->sums, k);
 }
 
 static ls_status pack_queries(void *packed, void *worker, const void *q, const void *d_o)
@@ -135,10 +135,10 @@ static ls_status pack_queries(void *packed, void *worker, const void *q, const v
     const size_t bytes = packed_bytes(w->type, w->d_pad);
     char *to = packed;
 
-    LS_TRY(gemm_pack(to, w->scores, q));
-    LS_TRY(gemm_pack(to + bytes, w->scores, d_o));
-    LS_TRY(gemm_pack(to + 2 * bytes, w->sums, q));
-    return gemm_pack(to + 3 * bytes, w->sums, d_o);
+    LS_TRY(cpu_gemm_pack(to, w->scores, q));
+    LS_TRY(cpu_gemm_pack(to + bytes, w->scores, d_o));
+    LS_TRY(cpu_gemm_pack(to + 2 * bytes, w->sums, q));
+    return cpu_gemm_pack(to + 3 * bytes, w->sums, d_o);
 }
 
 static bool sees(const struct gradient_tile *tile, int query, int key)
@@ -239,7 +239,7 @@ static void strip_gradients(struct portable_worker *w, const struct gradient_til
 static ls_status multiply(float *c, struct portable_worker *w, struct gemm *gemm, const void *a,
                           const void *packed, const struct gradient_tile *tile)
 {
-    LS_TRY(gemm_run(c, gemm, a, packed, w->scratch));
+    LS_TRY(cpu_gemm_run(c, gemm, a, packed, w->scratch));
     progress_tick(tile->clock);
     return LS_OK;
 }
@@ -249,7 +249,7 @@ static ls_status sum_strip(const struct sum_path *to, int first, struct portable
                            const void *a, const void *packed, const struct gradient_tile *tile)
 {
     LS_TRY(multiply(w->sum, w, w->sums, a, packed, tile));
-    sum_path_take(to, first, STRIP, (struct sums){w->sum, w->d_pad});
+    cpu_sum_path_take(to, first, STRIP, (struct sums){w->sum, w->d_pad});
     return LS_OK;
 }
 
@@ -296,7 +296,7 @@ OF_TYPE(f32, LS_F32)
 static bool fits_bf16(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 {
     (void)scores;
-    return storage == LS_BF16 && gemm_has_type(isa, LS_BF16) && ls_cpu_bf16_pays(isa);
+    return storage == LS_BF16 && cpu_gemm_has_type(isa, LS_BF16) && ls_cpu_bf16_pays(isa);
 }
 
 static bool fits_any(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
@@ -307,7 +307,7 @@ static bool fits_any(ls_isa isa, ls_dtype storage, const struct ls_scores *score
     return true;
 }
 
-const struct gradient_products gradient_portable_bf16 = {
+const struct gradient_products cpu_gradient_portable_bf16 = {
     .name = GEMM_NAME " bf16 gradient products",
     .type = LS_BF16,
     .d_multiple = 16,
@@ -322,7 +322,7 @@ const struct gradient_products gradient_portable_bf16 = {
     .tile = tile,
 };
 
-const struct gradient_products gradient_portable_f32 = {
+const struct gradient_products cpu_gradient_portable_f32 = {
     .name = GEMM_NAME " f32 gradient products",
     .type = LS_F32,
     .d_multiple = 16,

@@ -63,14 +63,14 @@ struct gradient_products {
     ls_status (*tile)(void *worker, const struct gradient_tile *tile);
 };
 
-extern const struct gradient_products gradient_amx, gradient_avx512bf16, gradient_avx512,
-    gradient_portable_bf16, gradient_portable_f32;
+extern const struct gradient_products cpu_gradient_amx, cpu_gradient_avx512bf16,
+    cpu_gradient_avx512, cpu_gradient_portable_bf16, cpu_gradient_portable_f32;
 
 /* For rows that this machine's architecture cannot have. */
-bool gradient_fits_never(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
+bool cpu_gradient_fits_never(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
 
 /* The first row of the table that fits. */
-const struct gradient_products *gradient_products_find(ls_isa isa, ls_dtype storage,
-                                                       const struct ls_scores *scores);
+const struct gradient_products *cpu_gradient_products_find(ls_isa isa, ls_dtype storage,
+                                                           const struct ls_scores *scores);
 
 #endif

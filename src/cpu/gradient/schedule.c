@@ -21,14 +21,14 @@ static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
 {
     const int64_t keys = wave_groups(job) * job->call->k_leaves.count;
     const int64_t n = keys + job->heads * job->call->q_leaves.count;
-    const bool only_keys = gradient_queries_are_packed(job);
+    const bool only_keys = cpu_gradient_queries_are_packed(job);
     const double since = ls_now();
     int64_t i, packed = 0;
 
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
-        const ls_status status =
-            i < keys ? pack_gradient_keys(job, w, i) : pack_gradient_queries(job, w, i - keys);
-        if (status != LS_OK) team_fail(&job->team, status);
+        const ls_status status = i < keys ? cpu_pack_gradient_keys(job, w, i)
+                                          : cpu_pack_gradient_queries(job, w, i - keys);
+        if (status != LS_OK) cpu_team_fail(&job->team, status);
         packed += i < keys || !only_keys;
         progress_tick(w->clock);
     }
@@ -90,7 +90,7 @@ static int64_t last_seen(const struct gradient_job *job, const struct item *item
                          struct ls_visible visible)
 {
     for (int64_t j = item->end - 1; j >= item->first; j--)
-        if (gradient_leaf_is_seen(job, visible, j)) return j;
+        if (cpu_gradient_leaf_is_seen(job, visible, j)) return j;
     return -1;
 }
 
@@ -101,13 +101,13 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
 {
     struct gradient_queries *queries = &job->kernel->queries[queries_slot(job, item->head, q_leaf)];
     const int64_t last = last_seen(job, item, queries->visible);
-    const int64_t next = gradient_next_chunk(job, queries->visible, item->chunk + 1);
+    const int64_t next = cpu_gradient_next_chunk(job, queries->visible, item->chunk + 1);
 
     sum_forest_start(&w->dq, LS_LEAF, job->kernel->d_pad);
     for (int64_t j = item->first; j <= last; j++) {
         struct gradient_paths paths = {0};
 
-        if (!gradient_leaf_is_seen(job, queries->visible, j)) continue;
+        if (!cpu_gradient_leaf_is_seen(job, queries->visible, j)) continue;
         sum_forest_lead(&paths.dq, &w->dq, j, j == last);
         sum_forest_lead(&paths.dk, &w->dk[j - item->first], ~q_leaf, false);
         sum_forest_lead(&paths.dv, &w->dv[j - item->first], ~q_leaf, false);
@@ -115,7 +115,7 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
             if (!wait_for_turn(job, w, queries, item, q_leaf)) return LS_OK;
             sum_forest_lead(&paths.dq, &queries->dq, item->chunk, next == gradient_chunks(job));
         }
-        LS_TRY(gradient_tile(&paths, job, w, item->head, q_leaf, j));
+        LS_TRY(cpu_gradient_tile(&paths, job, w, item->head, q_leaf, j));
         progress_tick(w->clock);
     }
     if (last >= 0) atomic_store_explicit(&queries->turn, next, memory_order_release);
@@ -134,9 +134,9 @@ static void start_keys(struct gradient_worker *w, const struct item *item, int d
 static void finish_sums(struct sums to, struct sum_forest *forest, int rows, int d)
 {
     if (forest->top == 0)
-        sums_clear(to, rows, d);
+        cpu_sums_clear(to, rows, d);
     else
-        sums_copy(to, sum_forest_fold(forest), rows, d);
+        cpu_sums_copy(to, sum_forest_fold(forest), rows, d);
 }
 
 static void finish_keys(const struct gradient_job *job, struct gradient_worker *w,
@@ -184,10 +184,10 @@ static void item_phase(struct gradient_job *job, struct gradient_worker *w)
     if (products->begin) products->begin();
     while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->team.failed) {
         const ls_status status = run_item(job, w, item);
-        if (status != LS_OK) team_fail(&job->team, status);
+        if (status != LS_OK) cpu_team_fail(&job->team, status);
     }
     if (products->end) products->end();
-    team_wait(&job->team, w->clock);
+    cpu_team_wait(&job->team, w->clock);
 }
 
 static void start_wave(struct gradient_job *job, int64_t first, int64_t heads)
@@ -260,5 +260,5 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
         fesetenv(&callers);
     }
     collect(&queue->work, kernel);
-    return team_status(&job.team);
+    return cpu_team_status(&job.team);
 }

@@ -35,12 +35,12 @@ static inline int sum_forest_depth(int64_t count)
 }
 
 /* to [n] = a [n] + b [n]; a or b may be `to` */
-void add_floats(float *to, const float *a, const float *b, int64_t n);
+void cpu_add_floats(float *to, const float *a, const float *b, int64_t n);
 
 /* into += from; into = from; all [rows][d]. */
-void sums_add(struct sums into, struct sums from, int rows, int d);
-void sums_copy(struct sums into, struct sums from, int rows, int d);
-void sums_clear(struct sums sums, int rows, int d);
+void cpu_sums_add(struct sums into, struct sums from, int rows, int d);
+void cpu_sums_copy(struct sums into, struct sums from, int rows, int d);
+void cpu_sums_clear(struct sums sums, int rows, int d);
 
 static inline void sum_forest_start(struct sum_forest *forest, int rows, int d)
 {
@@ -52,7 +52,7 @@ static inline void sum_forest_start(struct sum_forest *forest, int rows, int d)
 static inline void sum_forest_add_top(struct sum_forest *forest)
 {
     forest->top--;
-    sums_add(forest->node[forest->top - 1], forest->node[forest->top], forest->rows, forest->d);
+    cpu_sums_add(forest->node[forest->top - 1], forest->node[forest->top], forest->rows, forest->d);
 }
 
 /* Whether the node that has the last subtree and an earlier place below it ends before `next`. */
@@ -110,7 +110,7 @@ static inline struct sums sum_path_room(const struct sum_path *path, int first, 
 }
 
 /* x holds rows [first, first + rows) of sums; those that the path does not have are left out. */
-void sum_path_take(const struct sum_path *path, int first, int rows, struct sums x);
+void cpu_sum_path_take(const struct sum_path *path, int first, int rows, struct sums x);
 
 /* Adds everything, at least one subtree, into node 0. */
 static inline struct sums sum_forest_fold(struct sum_forest *forest)

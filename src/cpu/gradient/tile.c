@@ -2,8 +2,8 @@
 #include "cpu/attention/leaf.h"
 #include "cpu/gradient/gradient.h"
 
-bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
-                           int64_t k_leaf)
+bool cpu_gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
+                               int64_t k_leaf)
 {
     const int64_t number = job->call->k_leaves.leaf[k_leaf].number;
 
@@ -11,11 +11,12 @@ bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible vis
                             leaf_rows(number, job->kernel->shape.attention.global.s_k)) > 0;
 }
 
-int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible, int64_t from)
+int64_t cpu_gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
+                                int64_t from)
 {
     int64_t j = from * job->kernel->chunk;
 
-    while (j < job->call->k_leaves.count && !gradient_leaf_is_seen(job, visible, j)) j++;
+    while (j < job->call->k_leaves.count && !cpu_gradient_leaf_is_seen(job, visible, j)) j++;
     return j < job->call->k_leaves.count ? j / job->kernel->chunk : gradient_chunks(job);
 }
 
@@ -60,8 +61,8 @@ static void look_ahead(struct gradient_tile *tile, const struct gradient_job *jo
     }
 }
 
-ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
-                        struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf)
+ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
+                            struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
     const struct ls_kernel_shape *shape = &kernel->shape.attention;
@@ -94,6 +95,6 @@ ls_status gradient_tile(const struct gradient_paths *to, struct gradient_job *jo
     look_ahead(&tile, job, head, q_leaf, k_leaf);
     w->tiles++;
     if (tile.visible && !(kernel->keys.clean[k_slot] && kernel->packed.clean[q_slot]))
-        return gradient_mended_tile(job, w, &tile, queries, keys);
+        return cpu_gradient_mended_tile(job, w, &tile, queries, keys);
     return kernel->products->tile(w->own, &tile);
 }

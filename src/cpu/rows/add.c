@@ -12,12 +12,12 @@ LS_CLONED static void add(float *to, const float *a, const float *b, int64_t n)
     for (int64_t i = 0; i < n; i++) to[i] = a[i] + b[i];
 }
 
-void add_floats(float *to, const float *a, const float *b, int64_t n)
+void cpu_add_floats(float *to, const float *a, const float *b, int64_t n)
 {
     add(to, a, b, n);
 }
 
-void sum_path_take(const struct sum_path *path, int first, int rows, struct sums x)
+void cpu_sum_path_take(const struct sum_path *path, int first, int rows, struct sums x)
 {
     const int end = first + rows < path->rows ? first + rows : path->rows;
 
@@ -35,7 +35,7 @@ void sum_path_take(const struct sum_path *path, int first, int rows, struct sums
     }
 }
 
-void sums_add(struct sums into, struct sums from, int rows, int d)
+void cpu_sums_add(struct sums into, struct sums from, int rows, int d)
 {
     for (int r = 0; r < rows; r++) {
         float *row = into.at + r * into.stride;
@@ -44,13 +44,13 @@ void sums_add(struct sums into, struct sums from, int rows, int d)
     }
 }
 
-void sums_copy(struct sums into, struct sums from, int rows, int d)
+void cpu_sums_copy(struct sums into, struct sums from, int rows, int d)
 {
     for (int r = 0; r < rows; r++)
         memcpy(into.at + r * into.stride, from.at + r * from.stride, (size_t)d * sizeof *from.at);
 }
 
-void sums_clear(struct sums sums, int rows, int d)
+void cpu_sums_clear(struct sums sums, int rows, int d)
 {
     for (int r = 0; r < rows; r++) memset(sums.at + r * sums.stride, 0, (size_t)d * sizeof(float));
 }

@@ -94,8 +94,8 @@ static void add(void *self, float *into, const float *from, int64_t n)
 
 #pragma omp for
         for (int64_t first = 0; first < n; first += BLOCK)
-            add_floats(into + first, into + first, from + first,
-                       first + BLOCK < n ? BLOCK : n - first);
+            cpu_add_floats(into + first, into + first, from + first,
+                           first + BLOCK < n ? BLOCK : n - first);
         fesetenv(&callers);
     }
 }
@@ -126,7 +126,7 @@ static void add_heads(float *out, const float *a, const float *b, int64_t apart,
     while (2 * half < count) half *= 2;
     add_heads(out, a, b, apart, half, d);
     add_heads(right, a + half * apart, b ? b + half * apart : NULL, apart, count - half, d);
-    add_floats(out, out, right, d);
+    cpu_add_floats(out, out, right, d);
 }
 
 static void round_sums(void *self, struct ls_tensor *out, const float *a, const float *b,
