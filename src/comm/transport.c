@@ -100,15 +100,17 @@ static void add(struct ls_batch *b, struct ls_message message)
     b->message[b->count++] = message;
 }
 
-void ls_batch_send(struct ls_batch *batch, const void *in, size_t bytes, int to)
+void ls_batch_send_at(struct ls_batch *batch, const void *in, size_t bytes, int to,
+                      const char *site)
 {
-    add(batch,
-        (struct ls_message){.is_send = true, .peer = to, .data = (void *)in, .bytes = bytes});
+    add(batch, (struct ls_message){
+                   .is_send = true, .peer = to, .data = (void *)in, .bytes = bytes, .site = site});
 }
 
-void ls_batch_receive(struct ls_batch *batch, void *into, size_t bytes, int from)
+void ls_batch_receive_at(struct ls_batch *batch, void *into, size_t bytes, int from,
+                         const char *site)
 {
-    add(batch, (struct ls_message){.peer = from, .data = into, .bytes = bytes});
+    add(batch, (struct ls_message){.peer = from, .data = into, .bytes = bytes, .site = site});
 }
 
 static ls_status check_peers(const struct ls_batch *b)

@@ -11,13 +11,22 @@
 #include "comm/comm.h"
 #include "longspan/tensor.h"
 
+/* What a debug build sends beside a message: its size, and where it was added. */
+struct ls_note {
+    size_t bytes;
+    char site[56];
+};
+
 /* One message. The memory stays the caller's and untouched until it is done. */
 struct ls_message {
     bool is_send;
     int peer;
     void *data; /* of a send: only read */
     size_t bytes;
-    uintptr_t handle; /* the backend's own while it is under way, else 0 */
+    uintptr_t handle;    /* the backend's own while it is under way, else 0 */
+    const char *site;    /* where it was added; NULL: nobody knows, there is no note */
+    struct ls_note note; /* of the sender */
+    uintptr_t note_handle;
 };
 
 struct ls_transport_ops {
@@ -116,8 +125,24 @@ ls_status ls_batch_init_collective(struct ls_batch *out, const struct ls_transpo
 
 /* Adds a message; any number of bytes, 0 included, the same on both sides. A rank may send to
  * itself within one batch. */
-void ls_batch_send(struct ls_batch *batch, const void *in, size_t bytes, int to);
-void ls_batch_receive(struct ls_batch *batch, void *into, size_t bytes, int from);
+#define ls_batch_send(batch, in, bytes, to) ls_batch_send_at(batch, in, bytes, to, LS_SITE)
+#define ls_batch_receive(batch, into, bytes, from)                                                 \
+    ls_batch_receive_at(batch, into, bytes, from, LS_SITE)
+
+/* The same from a place in the sources (static text "FILE:LINE"), or NULL, on both sides: where
+ * sizes differ, the failure names both places. */
+void ls_batch_send_at(struct ls_batch *batch, const void *in, size_t bytes, int to,
+                      const char *site);
+void ls_batch_receive_at(struct ls_batch *batch, void *into, size_t bytes, int from,
+                         const char *site);
+
+#ifdef LS_DEBUG
+#define LS_SITE __FILE__ ":" LS_SITE_TEXT(__LINE__)
+#define LS_SITE_TEXT(line) LS_SITE_DIGITS(line)
+#define LS_SITE_DIGITS(line) #line
+#else
+#define LS_SITE NULL
+#endif
 
 /* Adds a collective operation, to an empty batch made for them; the same on all ranks:
  *   all_gather      out [p] blocks of `bytes`, this rank's in place: every rank gets all

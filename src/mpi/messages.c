@@ -62,6 +62,7 @@ static MPI_Request unpack_request(uintptr_t handle)
 }
 
 #define TAG 0
+#define NOTE_TAG 1
 
 /* "sending 8 bytes to rank 3" */
 struct description {
@@ -78,6 +79,49 @@ static struct description describe(const struct ls_message *m)
     return d;
 }
 
+/* ---- notes: each goes beside its message, and is there before this is looked at */
+
+static const char *without_folders(const char *site)
+{
+    const char *slash = strrchr(site, '/');
+
+    return slash ? slash + 1 : site;
+}
+
+static ls_status start_note(const struct mpi_group *group, struct ls_message *m)
+{
+    struct ls_note *note = &m->note;
+    MPI_Request request;
+    int code;
+
+    *note = (struct ls_note){.bytes = m->bytes};
+    snprintf(note->site, sizeof note->site, "%s", without_folders(m->site));
+    code = m->is_send
+               ? MPI_Isend(note, sizeof *note, MPI_BYTE, m->peer, NOTE_TAG, group->comm, &request)
+               : MPI_Irecv(note, sizeof *note, MPI_BYTE, m->peer, NOTE_TAG, group->comm, &request);
+    LS_TRY(mpi_checked(code, "%s", describe(m).text));
+    m->note_handle = pack_request(request);
+    return LS_OK;
+}
+
+static ls_status test_note(int *complete, struct ls_message *m)
+{
+    MPI_Request request = unpack_request(m->note_handle);
+    const int code = MPI_Test(&request, complete, MPI_STATUS_IGNORE);
+
+    m->note_handle = pack_request(request);
+    return mpi_checked(code, "%s", describe(m).text);
+}
+
+static ls_status check_note(const struct ls_message *m)
+{
+    if (m->note.bytes == m->bytes) return LS_OK;
+    return ls_fail(LS_ECOMM, "%s receives %zu bytes from rank %d, which sends %zu at %s",
+                   without_folders(m->site), m->bytes, m->peer, m->note.bytes, m->note.site);
+}
+
+/* ---- messages */
+
 static ls_status start(const struct mpi_group *group, struct ls_message *m)
 {
     struct mpi_payload payload;
@@ -85,6 +129,7 @@ static ls_status start(const struct mpi_group *group, struct ls_message *m)
     int code;
 
     LS_TRY(mpi_watch_meet(group->watch, group->watched[m->peer]));
+    if (m->site) LS_TRY(start_note(group, m));
     LS_TRY(mpi_payload_init(&payload, m->bytes));
     code =
         m->is_send
@@ -110,6 +155,7 @@ static ls_status check_completion(const struct ls_message *m, int code, const MP
 {
     MPI_Count bytes;
 
+    if (m->site) LS_TRY(check_note(m));
     LS_TRY(mpi_checked(code, "%s", describe(m).text));
     if (m->is_send) return LS_OK;
     LS_TRY(mpi_checked(MPI_Get_elements_x(status, MPI_BYTE, &bytes), "%s", describe(m).text));
@@ -117,20 +163,26 @@ static ls_status check_completion(const struct ls_message *m, int code, const MP
     return ls_fail(LS_ECOMM, "%s: it sent %lld", describe(m).text, (long long)bytes);
 }
 
+static ls_status test_one(int *complete, struct ls_message *m)
+{
+    MPI_Request request = unpack_request(m->handle);
+    MPI_Status status;
+    const int code = MPI_Test(&request, complete, &status);
+
+    m->handle = pack_request(request);
+    return code != MPI_SUCCESS || *complete ? check_completion(m, code, &status) : LS_OK;
+}
+
 static ls_status test_all(bool *done, struct ls_message *message, int n)
 {
     bool all = true;
 
     for (int i = 0; i < n; i++) {
-        MPI_Request request = unpack_request(message[i].handle);
-        MPI_Status status;
-        int complete;
+        int complete = true;
 
-        if (request == MPI_REQUEST_NULL) continue;
-        const int code = MPI_Test(&request, &complete, &status);
-
-        message[i].handle = pack_request(request);
-        if (code != MPI_SUCCESS || complete) LS_TRY(check_completion(&message[i], code, &status));
+        if (message[i].handle == 0) continue;
+        if (message[i].site) LS_TRY(test_note(&complete, &message[i]));
+        if (complete) LS_TRY(test_one(&complete, &message[i]));
         all = all && complete;
     }
     *done = all;

@@ -645,16 +645,16 @@ MPI_TEST(comm, an_error_names_the_operation_the_peer_and_what_mpi_says)
     if (size == 1) return; /* Open MPI cuts a message to oneself without a word */
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN); /* see longspan/mpi.h */
     other = batch_of(1);
-    ls_batch_receive(&batch, into, 4, previous_rank());
-    ls_batch_send(&other, in, 64, next_rank());
+    ls_batch_receive_at(&batch, into, 4, previous_rank(), NULL);
+    ls_batch_send_at(&other, in, 64, next_rank(), NULL);
     MPI_CHECK_OK(ls_batch_start(&batch));
     MPI_CHECK_OK(ls_batch_start(&other));
     MPI_CHECK(ls_batch_wait(&batch) == LS_ECOMM, "64 bytes fitted into 4");
     MPI_CHECK(message_has_words_for(MPI_ERR_TRUNCATE), "%s", ls_message());
     MPI_CHECK(strstr(ls_message(), "receiving 4 bytes from rank"), "%s", ls_message());
     MPI_CHECK_OK(ls_batch_wait(&other));
-    ls_batch_receive(&batch, into, 64, previous_rank());
-    ls_batch_send(&other, in, 4, next_rank());
+    ls_batch_receive_at(&batch, into, 64, previous_rank(), NULL);
+    ls_batch_send_at(&other, in, 4, next_rank(), NULL);
     MPI_CHECK_OK(ls_batch_start(&batch));
     MPI_CHECK_OK(ls_batch_start(&other));
     MPI_CHECK(ls_batch_wait(&batch) == LS_ECOMM, "4 bytes filled 64");
@@ -662,6 +662,56 @@ MPI_TEST(comm, an_error_names_the_operation_the_peer_and_what_mpi_says)
     MPI_CHECK_OK(ls_batch_wait(&other));
     ls_batch_fini(&batch);
     ls_batch_fini(&other);
+}
+
+/* Whether a receive that does not fit says so, in these words. */
+static void check_misfit(struct ls_batch *comes, struct ls_batch *goes, const char *words)
+{
+    MPI_CHECK_OK(ls_batch_start(comes));
+    MPI_CHECK_OK(ls_batch_start(goes));
+    MPI_CHECK(ls_batch_wait(comes) == LS_ECOMM, "%s", words);
+    MPI_CHECK(strstr(ls_message(), words), "not \"%s\", but: %s", words, ls_message());
+    MPI_CHECK_OK(ls_batch_wait(goes));
+    ls_batch_fini(comes);
+    ls_batch_fini(goes);
+}
+
+/* Around the sizes at which MPI changes its way of sending. */
+MPI_TEST(comm, sizes_that_differ_are_told_with_both_places)
+{
+    static const size_t sizes[][2] = {{4, 64}, {64, 4},      {0, 8},       {8, 0},
+                                      {7, 8},  {4, 1000003}, {1000003, 4}, {1000002, 1000003}};
+    char *in = calloc(1000003, 1), *into = malloc(1000003);
+
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct ls_batch comes = batch_of(1), goes = batch_of(1);
+        char words[120];
+
+        ls_batch_receive_at(&comes, into, sizes[i][0], previous_rank(), "/a/in.c:12");
+        ls_batch_send_at(&goes, in, sizes[i][1], next_rank(), "out.c:345");
+        snprintf(words, sizeof words,
+                 "in.c:12 receives %zu bytes from rank %d, which sends %zu at out.c:345",
+                 sizes[i][0], previous_rank(), sizes[i][1]);
+        check_misfit(&comes, &goes, words);
+    }
+    free(in);
+    free(into);
+}
+
+MPI_TEST(comm, a_debug_build_knows_the_places)
+{
+    const char *site = LS_SITE;
+    char in[8] = {0}, into[8], words[120];
+
+    if (!site) MPI_SKIP("configured without --enable-debug");
+    struct ls_batch comes = batch_of(1), goes = batch_of(1);
+    const int line = __LINE__;
+    ls_batch_receive(&comes, into, 4, previous_rank());
+    ls_batch_send(&goes, in, 8, next_rank());
+    snprintf(words, sizeof words,
+             "test_comm.c:%d receives 4 bytes from rank %d, which sends 8 at test_comm.c:%d",
+             line + 1, previous_rank(), line + 2);
+    check_misfit(&comes, &goes, words);
 }
 
 #define WINDOW ((size_t)16 << 20)
