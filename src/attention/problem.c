@@ -185,12 +185,22 @@ size_t ls_problem_kernel_bytes(const struct ls_problem *problem)
     return ls_attention_kernel_bytes(problem->device, part_kernel_shape(problem));
 }
 
-struct ls_tensor ls_problem_key_view(const struct ls_problem *problem, void *data, int64_t rows)
+struct ls_tensor ls_problem_view(const struct ls_problem *problem, void *data, int64_t rows,
+                                 int64_t heads)
 {
-    const struct ls_attention_shape *s = &problem->shape;
-    const int64_t dim[] = {s->b, rows, s->h_kv, s->d};
+    const int64_t dim[] = {problem->shape.b, rows, heads, problem->shape.d};
 
-    return ls_tensor_view(data, s->type, 4, dim);
+    return ls_tensor_view(data, problem->shape.type, 4, dim);
+}
+
+struct ls_tensor ls_range_of(const struct ls_tensor *t, int axis, int64_t first, int64_t count)
+{
+    struct ls_tensor view = *t;
+
+    if (count > 0 && t->dim[1] > 0) /* else there may be no memory */
+        view.data = (char *)t->data + first * t->stride[axis] * ls_dtype_size(t->type);
+    view.dim[axis] = count;
+    return view;
 }
 
 ls_status ls_problem_alloc(void **out, const struct ls_problem *problem, ls_tag tag, size_t bytes)

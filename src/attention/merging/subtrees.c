@@ -153,25 +153,15 @@ float *ls_results_merge(struct ls_row_states *slot, const struct ls_attention_pl
     return states;
 }
 
-/* A block of rows of a tensor whose dimension `axis` they are. */
-static struct ls_tensor block_of(const struct ls_tensor *t, int axis,
-                                 const struct ls_row_block *rows)
-{
-    struct ls_tensor view = *t;
-
-    view.data = (char *)t->data + rows->first * t->stride[axis] * ls_dtype_size(t->type);
-    view.dim[axis] = rows->count;
-    return view;
-}
-
 /* A kernel call without keys, so that the last rounding is the kernel's. */
 void ls_states_finish(struct ls_attention_plan *plan, const struct ls_attention_call *call,
                       const struct ls_forest *forest, const struct ls_row_states *slot,
                       const struct ls_row_block *rows)
 {
-    const struct ls_tensor q = block_of(call->q, 1, rows);
-    struct ls_tensor o = block_of(call->o, 1, rows), lse = block_of(call->lse, 2, rows);
-    struct ls_tensor o_lo = call->o_lo ? block_of(call->o_lo, 1, rows) : o;
+    const struct ls_tensor q = ls_range_of(call->q, 1, rows->first, rows->count);
+    struct ls_tensor o = ls_range_of(call->o, 1, rows->first, rows->count),
+                     lse = ls_range_of(call->lse, 2, rows->first, rows->count);
+    struct ls_tensor o_lo = call->o_lo ? ls_range_of(call->o_lo, 1, rows->first, rows->count) : o;
     const struct ls_found found = {.states = forest->kept_count ? &slot[forest->kept[0]] : NULL};
 
     ls_plan_attend(plan, (struct ls_kernel_call){.o = &o,

@@ -9,6 +9,7 @@
 #include "attention/methods/table.h"
 #include "attention/plan.h"
 #include "attention/travelling/route.h"
+#include "attention/travelling/travel.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
@@ -75,37 +76,25 @@ static ls_status create(struct ls_attention_plan *plan)
     return ls_attention_kernel_create(&plan->kernel, problem->device, kernel_shape(problem));
 }
 
-/* rank's rows of one batch of the gathered tensor. */
-static struct ls_tensor rows_of(const struct ls_tensor *all, const struct allgather *own,
-                                int64_t batch, int rank)
+/* rank's rows of the gathered tensor, or of one batch of it. */
+static struct ls_tensor part_of(const struct ls_tensor *all, const struct allgather *own, int rank)
 {
-    struct ls_tensor rows = *all;
-
-    rows.data =
-        (char *)all->data +
-        (batch * all->stride[0] + own->first_row[rank] * all->stride[1]) * ls_dtype_size(all->type);
-    rows.dim[0] = 1;
-    rows.dim[1] = own->first_row[rank + 1] - own->first_row[rank];
-    return rows;
-}
-
-static size_t bytes_of(const struct ls_tensor *rows)
-{
-    return (size_t)(rows->dim[1] * rows->stride[1]) * (size_t)ls_dtype_size(rows->type);
+    return ls_range_of(all, 1, own->first_row[rank],
+                       own->first_row[rank + 1] - own->first_row[rank]);
 }
 
 /* One batch of one tensor is exchanged with every other rank. */
-static void add_batch(struct ls_attention_plan *plan, const struct ls_tensor *all, int64_t batch)
+static void add_batch(struct ls_attention_plan *plan, const struct ls_tensor *all)
 {
     struct allgather *own = plan->own;
-    const struct ls_tensor mine = rows_of(all, own, batch, plan->rank);
+    const struct ls_tensor mine = part_of(all, own, plan->rank);
 
     for (int r = 0; r < plan->problem.p; r++) {
         if (r == plan->rank) continue;
-        const struct ls_tensor theirs = rows_of(all, own, batch, r);
+        const struct ls_tensor theirs = part_of(all, own, r);
 
-        ls_batch_receive(&own->batch, theirs.data, bytes_of(&theirs), r);
-        ls_batch_send(&own->batch, mine.data, bytes_of(&mine), r);
+        ls_batch_receive(&own->batch, theirs.data, ls_travel_bytes(&theirs), r);
+        ls_batch_send(&own->batch, mine.data, ls_travel_bytes(&mine), r);
     }
 }
 
@@ -120,14 +109,14 @@ static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
     char *memory = own->memory;
 
     for (int i = 0; i < 2; i++, memory += ls_key_value_bytes(&problem->shape, s_k) / 2) {
-        all[i] = ls_problem_key_view(problem, memory, s_k);
+        all[i] = ls_problem_view(problem, memory, s_k, problem->shape.h_kv);
         for (int64_t batch = 0; batch < problem->shape.b; batch++) {
-            struct ls_tensor to = rows_of(&all[i], own, batch, plan->rank), from = *part[i];
+            const struct ls_tensor one = ls_range_of(&all[i], 0, batch, 1);
+            const struct ls_tensor from = ls_range_of(part[i], 0, batch, 1);
+            struct ls_tensor to = part_of(&one, own, plan->rank);
 
-            from.data = (char *)from.data + batch * from.stride[0] * ls_dtype_size(from.type);
-            from.dim[0] = 1;
             ls_problem_copy(problem, &to, &from);
-            add_batch(plan, &all[i], batch);
+            add_batch(plan, &one);
         }
     }
     return ls_batch_run(&own->batch);
@@ -147,15 +136,6 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
                                                  .v = &all[1],
                                                  .k_leaves = own->keys});
     return LS_OK;
-}
-
-/* rank's part of the gathered tensor, all batches. */
-static struct ls_tensor part_of(const struct ls_tensor *all, const struct allgather *own, int rank)
-{
-    struct ls_tensor part = rows_of(all, own, 0, rank);
-
-    part.dim[0] = all->dim[0];
-    return part;
 }
 
 /* Part by part in the order of a ring, so that the gradients of one are on their way while those of

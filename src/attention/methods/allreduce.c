@@ -89,66 +89,22 @@ static ls_status create(struct ls_attention_plan *plan)
 static struct ls_tensor query_view(const struct ls_attention_plan *plan, int64_t step)
 {
     const struct allreduce *own = plan->own;
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t dim[] = {s->b, own->visits.step[step].first_row[plan->problem.p], s->h, s->d};
 
-    return ls_tensor_view(own->queries[step % 2], s->type, 4, dim);
-}
-
-static void *row_at(const struct ls_tensor *t, int64_t batch, int64_t row, int64_t head)
-{
-    return (char *)t->data + (batch * t->stride[0] + row * t->stride[1] + head * t->stride[2]) *
-                                 ls_dtype_size(t->type);
-}
-
-/* Rows of one batch. */
-static struct ls_tensor rows_of(const struct ls_tensor *t, int64_t batch, int64_t first,
-                                int64_t rows)
-{
-    struct ls_tensor view = *t;
-
-    view.data = row_at(t, batch, first, 0);
-    view.dim[0] = 1;
-    view.dim[1] = rows;
-    return view;
-}
-
-/* One batch of a step's queries: this rank's rows, which are in place, go to all others, whose
- * rows come here. */
-static void add_batch(struct ls_attention_plan *plan, const struct ls_tensor *all, int64_t batch,
-                      const int64_t *first_row)
-{
-    struct allreduce *own = plan->own;
-    const size_t row_bytes =
-        ls_allreduce_query_bytes(&plan->problem.shape, 1) / (size_t)plan->problem.shape.b;
-    const int me = plan->rank;
-    const size_t mine = (size_t)(first_row[me + 1] - first_row[me]) * row_bytes;
-
-    for (int r = 0; r < plan->problem.p; r++) {
-        const size_t theirs = (size_t)(first_row[r + 1] - first_row[r]) * row_bytes;
-
-        if (r == me) continue;
-        if (theirs > 0)
-            ls_batch_receive(&own->visit, row_at(all, batch, first_row[r], 0), theirs, r);
-        if (mine > 0) ls_batch_send(&own->visit, row_at(all, batch, first_row[me], 0), mine, r);
-    }
+    return ls_problem_view(&plan->problem, own->queries[step % 2],
+                           ls_visits_range(&own->visits, step, 0).of, plan->problem.shape.h);
 }
 
 static ls_status start_queries(struct ls_attention_plan *plan, const struct ls_tensor *q,
                                int64_t step)
 {
     struct allreduce *own = plan->own;
-    const int64_t *first_row = own->visits.step[step].first_row;
-    const int64_t rows = ls_visit_rows(&plan->problem.q_layout, plan->rank, step);
-    const struct ls_tensor all = query_view(plan, step);
+    const struct ls_tensor view = query_view(plan, step);
 
     for (int64_t batch = 0; batch < plan->problem.shape.b; batch++) {
-        const struct ls_tensor from =
-            rows_of(q, batch, step * ls_visit_most_rows(&plan->problem.q_layout), rows);
-        struct ls_tensor to = rows_of(&all, batch, first_row[plan->rank], rows);
+        const struct ls_tensor all = ls_range_of(&view, 0, batch, 1);
+        const struct ls_tensor part = ls_range_of(q, 0, batch, 1);
 
-        ls_problem_copy(&plan->problem, &to, &from);
-        add_batch(plan, &all, batch, first_row);
+        ls_visits_bring(&own->visit, &own->visits, plan, step, &all, &part);
     }
     return ls_batch_start(&own->visit);
 }

@@ -229,22 +229,6 @@ static void view_visitors(struct ls_tensor all[VISITORS], const struct ls_visiti
                                  ls_visits_range(&g->visits, step, 0).of, problem->shape.h);
 }
 
-/* One visitor: this rank's rows, which are in place, go to all others, whose rows come here. */
-static void add_visitor(struct ls_visiting_gradients *g, const struct ls_tensor *all, int64_t step)
-{
-    const struct ls_row_range own = ls_visits_range(&g->visits, step, g->plan->rank);
-    const struct ls_tensor mine = ls_travel_rows(all, own.first, own.count);
-
-    for (int r = 0; r < g->plan->problem.p; r++) {
-        const struct ls_row_range range = ls_visits_range(&g->visits, step, r);
-        const struct ls_tensor theirs = ls_travel_rows(all, range.first, range.count);
-
-        if (r == g->plan->rank) continue;
-        if (range.count > 0) ls_batch_receive(&g->visit, theirs.data, ls_travel_bytes(&theirs), r);
-        if (own.count > 0) ls_batch_send(&g->visit, mine.data, ls_travel_bytes(&mine), r);
-    }
-}
-
 static ls_status start_visitors(struct ls_visiting_gradients *g, int64_t step)
 {
     const struct ls_backward_call *call = g->call;
@@ -252,18 +236,11 @@ static ls_status start_visitors(struct ls_visiting_gradients *g, int64_t step)
     const struct ls_tensor from[VISITORS] = {ls_travel_numbers(s, call->q->dim[1], call->lse),
                                              ls_travel_numbers(s, call->q->dim[1], call->delta),
                                              *call->q, *call->d_o};
-    const struct ls_row_range own = ls_visits_range(&g->visits, step, g->plan->rank);
-    const int64_t first = step * ls_visit_most_rows(&g->plan->problem.q_layout);
     struct ls_tensor all[VISITORS];
 
     view_visitors(all, g, step);
-    for (int i = 0; i < VISITORS; i++) {
-        const struct ls_tensor rows = ls_travel_rows(&from[i], first, own.count);
-        struct ls_tensor to = ls_travel_rows(&all[i], own.first, own.count);
-
-        ls_problem_copy(&g->plan->problem, &to, &rows);
-        add_visitor(g, &all[i], step);
-    }
+    for (int i = 0; i < VISITORS; i++)
+        ls_visits_bring(&g->visit, &g->visits, g->plan, step, &all[i], &from[i]);
     return ls_batch_start(&g->visit);
 }
 
@@ -347,7 +324,7 @@ static void finish_rows(struct ls_visiting_gradients *g, int64_t step)
     const int64_t rows = ls_visits_range(&g->visits, step, g->plan->rank).count;
     const int64_t n = ls_gradient_count(&problem->shape, problem->shape.h, rows);
     struct ls_tensor dq =
-        ls_travel_rows(g->call->dq, step * ls_visit_most_rows(&problem->q_layout), rows);
+        ls_range_of(g->call->dq, 1, step * ls_visit_most_rows(&problem->q_layout), rows);
 
     if (rows == 0) return;
     ls_total_begin(&g->dq, g->dq_slots, n);

@@ -4,7 +4,7 @@
 #include "attention/methods/visits.h"
 #include "plan/attention_size.h"
 
-size_t ls_allreduce_query_bytes(const struct ls_attention_shape *s, int64_t rows)
+static size_t query_bytes(const struct ls_attention_shape *s, int64_t rows)
 {
     return (size_t)(s->b * rows * s->h * s->d) * (size_t)ls_dtype_size(s->type);
 }
@@ -23,7 +23,7 @@ struct ls_allreduce_memory ls_allreduce_memory(const struct ls_problem *problem,
         .states = (size_t)results * ls_row_state_bytes(s, rows),
         .out = results * ls_state_count(s, rows - own),
         .in = subtrees->first[problem->p] * ls_state_count(s, own),
-        .queries = ls_allreduce_query_bytes(s, rows),
+        .queries = query_bytes(s, rows),
     };
     memory.travel = (size_t)(memory.out + memory.in) * sizeof(float) +
                     (ls_visit_steps(queries) > 1 ? 2 : 1) * memory.queries;
@@ -54,7 +54,7 @@ ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *proble
     out->flops_most = 4.0 * (double)s->d * (double)(s->b * s->h) *
                       ls_most_pairs_of_keys(&problem->k_layout, &problem->mask);
     out->call_rows = problem->p > 1 ? ls_visit_all_rows(queries, 0) : s->s_q;
-    out->bytes_sent = (problem->p - 1) * (int64_t)ls_allreduce_query_bytes(s, s->s_q);
+    out->bytes_sent = (problem->p - 1) * (int64_t)query_bytes(s, s->s_q);
     out->messages = (problem->p - 1) * ls_visit_count(queries) * s->b;
     const ls_status status = ls_subtrees_count(&subtrees, problem);
     if (status == LS_OK) {

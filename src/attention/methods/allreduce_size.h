@@ -4,8 +4,6 @@
 
 #include "attention/merging/subtrees.h"
 
-size_t ls_allreduce_query_bytes(const struct ls_attention_shape *shape, int64_t rows);
-
 /* A rank's memory beside that of its kernel; it is made for the first step, the largest. Alone, a
  * rank has no results that wait and none of it. */
 struct ls_allreduce_memory {

@@ -174,12 +174,13 @@ static ls_status create(struct ls_attention_plan *plan)
 
 static struct ls_tensor keys_in(const struct ls_problem *problem, char *message, int64_t rows)
 {
-    return ls_problem_key_view(problem, message, rows);
+    return ls_problem_view(problem, message, rows, problem->shape.h_kv);
 }
 
 static struct ls_tensor values_in(const struct ls_problem *problem, char *message, int64_t rows)
 {
-    return ls_problem_key_view(problem, message + bytes_of(problem, rows) / 2, rows);
+    return ls_problem_view(problem, message + bytes_of(problem, rows) / 2, rows,
+                           problem->shape.h_kv);
 }
 
 /* Some leaves of this rank's part, one behind the other. */
@@ -189,8 +190,8 @@ static void pack(struct ls_tensor to, const struct ls_problem *problem, struct l
     for (int64_t i = 0; i < leaves.count; i++) {
         const struct ls_leaf *leaf = &leaves.leaf[i];
         const int64_t rows = ls_layout_leaf_rows(&problem->k_layout, leaf->number);
-        const struct ls_tensor from = ls_travel_rows(part, leaf->row, rows);
-        struct ls_tensor into = ls_travel_rows(&to, i * LS_LEAF, rows);
+        const struct ls_tensor from = ls_range_of(part, 1, leaf->row, rows);
+        struct ls_tensor into = ls_range_of(&to, 1, i * LS_LEAF, rows);
 
         ls_problem_copy(problem, &into, &from);
     }

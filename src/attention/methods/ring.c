@@ -164,8 +164,9 @@ static struct key_part travelling_part(const struct ls_attention_plan *plan, int
     const size_t at = (size_t)ls_route_buffer(&own->route, step) * travel_bytes(&plan->problem);
     char *k = (char *)own->travel + at, *v = k + part_bytes(&plan->problem, owner) / 2;
 
-    return (struct key_part){.k = ls_problem_key_view(&plan->problem, k, rows),
-                             .v = ls_problem_key_view(&plan->problem, v, rows)};
+    return (struct key_part){
+        .k = ls_problem_view(&plan->problem, k, rows, plan->problem.shape.h_kv),
+        .v = ls_problem_view(&plan->problem, v, rows, plan->problem.shape.h_kv)};
 }
 
 static bool is_contiguous(const struct ls_tensor *t)

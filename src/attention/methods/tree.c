@@ -177,10 +177,7 @@ static int behind_of(const struct ls_attention_plan *plan, int round)
 
 static struct ls_tensor query_rows(const struct ls_attention_plan *plan, void *data, int64_t rows)
 {
-    const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t dim[] = {s->b, rows, s->h, s->d};
-
-    return ls_tensor_view(data, s->type, 4, dim);
+    return ls_problem_view(&plan->problem, data, rows, plan->problem.shape.h);
 }
 
 /* A root's rows of the queries. */
@@ -188,11 +185,9 @@ static struct ls_tensor root_rows(const struct ls_attention_plan *plan,
                                   const struct ls_tree_root *root)
 {
     const struct tree *own = plan->own;
-    struct ls_tensor view = query_rows(plan, own->queries, plan->problem.shape.s_q);
+    const struct ls_tensor all = query_rows(plan, own->queries, plan->problem.shape.s_q);
 
-    view.data = own->queries + root->first_row * view.stride[1] * ls_dtype_size(view.type);
-    view.dim[1] = root->rows;
-    return view;
+    return ls_range_of(&all, 1, root->first_row, root->rows);
 }
 
 /* Those that a rank gets in a round: out of the queries into a message, or back. */

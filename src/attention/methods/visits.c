@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "attention/leaves.h"
-#include "attention/plan.h"
+#include "attention/travelling/travel.h"
 #include "plan/attention_size.h"
 
 /* Leaves of queries that a step brings together, or one of each rank if there are more ranks. More
@@ -121,6 +121,26 @@ struct ls_row_range ls_visits_range(const struct ls_visits *visits, int64_t step
     return (struct ls_row_range){.first = first_row[rank],
                                  .count = first_row[rank + 1] - first_row[rank],
                                  .of = first_row[visits->p]};
+}
+
+void ls_visits_bring(struct ls_batch *batch, const struct ls_visits *visits,
+                     const struct ls_attention_plan *plan, int64_t step,
+                     const struct ls_tensor *all, const struct ls_tensor *part)
+{
+    const struct ls_row_range own = ls_visits_range(visits, step, plan->rank);
+    const struct ls_tensor from =
+        ls_range_of(part, 1, step * ls_visit_most_rows(&plan->problem.q_layout), own.count);
+    struct ls_tensor mine = ls_range_of(all, 1, own.first, own.count);
+
+    ls_problem_copy(&plan->problem, &mine, &from);
+    for (int r = 0; r < visits->p; r++) {
+        const struct ls_row_range range = ls_visits_range(visits, step, r);
+        const struct ls_tensor theirs = ls_range_of(all, 1, range.first, range.count);
+
+        if (r == plan->rank) continue;
+        if (range.count > 0) ls_batch_receive(batch, theirs.data, ls_travel_bytes(&theirs), r);
+        if (own.count > 0) ls_batch_send(batch, mine.data, ls_travel_bytes(&mine), r);
+    }
 }
 
 void ls_visits_count_back(int64_t *bytes, int64_t *messages, const struct ls_layout *queries,

@@ -3,6 +3,7 @@
 #define LS_ATTENTION_METHODS_VISITS_H
 
 #include "attention/merging/states.h"
+#include "attention/plan.h"
 
 int64_t ls_visit_steps(const struct ls_layout *queries);
 
@@ -37,6 +38,12 @@ void ls_visits_fini(struct ls_visits *visits);
 
 /* A rank's rows among those of a step. */
 struct ls_row_range ls_visits_range(const struct ls_visits *visits, int64_t step, int rank);
+
+/* Adds to a batch what a tensor of a step needs, of which `all` has room for every rank's rows and
+ * `part` has all of this rank's: its own are put in place and go to the others, theirs come. */
+void ls_visits_bring(struct ls_batch *batch, const struct ls_visits *visits,
+                     const struct ls_attention_plan *plan, int64_t step,
+                     const struct ls_tensor *all, const struct ls_tensor *part);
 
 /* Adds what goes back to the owners of all rows, where rank r finds first[r + 1] - first[r] results
  * of so many bytes for each row. */

@@ -86,7 +86,7 @@ static ls_status create_part(struct ls_redistribution *r, enum ls_traveller whic
         ls_travel_carve(&end, r->problem, which, rows, ls_traveller_heads(r->problem, which));
     for (int peer = 0; peer < r->problem->p; peer++) {
         const struct ls_run run = ls_cuts_shared_rows(&cuts, peer, rank);
-        part_rows(r, which)[peer] = ls_travel_rows(&r->part[which], run.first, run.count);
+        part_rows(r, which)[peer] = ls_range_of(&r->part[which], 1, run.first, run.count);
     }
     return LS_OK;
 }
@@ -230,8 +230,8 @@ static void copy_piece(const struct ls_redistribution *r, enum ls_traveller whic
             const int64_t position = ls_layout_position(cuts.layout, owner, row);
 
             n = to_leaf_end < run.count - i ? to_leaf_end : run.count - i;
-            struct ls_tensor here = ls_travel_rows(&whole, position - cuts.first[rank], n);
-            struct ls_tensor there = ls_travel_rows(&packed_rows(r, which)[owner], i, n);
+            struct ls_tensor here = ls_range_of(&whole, 1, position - cuts.first[rank], n);
+            struct ls_tensor there = ls_range_of(&packed_rows(r, which)[owner], 1, i, n);
             if (direction == FROM_PIECE)
                 ls_problem_copy(r->problem, &there, &here);
             else

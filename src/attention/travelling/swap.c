@@ -151,7 +151,7 @@ static void place_traveller(struct ls_swap_place *place, const struct ls_swap *s
     place->all = ls_travel_carve(all, problem, which, first[swap->p],
                                  heads_in(&swap->share[rank], which).count);
     for (int r = 0; r < swap->p; r++) {
-        place->rows[r] = ls_travel_rows(&place->all, first[r], first[r + 1] - first[r]);
+        place->rows[r] = ls_range_of(&place->all, 1, first[r], first[r + 1] - first[r]);
         if (r == rank)
             place->heads[r] = place->rows[r];
         else
@@ -230,12 +230,7 @@ void ls_swap_fini(struct ls_swap *swap)
 
 static struct ls_tensor heads_of(const struct ls_tensor *t, struct ls_head_run heads)
 {
-    struct ls_tensor view = *t;
-
-    if (t->dim[1] > 0) /* else there may be no memory */
-        view.data = (char *)t->data + heads.first * t->stride[2] * ls_dtype_size(t->type);
-    view.dim[2] = heads.count;
-    return view;
+    return ls_range_of(t, 2, heads.first, heads.count);
 }
 
 static void add_receives(struct ls_swap *swap, const struct ls_tensor *into)

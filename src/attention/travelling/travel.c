@@ -45,16 +45,6 @@ struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *pro
     return view;
 }
 
-struct ls_tensor ls_travel_rows(const struct ls_tensor *t, int64_t first, int64_t rows)
-{
-    struct ls_tensor view = *t;
-
-    if (rows > 0) /* else there may be no memory */
-        view.data = (char *)t->data + first * t->stride[1] * ls_dtype_size(t->type);
-    view.dim[1] = rows;
-    return view;
-}
-
 size_t ls_travel_bytes(const struct ls_tensor *t)
 {
     return (size_t)(t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3]) * (size_t)ls_dtype_size(t->type);

@@ -25,9 +25,6 @@ bool ls_traveller_is_number(enum ls_traveller which);
 struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,
                                  enum ls_traveller which, int64_t rows, int64_t heads);
 
-/* Rows [first, first + rows) of a tensor. */
-struct ls_tensor ls_travel_rows(const struct ls_tensor *t, int64_t first, int64_t rows);
-
 size_t ls_travel_bytes(const struct ls_tensor *t);
 
 /* lse [b, h, s] as a traveller, [b, s, h, 1], and back. */
