@@ -13,6 +13,7 @@
 #include "attention/methods/allreduce_gradient.h"
 #include "attention/methods/table.h"
 #include "attention/methods/tree_size.h"
+#include "attention/travelling/travel.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 
@@ -145,19 +146,11 @@ static ls_status create(struct ls_attention_plan *plan)
 
 /* ---- messages: one each way a round; to and from the ranks 2^round away */
 
-struct message {
-    const void *out;
-    void *in;
-    size_t out_bytes, in_bytes;
-    int to, from;
-};
-
-static ls_status exchange(struct tree *own, const struct message *message)
+static ls_status exchange(struct tree *own, int to, size_t out_bytes, int from, void *in,
+                          size_t in_bytes)
 {
-    if (message->in_bytes > 0)
-        ls_batch_receive(&own->batch, message->in, message->in_bytes, message->from);
-    if (message->out_bytes > 0)
-        ls_batch_send(&own->batch, message->out, message->out_bytes, message->to);
+    if (in_bytes > 0) ls_batch_receive(&own->batch, in, in_bytes, from);
+    if (out_bytes > 0) ls_batch_send(&own->batch, own->out, out_bytes, to);
     return ls_batch_run(&own->batch);
 }
 
@@ -206,7 +199,7 @@ static void pack_queries(char *message, const struct ls_attention_plan *plan, in
             ls_problem_copy(&plan->problem, &rows, &packed);
         else
             ls_problem_copy(&plan->problem, &packed, &rows);
-        message += packed.dim[0] * packed.stride[0] * ls_dtype_size(packed.type);
+        message += ls_travel_bytes(&packed);
     }
 }
 
@@ -229,17 +222,10 @@ static ls_status spread_queries(struct ls_attention_plan *plan, const struct ls_
     put_own_queries(plan, q);
     for (int k = ls_binomial_rounds(problem->p) - 1; k >= 0; k--) {
         const int to = behind_of(plan, k);
-        const struct message message = {
-            .out = own->out,
-            .out_bytes = ls_tree_query_bytes(&own->plan, problem, to, k),
-            .to = to,
-            .in = own->in,
-            .in_bytes = ls_tree_query_bytes(&own->plan, problem, plan->rank, k),
-            .from = ahead_of(plan, k),
-        };
 
         pack_queries(own->out, plan, to, k, false);
-        LS_TRY(exchange(own, &message));
+        LS_TRY(exchange(own, to, ls_tree_query_bytes(&own->plan, problem, to, k), ahead_of(plan, k),
+                        own->in, ls_tree_query_bytes(&own->plan, problem, plan->rank, k)));
         pack_queries((char *)own->in, plan, plan->rank, k, true);
     }
     return LS_OK;
@@ -304,17 +290,11 @@ static ls_status collect_results(struct ls_attention_plan *plan)
     take_own_results(plan);
     for (int k = 0; k < ls_binomial_rounds(plan->problem.p); k++) {
         const int from = behind_of(plan, k);
-        const struct message message = {
-            .out = own->out,
-            .out_bytes = ls_tree_result_bytes(&own->plan, &plan->problem, plan->rank, k),
-            .to = ahead_of(plan, k),
-            .in = in,
-            .in_bytes = ls_tree_result_bytes(&own->plan, &plan->problem, from, k),
-            .from = from,
-        };
 
         pack_results(plan, k);
-        LS_TRY(exchange(own, &message));
+        LS_TRY(exchange(own, ahead_of(plan, k),
+                        ls_tree_result_bytes(&own->plan, &plan->problem, plan->rank, k), from, in,
+                        ls_tree_result_bytes(&own->plan, &plan->problem, from, k)));
         in = merge_results(plan, in, k);
     }
     return LS_OK;
