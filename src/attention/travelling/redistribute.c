@@ -240,19 +240,17 @@ static void copy_piece(const struct ls_redistribution *r, enum ls_traveller whic
     }
 }
 
-/* rows [p]: of each other rank, and for it. */
-static void add_receives(struct ls_redistribution *r, const struct ls_tensor *rows)
+/* [p] each: of every other rank, and for it. */
+static void add_exchange(struct ls_redistribution *r, const struct ls_tensor *into,
+                         const struct ls_tensor *from)
 {
-    for (int from = 0; from < r->problem->p; from++)
-        if (from != ls_comm_rank(r->comm) && rows[from].dim[1] > 0)
-            ls_batch_receive(&r->batch, rows[from].data, ls_travel_bytes(&rows[from]), from);
-}
-
-static void add_sends(struct ls_redistribution *r, const struct ls_tensor *rows)
-{
-    for (int to = 0; to < r->problem->p; to++)
-        if (to != ls_comm_rank(r->comm) && rows[to].dim[1] > 0)
-            ls_batch_send(&r->batch, rows[to].data, ls_travel_bytes(&rows[to]), to);
+    for (int peer = 0; peer < r->problem->p; peer++) {
+        if (peer == ls_comm_rank(r->comm)) continue;
+        if (into[peer].dim[1] > 0)
+            ls_batch_receive(&r->batch, into[peer].data, ls_travel_bytes(&into[peer]), peer);
+        if (from[peer].dim[1] > 0)
+            ls_batch_send(&r->batch, from[peer].data, ls_travel_bytes(&from[peer]), peer);
+    }
 }
 
 ls_status ls_redistribute_to_parts(struct ls_redistribution *r,
@@ -261,9 +259,8 @@ ls_status ls_redistribute_to_parts(struct ls_redistribution *r,
     place_packed(r, piece);
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         if (!moves(r, which, piece)) continue;
-        add_receives(r, part_rows(r, which));
         copy_piece(r, which, piece[which], FROM_PIECE);
-        add_sends(r, packed_rows(r, which));
+        add_exchange(r, part_rows(r, which), packed_rows(r, which));
     }
     return ls_batch_run(&r->batch);
 }
@@ -272,11 +269,8 @@ ls_status ls_redistribute_to_pieces(const struct ls_tensor *const piece[LS_TRAVE
                                     struct ls_redistribution *r)
 {
     place_packed(r, piece);
-    for (int which = 0; which < LS_TRAVELLERS; which++) {
-        if (!moves(r, which, piece)) continue;
-        add_receives(r, packed_rows(r, which));
-        add_sends(r, part_rows(r, which));
-    }
+    for (int which = 0; which < LS_TRAVELLERS; which++)
+        if (moves(r, which, piece)) add_exchange(r, packed_rows(r, which), part_rows(r, which));
     LS_TRY(ls_batch_run(&r->batch));
     for (int which = 0; which < LS_TRAVELLERS; which++)
         if (moves(r, which, piece)) copy_piece(r, which, piece[which], INTO_PIECE);

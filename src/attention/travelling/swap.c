@@ -233,18 +233,15 @@ static struct ls_tensor heads_of(const struct ls_tensor *t, struct ls_head_run h
     return ls_range_of(t, 2, heads.first, heads.count);
 }
 
-static void add_receives(struct ls_swap *swap, const struct ls_tensor *into)
+/* [p] each: of every other rank, and for it. */
+static void add_exchange(struct ls_swap *swap, const struct ls_tensor *into,
+                         const struct ls_tensor *from)
 {
-    for (int r = 0; r < swap->p; r++)
-        if (r != ls_comm_rank(swap->comm))
-            ls_batch_receive(&swap->batch, into[r].data, ls_travel_bytes(&into[r]), r);
-}
-
-static void add_sends(struct ls_swap *swap, const struct ls_tensor *from)
-{
-    for (int r = 0; r < swap->p; r++)
-        if (r != ls_comm_rank(swap->comm))
-            ls_batch_send(&swap->batch, from[r].data, ls_travel_bytes(&from[r]), r);
+    for (int r = 0; r < swap->p; r++) {
+        if (r == ls_comm_rank(swap->comm)) continue;
+        ls_batch_receive(&swap->batch, into[r].data, ls_travel_bytes(&into[r]), r);
+        ls_batch_send(&swap->batch, from[r].data, ls_travel_bytes(&from[r]), r);
+    }
 }
 
 ls_status ls_swap_there(struct ls_swap *swap, struct ls_swap_place *place,
@@ -252,12 +249,11 @@ ls_status ls_swap_there(struct ls_swap *swap, struct ls_swap_place *place,
 {
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         if (!part[which]) continue;
-        add_receives(swap, place[which].rows);
         for (int r = 0; r < swap->p; r++) {
             const struct ls_tensor from = heads_of(part[which], heads_in(&swap->share[r], which));
             ls_problem_copy(swap->problem, &place[which].heads[r], &from);
         }
-        add_sends(swap, place[which].heads);
+        add_exchange(swap, place[which].rows, place[which].heads);
     }
     return ls_batch_run(&swap->batch);
 }
@@ -265,11 +261,8 @@ ls_status ls_swap_there(struct ls_swap *swap, struct ls_swap_place *place,
 ls_status ls_swap_back(const struct ls_tensor *const part[LS_TRAVELLERS], struct ls_swap *swap,
                        struct ls_swap_place *place)
 {
-    for (int which = 0; which < LS_TRAVELLERS; which++) {
-        if (!part[which]) continue;
-        add_receives(swap, place[which].heads);
-        add_sends(swap, place[which].rows);
-    }
+    for (int which = 0; which < LS_TRAVELLERS; which++)
+        if (part[which]) add_exchange(swap, place[which].heads, place[which].rows);
     LS_TRY(ls_batch_run(&swap->batch));
     for (int which = 0; which < LS_TRAVELLERS; which++) {
         for (int r = 0; r < swap->p && part[which]; r++) {
