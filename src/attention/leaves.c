@@ -32,16 +32,16 @@ void ls_leaves_sort(struct ls_leaf *list, int64_t count)
 }
 
 void ls_leaves_by_rank(struct ls_leaf_list *part, struct ls_leaf *leaf,
-                       const struct ls_layout *layout)
+                       const struct ls_layout *layout, const int *order)
 {
     int64_t count = 0;
 
-    for (int r = 0; r < layout->p; r++) {
+    for (int i = 0; i < layout->p; i++) {
         const int64_t first = count;
 
-        ls_leaves_append(leaf, &count, layout, r, 0);
+        ls_leaves_append(leaf, &count, layout, order ? order[i] : i, 0);
         ls_leaves_sort(leaf + first, count - first);
-        part[r] = (struct ls_leaf_list){.leaf = leaf + first, .count = count - first};
+        part[i] = (struct ls_leaf_list){.leaf = leaf + first, .count = count - first};
     }
 }
 

@@ -9,9 +9,10 @@
 void ls_leaves_append(struct ls_leaf *list, int64_t *count, const struct ls_layout *layout,
                       int rank, int64_t first_row);
 
-/* part [p] = each rank's leaves, by the rows of its own part. leaf: room for all of them. */
+/* part [p] = each rank's leaves, by the rows of its own part; order [p]: which rank's come first
+ * (NULL: the first's). leaf: room for all of them. */
 void ls_leaves_by_rank(struct ls_leaf_list *part, struct ls_leaf *leaf,
-                       const struct ls_layout *layout);
+                       const struct ls_layout *layout, const int *order);
 
 /* By number, as the kernel wants them. */
 void ls_leaves_sort(struct ls_leaf *list, int64_t count);

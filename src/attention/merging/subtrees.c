@@ -43,7 +43,7 @@ ls_status ls_subtrees_init(struct ls_subtrees *out, const struct ls_problem *pro
     if (!part || !out->first || !out->leaf) {
         status = ls_fail(LS_ENOMEM, "attention plan: out of memory");
     } else {
-        ls_leaves_by_rank(part, out->leaf, &problem->k_layout);
+        ls_leaves_by_rank(part, out->leaf, &problem->k_layout, NULL);
         status = list_results(out, part, problem);
     }
     free(part);

@@ -60,22 +60,20 @@ ls_status ls_total_init_parts(struct ls_total *out, const struct ls_leaf_list *p
 ls_status ls_total_init(struct ls_total *out, const struct ls_layout *layout, const int *order,
                         bool strict)
 {
-    const size_t p = (size_t)layout->p;
     struct ls_leaf *leaf = calloc((size_t)ls_layout_leaves(layout) + 1, sizeof *leaf);
-    struct ls_leaf_list *of = calloc(2 * p, sizeof *of), *part = of + p;
+    struct ls_leaf_list *part = calloc((size_t)layout->p, sizeof *part);
     ls_status status;
 
     *out = (struct ls_total){0};
-    if (!leaf || !of) {
+    if (!leaf || !part) {
         free(leaf);
-        free(of);
+        free(part);
         return ls_fail(LS_ENOMEM, "attention plan: out of memory");
     }
-    ls_leaves_by_rank(of, leaf, layout);
-    for (size_t i = 0; i < p; i++) part[i] = of[order[i]];
+    ls_leaves_by_rank(part, leaf, layout, order);
     status = ls_total_init_parts(out, part, layout->p, strict);
     out->leaf = leaf;
-    free(of);
+    free(part);
     return status;
 }
 

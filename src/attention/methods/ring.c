@@ -17,11 +17,11 @@
 
 #define HOP_MESSAGES 4
 
-/* The leaves of every rank's keys. */
+/* The leaves of every rank's keys in the order in which they come to a rank. */
 struct parts {
-    struct ls_leaf_list *of; /* [p] */
-    struct ls_leaf_list *at; /* [p] the same in the order in which they come to a rank */
+    struct ls_leaf_list *at; /* [p] */
     struct ls_leaf *leaf;    /* storage */
+    int *owner;              /* [p] */
 };
 
 struct ring {
@@ -35,34 +35,30 @@ struct ring {
 
 static void free_parts(struct parts *parts)
 {
-    free(parts->of);
     free(parts->at);
     free(parts->leaf);
+    free(parts->owner);
 }
 
-static ls_status list_parts(struct parts *out, const struct ls_layout *keys)
+static ls_status list_parts(struct parts *out, const struct ls_layout *keys,
+                            const struct ls_route *route)
 {
     const size_t p = (size_t)keys->p;
 
-    out->of = calloc(p, sizeof *out->of);
     out->at = calloc(p, sizeof *out->at);
     out->leaf = calloc((size_t)ls_layout_leaves(keys) + 1, sizeof *out->leaf);
-    if (!out->of || !out->at || !out->leaf)
+    out->owner = calloc(p, sizeof *out->owner);
+    if (!out->at || !out->leaf || !out->owner)
         return ls_fail(LS_ENOMEM, "ring attention: out of memory");
-    ls_leaves_by_rank(out->of, out->leaf, keys);
+    for (int step = 0; step < keys->p; step++) out->owner[step] = ls_route_owner(route, step);
+    ls_leaves_by_rank(out->at, out->leaf, keys, out->owner);
     return LS_OK;
-}
-
-static void order_parts(struct parts *parts, const struct ls_route *route)
-{
-    for (int step = 0; step < route->places; step++)
-        parts->at[step] = parts->of[ls_route_owner(route, step)];
 }
 
 /* Adds those of the rank that needs most. */
 static ls_status add_state_bytes(size_t *out, const struct ls_problem *problem, int node)
 {
-    struct parts parts = {0};
+    ls_status status = LS_OK;
     size_t most = 0;
 
     if (!problem->strict) {
@@ -70,17 +66,16 @@ static ls_status add_state_bytes(size_t *out, const struct ls_problem *problem, 
             *out += ls_row_state_bytes(&problem->shape, ls_layout_most_rows(&problem->q_layout));
         return LS_OK;
     }
-    ls_status status = list_parts(&parts, &problem->k_layout);
-
     for (int r = 0; r < problem->p && status == LS_OK; r++) {
         const struct ls_route route = ls_route_of(problem->p, node, r);
+        struct parts parts;
         size_t bytes = 0;
 
-        order_parts(&parts, &route);
-        status = ls_fold_bytes(&bytes, problem, r, parts.at, problem->p);
+        status = list_parts(&parts, &problem->k_layout, &route);
+        if (status == LS_OK) status = ls_fold_bytes(&bytes, problem, r, parts.at, problem->p);
         if (bytes > most) most = bytes;
+        free_parts(&parts);
     }
-    free_parts(&parts);
     *out += most;
     return status;
 }
@@ -134,8 +129,7 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     if (!own) return ls_fail(LS_ENOMEM, "ring attention: out of memory");
     plan->own = own;
     own->route = ls_route_of(problem->p, node, plan->rank);
-    LS_TRY(list_parts(&own->parts, &problem->k_layout));
-    order_parts(&own->parts, &own->route);
+    LS_TRY(list_parts(&own->parts, &problem->k_layout, &own->route));
     LS_TRY(ls_fold_init(&own->fold, plan, own->parts.at, problem->p));
     LS_TRY(ls_part_gradients_create(&own->gradients, plan, (struct ls_part_order){.node = node}));
     LS_TRY(ls_batch_init(&own->inner, &plan->transport, HOP_MESSAGES));
