@@ -14,7 +14,7 @@
 #include "plan/attention_size.h"
 
 struct halo {
-    struct ls_part_steps steps; /* their keys closed up */
+    struct ls_part_steps steps; /* backward's; their keys closed up */
     char **in, **out;           /* [p] of each step but the first, K, then V: [b, rows, h_kv, d] */
     struct ls_batch *batch;     /* [p] likewise */
     struct ls_fold fold;
