@@ -20,9 +20,9 @@ LS_API ls_status ls_comm_create_self(struct ls_comm **out);
  * twice; lists differ), LS_ENOMEM, LS_ECOMM; the same on every rank. */
 LS_API ls_status ls_comm_split(struct ls_comm **out, struct ls_comm *comm, const int *ranks, int n);
 
-/* With a timeout, the last one that is destroyed, of a group, its sub-groups and plans, waits for all
- * ranks of the group. Collective if the group has several ranks, but after LS_ECOMM, when it waits for nobody. Accepts
- * NULL. */
+/* With a timeout, the last one that is destroyed, of a group, its sub-groups and plans, waits for
+ * all ranks of the group. Collective if the group has several ranks, but after LS_ECOMM, when it
+ * waits for nobody. Accepts NULL. */
 LS_API void ls_comm_destroy(struct ls_comm *comm);
 
 /* From here on, a rank that waits for another one, of which it has heard nothing for so many

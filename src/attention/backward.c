@@ -135,10 +135,10 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
     struct ls_redistribution *r = plan->redistribution;
     const struct ls_tensor delta = ls_redistribution_delta(r, g->delta);
     const struct ls_tensor *const in[LS_TRAVELLERS] = {
-        [LS_LSE] = saved->lse, [LS_DELTA] = &delta, [LS_Q] = saved->q,
-        [LS_K] = saved->k,     [LS_V] = saved->v,   [LS_O] = saved->d_o};
+        [LS_LSE] = saved->lse,  [LS_DELTA] = &delta,    [LS_LIKE_Q] = saved->q,
+        [LS_LIKE_K] = saved->k, [LS_LIKE_V] = saved->v, [LS_LIKE_O] = saved->d_o};
     const struct ls_tensor *const back[LS_TRAVELLERS] = {
-        [LS_Q] = out->dq, [LS_K] = out->dk, [LS_V] = out->dv};
+        [LS_LIKE_Q] = out->dq, [LS_LIKE_K] = out->dk, [LS_LIKE_V] = out->dv};
     struct ls_tensor part[LS_TRAVELLERS], gradient[LS_TRAVELLERS];
 
     find_delta(delta.data, plan, saved);
@@ -149,13 +149,13 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
     LS_TRY(ls_redistribute_to_parts(r, in));
     take_numbers(g->lse, plan, &part[LS_LSE]);
     take_numbers(g->delta, plan, &part[LS_DELTA]);
-    LS_TRY(plan->method->backward(plan, &(struct ls_backward_call){.dq = &gradient[LS_Q],
-                                                                   .dk = &gradient[LS_K],
-                                                                   .dv = &gradient[LS_V],
-                                                                   .q = &part[LS_Q],
-                                                                   .k = &part[LS_K],
-                                                                   .v = &part[LS_V],
-                                                                   .d_o = &part[LS_O],
+    LS_TRY(plan->method->backward(plan, &(struct ls_backward_call){.dq = &gradient[LS_LIKE_Q],
+                                                                   .dk = &gradient[LS_LIKE_K],
+                                                                   .dv = &gradient[LS_LIKE_V],
+                                                                   .q = &part[LS_LIKE_Q],
+                                                                   .k = &part[LS_LIKE_K],
+                                                                   .v = &part[LS_LIKE_V],
+                                                                   .d_o = &part[LS_LIKE_O],
                                                                    .lse = g->lse,
                                                                    .delta = g->delta}));
     return ls_redistribute_to_pieces(back, r);

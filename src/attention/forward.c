@@ -37,9 +37,9 @@ static ls_status forward_own_rows(struct ls_attention_plan *plan,
 {
     struct ls_redistribution *r = plan->redistribution;
     const struct ls_tensor *const in[LS_TRAVELLERS] = {
-        [LS_Q] = call->q, [LS_K] = call->k, [LS_V] = call->v};
+        [LS_LIKE_Q] = call->q, [LS_LIKE_K] = call->k, [LS_LIKE_V] = call->v};
     const struct ls_tensor *const out[LS_TRAVELLERS] = {
-        [LS_LSE] = call->lse, [LS_O] = call->o, [LS_O_LO] = call->o_lo};
+        [LS_LSE] = call->lse, [LS_LIKE_O] = call->o, [LS_O_LO] = call->o_lo};
     struct ls_tensor part[LS_TRAVELLERS];
 
     for (int which = 0; which < LS_TRAVELLERS; which++)
@@ -47,12 +47,12 @@ static ls_status forward_own_rows(struct ls_attention_plan *plan,
             ls_redistribution_part(&part[which], r, which, in[which] ? in[which] : out[which]);
     LS_TRY(ls_redistribute_to_parts(r, in));
     LS_TRY(plan->method->forward(
-        plan, &(struct ls_attention_call){.o = &part[LS_O],
+        plan, &(struct ls_attention_call){.o = &part[LS_LIKE_O],
                                           .o_lo = call->o_lo ? &part[LS_O_LO] : NULL,
                                           .lse = &part[LS_LSE],
-                                          .q = &part[LS_Q],
-                                          .k = &part[LS_K],
-                                          .v = &part[LS_V]}));
+                                          .q = &part[LS_LIKE_Q],
+                                          .k = &part[LS_LIKE_K],
+                                          .v = &part[LS_LIKE_V]}));
     return ls_redistribute_to_pieces(out, r);
 }
 

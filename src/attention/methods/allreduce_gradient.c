@@ -11,7 +11,7 @@
 #include "plan/attention_size.h"
 
 /* What visits, in the order in which it lies in a buffer. */
-static const enum ls_traveller visitors[] = {LS_LSE, LS_DELTA, LS_Q, LS_O};
+static const enum ls_traveller visitors[] = {LS_LSE, LS_DELTA, LS_LIKE_Q, LS_LIKE_O};
 
 #define VISITORS ((int)(sizeof visitors / sizeof *visitors))
 

@@ -94,12 +94,12 @@ static void attend(struct ls_attention_plan *plan, bool residual)
     struct ls_tensor lse = ls_travel_transposed(&place[LS_LSE].all);
 
     if (own->swap.share[plan->rank].q.count == 0) return;
-    ls_plan_attend(plan, (struct ls_kernel_call){.o = &place[LS_O].all,
+    ls_plan_attend(plan, (struct ls_kernel_call){.o = &place[LS_LIKE_O].all,
                                                  .o_lo = residual ? &place[LS_O_LO].all : NULL,
                                                  .lse = &lse,
-                                                 .q = &place[LS_Q].all,
-                                                 .k = &place[LS_K].all,
-                                                 .v = &place[LS_V].all,
+                                                 .q = &place[LS_LIKE_Q].all,
+                                                 .k = &place[LS_LIKE_K].all,
+                                                 .v = &place[LS_LIKE_V].all,
                                                  .q_leaves = own->swap.queries.leaves,
                                                  .k_leaves = own->swap.keys.leaves});
 }
@@ -109,9 +109,9 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     struct ls_swap *swap = &((struct ls_ulysses *)plan->own)->swap;
     const struct ls_tensor lse = ls_travel_transposed(call->lse);
     const struct ls_tensor *const there[LS_TRAVELLERS] = {
-        [LS_Q] = call->q, [LS_K] = call->k, [LS_V] = call->v};
+        [LS_LIKE_Q] = call->q, [LS_LIKE_K] = call->k, [LS_LIKE_V] = call->v};
     const struct ls_tensor *const back[LS_TRAVELLERS] = {
-        [LS_LSE] = &lse, [LS_O] = call->o, [LS_O_LO] = call->o_lo};
+        [LS_LSE] = &lse, [LS_LIKE_O] = call->o, [LS_O_LO] = call->o_lo};
 
     LS_TRY(ls_swap_there(swap, swap->forward, there));
     attend(plan, call->o_lo != NULL);

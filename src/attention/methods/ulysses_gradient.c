@@ -185,10 +185,10 @@ static void compute(struct ls_attention_plan *plan)
     if (share->q.count == 0) return;
     ls_travel_take_numbers(own->lse, &plan->problem, &place[LS_LSE].all);
     ls_travel_take_numbers(own->delta, &plan->problem, &place[LS_DELTA].all);
-    ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_Q].all,
-                                                      .d_o = &place[LS_O].all,
-                                                      .k = &place[LS_K].all,
-                                                      .v = &place[LS_V].all,
+    ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_LIKE_Q].all,
+                                                      .d_o = &place[LS_LIKE_O].all,
+                                                      .k = &place[LS_LIKE_K].all,
+                                                      .v = &place[LS_LIKE_V].all,
                                                       .lse = own->lse,
                                                       .delta = own->delta,
                                                       .q_leaves = own->swap.queries.leaves,
@@ -196,12 +196,12 @@ static void compute(struct ls_attention_plan *plan)
                                                       .dq = own->dq,
                                                       .dk = own->dk,
                                                       .dv = own->dv});
-    ls_plan_round(&place[LS_Q].all, plan, (struct ls_terms){own->dq, NULL}, 1);
+    ls_plan_round(&place[LS_LIKE_Q].all, plan, (struct ls_terms){own->dq, NULL}, 1);
     if (splits_groups(&plan->problem)) return;
     const int64_t group = share->q.count / share->kv.count;
 
-    ls_plan_round(&place[LS_K].all, plan, (struct ls_terms){own->dk, NULL}, group);
-    ls_plan_round(&place[LS_V].all, plan, (struct ls_terms){own->dv, NULL}, group);
+    ls_plan_round(&place[LS_LIKE_K].all, plan, (struct ls_terms){own->dk, NULL}, group);
+    ls_plan_round(&place[LS_LIKE_V].all, plan, (struct ls_terms){own->dv, NULL}, group);
 }
 
 ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)
@@ -213,10 +213,11 @@ ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_ba
     const struct ls_tensor delta =
         ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->delta);
     const struct ls_tensor *const there[LS_TRAVELLERS] = {
-        [LS_LSE] = &lse,  [LS_DELTA] = &delta, [LS_Q] = call->q,
-        [LS_K] = call->k, [LS_V] = call->v,    [LS_O] = call->d_o};
-    const struct ls_tensor *const back[LS_TRAVELLERS] = {
-        [LS_Q] = call->dq, [LS_K] = split ? NULL : call->dk, [LS_V] = split ? NULL : call->dv};
+        [LS_LSE] = &lse,       [LS_DELTA] = &delta,   [LS_LIKE_Q] = call->q,
+        [LS_LIKE_K] = call->k, [LS_LIKE_V] = call->v, [LS_LIKE_O] = call->d_o};
+    const struct ls_tensor *const back[LS_TRAVELLERS] = {[LS_LIKE_Q] = call->dq,
+                                                         [LS_LIKE_K] = split ? NULL : call->dk,
+                                                         [LS_LIKE_V] = split ? NULL : call->dv};
 
     LS_TRY(ls_swap_there(swap, swap->backward, there));
     compute(plan);

@@ -290,20 +290,20 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
     struct ls_swap_place *place = own->swap.forward;
     const struct ls_tensor lse = ls_travel_transposed(call->lse);
     const struct ls_tensor *const there[LS_TRAVELLERS] = {
-        [LS_Q] = call->q, [LS_K] = call->k, [LS_V] = call->v};
+        [LS_LIKE_Q] = call->q, [LS_LIKE_K] = call->k, [LS_LIKE_V] = call->v};
     const struct ls_tensor *const back[LS_TRAVELLERS] = {
-        [LS_LSE] = &lse, [LS_O] = call->o, [LS_O_LO] = call->o_lo};
+        [LS_LSE] = &lse, [LS_LIKE_O] = call->o, [LS_O_LO] = call->o_lo};
     struct ls_tensor ring_lse = ls_travel_transposed(&place[LS_LSE].all);
 
     own->ring.now = plan->now;
     LS_TRY(ls_swap_there(&own->swap, place, there));
     LS_TRY(ls_ring_forward(&own->ring, &(struct ls_attention_call){
-                                           .o = &place[LS_O].all,
+                                           .o = &place[LS_LIKE_O].all,
                                            .o_lo = call->o_lo ? &place[LS_O_LO].all : NULL,
                                            .lse = &ring_lse,
-                                           .q = &place[LS_Q].all,
-                                           .k = &place[LS_K].all,
-                                           .v = &place[LS_V].all,
+                                           .q = &place[LS_LIKE_Q].all,
+                                           .k = &place[LS_LIKE_K].all,
+                                           .v = &place[LS_LIKE_V].all,
                                        }));
     return ls_swap_back(back, &own->swap, place);
 }
@@ -319,22 +319,22 @@ static ls_status backward(struct ls_attention_plan *plan, const struct ls_backwa
     const struct ls_tensor delta =
         ls_travel_numbers(&plan->problem.shape, call->q->dim[1], call->delta);
     const struct ls_tensor *const there[LS_TRAVELLERS] = {
-        [LS_LSE] = &lse,  [LS_DELTA] = &delta, [LS_Q] = call->q,
-        [LS_K] = call->k, [LS_V] = call->v,    [LS_O] = call->d_o};
+        [LS_LSE] = &lse,       [LS_DELTA] = &delta,   [LS_LIKE_Q] = call->q,
+        [LS_LIKE_K] = call->k, [LS_LIKE_V] = call->v, [LS_LIKE_O] = call->d_o};
     const struct ls_tensor *const back[LS_TRAVELLERS] = {
-        [LS_Q] = call->dq, [LS_K] = call->dk, [LS_V] = call->dv};
+        [LS_LIKE_Q] = call->dq, [LS_LIKE_K] = call->dk, [LS_LIKE_V] = call->dv};
 
     own->ring.now = plan->now;
     LS_TRY(ls_swap_there(&own->swap, place, there));
     ls_travel_take_numbers(numbers->lse, &plan->problem, &place[LS_LSE].all);
     ls_travel_take_numbers(numbers->delta, &plan->problem, &place[LS_DELTA].all);
-    LS_TRY(ls_ring_backward(&own->ring, &(struct ls_backward_call){.dq = &place[LS_Q].all,
-                                                                   .dk = &place[LS_K].all,
-                                                                   .dv = &place[LS_V].all,
-                                                                   .q = &place[LS_Q].all,
-                                                                   .k = &place[LS_K].all,
-                                                                   .v = &place[LS_V].all,
-                                                                   .d_o = &place[LS_O].all,
+    LS_TRY(ls_ring_backward(&own->ring, &(struct ls_backward_call){.dq = &place[LS_LIKE_Q].all,
+                                                                   .dk = &place[LS_LIKE_K].all,
+                                                                   .dv = &place[LS_LIKE_V].all,
+                                                                   .q = &place[LS_LIKE_Q].all,
+                                                                   .k = &place[LS_LIKE_K].all,
+                                                                   .v = &place[LS_LIKE_V].all,
+                                                                   .d_o = &place[LS_LIKE_O].all,
                                                                    .lse = numbers->lse,
                                                                    .delta = numbers->delta}));
     return ls_swap_back(back, &own->swap, place);

@@ -2,12 +2,12 @@
 
 bool ls_travels_forward(enum ls_traveller which)
 {
-    return which == LS_Q || which == LS_K || which == LS_V;
+    return which == LS_LIKE_Q || which == LS_LIKE_K || which == LS_LIKE_V;
 }
 
 bool ls_returns_forward(enum ls_traveller which, bool residual)
 {
-    return which == LS_LSE || which == LS_O || (which == LS_O_LO && residual);
+    return which == LS_LSE || which == LS_LIKE_O || (which == LS_O_LO && residual);
 }
 
 bool ls_travels_backward(enum ls_traveller which)
@@ -22,7 +22,7 @@ bool ls_returns_backward(enum ls_traveller which)
 
 bool ls_traveller_is_keys(enum ls_traveller which)
 {
-    return which == LS_K || which == LS_V;
+    return which == LS_LIKE_K || which == LS_LIKE_V;
 }
 
 bool ls_traveller_is_number(enum ls_traveller which)

@@ -5,11 +5,20 @@
 
 #include "attention/problem.h"
 
-/* To the ranks that compute, and from them. K and V have kv heads, the others query heads. LSE and
- * DELTA are f32, seen as [b, s, h, 1], and stand before the others to be aligned.
- *   forward   there: q, k, v                        back: lse, o and, if it is wanted, o_lo
- *   backward  there: lse, delta, q, k, v, d_o as O   back: dq, dk, dv as Q, K, V */
-enum ls_traveller { LS_LSE, LS_DELTA, LS_Q, LS_K, LS_V, LS_O, LS_O_LO, LS_TRAVELLERS };
+/* What is like a tensor of forward has its shape: K and V have kv heads, the others query heads.
+ * LSE and DELTA are f32, seen as [b, s, h, 1], and stand before the others to be aligned. forward
+ * to the ranks that compute: q, k, v        from them: lse, o and, if wanted, o_lo backward  lse,
+ * delta, q, k, v, d_o (like o)          dq, dk, dv (like q, k, v) */
+enum ls_traveller {
+    LS_LSE,
+    LS_DELTA,
+    LS_LIKE_Q,
+    LS_LIKE_K,
+    LS_LIKE_V,
+    LS_LIKE_O,
+    LS_O_LO,
+    LS_TRAVELLERS
+};
 
 /* Whether a tensor travels there, and back. */
 bool ls_travels_forward(enum ls_traveller which);
