@@ -325,31 +325,23 @@ void mpi_watch_step(struct mpi_watch *w)
     mpi_watch_beat(w);
 }
 
-static int most_silent(const struct mpi_watch *w, struct mpi_ranks ranks)
-{
-    const int count = ranks.count > 0 ? ranks.count : w->size;
-    int worst = w->rank;
-
-    for (int i = 0; i < count; i++) {
-        const int r = ranks.count > 0 ? ranks.rank[i] : i;
-
-        if (w->heard[r] < w->heard[worst]) worst = r;
-    }
-    return worst;
-}
-
 /* MPI_Test sets a request that is done to MPI_REQUEST_NULL, as one of a blocking operation is. */
 ls_status mpi_watch_finish(struct mpi_watch *w, struct mpi_ranks ranks, MPI_Request collective,
                            size_t bytes)
 {
     while (collective != MPI_REQUEST_NULL) {
-        int done;
+        int done, worst = w->rank;
 
         LS_TRY(mpi_checked(MPI_Test(&collective, &done, MPI_STATUS_IGNORE),
                            "completing an exchange of all ranks"));
         if (done || !mpi_watch_is_due(w)) continue;
         LS_TRY(mpi_watch_beat(w));
-        LS_TRY(judge(w, most_silent(w, ranks), bytes));
+        for (int i = 0; i < (ranks.count > 0 ? ranks.count : w->size); i++) {
+            const int r = ranks.count > 0 ? ranks.rank[i] : i;
+
+            if (w->heard[r] < w->heard[worst]) worst = r;
+        }
+        LS_TRY(judge(w, worst, bytes));
     }
     mpi_watch_step(w);
     return LS_OK;
