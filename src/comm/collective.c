@@ -14,20 +14,21 @@ static int64_t slice_width(int p)
     return SLICE_ELEMENTS / p + 1;
 }
 
-int ls_collective_messages(int p)
+ls_status ls_batch_init_collective(struct ls_batch *out, const struct ls_transport *transport)
 {
-    return 2 * p;
+    const int64_t p = transport->size;
+
+    LS_TRY(ls_batch_init(out, transport, 2 * p));
+    return transport->ops->alloc(&out->slices, transport->self,
+                                 (size_t)(slice_width((int)p) * p) * sizeof(float));
 }
 
-size_t ls_collective_slice_bytes(int p)
-{
-    return (size_t)(slice_width(p) * p) * sizeof(float);
-}
+static void proceed(struct ls_batch *batch);
 
 static void begin(struct ls_batch *b, struct ls_collective_call call)
 {
     assert(b->slices && b->count == 0);
-    b->is_collective = true;
+    b->proceed = proceed;
     b->call = call;
 }
 
@@ -215,7 +216,7 @@ static void reduce(struct ls_batch *b)
     if (c->first < c->n) exchange_slice(b);
 }
 
-void ls_collective_next(struct ls_batch *batch)
+static void proceed(struct ls_batch *batch)
 {
     struct ls_collective_call *c = &batch->call;
 

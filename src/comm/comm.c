@@ -1,6 +1,8 @@
 #include "comm/comm.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/profile.h"
 #include "base/trace.h"
@@ -43,83 +45,15 @@ ls_status ls_comm_duplicate(struct ls_comm **out, const struct ls_comm *comm)
     return LS_OK;
 }
 
-/* *place: of this rank in the list. */
-static ls_status check_members(int *place, const struct ls_comm *comm, const int *ranks, int n)
+ls_status ls_comm_split_off(struct ls_comm **out, struct ls_comm *comm, const int *ranks, int n,
+                            int place)
 {
-    bool *named = calloc((size_t)comm->size, sizeof *named);
-    ls_status status =
-        named ? LS_OK : ls_fail(LS_ENOMEM, "no memory for a list of %d ranks", comm->size);
-
-    *place = -1;
-    for (int i = 0; i < n && status == LS_OK; i++) {
-        if (ranks[i] < 0 || ranks[i] >= comm->size)
-            status = ls_fail(LS_EVALUE, "sub-group: rank %d, the ranks are 0 to %d", ranks[i],
-                             comm->size - 1);
-        else if (named[ranks[i]])
-            status = ls_fail(LS_EVALUE, "sub-group: rank %d is named twice", ranks[i]);
-        else
-            named[ranks[i]] = true;
-        if (ranks[i] == comm->rank) *place = i;
-    }
-    free(named);
-    if (status == LS_OK && *place < 0)
-        status = ls_fail(LS_EVALUE,
-                         "sub-group: rank %d is not among its %d ranks: each rank names those of "
-                         "its own sub-group",
-                         comm->rank, n);
-    return status;
-}
-
-/* Every rank that this one names must have named the same, in the same order. */
-static ls_status compare_members(struct ls_comm *comm, const int *ranks, int n)
-{
-    const size_t p = (size_t)comm->size;
-    int *own = calloc(p, sizeof *own), *all = calloc(p * p, sizeof *all);
-    ls_status status =
-        own && all ? LS_OK : ls_fail(LS_ENOMEM, "no memory for lists of %d ranks", comm->size);
-
-    LS_TRY_GOTO(status, ls_comm_agree(comm, status), free_all);
-    for (int i = 0; i < comm->size; i++) own[i] = i < n ? ranks[i] : -1;
-    LS_TRY_GOTO(status, ls_comm_gather(all, comm, own, p * sizeof *own), free_all);
-    for (int i = 0; i < n && status == LS_OK; i++)
-        for (size_t k = 0; k < p && status == LS_OK; k++)
-            if (all[(size_t)ranks[i] * p + k] != own[k])
-                status = ls_fail(
-                    LS_EVALUE, "sub-group: rank %d names other ranks than rank %d, which names it",
-                    ranks[i], comm->rank);
-    status = ls_comm_agree(comm, status);
-free_all:
-    free(all);
-    free(own);
-    return status;
-}
-
-/* Those of one sub-group have agreed; here all of them do. */
-static ls_status agree_on_split(struct ls_comm **out, struct ls_comm *comm, struct ls_comm *some,
-                                ls_status status)
-{
-    const ls_status agreed = status == LS_ECOMM ? status : ls_comm_agree(comm, status);
-
-    if (agreed == LS_OK)
-        *out = some;
-    else if (status == LS_OK)
-        ls_comm_destroy(some);
-    return agreed;
-}
-
-ls_status ls_comm_split(struct ls_comm **out, struct ls_comm *comm, const int *ranks, int n)
-{
-    struct ls_comm *some = NULL;
     void *self;
-    int place;
 
-    LS_TRY(ls_comm_agree(comm, check_members(&place, comm, ranks, n)));
-    LS_TRY(compare_members(comm, ranks, n));
-    ls_status status = comm->ops->split(&self, comm->self, ranks, n);
-
-    if (status == LS_OK) status = ls_comm_create(&some, comm->ops, self, place, n);
-    if (status == LS_OK) some->has_timeout = comm->has_timeout;
-    return agree_on_split(out, comm, some, status);
+    LS_TRY(comm->ops->split(&self, comm->self, ranks, n));
+    LS_TRY(ls_comm_create(out, comm->ops, self, place, n));
+    (*out)->has_timeout = comm->has_timeout;
+    return LS_OK;
 }
 
 void ls_comm_destroy(struct ls_comm *comm)
@@ -226,4 +160,45 @@ ls_status ls_comm_broadcast(void *bytes, struct ls_comm *comm, size_t n, int roo
 ls_status ls_comm_gather(void *out, struct ls_comm *comm, const void *in, size_t bytes)
 {
     return comm->ops->gather(out, comm->self, in, bytes);
+}
+
+/* ---- agreement */
+
+struct verdict {
+    ls_status status;
+    char message[1024];
+};
+
+/* Makes root's failure everybody's. Which rank it was is worth saying only if the ranks' failures
+ * differ; so a failure that was agreed on once is not headed by a rank twice. */
+static ls_status adopt_failure(struct ls_comm *comm, ls_status status, int root)
+{
+    struct verdict own = {.status = status}, theirs;
+    double same;
+
+    if (status != LS_OK) snprintf(own.message, sizeof(own.message), "%s", ls_message());
+    theirs = own;
+    LS_TRY(ls_comm_broadcast(&theirs, comm, sizeof(theirs), root));
+    same = own.status == theirs.status && strcmp(own.message, theirs.message) == 0;
+    LS_TRY(ls_comm_reduce(&same, comm, 1, LS_REDUCE_MIN));
+    if (same != 0) return ls_fail(theirs.status, "%s", theirs.message);
+    return ls_fail(theirs.status, "rank %d: %s", root, theirs.message);
+}
+
+ls_status ls_comm_agree(struct ls_comm *comm, ls_status status)
+{
+    double lowest = status == LS_OK ? comm->size : comm->rank;
+
+    LS_TRY(ls_comm_reduce(&lowest, comm, 1, LS_REDUCE_MIN));
+    if (lowest == comm->size) return LS_OK;
+    return adopt_failure(comm, status, (int)lowest);
+}
+
+ls_status ls_comm_alike(bool *same, struct ls_comm *comm, double value)
+{
+    double bound[] = {value, -value}; /* the least, and minus the most */
+
+    LS_TRY(ls_comm_reduce(bound, comm, 2, LS_REDUCE_MIN));
+    *same = bound[0] == -bound[1];
+    return LS_OK;
 }

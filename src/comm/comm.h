@@ -13,6 +13,9 @@
 
 typedef enum { LS_REDUCE_SUM, LS_REDUCE_MAX, LS_REDUCE_MIN } ls_reduction;
 
+/* For backends. A NaN of either stays one: a reduction must not hide it. */
+double ls_reduce_two(double a, double b, ls_reduction how);
+
 struct ls_transport_ops;
 
 struct ls_control_ops {
@@ -38,6 +41,11 @@ struct ls_control_ops {
  * Errors: LS_ENOMEM, LS_ECOMM; the same on every rank. */
 ls_status ls_comm_create(struct ls_comm **out, const struct ls_control_ops *ops, void *self,
                          int rank, int size);
+
+/* For split.c: the sub-group of these ranks, of whom this is number `place`. Collective over all of
+ * comm; agreed on by the sub-group alone. Errors: LS_ENOMEM, LS_ECOMM. */
+ls_status ls_comm_split_off(struct ls_comm **out, struct ls_comm *comm, const int *ranks, int n,
+                            int place);
 
 /* An independent group of the same ranks, whose messages never meet comm's. Collective. */
 ls_status ls_comm_duplicate(struct ls_comm **out, const struct ls_comm *comm);

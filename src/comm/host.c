@@ -26,8 +26,7 @@ void ls_free_on_host(void *self, void *memory)
     ls_free(memory);
 }
 
-/* A NaN of either stays one. */
-static float combine(float a, float b, ls_reduction how)
+double ls_reduce_two(double a, double b, ls_reduction how)
 {
     switch (how) {
     case LS_REDUCE_SUM:
@@ -40,12 +39,14 @@ static float combine(float a, float b, ls_reduction how)
     return a;
 }
 
+/* Sums stay in f32. */
 static void fold(float *into, const float *more, int64_t n, ls_reduction how)
 {
     if (how == LS_REDUCE_SUM)
         for (int64_t i = 0; i < n; i++) into[i] += more[i];
     else
-        for (int64_t i = 0; i < n; i++) into[i] = combine(into[i], more[i], how);
+        for (int64_t i = 0; i < n; i++)
+            into[i] = (float)ls_reduce_two((double)into[i], (double)more[i], how);
 }
 
 void ls_fold_on_host(void *self, void *out, const void *part, int parts, int64_t stride, int64_t n,

@@ -60,24 +60,12 @@ static void unlink_batch(struct ls_batch *b)
 
 /* ---- a batch */
 
-static ls_status allocate(struct ls_batch *out, const struct ls_transport *t, int64_t most)
+ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transport, int64_t most)
 {
-    *out = (struct ls_batch){.transport = *t, .room = (int)most};
+    *out = (struct ls_batch){.transport = *transport, .room = (int)most};
     if (most < INT_MAX) out->message = calloc((size_t)most + 1, sizeof *out->message);
     if (out->message) return LS_OK;
     return ls_fail(LS_ENOMEM, "no memory for a batch of %lld messages", (long long)most);
-}
-
-ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transport, int64_t most)
-{
-    return allocate(out, transport, most);
-}
-
-ls_status ls_batch_init_collective(struct ls_batch *out, const struct ls_transport *transport)
-{
-    LS_TRY(allocate(out, transport, ls_collective_messages(transport->size)));
-    return transport->ops->alloc(&out->slices, transport->self,
-                                 ls_collective_slice_bytes(transport->size));
 }
 
 void ls_batch_fini(struct ls_batch *batch)
@@ -91,7 +79,7 @@ void ls_batch_fini(struct ls_batch *batch)
 static void empty(struct ls_batch *b)
 {
     b->count = b->started = 0;
-    b->is_collective = false;
+    b->proceed = NULL;
 }
 
 static void add(struct ls_batch *b, struct ls_message message)
@@ -147,16 +135,16 @@ static ls_status start_messages(struct ls_batch *b)
 static ls_status advance(bool *done, struct ls_batch *b)
 {
     b->count = b->started = 0;
-    if (b->is_collective) ls_collective_next(b);
+    if (b->proceed) b->proceed(b);
     *done = b->count == 0;
-    if (*done) b->is_collective = false;
+    if (*done) b->proceed = NULL;
     return start_messages(b);
 }
 
 ls_status ls_batch_start(struct ls_batch *batch)
 {
     batch->failed = LS_OK;
-    if (batch->is_collective) ls_collective_next(batch);
+    if (batch->proceed) batch->proceed(batch);
     const ls_status status = start_messages(batch);
 
     if (status == LS_OK && batch->count > 0)
@@ -173,7 +161,7 @@ static void move(struct ls_batch *b)
     ls_status status = t->ops->test(&done, t->self, b->message, b->started);
 
     if (b->failed != LS_OK) return;
-    if (status == LS_OK && done && b->is_collective) status = advance(&done, b);
+    if (status == LS_OK && done && b->proceed) status = advance(&done, b);
     if (status == LS_OK) return;
     b->failed = status;
     snprintf(b->failure, sizeof b->failure, "%s", ls_message());

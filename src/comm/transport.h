@@ -108,7 +108,8 @@ struct ls_batch {
     struct ls_message *message; /* [room] */
     int count, room;
     int started; /* of them */
-    bool is_collective;
+    /* of a collective operation, else NULL: adds what comes after the messages that are done */
+    void (*proceed)(struct ls_batch *batch);
     struct ls_collective_call call;
     void *slices;                      /* of sums */
     struct ls_batch *next, **previous; /* under way */
@@ -170,10 +171,5 @@ ls_status ls_batch_wait(struct ls_batch *batch);
 
 /* Both. */
 ls_status ls_batch_run(struct ls_batch *batch);
-
-/* For collective.c: what comes after the messages that are done, if anything. */
-void ls_collective_next(struct ls_batch *batch);
-int ls_collective_messages(int p);
-size_t ls_collective_slice_bytes(int p);
 
 #endif

@@ -186,16 +186,12 @@ static double mask_of(const bool *has)
 static ls_status compare_ranks(const struct ls_judge *judge, ls_status status)
 {
     const struct ls_attention_shape *s = &judge->problem.shape;
+    const int64_t sizes[] = {s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d};
     const struct ls_topic topics[] = {
         {"tensors that are there", mask_of(judge->has), false},
         {"rows to judge", (double)judge->rows, true},
         {"contract", (double)judge->contract, false},
-        {"batch", (double)s->b, true},
-        {"heads", (double)s->h, true},
-        {"key/value heads", (double)s->h_kv, true},
-        {"query length", (double)s->s_q, true},
-        {"key length", (double)s->s_k, true},
-        {"head dim", (double)s->d, true},
+        {"shape", ls_digest(sizes, sizeof sizes), false},
     };
 
     return ls_agree_about(judge->comm, status, topics, sizeof topics / sizeof *topics);

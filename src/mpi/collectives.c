@@ -1,6 +1,4 @@
 /* Control over MPI: collective operations on small values. */
-#include <math.h>
-
 #include "mpi/group.h"
 
 /* ---- MPI's operations, which a timeout makes non-blocking: those may be slower for few bytes. The
@@ -27,20 +25,6 @@ ls_status group_barrier(void *self)
     return mpi_watch_finish(group->watch, group_watched(group), request, 0);
 }
 
-/* A NaN on any rank stays one: a reduction must not hide it. */
-static double combine(double a, double b, ls_reduction how)
-{
-    switch (how) {
-    case LS_REDUCE_SUM:
-        return a + b;
-    case LS_REDUCE_MAX:
-        return isnan(a) || a > b ? a : b;
-    case LS_REDUCE_MIN:
-        return isnan(a) || a < b ? a : b;
-    }
-    return a;
-}
-
 /* MPI_Allreduce may give different ranks different bits; here each folds in the order of ranks. */
 ls_status group_reduce(double *values, void *self, int n, ls_reduction how)
 {
@@ -61,7 +45,7 @@ ls_status group_reduce(double *values, void *self, int n, ls_reduction how)
             double folded = group->fold[i];
 
             for (int r = 1; r < group->size; r++)
-                folded = combine(folded, group->fold[r * width + i], how);
+                folded = ls_reduce_two(folded, group->fold[r * width + i], how);
             values[first + i] = folded;
         }
     }

@@ -32,3 +32,13 @@ int64_t ls_head_share_copies(const struct ls_attention_shape *shape, int p)
     for (int r = 0; r < p; r++) copies += ls_head_share(shape, p, r).kv.count;
     return copies;
 }
+
+struct ls_attention_shape ls_head_share_shape(const struct ls_attention_shape *shape,
+                                              const struct ls_head_share *share)
+{
+    struct ls_attention_shape own = *shape;
+
+    own.h = share->q.count > 0 ? share->q.count : 1;
+    own.h_kv = share->q.count > 0 ? share->kv.count : 1;
+    return own;
+}

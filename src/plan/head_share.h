@@ -22,4 +22,8 @@ struct ls_head_share ls_head_share(const struct ls_attention_shape *shape, int p
 /* Kv heads of all ranks together, copies counted. */
 int64_t ls_head_share_copies(const struct ls_attention_shape *shape, int p);
 
+/* The shape of a rank's heads; the smallest, for a kernel's, if it has none. */
+struct ls_attention_shape ls_head_share_shape(const struct ls_attention_shape *shape,
+                                              const struct ls_head_share *share);
+
 #endif

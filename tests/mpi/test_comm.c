@@ -485,7 +485,7 @@ MPI_TEST(comm, a_collective_operation_goes_on_while_it_is_moved)
     fill_values(values, LS_F32, rank, N);
     ls_batch_all_reduce(&batch, values, LS_F32, N, LS_REDUCE_SUM);
     MPI_CHECK_OK(ls_batch_start(&batch));
-    while (mover.call != NULL && batch.is_collective) mover.call(mover.context);
+    while (mover.call != NULL && batch.proceed) mover.call(mover.context);
     MPI_CHECK(is_folded(values, LS_F32, N, 0, LS_REDUCE_SUM), "moved to its end");
     MPI_CHECK(traffic.exposed_seconds == 0, "moving is not waiting");
     MPI_CHECK_OK(ls_batch_wait(&batch));

@@ -10,17 +10,6 @@
 #include "attention/methods/table.h"
 #include "plan/attention_size.h"
 
-struct ls_attention_shape ls_ulysses_shape(const struct ls_problem *problem,
-                                           const struct ls_head_share *share)
-{
-    struct ls_attention_shape shape = problem->shape;
-
-    shape.h = share->q.count;
-    shape.h_kv = share->kv.count;
-    if (share->q.count == 0) shape.h = shape.h_kv = 1;
-    return shape;
-}
-
 /* A rank without heads has a kernel as well. */
 static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem,
                                            const struct ls_head_share *share)
@@ -29,7 +18,7 @@ static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem,
     struct ls_kernel_shape shape =
         ls_problem_kernel_shape(problem, idle ? 0 : ls_layout_leaves(&problem->k_layout));
 
-    shape.global = ls_ulysses_shape(problem, share);
+    shape.global = ls_head_share_shape(&problem->shape, share);
     shape.scores.first_head += share->q.first;
     return shape;
 }
@@ -37,7 +26,7 @@ static struct ls_kernel_shape kernel_shape(const struct ls_problem *problem,
 static void add_rank(struct ls_cost *cost, const struct ls_problem *problem, int rank)
 {
     const struct ls_head_share share = ls_head_share(&problem->shape, problem->p, rank);
-    const struct ls_attention_shape shape = ls_ulysses_shape(problem, &share);
+    const struct ls_attention_shape shape = ls_head_share_shape(&problem->shape, &share);
     const struct ls_kernel_shape kernel = kernel_shape(problem, &share);
     const size_t bytes = ls_attention_kernel_bytes(problem->device, kernel) +
                          ls_ulysses_gradient_kernel_bytes(problem, &share);

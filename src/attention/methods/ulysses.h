@@ -16,10 +16,6 @@ struct ls_ulysses {
     void *memory;
 };
 
-/* The problem of a rank's heads; the smallest, for a kernel's shape, if it has none. */
-struct ls_attention_shape ls_ulysses_shape(const struct ls_problem *problem,
-                                           const struct ls_head_share *share);
-
 /* ulysses_gradient.c: bytes of the kernel of a rank, which cost leaves out; else as in struct
  * ls_method, nothing in a plan for forward alone. */
 size_t ls_ulysses_gradient_kernel_bytes(const struct ls_problem *problem,

@@ -47,7 +47,7 @@ static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem,
     struct ls_gradient_shape shape = ls_plan_gradient_shape(
         problem, ls_layout_leaves(&problem->q_layout), ls_layout_leaves(&problem->k_layout));
 
-    shape.attention.global = ls_ulysses_shape(problem, share);
+    shape.attention.global = ls_head_share_shape(&problem->shape, share);
     shape.attention.scores.first_head += share->q.first;
     return shape;
 }
