@@ -70,7 +70,7 @@ static ls_status create(struct ls_attention_plan *plan)
 
     if (!own) return ls_fail(LS_ENOMEM, "Ulysses attention: out of memory");
     plan->own = own;
-    LS_TRY(ls_swap_init(&own->swap, plan));
+    LS_TRY(ls_swap_init(&own->swap, problem, &plan->transport));
     LS_TRY(ls_ulysses_gradient_create(plan));
     return ls_attention_kernel_create(&plan->kernel, problem->device,
                                       kernel_shape(problem, &own->swap.share[plan->rank]));

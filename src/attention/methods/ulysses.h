@@ -2,6 +2,7 @@
 #ifndef LS_ATTENTION_METHODS_ULYSSES_H
 #define LS_ATTENTION_METHODS_ULYSSES_H
 
+#include "attention/plan.h"
 #include "attention/travelling/swap.h"
 
 struct ls_ulysses {

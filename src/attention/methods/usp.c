@@ -13,12 +13,14 @@
 #include "attention/methods/part_gradients.h"
 #include "attention/methods/ring.h"
 #include "attention/methods/table.h"
+#include "attention/plan.h"
 #include "attention/travelling/swap.h"
 
 /* A problem of some of the ranks: which leaves these have is dealt. */
 struct usp {
-    struct ls_attention_plan place; /* the ranks that swap; only what a swap asks for */
-    struct ls_attention_plan ring;  /* the ranks with these heads */
+    struct ls_problem place; /* of the ranks that swap */
+    struct ls_comm *place_comm;
+    struct ls_attention_plan ring; /* of the ranks with these heads */
     struct ls_swap swap;
 };
 
@@ -213,8 +215,8 @@ static void destroy(struct ls_attention_plan *plan)
     ls_comm_destroy(own->ring.comm);
     ls_problem_fini(&own->ring.problem);
     ls_swap_fini(&own->swap);
-    ls_comm_destroy(own->place.comm);
-    ls_problem_fini(&own->place.problem);
+    ls_comm_destroy(own->place_comm);
+    ls_problem_fini(&own->place);
     free(own);
 }
 
@@ -231,16 +233,6 @@ static ls_status list_queries(struct ls_attention_plan *ring)
     return LS_OK;
 }
 
-/* The sub-group of these ranks; its traffic is the plan's. */
-static ls_status join(struct ls_attention_plan *some, struct ls_attention_plan *plan,
-                      const int *ranks, int count)
-{
-    LS_TRY(ls_comm_split(&some->comm, plan->comm, ranks, count));
-    some->rank = ls_comm_rank(some->comm);
-    some->transport = ls_plan_transport(plan, some->comm);
-    return LS_OK;
-}
-
 /* Collective: the groups that a rank is in, with their problems. ranks: room for all. */
 static ls_status join_groups(struct usp *own, struct ls_attention_plan *plan, int *ranks)
 {
@@ -249,17 +241,21 @@ static ls_status join_groups(struct usp *own, struct ls_attention_plan *plan, in
     const int place = problem->ring_inside ? rank % r : rank / u;
     const int member = problem->ring_inside ? rank / r : rank % u;
 
-    LS_TRY(ls_comm_agree(plan->comm, place_init(&own->place.problem, ranks, problem, place, true)));
-    LS_TRY(join(&own->place, plan, ranks, u));
+    LS_TRY(ls_comm_agree(plan->comm, place_init(&own->place, ranks, problem, place, true)));
+    LS_TRY(ls_comm_split(&own->place_comm, plan->comm, ranks, u));
     LS_TRY(ls_comm_agree(plan->comm, ring_init(&own->ring.problem, ranks, problem, member)));
     for (int i = 0; i < r; i++) ranks[i] = rank_at(problem, i, member);
-    return join(&own->ring, plan, ranks, r);
+    return ls_comm_split(&own->ring.comm, plan->comm, ranks, r);
 }
 
-/* The kernel is the plan's, which says what it is. */
+/* The sub-groups' traffic is the plan's, and so is the kernel, as the plan says what it is. */
 static ls_status create_parts(struct usp *own, struct ls_attention_plan *plan)
 {
-    LS_TRY(ls_swap_init(&own->swap, &own->place));
+    const struct ls_transport place = ls_plan_transport(plan, own->place_comm);
+
+    own->ring.rank = ls_comm_rank(own->ring.comm);
+    own->ring.transport = ls_plan_transport(plan, own->ring.comm);
+    LS_TRY(ls_swap_init(&own->swap, &own->place, &place));
     LS_TRY(list_queries(&own->ring));
     LS_TRY(ls_gradients_create(&own->ring));
     const ls_status status = ls_ring_create(&own->ring, 1);

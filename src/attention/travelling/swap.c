@@ -143,7 +143,7 @@ static void place_traveller(struct ls_swap_place *place, const struct ls_swap *s
 {
     const int64_t *first =
         ls_traveller_is_keys(which) ? swap->keys.first_row : swap->queries.first_row;
-    const int rank = ls_comm_rank(swap->comm);
+    const int rank = swap->rank;
     const int64_t own_rows = first[rank + 1] - first[rank];
 
     place->rows = views;
@@ -180,7 +180,7 @@ static void place_travellers(struct ls_swap_place *place, struct ls_swap *swap,
 
 static ls_status create_buffers(struct ls_swap *swap, const struct ls_problem *problem)
 {
-    const struct volume v = volume_of(problem, ls_comm_rank(swap->comm));
+    const struct volume v = volume_of(problem, swap->rank);
     struct travellers forth = {0}, back = {0}, backward = {0};
 
     LS_TRY(ls_problem_alloc(&swap->outgoing, problem, LS_TAG_COMM, outgoing_bytes(&v)));
@@ -196,16 +196,16 @@ static ls_status create_buffers(struct ls_swap *swap, const struct ls_problem *p
     return LS_OK;
 }
 
-ls_status ls_swap_init(struct ls_swap *out, const struct ls_attention_plan *plan)
+ls_status ls_swap_init(struct ls_swap *out, const struct ls_problem *problem,
+                       const struct ls_transport *transport)
 {
-    const struct ls_problem *problem = &plan->problem;
     const size_t p = (size_t)problem->p;
 
-    *out = (struct ls_swap){.problem = problem, .comm = plan->comm, .p = problem->p};
+    *out = (struct ls_swap){.problem = problem, .rank = transport->rank, .p = problem->p};
     out->share = calloc(p, sizeof *out->share);
     out->views = calloc(2 * LS_TRAVELLERS * 2 * p, sizeof *out->views);
     if (!out->share || !out->views) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    LS_TRY(ls_batch_init(&out->batch, &plan->transport, LS_TRAVELLERS * 2 * problem->p));
+    LS_TRY(ls_batch_init(&out->batch, transport, LS_TRAVELLERS * 2 * problem->p));
     for (int r = 0; r < problem->p; r++)
         out->share[r] = ls_head_share(&problem->shape, problem->p, r);
     LS_TRY(list_sequence(&out->queries, &problem->q_layout));
@@ -238,7 +238,7 @@ static void add_exchange(struct ls_swap *swap, const struct ls_tensor *into,
                          const struct ls_tensor *from)
 {
     for (int r = 0; r < swap->p; r++) {
-        if (r == ls_comm_rank(swap->comm)) continue;
+        if (r == swap->rank) continue;
         ls_batch_receive(&swap->batch, into[r].data, ls_travel_bytes(&into[r]), r);
         ls_batch_send(&swap->batch, from[r].data, ls_travel_bytes(&from[r]), r);
     }

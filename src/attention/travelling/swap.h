@@ -4,8 +4,8 @@
 #ifndef LS_ATTENTION_TRAVELLING_SWAP_H
 #define LS_ATTENTION_TRAVELLING_SWAP_H
 
-#include "attention/plan.h"
 #include "attention/travelling/travel.h"
+#include "comm/transport.h"
 #include "plan/head_share.h"
 
 /* Where a traveller lies in the buffers. */
@@ -23,9 +23,8 @@ struct ls_swap_sequence {
 };
 
 struct ls_swap {
-    const struct ls_problem *problem; /* the plan's, as is comm */
-    struct ls_comm *comm;
-    int p;
+    const struct ls_problem *problem; /* borrowed: of the ranks that swap */
+    int rank, p;
     struct ls_head_share *share; /* [p] */
     struct ls_swap_sequence queries, keys;
     struct ls_swap_place forward[LS_TRAVELLERS], backward[LS_TRAVELLERS];
@@ -39,7 +38,8 @@ struct ls_swap {
 void ls_swap_cost(struct ls_cost *cost, const struct ls_problem *problem);
 
 /* fini accepts what init left when it failed. Errors: LS_ENOMEM. */
-ls_status ls_swap_init(struct ls_swap *out, const struct ls_attention_plan *plan);
+ls_status ls_swap_init(struct ls_swap *out, const struct ls_problem *problem,
+                       const struct ls_transport *transport);
 void ls_swap_fini(struct ls_swap *swap);
 
 /* part[which]: this rank's positions, where the caller has them, [b, rows, heads, d]; NULL: does
