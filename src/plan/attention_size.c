@@ -53,11 +53,13 @@ static struct range common(struct range a, struct range b)
     return both.to > both.from ? both : (struct range){both.from, both.from};
 }
 
-/* Keys of the document at a query's position; none if it stands beside all of them. */
+/* Keys of the document at the position that query i has, or would have if there were so many; none
+ * if it stands beside all of them. */
 static struct range document_of(const struct ls_mask *mask, int64_t i)
 {
     struct ls_mask open = *mask;
 
+    open.s_q = INT64_MAX;
     open.left = open.right = INT64_MAX;
     open.prefix = 0;
     const struct ls_visible all = ls_mask_row(&open, i);
