@@ -79,11 +79,9 @@ static ls_status sum_sinks(struct ls_tensor *dsinks, struct ls_attention_plan *p
     const ls_status computed = ls_queue_finish(&plan->work, ls_plan_queue(plan));
 
     place_sinks(plan);
+    LS_TRY(ls_comm_reduce(g->sink, plan->comm, (int)(s->h * leaves), LS_REDUCE_SUM));
     for (int64_t head = 0; head < s->h; head++) {
-        double *of = g->sink + head * leaves;
-
-        LS_TRY(ls_comm_reduce(of, plan->comm, (int)leaves, LS_REDUCE_SUM));
-        const float sum = (float)add_leaves(of, leaves);
+        const float sum = (float)add_leaves(g->sink + head * leaves, leaves);
 
         ls_device_write(plan->problem.device, (float *)dsinks->data + head, &sum, sizeof sum);
     }

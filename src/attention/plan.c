@@ -19,3 +19,15 @@ void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call)
     call.change = &plan->now;
     ls_attend(ls_plan_queue(plan), plan->kernel, &call);
 }
+
+void ls_plan_attend_all(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                        struct ls_leaf_list keys)
+{
+    ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
+                                                 .o_lo = call->o_lo,
+                                                 .lse = call->lse,
+                                                 .q = call->q,
+                                                 .k = call->k,
+                                                 .v = call->v,
+                                                 .k_leaves = keys});
+}

@@ -70,5 +70,8 @@ ls_status ls_plan_end(struct ls_attention_work *out, struct ls_attention_plan *p
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);
+/* A whole call in one such step: all its queries, with these keys. */
+void ls_plan_attend_all(struct ls_attention_plan *plan, const struct ls_attention_call *call,
+                        struct ls_leaf_list keys);
 
 #endif

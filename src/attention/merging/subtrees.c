@@ -190,11 +190,5 @@ void ls_subtrees_attend_alone(const struct ls_subtrees *subtrees, struct ls_atte
     const struct ls_leaf_list keys = {.leaf = subtrees->leaf,
                                       .count = ls_layout_leaves(&plan->problem.k_layout)};
 
-    ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
-                                                 .o_lo = call->o_lo,
-                                                 .lse = call->lse,
-                                                 .q = call->q,
-                                                 .k = call->k,
-                                                 .v = call->v,
-                                                 .k_leaves = keys});
+    ls_plan_attend_all(plan, call, keys);
 }

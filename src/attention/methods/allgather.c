@@ -125,16 +125,13 @@ static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
 static ls_status forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
 {
     const struct allgather *own = plan->own;
+    struct ls_attention_call with_all = *call;
     struct ls_tensor all[2];
 
     LS_TRY(gather(all, plan, call->k, call->v));
-    ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
-                                                 .o_lo = call->o_lo,
-                                                 .lse = call->lse,
-                                                 .q = call->q,
-                                                 .k = &all[0],
-                                                 .v = &all[1],
-                                                 .k_leaves = own->keys});
+    with_all.k = &all[0];
+    with_all.v = &all[1];
+    ls_plan_attend_all(plan, &with_all, own->keys);
     return LS_OK;
 }
 

@@ -49,13 +49,7 @@ static ls_status forward(struct ls_attention_plan *plan, const struct ls_attenti
 {
     const struct local *own = plan->own;
 
-    ls_plan_attend(plan, (struct ls_kernel_call){.o = call->o,
-                                                 .o_lo = call->o_lo,
-                                                 .lse = call->lse,
-                                                 .q = call->q,
-                                                 .k = call->k,
-                                                 .v = call->v,
-                                                 .k_leaves = own->keys});
+    ls_plan_attend_all(plan, call, own->keys);
     return LS_OK;
 }
 
