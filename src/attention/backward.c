@@ -159,6 +159,18 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
     return ls_redistribute_to_pieces(back, r);
 }
 
+ls_status ls_plan_backward(const struct ls_attention_gradients *out, struct ls_attention_plan *plan,
+                           const struct ls_attention_saved *saved)
+{
+    ls_plan_begin(plan, "backward");
+    ls_status status = plan->redistribution ? backward_own_rows(out, plan, saved)
+                                            : backward_parts(out, plan, saved);
+
+    if (status == LS_OK && out->dsinks) status = sum_sinks(out->dsinks, plan);
+    ls_plan_leave(plan);
+    return status;
+}
+
 ls_status ls_attention_backward(const struct ls_attention_gradients *out,
                                 struct ls_attention_plan *plan,
                                 const struct ls_attention_saved *saved,
@@ -168,9 +180,5 @@ ls_status ls_attention_backward(const struct ls_attention_gradients *out,
 
     if (status == LS_OK) status = check(plan, out, saved);
     LS_TRY(ls_plan_agree(plan, status, "wish for dsinks", out->dsinks != NULL));
-    ls_plan_begin(plan, "backward");
-    status = plan->redistribution ? backward_own_rows(out, plan, saved)
-                                  : backward_parts(out, plan, saved);
-    if (status == LS_OK && out->dsinks) status = sum_sinks(out->dsinks, plan);
-    return ls_plan_end(&plan->backward, plan, status);
+    return ls_plan_end(&plan->backward, plan, ls_plan_backward(out, plan, saved));
 }

@@ -124,13 +124,17 @@ void ls_plan_begin(struct ls_attention_plan *plan, const char *direction)
     plan->traffic.exposed_seconds = 0;
 }
 
+void ls_plan_leave(struct ls_attention_plan *plan)
+{
+    ls_plan_queue(plan)->progress = (struct ls_progress){0};
+}
+
 ls_status ls_plan_end(struct ls_attention_work *out, struct ls_attention_plan *plan,
                       ls_status status)
 {
     const ls_status computed = ls_queue_finish(&plan->work, ls_plan_queue(plan));
     const double *seconds = plan->work.profile.seconds;
 
-    ls_plan_queue(plan)->progress = (struct ls_progress){0};
     *out = (struct ls_attention_work){
         .tiles_computed = plan->work.tiles,
         .bytes_sent = plan->traffic.bytes_sent,

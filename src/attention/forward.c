@@ -56,6 +56,16 @@ static ls_status forward_own_rows(struct ls_attention_plan *plan,
     return ls_redistribute_to_pieces(out, r);
 }
 
+ls_status ls_plan_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call)
+{
+    ls_plan_begin(plan, "forward");
+    const ls_status status =
+        plan->redistribution ? forward_own_rows(plan, call) : plan->method->forward(plan, call);
+
+    ls_plan_leave(plan);
+    return status;
+}
+
 ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o_lo,
                                         struct ls_tensor *lse, struct ls_attention_plan *plan,
                                         const struct ls_tensor *q, const struct ls_tensor *k,
@@ -69,10 +79,7 @@ ls_status ls_attention_forward_residual(struct ls_tensor *o, struct ls_tensor *o
 
     if (status == LS_OK) status = check_call(plan, &call);
     LS_TRY(ls_plan_agree(plan, status, "wish for o_lo", o_lo != NULL));
-    ls_plan_begin(plan, "forward");
-    status =
-        plan->redistribution ? forward_own_rows(plan, &call) : plan->method->forward(plan, &call);
-    return ls_plan_end(&plan->forward, plan, status);
+    return ls_plan_end(&plan->forward, plan, ls_plan_forward(plan, &call));
 }
 
 ls_status ls_attention_forward(struct ls_tensor *o, struct ls_tensor *lse,

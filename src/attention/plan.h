@@ -56,17 +56,28 @@ struct ls_transport ls_plan_transport(struct ls_attention_plan *plan, const stru
 /* What the plan computes with. */
 struct ls_queue *ls_plan_queue(const struct ls_attention_plan *plan);
 
-/* Around an execution: take reads what it brings (NULL: nothing) into plan->now; agree is told how
- * this rank's call is, and whether it asks for what not all do. Collective but for take: agree and
- * end give every rank the same status, and are told of this rank's; end sees itself whether an
- * operation failed. Errors: LS_EVALUE; agree: those of ls_agree_about. */
+/* An execution is four pieces. Take reads what it brings (NULL: nothing) into plan->now; not
+ * collective. Agree is told how this rank's call is, and whether it asks for what not all do; it
+ * and end are collective, and give every rank the same status. Between them is the work itself. End
+ * sees whether an operation failed, keeps what was done in *out, and is told this rank's status. A
+ * layer puts agreement off to the end of its step: of each plan it takes and runs, with tensors of
+ * which it knows that they are what the plan asks for; then it finishes the queue and has the ranks
+ * agree, once. Where an operation fails, those behind it are left out, and what others wait for is
+ * sent all the same. Errors: take: LS_EVALUE, LS_ESHAPE, LS_EFIT; agree: those of ls_agree_about;
+ * forward and backward: LS_ECOMM. */
 ls_status ls_plan_take(struct ls_attention_plan *plan,
                        const struct ls_attention_execution *execution);
 ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,
                         bool asked);
-void ls_plan_begin(struct ls_attention_plan *plan, const char *direction);
+ls_status ls_plan_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call);
+ls_status ls_plan_backward(const struct ls_attention_gradients *out, struct ls_attention_plan *plan,
+                           const struct ls_attention_saved *saved);
 ls_status ls_plan_end(struct ls_attention_work *out, struct ls_attention_plan *plan,
                       ls_status status);
+
+/* For forward and backward: around their work. */
+void ls_plan_begin(struct ls_attention_plan *plan, const char *direction);
+void ls_plan_leave(struct ls_attention_plan *plan);
 
 /* One kernel step of a method. The queries are this rank's part unless the call lists leaves. */
 void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call);

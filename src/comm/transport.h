@@ -1,9 +1,12 @@
 /* Transport: bulk data between ranks, in batches. A batch is messages, or one collective operation,
  * that are started together and waited for together; several may be under way. Messages between two
- * ranks arrive in the order in which they were started, batch by batch; there are no tags. A
- * backend fills in the table; collective operations are made of messages here (collective.c), so
- * that every backend has all of them, and sums are in the order of ranks, the same bits on every
- * rank. */
+ * ranks arrive in the order in which they were started, batch by batch; there are no tags.
+ * A device's own transport is ordered by its queue: messages come after the operations that were
+ * put in before their start, and operations after the messages whose wait came before them. So
+ * start and wait are the events between the two, and on a device with a queue of its own the host
+ * waits for neither. A backend fills in the table; collective operations are made of messages here
+ * (collective.c), so that every backend has all of them, and sums are in the order of ranks, the
+ * same bits on every rank. */
 #ifndef LS_COMM_TRANSPORT_H
 #define LS_COMM_TRANSPORT_H
 

@@ -52,7 +52,8 @@ struct ls_device_ops {
     const struct ls_gradient_ops *gradient;
     const struct ls_row_ops *rows;
     const struct ls_rate_ops *rates;
-    /* bulk data between the memories of these devices; NULL: they are the host's own */
+    /* bulk data between the memories of these devices, ordered by the queue (transport.h); NULL:
+     * they are the host's own */
     struct ls_transport (*transport)(void *self, const struct ls_comm *comm,
                                      struct ls_traffic *traffic);
 };
