@@ -100,6 +100,6 @@ build
 say "causal attention over 65,536 tokens, 8 heads of dimension 64, on 2 ranks, verified"
 (main_job)
 if [ -n "${1-}" ]; then
-    say "the tests, as many at a time as there are cores: many of them wait"
-    show make -j "$(nproc)" "$1"
+    say "the tests, one more at a time than there are cores: many of them wait"
+    show make -j "$(($(nproc) + 1))" "$1"
 fi

@@ -1,7 +1,7 @@
 /* Random cases of everything the command line can ask for, each held to the contract. The line that
  * repeats a case is printed before it runs, so it also stands there if the case crashes or hangs.
  *   LS_FUZZ_SEED   which cases (default 1)
- *   LS_FUZZ_CASES  how many (default 300); LS_TEST_TIMEOUT may have to grow with it
+ *   LS_FUZZ_CASES  how many (default 200); LS_TEST_TIMEOUT may have to grow with it
  * The cases are dealt to the numbers of ranks in LS_TEST_NP and to the instruction sets that this
  * CPU has: one test an instruction set, since oneDNN can be limited once a process. Together the
  * tests run each case once. */
@@ -354,7 +354,7 @@ static int read_ranks(int *out, int most)
 static void fuzz(ls_isa isa)
 {
     const uint64_t seed = read_number("LS_FUZZ_SEED", 1);
-    const int cases = (int)read_number("LS_FUZZ_CASES", 300);
+    const int cases = (int)read_number("LS_FUZZ_CASES", 200);
     int ranks[32];
     const int count = read_ranks(ranks, COUNT(ranks));
 

@@ -235,7 +235,7 @@ static void check_backward(const struct descent *exact, const struct halo_case *
     g.job.options = descent_of(c, layout).job.options;
     g.job.strided = layout == 1;
     descent_create_plan(&g, world);
-    for (int turn = 0; turn < 2; turn++) {
+    for (int turn = 0; turn < (layout == 0 ? 2 : 1); turn++) {
         descent_run(&g);
         descent_check(&g, turn ? "again" : "backward");
     }
