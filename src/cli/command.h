@@ -32,6 +32,7 @@ ls_status cli_check(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_bench(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_bench_memory(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_bench_comm(bool *held, struct cli_world *world, int argc, char **argv);
+ls_status cli_plan_model(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_plan(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_methods(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_info(bool *held, struct cli_world *world, int argc, char **argv);

@@ -316,9 +316,10 @@ fini:
 ls_status cli_plan(bool *held, struct cli_world *world, int argc, char **argv)
 {
     static const struct cli_command subjects[] = {
-        {"attend", "methods of attention with bytes, flops and memory", plan_attend}};
+        {"attend", "methods of attention with bytes, flops and memory", plan_attend},
+        {"model", "memory and work of a transformer that is trained", cli_plan_model}};
     static const struct cli_menu menu = {
-        .head = "\nPredicts from shapes alone.\n", .commands = subjects, .count = 1};
+        .head = "\nPredicts from shapes alone.\n", .commands = subjects, .count = 2};
 
     return cli_menu_run(held, world, &menu, argc, argv);
 }

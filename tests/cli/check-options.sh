@@ -68,6 +68,7 @@ small="--random 1,1,1,8,8,16"
     json plan attend $small --ranks 1 --measure
 }
 json check "$work/o.safetensors" "$work/o.safetensors"
+json plan model --preset gpt-22b --rate 1
 json bench gemm
 json bench comm --largest 8
 json methods
