@@ -14,13 +14,16 @@ static int64_t slice_width(int p)
     return SLICE_ELEMENTS / p + 1;
 }
 
+size_t ls_batch_collective_bytes(int p)
+{
+    return (size_t)(slice_width(p) * p) * sizeof(float);
+}
+
 ls_status ls_batch_init_collective(struct ls_batch *out, const struct ls_transport *transport)
 {
-    const int64_t p = transport->size;
-
-    LS_TRY(ls_batch_init(out, transport, 2 * p));
+    LS_TRY(ls_batch_init(out, transport, 2 * (int64_t)transport->size));
     return transport->ops->alloc(&out->slices, transport->self,
-                                 (size_t)(slice_width((int)p) * p) * sizeof(float));
+                                 ls_batch_collective_bytes(transport->size));
 }
 
 static void proceed(struct ls_batch *batch);

@@ -124,8 +124,10 @@ struct ls_batch {
 ls_status ls_batch_init(struct ls_batch *out, const struct ls_transport *transport, int64_t most);
 void ls_batch_fini(struct ls_batch *batch);
 
-/* The same for collective operations, one at a time. */
+/* The same for collective operations, one at a time; and the bytes that one takes between p ranks,
+ * from where the transport has memory. */
 ls_status ls_batch_init_collective(struct ls_batch *out, const struct ls_transport *transport);
+size_t ls_batch_collective_bytes(int p);
 
 /* Adds a message; any number of bytes, 0 included, the same on both sides. A rank may send to
  * itself within one batch. */
