@@ -218,7 +218,7 @@ static void report_run(const struct cli_report *report, const struct ls_model_ru
 /* One layer, item by item. */
 static void report_layer(const struct cli_report *report, const struct model_options *o)
 {
-    struct ls_kept kept[LS_MOST_KEPT];
+    struct ls_kept kept[LS_KEPT_KINDS];
     const int n = ls_layer_keeps(kept, &o->model, &o->run);
     const struct ls_kept_bytes all = ls_layer_kept_bytes(&o->model, &o->run);
     json_t *list = json_array();
@@ -230,12 +230,12 @@ static void report_layer(const struct cli_report *report, const struct model_opt
     for (int i = 0; i < n; i++) {
         const bool gone = kept[i].pieces & o->run.pieces;
 
-        cli_report_line(report, "", "%-22s %10s%s%s", kept[i].name,
+        cli_report_line(report, "", "%-22s %10s%s%s", ls_kept_name(kept[i].kind),
                         cli_bytes((double)kept[i].bytes).s,
                         kept[i].paper ? "" : "  not the paper's", gone ? "  computed again" : "");
-        json_array_append_new(list, json_pack("{ss sI sb sb}", "name", kept[i].name, "bytes",
-                                              (json_int_t)kept[i].bytes, "paper", kept[i].paper,
-                                              "kept", !gone));
+        json_array_append_new(list, json_pack("{ss sI sb sb}", "name", ls_kept_name(kept[i].kind),
+                                              "bytes", (json_int_t)kept[i].bytes, "paper",
+                                              kept[i].paper, "kept", !gone));
     }
     cli_report_value(report, "layer", list);
     cli_report_integer(report, "layer_paper_bytes", all.paper);

@@ -30,23 +30,64 @@ static int64_t outer_rows(const struct ls_model_run *run)
 
 /* ---- activations */
 
+static int64_t statistics_bytes(const struct ls_model_shape *model)
+{
+    return model->norm == LS_NORM_LAYER ? 2 * sizeof(float) : sizeof(float);
+}
+
+const char *ls_kept_name(ls_kept_kind kind)
+{
+    static const char *const names[] = {
+        [LS_KEPT_INPUT] = "input",
+        [LS_KEPT_NORM1] = "norm 1",
+        [LS_KEPT_STATISTICS1] = "statistics of norm 1",
+        [LS_KEPT_QKV] = "q, k, v",
+        [LS_KEPT_SOFTMAX] = "softmax",
+        [LS_KEPT_SOFTMAX_MASK] = "mask of softmax",
+        [LS_KEPT_DROPPED] = "dropped softmax",
+        [LS_KEPT_LSE] = "LSE",
+        [LS_KEPT_ATTENTION] = "attention",
+        [LS_KEPT_MASK1] = "mask behind attention",
+        [LS_KEPT_SUM1] = "sum behind attention",
+        [LS_KEPT_NORM2] = "norm 2",
+        [LS_KEPT_STATISTICS2] = "statistics of norm 2",
+        [LS_KEPT_UP] = "first linear of MLP",
+        [LS_KEPT_ACTIVATION] = "activation of MLP",
+        [LS_KEPT_MASK2] = "mask behind MLP",
+        [LS_KEPT_SUM2] = "sum behind MLP",
+    };
+
+    return names[kind];
+}
+
 struct list {
     struct ls_kept *kept;
     int count;
 };
 
-static void keep(struct list *list, const char *name, int64_t rows, int64_t bytes_of_row,
+/* The layer's input alone is never discarded: all else comes from it. */
+static void keep(struct list *list, ls_kept_kind kind, int64_t rows, int64_t bytes_of_row,
                  unsigned pieces)
 {
-    list->kept[list->count++] =
-        (struct ls_kept){name, times(rows, bytes_of_row), true, pieces | LS_PIECE_LAYER};
+    if (kind != LS_KEPT_INPUT) pieces |= LS_PIECE_LAYER;
+    list->kept[list->count++] = (struct ls_kept){kind, times(rows, bytes_of_row), true, pieces};
 }
 
-static void keep_own(struct list *list, const char *name, int64_t rows, int64_t bytes_of_row,
+static void keep_own(struct list *list, ls_kept_kind kind, int64_t rows, int64_t bytes_of_row,
                      unsigned pieces)
 {
-    keep(list, name, rows, bytes_of_row, pieces);
+    keep(list, kind, rows, bytes_of_row, pieces);
     list->kept[list->count - 1].paper = false;
+}
+
+/* A norm's output, and what backward needs of its rows. */
+static void keep_norm(struct list *list, ls_kept_kind kind, const struct ls_model_shape *model,
+                      const struct ls_model_run *run)
+{
+    const int64_t outer = outer_rows(run);
+
+    keep(list, kind, outer, times(model->h, ls_dtype_size(run->type)), LS_PIECE_NORM);
+    keep_own(list, kind + 1, outer, statistics_bytes(model), 0);
 }
 
 /* Between q, k and v and the attention's output: 5as^2b of the paper, or 4asb of our own. */
@@ -58,29 +99,28 @@ static void keep_core(struct list *list, const struct ls_model_shape *model,
     const int64_t rows = times(inner_rows(run), model->a / run->t); /* of every head */
 
     if (run->core == LS_CORE_FUSED) {
-        keep_own(list, "LSE", rows, sizeof(float), LS_PIECE_CORE);
+        keep_own(list, LS_KEPT_LSE, rows, sizeof(float), LS_PIECE_CORE);
         return;
     }
-    keep(list, "softmax", rows, times(run->s, element), pieces);
+    keep(list, LS_KEPT_SOFTMAX, rows, times(run->s, element), pieces);
     if (!run->dropout) return;
-    keep(list, "mask of softmax", rows, run->s, pieces);
-    keep(list, "dropped softmax", rows, times(run->s, element), pieces);
+    keep(list, LS_KEPT_SOFTMAX_MASK, rows, run->s, pieces);
+    keep(list, LS_KEPT_DROPPED, rows, times(run->s, element), pieces);
 }
 
 /* 11sbh of the paper, and the input of the norm. */
 static void keep_attention(struct list *list, const struct ls_model_shape *model,
                            const struct ls_model_run *run)
 {
-    const int64_t element = ls_dtype_size(run->type), row = times(model->h, element);
-    const int64_t inner = inner_rows(run), outer = outer_rows(run);
+    const int64_t element = ls_dtype_size(run->type), inner = inner_rows(run);
 
-    keep(list, "layer's input", outer, row, 0);
-    list->kept[list->count - 1].pieces = 0; /* all else comes from it */
-    if (!model->post_norm) keep(list, "norm 1", outer, row, LS_PIECE_NORM);
-    keep(list, "q, k, v", inner, times(qkv_width(model, run->t), element), LS_PIECE_QKV);
+    keep(list, LS_KEPT_INPUT, outer_rows(run), times(model->h, element), 0);
+    if (!model->post_norm) keep_norm(list, LS_KEPT_NORM1, model, run);
+    keep(list, LS_KEPT_QKV, inner, times(qkv_width(model, run->t), element), LS_PIECE_QKV);
     keep_core(list, model, run);
-    keep(list, "attention", inner, times(model->a / run->t * model->d, element), LS_PIECE_CORE);
-    if (run->dropout) keep(list, "mask behind attention", outer, model->h, LS_PIECE_DROPOUT);
+    keep(list, LS_KEPT_ATTENTION, inner, times(model->a / run->t * model->d, element),
+         LS_PIECE_CORE);
+    if (run->dropout) keep(list, LS_KEPT_MASK1, outer_rows(run), model->h, LS_PIECE_DROPOUT);
 }
 
 /* 19sbh of the paper, and the input of the norm. */
@@ -91,37 +131,32 @@ static void keep_mlp(struct list *list, const struct ls_model_shape *model,
     const int64_t inner = inner_rows(run), outer = outer_rows(run);
 
     if (!model->parallel) {
-        keep(list, model->post_norm ? "norm 1's input" : "norm 2's input", outer, row, 0);
-        keep(list, model->post_norm ? "norm 1" : "norm 2", outer, row, LS_PIECE_NORM);
+        keep(list, LS_KEPT_SUM1, outer, row, 0);
+        keep_norm(list, model->post_norm ? LS_KEPT_NORM1 : LS_KEPT_NORM2, model, run);
     }
-    keep(list, "MLP's first linear", inner, times(mlp_width(model, run->t), element), LS_PIECE_MLP);
-    keep(list, "MLP's activation", inner, times(model->f / run->t, element),
+    keep(list, LS_KEPT_UP, inner, times(mlp_width(model, run->t), element), LS_PIECE_MLP);
+    keep(list, LS_KEPT_ACTIVATION, inner, times(model->f / run->t, element),
          LS_PIECE_ACTIVATION | LS_PIECE_MLP);
-    if (run->dropout) keep(list, "mask behind MLP", outer, model->h, LS_PIECE_DROPOUT);
-    if (model->post_norm) keep(list, "norm 2's input", outer, row, 0);
+    if (run->dropout) keep(list, LS_KEPT_MASK2, outer, model->h, LS_PIECE_DROPOUT);
+    if (!model->post_norm) return;
+    keep(list, LS_KEPT_SUM2, outer, row, 0);
+    keep_own(list, LS_KEPT_STATISTICS2, outer, statistics_bytes(model), 0);
 }
 
-static int64_t statistics_bytes(const struct ls_model_shape *model)
-{
-    return model->norm == LS_NORM_LAYER ? 2 * sizeof(float) : sizeof(float);
-}
-
-int ls_layer_keeps(struct ls_kept out[LS_MOST_KEPT], const struct ls_model_shape *model,
+int ls_layer_keeps(struct ls_kept out[LS_KEPT_KINDS], const struct ls_model_shape *model,
                    const struct ls_model_run *run)
 {
     struct list list = {out, 0};
 
     keep_attention(&list, model, run);
     keep_mlp(&list, model, run);
-    keep_own(&list, "statistics of norms", outer_rows(run), norms(model) * statistics_bytes(model),
-             0);
     return list.count;
 }
 
 struct ls_kept_bytes ls_layer_kept_bytes(const struct ls_model_shape *model,
                                          const struct ls_model_run *run)
 {
-    struct ls_kept kept[LS_MOST_KEPT];
+    struct ls_kept kept[LS_KEPT_KINDS];
     struct ls_kept_bytes bytes = {0, 0};
     const int n = ls_layer_keeps(kept, model, run);
 

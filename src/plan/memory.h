@@ -5,19 +5,40 @@
 
 #include "plan/model.h"
 
-/* Something that a layer leaves for its backward. */
+/* What a layer leaves for its backward, in the order in which it comes about. */
+typedef enum {
+    LS_KEPT_INPUT, /* the layer's */
+    LS_KEPT_NORM1, /* outputs of norms, and mean and 1 / deviation of their rows */
+    LS_KEPT_STATISTICS1,
+    LS_KEPT_QKV,
+    LS_KEPT_SOFTMAX,      /* of a materialized core: probabilities, */
+    LS_KEPT_SOFTMAX_MASK, /* which of them dropout keeps, */
+    LS_KEPT_DROPPED,      /* and what they become */
+    LS_KEPT_LSE,          /* of a fused core */
+    LS_KEPT_ATTENTION,
+    LS_KEPT_MASK1, /* of dropout behind attention */
+    LS_KEPT_SUM1,  /* what the residual path has behind attention */
+    LS_KEPT_NORM2,
+    LS_KEPT_STATISTICS2,
+    LS_KEPT_UP, /* the MLP's first linear */
+    LS_KEPT_ACTIVATION,
+    LS_KEPT_MASK2, /* of dropout behind the MLP */
+    LS_KEPT_SUM2,  /* where a norm follows */
+    LS_KEPT_KINDS,
+} ls_kept_kind;
+
 struct ls_kept {
-    const char *name;
+    ls_kept_kind kind;
     int64_t bytes;
     bool paper;      /* counted in the paper's formulas; else a term of our own */
     unsigned pieces; /* any of these discards it */
 };
 
-enum { LS_MOST_KEPT = 24 };
+const char *ls_kept_name(ls_kept_kind kind);
 
 /* All that there is, whatever is discarded, on the rank with most rows, the first; returns how
  * many. Shape and run are right. */
-int ls_layer_keeps(struct ls_kept out[LS_MOST_KEPT], const struct ls_model_shape *model,
+int ls_layer_keeps(struct ls_kept out[LS_KEPT_KINDS], const struct ls_model_shape *model,
                    const struct ls_model_run *run);
 
 /* Bytes of one layer that stay until its backward: those of the paper, and our own. */

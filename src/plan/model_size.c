@@ -17,7 +17,7 @@ static int64_t norm_parameters(const struct ls_model_shape *model)
 static int64_t layer_parameters(const struct ls_model_shape *model, int64_t t)
 {
     const int64_t h = model->h, qkv = qkv_width(model, t), mlp = mlp_width(model, t);
-    int64_t n = times(norms(model), norm_parameters(model));
+    int64_t n = times(model->parallel ? 1 : 2, norm_parameters(model));
 
     n = plus(n, times(h, qkv));
     n = plus(n, times(model->a / t * model->d, h));

@@ -17,9 +17,4 @@ static inline int64_t mlp_width(const struct ls_model_shape *model, int64_t t)
     return times(model->activation == LS_SWIGLU ? 2 : 1, model->f / t);
 }
 
-static inline int64_t norms(const struct ls_model_shape *model)
-{
-    return model->parallel ? 1 : 2;
-}
-
 #endif

@@ -99,25 +99,25 @@ Test(memory, the_core_has_the_share_that_the_paper_says)
     }
 }
 
-static const struct ls_kept *find(const struct ls_kept *kept, int n, const char *name)
+static const struct ls_kept *find(const struct ls_kept *kept, int n, ls_kept_kind kind)
 {
     for (int i = 0; i < n; i++)
-        if (strcmp(kept[i].name, name) == 0) return &kept[i];
+        if (kept[i].kind == kind) return &kept[i];
     return NULL;
 }
 
 static void expect(const struct ls_model_shape *model, const struct ls_model_run *run,
-                   const char *name, int64_t bytes)
+                   ls_kept_kind kind, int64_t bytes)
 {
-    struct ls_kept kept[LS_MOST_KEPT];
+    struct ls_kept kept[LS_KEPT_KINDS];
     const int n = ls_layer_keeps(kept, model, run);
-    const struct ls_kept *one = find(kept, n, name);
+    const struct ls_kept *one = find(kept, n, kind);
 
-    cr_assert(n <= LS_MOST_KEPT);
+    cr_assert(n <= LS_KEPT_KINDS);
     if (bytes < 0)
-        cr_expect_null(one, "%s is there", name);
+        cr_expect_null(one, "%s is there", ls_kept_name(kind));
     else
-        cr_expect(one && one->bytes == bytes, "%s: %lld, not %lld", name,
+        cr_expect(one && one->bytes == bytes, "%s: %lld, not %lld", ls_kept_name(kind),
                   one ? (long long)one->bytes : -1, (long long)bytes);
 }
 
@@ -137,25 +137,25 @@ Test(memory, rows_are_those_of_the_first_rank)
     struct ls_model_run run = {
         .type = LS_F32, .b = 3, .s = 1001, .t = 2, .c = 3, .p = 1, .m = 1, .sp = true};
 
-    expect(&model, &run, "layer's input", 3 * 256 * 96 * 4);
-    expect(&model, &run, "q, k, v", 3 * 512 * (8 + 2 * 2) / 2 * 12 * 4);
-    expect(&model, &run, "LSE", 3 * 512 * 4 * 4);
-    expect(&model, &run, "attention", 3 * 512 * 4 * 12 * 4);
-    expect(&model, &run, "MLP's first linear", 3 * 512 * 40 * 4);
-    expect(&model, &run, "MLP's activation", 3 * 512 * 20 * 4);
-    expect(&model, &run, "statistics of norms", 3 * 256 * 2 * 4);
-    expect(&model, &run, "mask behind MLP", -1);
-    expect(&model, &run, "softmax", -1);
+    expect(&model, &run, LS_KEPT_INPUT, 3 * 256 * 96 * 4);
+    expect(&model, &run, LS_KEPT_QKV, 3 * 512 * (8 + 2 * 2) / 2 * 12 * 4);
+    expect(&model, &run, LS_KEPT_LSE, 3 * 512 * 4 * 4);
+    expect(&model, &run, LS_KEPT_ATTENTION, 3 * 512 * 4 * 12 * 4);
+    expect(&model, &run, LS_KEPT_UP, 3 * 512 * 40 * 4);
+    expect(&model, &run, LS_KEPT_ACTIVATION, 3 * 512 * 20 * 4);
+    expect(&model, &run, LS_KEPT_STATISTICS2, 3 * 256 * 4);
+    expect(&model, &run, LS_KEPT_MASK2, -1);
+    expect(&model, &run, LS_KEPT_SOFTMAX, -1);
     run.t = 4; /* more ranks than kv heads: copies */
     run.c = 1;
     run.s = 1003;
-    expect(&model, &run, "norm 2", 3 * 251 * 96 * 4);
-    expect(&model, &run, "q, k, v", 3 * 1003 * (2 + 2) * 12 * 4);
+    expect(&model, &run, LS_KEPT_NORM2, 3 * 251 * 96 * 4);
+    expect(&model, &run, LS_KEPT_QKV, 3 * 1003 * (2 + 2) * 12 * 4);
     run.core = LS_CORE_MATERIALIZED;
     run.dropout = true;
-    expect(&model, &run, "mask of softmax", (int64_t)3 * 2 * 1003 * 1003);
-    expect(&model, &run, "mask behind MLP", 3 * 251 * 96);
-    expect(&model, &run, "LSE", -1);
+    expect(&model, &run, LS_KEPT_SOFTMAX_MASK, (int64_t)3 * 2 * 1003 * 1003);
+    expect(&model, &run, LS_KEPT_MASK2, 3 * 251 * 96);
+    expect(&model, &run, LS_KEPT_LSE, -1);
 }
 
 Test(memory, what_pieces_share_goes_once)
