@@ -5,21 +5,23 @@
 #define LS_CPU_PACK_BF16_H
 
 #include <immintrin.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "cpu/transpose_avx512.h"
 
 #define PACKED_BYTES 1024
 #define PACKED_SIDE 32 /* rows or columns of two of them, and what a left row holds */
+#define PACKED_STEP_BYTES (2 * PACKED_BYTES) /* 32 rows or columns, 32 deep */
 
-TARGET_AVX512 static inline void load_rows(__m512i x[16], const uint16_t *from, int stride)
+TARGET_AVX512 static inline void load_rows(__m512i x[16], const uint16_t *from, ptrdiff_t stride)
 {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) x[i] = _mm512_loadu_si512(from + i * stride);
 }
 
 /* Rows 2i and 2i + 1 of 16 columns, element by element. */
-TARGET_AVX512 static inline void load_pairs(__m512i x[16], const uint16_t *from, int stride)
+TARGET_AVX512 static inline void load_pairs(__m512i x[16], const uint16_t *from, ptrdiff_t stride)
 {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++, from += 2 * stride) {
@@ -39,7 +41,7 @@ TARGET_AVX512 static inline char *store_packed(char *to, const __m512i x[16])
 }
 
 /* Each packs what it is called from the rows at `from` and returns what comes after it. */
-TARGET_AVX512 static inline char *pack_left(char *to, const uint16_t *from, int stride)
+TARGET_AVX512 static inline char *pack_left(char *to, const uint16_t *from, ptrdiff_t stride)
 {
     __m512i x[16];
 
@@ -47,7 +49,8 @@ TARGET_AVX512 static inline char *pack_left(char *to, const uint16_t *from, int 
     return store_packed(to, x);
 }
 
-TARGET_AVX512 static inline char *pack_left_transposed(char *to, const uint16_t *from, int stride)
+TARGET_AVX512 static inline char *pack_left_transposed(char *to, const uint16_t *from,
+                                                       ptrdiff_t stride)
 {
     __m512i x[16];
 
@@ -56,7 +59,7 @@ TARGET_AVX512 static inline char *pack_left_transposed(char *to, const uint16_t 
     return store_packed(to, x);
 }
 
-TARGET_AVX512 static inline char *pack_right(char *to, const uint16_t *from, int stride)
+TARGET_AVX512 static inline char *pack_right(char *to, const uint16_t *from, ptrdiff_t stride)
 {
     __m512i x[16];
 
@@ -64,7 +67,8 @@ TARGET_AVX512 static inline char *pack_right(char *to, const uint16_t *from, int
     return store_packed(to, x);
 }
 
-TARGET_AVX512 static inline char *pack_right_transposed(char *to, const uint16_t *from, int stride)
+TARGET_AVX512 static inline char *pack_right_transposed(char *to, const uint16_t *from,
+                                                        ptrdiff_t stride)
 {
     __m512i x[16];
 
@@ -73,7 +77,12 @@ TARGET_AVX512 static inline char *pack_right_transposed(char *to, const uint16_t
     return store_packed(to, x);
 }
 
-typedef char *pack_function(char *to, const uint16_t *from, int stride);
+/* out [32][32] = left x right, `steps` times 32 deep (0 or more), rows of out `stride` floats
+ * apart. A step of an operand is two packs. */
+typedef void multiply_block(float *out, ptrdiff_t stride, const char *left, const char *right,
+                            int steps);
+
+typedef char *pack_function(char *to, const uint16_t *from, ptrdiff_t stride);
 
 /* For each 32 of the 256 rows, for each 32 columns: two packs of 16 rows. */
 static inline char *pack_by_rows(char *to, const uint16_t *from, int d_pad, pack_function *pack)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cpu.h"
+#include "tensor/bf16.h"
 
 #define TYPE_COUNT (LS_F64 + 1)
 
@@ -75,21 +76,6 @@ static inline uint32_t choose(bool condition, uint32_t yes, uint32_t no)
     return no ^ ((yes ^ no) & -(uint32_t)condition);
 }
 
-static inline float bf16_to_f32(uint16_t in)
-{
-    return f32_of_bits((uint32_t)in << 16);
-}
-
-/* Adding just under half of the last place that stays, plus its own last bit, carries exactly when
- * rounding to nearest even goes up; into the exponent, and into infinity, as it should. */
-static inline uint16_t f32_to_bf16(float in)
-{
-    const uint32_t bits = bits_of_f32(in), quiet = 0x0040;
-    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-
-    return (uint16_t)choose(in != in, bits >> 16 | quiet, rounded);
-}
-
 /* A normal number needs another exponent bias (112 more). A subnormal one is a fraction of 2^-14:
  * put behind a leading 1 of that size, which is then subtracted. */
 static inline float f16_to_f32(uint16_t in)
@@ -137,7 +123,7 @@ double ls_dtype_load(ls_dtype type, const void *element)
     case LS_F32:
         return *(const float *)element;
     case LS_BF16:
-        return bf16_to_f32(*(const uint16_t *)element);
+        return f32_of_bf16(*(const uint16_t *)element);
     case LS_F16:
         return f16_to_f32(*(const uint16_t *)element);
     case LS_F64:
@@ -153,7 +139,7 @@ void ls_dtype_store(ls_dtype type, void *element, double value)
         *(float *)element = (float)value;
         break;
     case LS_BF16:
-        *(uint16_t *)element = f32_to_bf16(f64_to_f32_odd(value));
+        *(uint16_t *)element = bf16_of_f32(f64_to_f32_odd(value));
         break;
     case LS_F16:
         *(uint16_t *)element = f32_to_f16(f64_to_f32_odd(value));
@@ -172,7 +158,7 @@ typedef void (*block_function)(void *out, const void *in);
 
 LS_CLONED static void block_bf16_to_f32(void *out, const void *in)
 {
-    for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = bf16_to_f32(((const uint16_t *)in)[i]);
+    for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = f32_of_bf16(((const uint16_t *)in)[i]);
 }
 
 LS_CLONED static void block_f16_to_f32(void *out, const void *in)
@@ -192,7 +178,7 @@ LS_CLONED static void block_f64_to_f32_odd(void *out, const void *in)
 
 LS_CLONED static void block_f32_to_bf16(void *out, const void *in)
 {
-    for (int i = 0; i < BLOCK; i++) ((uint16_t *)out)[i] = f32_to_bf16(((const float *)in)[i]);
+    for (int i = 0; i < BLOCK; i++) ((uint16_t *)out)[i] = bf16_of_f32(((const float *)in)[i]);
 }
 
 LS_CLONED static void block_f32_to_f16(void *out, const void *in)

@@ -5,45 +5,12 @@
 
 #include <stdlib.h>
 
-#include "cpu/amx_tiles.h"
 #include "cpu/gradient/bf16.h"
-
-TARGET_AMX static void multiply(float *out, ptrdiff_t stride, const char *left, const char *right,
-                                int steps)
-{
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (int i = 0; i < steps; i++, left += STEP_BYTES, right += STEP_BYTES) {
-        TILE_LOAD(4, left, 64);
-        TILE_LOAD(6, right, 64);
-        TILE_PRODUCT(0, 4, 6);
-        TILE_LOAD(7, right + TILE_BYTES, 64);
-        TILE_PRODUCT(1, 4, 7);
-        TILE_LOAD(5, left + TILE_BYTES, 64);
-        TILE_PRODUCT(2, 5, 6);
-        TILE_PRODUCT(3, 5, 7);
-    }
-    TILE_STORE(0, out, stride * 4);
-    TILE_STORE(1, out + 16, stride * 4);
-    TILE_STORE(2, out + 16 * stride, stride * 4);
-    TILE_STORE(3, out + 16 * stride + 16, stride * 4);
-}
-
-TARGET_AMX static void begin(void)
-{
-    TILE_BEGIN();
-}
-
-TARGET_AMX static void end(void)
-{
-    TILE_END();
-}
+#include "cpu/multiply_amx.h"
 
 static ls_status tile(void *worker, const struct gradient_tile *tile)
 {
-    cpu_bf16_tile(worker, tile, multiply);
+    cpu_bf16_tile(worker, tile, multiply_amx);
     return LS_OK;
 }
 
@@ -64,8 +31,8 @@ const struct gradient_products GRADIENT_AMX = {
     .destroy = free,
     .pack_keys = cpu_bf16_pack_keys,
     .pack_queries = cpu_bf16_pack_queries,
-    .begin = begin,
-    .end = end,
+    .begin = begin_amx,
+    .end = end_amx,
     .tile = tile,
 };
 

@@ -8,13 +8,8 @@
 #include "cpu/gradient/avx512.h"
 #include "cpu/pack_bf16.h"
 
-#define SIDE PACKED_SIDE              /* of a block */
-#define STEP_BYTES (2 * PACKED_BYTES) /* of an operand: 32 rows or columns, 32 deep */
-
-/* out [SIDE][SIDE] = left x right, `steps` steps deep (0 or more), rows of out `stride` floats
- * apart. */
-typedef void multiply_block(float *out, ptrdiff_t stride, const char *left, const char *right,
-                            int steps);
+#define SIDE PACKED_SIDE             /* of a block */
+#define STEP_BYTES PACKED_STEP_BYTES /* of an operand: 32 rows or columns, 32 deep */
 
 size_t cpu_bf16_keys_bytes(int d_pad);
 size_t cpu_bf16_queries_bytes(int d_pad);
