@@ -10,14 +10,16 @@
 
 #define TILE_BYTES 1024
 
-/* The table rows that attention/products_amx.c and gradient/amx.c define; the tests build them a
- * second time, emulated. */
+/* The table rows that attention/products_amx.c, gradient/amx.c and linear/amx.c define; the tests
+ * build them a second time, emulated. */
 #ifdef LS_AMX_EMULATED
 #define PRODUCTS_AMX products_amx_emulated
 #define GRADIENT_AMX gradient_amx_emulated
+#define LINEAR_AMX linear_amx_emulated
 #else
 #define PRODUCTS_AMX cpu_products_amx
 #define GRADIENT_AMX cpu_gradient_amx
+#define LINEAR_AMX cpu_linear_amx
 #endif
 
 #ifndef LS_AMX_EMULATED

@@ -9,6 +9,7 @@
 #include "cpu/attention/attention.h"
 #include "cpu/gemm.h"
 #include "cpu/gradient/kernel.h"
+#include "cpu/linear/linear.h"
 #include "cpu/rates.h"
 #include "cpu/rows/rows.h"
 
@@ -101,6 +102,7 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .queue = &queue,
     .attention = &cpu_attention_ops,
     .gradient = &cpu_gradient_ops,
+    .linear = &cpu_linear_ops,
     .rows = &cpu_row_ops,
     .rates = &cpu_rate_ops,
 };

@@ -50,6 +50,7 @@ struct ls_device_ops {
     const struct ls_queue_ops *queue;
     const struct ls_attention_ops *attention;
     const struct ls_gradient_ops *gradient;
+    const struct ls_linear_ops *linear;
     const struct ls_row_ops *rows;
     const struct ls_rate_ops *rates;
     /* bulk data between the memories of these devices, ordered by the queue (transport.h); NULL:
