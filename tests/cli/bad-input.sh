@@ -357,7 +357,7 @@ for variable in SLURM_STEP_NUM_TASKS PMI_SIZE OMPI_COMM_WORLD_SIZE; do
     unset $variable
 done
 export SLURM_STEP_NUM_TASKS=4
-for bench in gemm memory comm attend; do
+for bench in gemm memory comm attend linear; do
     run "$LONGSPAN" bench $bench
     expect "bench $bench of 4" 2 "$alone" "longspan bench"
 done

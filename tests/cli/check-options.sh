@@ -70,6 +70,7 @@ small="--random 1,1,1,8,8,16"
 json check "$work/o.safetensors" "$work/o.safetensors"
 json plan model --preset gpt-22b --rate 1
 json bench gemm
+json bench linear --tokens 8 --inputs 8 --outputs 8
 json bench comm --largest 8
 json methods
 json info
