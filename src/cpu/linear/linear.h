@@ -16,7 +16,7 @@
  * and, of dw, a few subtrees of them. */
 #define LINEAR_TILE_ROWS 128
 #define LINEAR_TILE_COLUMNS 512
-#define LINEAR_DW_ROWS 128
+#define LINEAR_DW_ROWS 192
 #define LINEAR_DW_COLUMNS 256
 
 /* What a thread has of its own. */
