@@ -1,6 +1,7 @@
 /* Linear layers and their gradients against double: types, shapes, rows that lie apart, bias, GELU;
  * and what their kernels take. */
 #include <fenv.h>
+#include <time.h>
 
 #include "linear_harness.h"
 
@@ -281,6 +282,60 @@ static void float_mode_of_the_caller_changes_nothing(void)
     }
 }
 
+static double cpu_seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void beat(void *context)
+{
+    ++*(int64_t *)context;
+}
+
+static void run_operation(struct layer *l, struct ls_device *device,
+                          struct ls_linear_kernel *kernel, int operation)
+{
+    struct ls_leaf leaf[MOST_LEAVES];
+
+    if (operation == 0) run_forward(l, device, kernel, (struct forward){.bias = true});
+    if (operation == 1) run_dx(l, device, kernel);
+    if (operation == 2) run_dw(l, device, kernel, all_leaves(leaf, &l->shape), false);
+}
+
+/* Not a measurement: the promise is half a millisecond. A machine that is busy with others has more
+ * attempts. */
+static void messages_move_and_tiles_are_counted(void)
+{
+    enum { ATTEMPTS = 20 };
+    struct layer l = {.shape = {LS_F32, 700, 1500, 700, true, 1, 700}};
+    struct ls_device *device = open_device(1);
+    struct ls_linear_kernel *kernel = open_kernel(device, &l.shape);
+
+    layer_open(&l, 0);
+    for (int operation = 0; operation < 3; operation++) {
+        int64_t beats = 0;
+        double seconds = 1;
+
+        for (int i = 0; i < ATTEMPTS && (double)beats < seconds / 2e-3; i++) {
+            beats = 0;
+            device->queue.progress = (struct ls_progress){beat, &beats};
+            linear_work = (struct ls_work){0};
+            const double since = cpu_seconds();
+            run_operation(&l, device, kernel, operation);
+            seconds = cpu_seconds() - since;
+        }
+        cr_expect_geq((double)beats, seconds / 2e-3, "operation %d: %ld beats in %g s", operation,
+                      (long)beats, seconds);
+        cr_expect_gt(linear_work.tiles, 0);
+        cr_expect_gt(linear_work.profile.seconds[LS_EVENT_TILE], 0);
+    }
+    layer_close(&l);
+    ls_linear_kernel_destroy(device, kernel);
+}
+
 static void bytes_are_those_of_the_ledger(void)
 {
     static const struct ls_linear_shape shapes[] = {
@@ -330,4 +385,5 @@ TEST_EACH_VARIANT(linear, gelu_is_that_of_z_as_stored)
 TEST_EACH_VARIANT(linear, gelu_of_large_numbers)
 TEST_EACH_VARIANT(linear, float_mode_of_the_caller_changes_nothing)
 TEST_EACH_VARIANT(linear, bytes_are_those_of_the_ledger)
+TEST_EACH_DEVICE(linear, messages_move_and_tiles_are_counted)
 TEST_EACH_DEVICE(linear, other_types_are_refused)
