@@ -14,7 +14,7 @@
 
 /* What a kernel of a linear layer is made for. */
 struct ls_linear_shape {
-    ls_dtype type; /* LS_BF16 or LS_F32, of everything but dw */
+    ls_dtype type; /* LS_BF16 or LS_F32, of everything but dw; results may be f32 in any case */
     int64_t rows;  /* the most tokens of one call */
     int64_t in, out;
     bool backward; /* gradients too; then, of the whole problem: */
@@ -24,7 +24,8 @@ struct ls_linear_shape {
 
 struct ls_linear_call {
     struct ls_tensor *y;
-    struct ls_tensor *z; /* with gelu: what it was applied to, NULL: not wanted; else NULL */
+    struct ls_tensor *z; /* of y's type. With gelu: what it was applied to, NULL: not wanted; else
+                          * NULL */
     const struct ls_tensor *x, *w;
     const struct ls_tensor *bias; /* [out]; NULL: none */
     bool gelu;                    /* its tanh form, of z as z is stored */
@@ -36,7 +37,7 @@ struct ls_linear_sum {
     struct ls_tensor *dw;
     bool add; /* to what dw holds */
     const struct ls_tensor *dy, *x;
-    struct ls_leaf_list leaves;
+    struct ls_leaf_list leaves; /* of the host */
 };
 
 struct ls_linear_kernel;
@@ -67,12 +68,13 @@ ls_status ls_linear_kernel_create(struct ls_linear_kernel **out, const struct ls
                                   const struct ls_linear_shape *shape);
 void ls_linear_kernel_destroy(const struct ls_device *device, struct ls_linear_kernel *kernel);
 
-/* y = x w^T + bias, or gelu of it, rounded once (twice with gelu: z, and y). Outputs overlap
- * nothing. Allocates nothing. 2 rows in out flop; the weights are packed in each call. */
+/* y = x w^T + bias, or gelu of it, rounded once (twice with gelu: z, and y), or left in f32, as
+ * sums over ranks want it. Outputs overlap nothing. Allocates nothing. 2 rows in out flop; the
+ * weights are packed in each call. */
 void ls_linear(struct ls_queue *queue, struct ls_linear_kernel *kernel,
                const struct ls_linear_call *call);
 
-/* dx [rows, in] = dy w, rounded once. */
+/* dx [rows, in] = dy w, rounded once or left in f32. */
 void ls_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel, struct ls_tensor *dx,
                   const struct ls_tensor *dy, const struct ls_tensor *w);
 

@@ -120,6 +120,23 @@ static void shapes_are_exact(void)
     }
 }
 
+/* y and dx of bf16 operands, not rounded: as exact as sums in f32. */
+static void results_may_stay_in_f32(void)
+{
+    struct layer l = {.shape = {LS_BF16, 70, 1100, 45, true, 1, 70}};
+    struct ls_device *device = open_device(2);
+    struct ls_linear_kernel *kernel = open_kernel(device, &l.shape);
+
+    layer_open(&l, 0);
+    free(l.y.memory);
+    free(l.dx.memory);
+    l.y = matrix_open(LS_F32, 70, 45, 3, MARK);
+    l.dx = matrix_open(LS_F32, 70, 1100, 3, MARK);
+    expect_layer_exact(&l, device, kernel, true);
+    layer_close(&l);
+    ls_linear_kernel_destroy(device, kernel);
+}
+
 /* Sums that lie in the middle between two numbers of bf16. */
 static void ties_go_to_even(void)
 {
@@ -380,6 +397,7 @@ static void other_types_are_refused(void)
 }
 
 TEST_EACH_VARIANT(linear, shapes_are_exact)
+TEST_EACH_VARIANT(linear, results_may_stay_in_f32)
 TEST_EACH_VARIANT(linear, ties_go_to_even)
 TEST_EACH_VARIANT(linear, gelu_is_that_of_z_as_stored)
 TEST_EACH_VARIANT(linear, gelu_of_large_numbers)
