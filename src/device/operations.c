@@ -115,3 +115,14 @@ void ls_sink_sums(struct ls_queue *queue, double *out, const float *sinks,
 {
     if (ls_queue_is_open(queue)) rows_of(queue)->sinks(queue->device->self, out, sinks, rows);
 }
+
+size_t ls_row_sums_bytes(const struct ls_device *device, int64_t rows, int64_t e)
+{
+    return device->ops->rows->sum_bytes(device->self, rows, e);
+}
+
+void ls_row_sums(struct ls_queue *queue, float *out, const struct ls_tensor *x,
+                 const struct ls_row_order *order, void *scratch)
+{
+    if (ls_queue_is_open(queue)) rows_of(queue)->sum(queue->device->self, out, x, order, scratch);
+}

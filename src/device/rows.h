@@ -3,6 +3,7 @@
 #define LS_DEVICE_ROWS_H
 
 #include "device/device.h"
+#include "tensor/row_nodes.h"
 
 /* Rows [b, h, s] whose sums are wanted by sink: of the leaves at first [leaves], rows [leaves] of
  * each. */
@@ -11,6 +12,14 @@ struct ls_sink_rows {
     int64_t b, h, s;
     const int64_t *first, *rows; /* [leaves] of the host */
     int64_t leaves;
+};
+
+/* In which order rows of a tensor [b, s_loc, ..] are added (tensor/row_nodes.h). Of the host, until
+ * the queue is finished. */
+struct ls_row_order {
+    const struct ls_row_runs *runs; /* where its s_loc rows stand */
+    const struct ls_row_node *node;
+    int64_t count; /* of all nodes that ls_row_nodes_list gives for them */
 };
 
 struct ls_row_ops {
@@ -22,6 +31,9 @@ struct ls_row_ops {
     void (*delta)(void *self, float *delta, const struct ls_tensor *d_o, const struct ls_tensor *o,
                   const struct ls_tensor *o_lo, const struct ls_tensor *dlse);
     void (*sinks)(void *self, double *out, const float *sinks, const struct ls_sink_rows *rows);
+    size_t (*sum_bytes)(void *self, int64_t rows, int64_t e);
+    void (*sum)(void *self, float *out, const struct ls_tensor *x, const struct ls_row_order *order,
+                void *scratch);
 };
 
 /* to = from, two tensors of one shape and type that do not overlap, and t = 0. Any strides of all
@@ -46,5 +58,12 @@ void ls_delta(struct ls_queue *queue, float *delta, const struct ls_tensor *d_o,
  * rows of each leaf, of all batches one after the other. sinks [h] of the host. */
 void ls_sink_sums(struct ls_queue *queue, double *out, const float *sinks,
                   const struct ls_sink_rows *rows);
+
+/* out [nodes, e] = the sum of the rows of each node, at its slot; x [b, s_loc, e] f32 or bf16. The
+ * bits depend on nothing but these rows' elements. scratch: ls_row_sums_bytes of at least b s_loc
+ * rows, aligned to 64 bytes. */
+size_t ls_row_sums_bytes(const struct ls_device *device, int64_t rows, int64_t e);
+void ls_row_sums(struct ls_queue *queue, float *out, const struct ls_tensor *x,
+                 const struct ls_row_order *order, void *scratch);
 
 #endif

@@ -1,12 +1,12 @@
 /* What stands before and behind the gradient kernel: delta, and sums of partial gradients. The
  * family of operations on rows (device/rows.h). */
-#include <fenv.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/cpu.h"
 #include "cpu/attention/leaf.h"
 #include "cpu/device.h"
+#include "cpu/float_mode.h"
 #include "cpu/gradient/sum_forest.h"
 #include "cpu/rows/rows.h"
 #include "tensor/dtype.h"
@@ -49,16 +49,6 @@ static double row_delta(const struct ls_tensor *d_o, const struct ls_tensor *o,
     return dot_product(a, b, o_lo ? rest : nothing, o->dim[3]);
 }
 
-/* Rounding and subnormals do not depend on the caller. */
-static fenv_t enter(void)
-{
-    fenv_t callers;
-
-    fegetenv(&callers);
-    fesetenv(FE_DFL_ENV);
-    return callers;
-}
-
 static void find_delta(void *self, float *delta, const struct ls_tensor *d_o,
                        const struct ls_tensor *o, const struct ls_tensor *o_lo,
                        const struct ls_tensor *dlse)
@@ -68,7 +58,7 @@ static void find_delta(void *self, float *delta, const struct ls_tensor *d_o,
 
 #pragma omp parallel num_threads(threads)
     {
-        const fenv_t callers = enter();
+        const fenv_t callers = cpu_float_mode_enter();
 
 #pragma omp for
         for (int64_t i = 0; i < b * h * s; i++) {
@@ -90,7 +80,7 @@ static void add(void *self, float *into, const float *from, int64_t n)
 
 #pragma omp parallel num_threads(threads)
     {
-        const fenv_t callers = enter();
+        const fenv_t callers = cpu_float_mode_enter();
 
 #pragma omp for
         for (int64_t first = 0; first < n; first += BLOCK)
@@ -137,7 +127,7 @@ static void round_sums(void *self, struct ls_tensor *out, const float *a, const 
 
 #pragma omp parallel num_threads(threads)
     {
-        const fenv_t callers = enter();
+        const fenv_t callers = cpu_float_mode_enter();
 
 #pragma omp for
         for (int64_t i = 0; i < batches * heads * s; i++) {
@@ -164,7 +154,7 @@ static void add_sinks(void *self, double *out, const float *sinks, const struct 
 
 #pragma omp parallel num_threads(threads)
     {
-        const fenv_t callers = enter();
+        const fenv_t callers = cpu_float_mode_enter();
 
 #pragma omp for
         for (int64_t i = 0; i < rows->h * rows->leaves; i++) {
@@ -191,4 +181,6 @@ const struct ls_row_ops cpu_row_ops = {
     .round_sums = round_sums,
     .delta = find_delta,
     .sinks = add_sinks,
+    .sum_bytes = cpu_sum_rows_bytes,
+    .sum = cpu_sum_rows,
 };
