@@ -38,13 +38,13 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 typedef uint32_t lane_words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t lane_halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
-/* *out = elements [i, i + LANES), of which those from `end` on are `rest`. */
-static ALWAYS_INLINE void load_lanes(lanes *out, const void *row, ls_dtype type, int64_t i,
-                                     int64_t end, float rest)
+/* Loops over a row do whole LANES at a time, and then what is left: n is a constant in the former.
+ * *out = elements [i, i + n), and `rest` in the lanes behind. */
+static ALWAYS_INLINE void load_lanes(lanes *out, const void *row, ls_dtype type, int64_t i, int n,
+                                     float rest)
 {
-    if (end - i < LANES) {
-        for (int j = 0; j < LANES; j++)
-            (*out)[j] = i + j < end ? load_element(row, type, i + j) : rest;
+    if (n < LANES) {
+        for (int j = 0; j < LANES; j++) (*out)[j] = j < n ? load_element(row, type, i + j) : rest;
     } else if (type == LS_F32) {
         *out = *(const lanes *)((const float *)row + i);
     } else {
@@ -52,6 +52,15 @@ static ALWAYS_INLINE void load_lanes(lanes *out, const void *row, ls_dtype type,
 
         *out = (lanes)(__builtin_convertvector(halves, lane_words) << 16);
     }
+}
+
+/* Elements [i, i + n) = x. */
+static ALWAYS_INLINE void store_lanes(float *row, const lanes *x, int64_t i, int n)
+{
+    if (n == LANES)
+        *(lanes *)(row + i) = *x;
+    else
+        for (int j = 0; j < n; j++) row[i + j] = (*x)[j];
 }
 
 static ALWAYS_INLINE double sum_of_lanes(const lanes *x)

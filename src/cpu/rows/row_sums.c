@@ -8,16 +8,24 @@
 #include "cpu/rows/rows.h"
 #include "tensor/dtype.h"
 
+static ALWAYS_INLINE void add_lanes(float *sum, const void *const row[ROW_GROUP], ls_dtype type,
+                                    int64_t i, int n)
+{
+    lanes x[ROW_GROUP];
+
+#pragma GCC unroll 8
+    for (int r = 0; r < ROW_GROUP; r++) load_lanes(&x[r], row[r], type, i, n, 0);
+    x[0] = sum_of_group(x);
+    store_lanes(sum, x, i, n);
+}
+
 static ALWAYS_INLINE void add_eight(float *sum, const void *const row[ROW_GROUP], ls_dtype type,
                                     int64_t e)
 {
-#pragma omp simd
-    for (int64_t i = 0; i < e; i++) {
-        float x[ROW_GROUP];
+    const int64_t whole = e - e % LANES;
 
-        for (int r = 0; r < ROW_GROUP; r++) x[r] = load_element(row[r], type, i);
-        sum[i] = sum_of_group(x);
-    }
+    for (int64_t i = 0; i < whole; i += LANES) add_lanes(sum, row, type, i, LANES);
+    if (whole < e) add_lanes(sum, row, type, whole, (int)(e - whole));
 }
 
 LS_CLONED static void add_eight_f32(float *sum, const void *const row[ROW_GROUP], int64_t e)
