@@ -10,6 +10,7 @@
 #include "cpu/gemm.h"
 #include "cpu/gradient/kernel.h"
 #include "cpu/linear/linear.h"
+#include "cpu/norm/norm.h"
 #include "cpu/rates.h"
 #include "cpu/rows/rows.h"
 
@@ -104,5 +105,6 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .gradient = &cpu_gradient_ops,
     .linear = &cpu_linear_ops,
     .rows = &cpu_row_ops,
+    .norm = &cpu_norm_ops,
     .rates = &cpu_rate_ops,
 };

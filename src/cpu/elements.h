@@ -1,5 +1,6 @@
-/* Elements of f32 and bf16, one at a time or 16, for loops that compilers make vectors of: the type
- * is a constant where these are inlined, and the arithmetic the same on every instruction set. */
+/* Elements of f32 and bf16, one at a time or 16, for loops that compilers make vectors of: the
+ * type is a constant where these are inlined, and the arithmetic the same on every instruction set.
+ */
 #ifndef LS_CPU_ELEMENTS_H
 #define LS_CPU_ELEMENTS_H
 
@@ -30,47 +31,96 @@ static ALWAYS_INLINE void store_element(void *row, ls_dtype type, int64_t i, flo
                                                 (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-/* ---- sums along a row, of a fixed number of partial ones */
+/* ---- 16 at a time */
 
-#define LANES 16
+#define LANES 8
+#define PAIR (2 * LANES)
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint32_t lane_words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t lane_halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint32_t lane_words __attribute__((vector_size(4 * LANES), aligned(2), may_alias));
 
-/* Loops over a row do whole LANES at a time, and then what is left: n is a constant in the former.
- * *out = elements [i, i + n), and `rest` in the lanes behind. */
-static ALWAYS_INLINE void load_lanes(lanes *out, const void *row, ls_dtype type, int64_t i, int n,
-                                     float rest)
+/* PAIR elements of a row, in an order that is quick to come by: of bf16 those of even number, then
+ * the odd ones, as a word has one of each; of f32 as they lie. */
+struct pair {
+    lanes x[2];
+};
+
+static ALWAYS_INLINE int half_of(ls_dtype type, int j)
 {
-    if (n < LANES) {
-        for (int j = 0; j < LANES; j++) (*out)[j] = j < n ? load_element(row, type, i + j) : rest;
-    } else if (type == LS_F32) {
-        *out = *(const lanes *)((const float *)row + i);
-    } else {
-        const lane_halves halves = *(const lane_halves *)((const uint16_t *)row + i);
+    return type == LS_BF16 ? j % 2 : j / LANES;
+}
 
-        *out = (lanes)(__builtin_convertvector(halves, lane_words) << 16);
+static ALWAYS_INLINE int lane_of(ls_dtype type, int j)
+{
+    return type == LS_BF16 ? j / 2 : j % LANES;
+}
+
+/* Loops over a row do whole pairs, and then what is left: n is a constant in the former. Elements
+ * [i, i + n), and `rest` in the lanes behind. */
+static ALWAYS_INLINE struct pair load_pair(const void *row, ls_dtype type, int64_t i, int n,
+                                           float rest)
+{
+    struct pair out;
+
+    if (n < PAIR) {
+        for (int j = 0; j < PAIR; j++)
+            out.x[half_of(type, j)][lane_of(type, j)] =
+                j < n ? load_element(row, type, i + j) : rest;
+    } else if (type == LS_F32) {
+        out.x[0] = *(const lanes *)((const float *)row + i);
+        out.x[1] = *(const lanes *)((const float *)row + i + LANES);
+    } else {
+        const lane_words words = *(const lane_words *)((const uint16_t *)row + i);
+
+        out.x[0] = (lanes)(words << 16);
+        out.x[1] = (lanes)(words & 0xffff0000);
+    }
+    return out;
+}
+
+/* *out = x, rounded as store_element does, in the upper half of each word. */
+static ALWAYS_INLINE void round_lanes(lane_words *out, const lanes *x)
+{
+    const lane_words bits = (lane_words)*x, nan = (lane_words)(*x != *x);
+
+    *out = (nan & (bits | 0x00400000)) | (~nan & (bits + 0x7fff + ((bits >> 16) & 1)));
+}
+
+static ALWAYS_INLINE void store_pair(void *row, ls_dtype type, int64_t i, int n, struct pair x)
+{
+    if (n < PAIR) {
+        for (int j = 0; j < n; j++)
+            store_element(row, type, i + j, x.x[half_of(type, j)][lane_of(type, j)]);
+    } else if (type == LS_F32) {
+        *(lanes *)((float *)row + i) = x.x[0];
+        *(lanes *)((float *)row + i + LANES) = x.x[1];
+    } else {
+        lane_words even, odd;
+
+        round_lanes(&even, &x.x[0]);
+        round_lanes(&odd, &x.x[1]);
+        *(lane_words *)((uint16_t *)row + i) = even >> 16 | (odd & 0xffff0000);
     }
 }
 
-/* Elements [i, i + n) = x. */
-static ALWAYS_INLINE void store_lanes(float *row, const lanes *x, int64_t i, int n)
+/* As f32, x being of elements of this type. */
+static ALWAYS_INLINE void store_sums(float *out, ls_dtype type, int64_t i, int n, struct pair x)
 {
-    if (n == LANES)
-        *(lanes *)(row + i) = *x;
+    if (n == PAIR && type == LS_BF16)
+        x = (struct pair){{__builtin_shufflevector(x.x[0], x.x[1], 0, 8, 1, 9, 2, 10, 3, 11),
+                           __builtin_shufflevector(x.x[0], x.x[1], 4, 12, 5, 13, 6, 14, 7, 15)}};
+    if (n == PAIR)
+        store_pair(out, LS_F32, i, n, x);
     else
-        for (int j = 0; j < n; j++) row[i + j] = (*x)[j];
+        for (int j = 0; j < n; j++) out[i + j] = x.x[half_of(type, j)][lane_of(type, j)];
 }
 
-static ALWAYS_INLINE double sum_of_lanes(const lanes *x)
+static ALWAYS_INLINE double sum_of_pair(struct pair x)
 {
-    double sum[LANES];
+    const lanes both = x.x[0] + x.x[1];
 
-    for (int j = 0; j < LANES; j++) sum[j] = (double)(*x)[j];
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int j = 0; j < half; j++) sum[j] += sum[j + half];
-    return sum[0];
+    return (((double)both[0] + (double)both[4]) + ((double)both[1] + (double)both[5])) +
+           (((double)both[2] + (double)both[6]) + ((double)both[3] + (double)both[7]));
 }
 
 /* Where row `row` of a batch entry begins, of a tensor [b, s, e]. */

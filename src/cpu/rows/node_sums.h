@@ -34,7 +34,4 @@ size_t cpu_node_sums_bytes(int64_t rows, int64_t width, int threads);
 /* width: vectors x e. To be called by one thread. */
 void cpu_node_sums(const struct node_sums *sums);
 
-/* Of lanes or floats. */
-#define sum_of_group(x) (((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])))
-
 #endif

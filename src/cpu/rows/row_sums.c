@@ -3,29 +3,27 @@
 
 #include "base/cpu.h"
 #include "cpu/device.h"
-#include "cpu/elements.h"
-#include "cpu/rows/node_sums.h"
+#include "cpu/rows/group.h"
 #include "cpu/rows/rows.h"
 #include "tensor/dtype.h"
 
-static ALWAYS_INLINE void add_lanes(float *sum, const void *const row[ROW_GROUP], ls_dtype type,
+static ALWAYS_INLINE void add_pairs(float *sum, const void *const row[ROW_GROUP], ls_dtype type,
                                     int64_t i, int n)
 {
-    lanes x[ROW_GROUP];
+    struct pair x[ROW_GROUP];
 
 #pragma GCC unroll 8
-    for (int r = 0; r < ROW_GROUP; r++) load_lanes(&x[r], row[r], type, i, n, 0);
-    x[0] = sum_of_group(x);
-    store_lanes(sum, x, i, n);
+    for (int r = 0; r < ROW_GROUP; r++) x[r] = load_pair(row[r], type, i, n, 0);
+    store_sums(sum, type, i, n, sum_of_group(x, ROW_GROUP));
 }
 
 static ALWAYS_INLINE void add_eight(float *sum, const void *const row[ROW_GROUP], ls_dtype type,
                                     int64_t e)
 {
-    const int64_t whole = e - e % LANES;
+    const int64_t whole = e - e % PAIR;
 
-    for (int64_t i = 0; i < whole; i += LANES) add_lanes(sum, row, type, i, LANES);
-    if (whole < e) add_lanes(sum, row, type, whole, (int)(e - whole));
+    for (int64_t i = 0; i < whole; i += PAIR) add_pairs(sum, row, type, i, PAIR);
+    if (whole < e) add_pairs(sum, row, type, whole, (int)(e - whole));
 }
 
 LS_CLONED static void add_eight_f32(float *sum, const void *const row[ROW_GROUP], int64_t e)
