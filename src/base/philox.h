@@ -13,29 +13,30 @@
 #define LS_PHILOX_KEYS (4 * LS_PHILOX_WIDE)
 
 /* The last word of the counter, so that the kinds of numbers never share a block. */
-enum ls_random_kind { LS_RANDOM_NORMAL, LS_RANDOM_BELOW, LS_RANDOM_DROPOUT };
+enum ls_random_kind { LS_RANDOM_NORMAL, LS_RANDOM_BELOW, LS_RANDOM_DROPOUT, LS_RANDOM_ELEMENT };
 
-/* The counter of one block of a row's keys; rows and blocks have 46 and 42 bits. */
-static inline void ls_dropout_counter(uint32_t counter[4], uint32_t head, uint64_t row,
-                                      uint64_t block)
+/* The counter of one block of a row's keys or columns; rows and blocks have 52 and 42 bits. The
+ * stream is the head of keys, or the place in a model. */
+static inline void ls_dropout_counter(uint32_t counter[4], enum ls_random_kind kind,
+                                      uint32_t stream, uint64_t row, uint64_t block)
 {
     counter[0] = (uint32_t)block;
     counter[1] = (uint32_t)row;
-    counter[2] = head;
-    counter[3] = (uint32_t)(row >> 32) << 12 | (uint32_t)(block >> 32) << 2 | LS_RANDOM_DROPOUT;
+    counter[2] = stream;
+    counter[3] = (uint32_t)(row >> 32) << 12 | (uint32_t)(block >> 32) << 2 | kind;
 }
 
-/* Words of dropout for keys [4 block, 4 block + LS_PHILOX_KEYS). */
-static inline __attribute__((always_inline)) void ls_philox_dropout(uint32_t out[LS_PHILOX_KEYS],
-                                                                    uint64_t seed, uint32_t head,
-                                                                    uint64_t row, uint64_t block)
+/* Words of dropout for keys or columns [4 block, 4 block + LS_PHILOX_KEYS). */
+static inline __attribute__((always_inline)) void
+ls_philox_dropout(uint32_t out[LS_PHILOX_KEYS], uint64_t seed, enum ls_random_kind kind,
+                  uint32_t stream, uint64_t row, uint64_t block)
 {
     uint32_t c[4][LS_PHILOX_WIDE], k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
 
     for (int i = 0; i < LS_PHILOX_WIDE; i++) {
         uint32_t counter[4];
 
-        ls_dropout_counter(counter, head, row, block + (uint64_t)i);
+        ls_dropout_counter(counter, kind, stream, row, block + (uint64_t)i);
         for (int word = 0; word < 4; word++) c[word][i] = counter[word];
     }
     for (int round = 0; round < 10; round++, k0 += LS_PHILOX_WEYL_0, k1 += LS_PHILOX_WEYL_1) {

@@ -129,11 +129,11 @@ void ls_random_dropout(uint32_t *out, uint64_t seed, uint32_t head, uint64_t row
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
 
     for (; n >= LS_PHILOX_WIDE; n -= LS_PHILOX_WIDE, block += LS_PHILOX_WIDE, out += LS_PHILOX_KEYS)
-        ls_philox_dropout(out, seed, head, row, block);
+        ls_philox_dropout(out, seed, LS_RANDOM_DROPOUT, head, row, block);
     for (; n > 0; n--, block++, out += 4) {
         uint32_t counter[4];
 
-        ls_dropout_counter(counter, head, row, block);
+        ls_dropout_counter(counter, LS_RANDOM_DROPOUT, head, row, block);
         ls_philox(out, counter, key);
     }
 }

@@ -11,6 +11,7 @@
 #include "cpu/gradient/kernel.h"
 #include "cpu/linear/linear.h"
 #include "cpu/norm/norm.h"
+#include "cpu/pointwise/pointwise.h"
 #include "cpu/rates.h"
 #include "cpu/rows/rows.h"
 
@@ -106,5 +107,6 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .linear = &cpu_linear_ops,
     .rows = &cpu_row_ops,
     .norm = &cpu_norm_ops,
+    .pointwise = &cpu_pointwise_ops,
     .rates = &cpu_rate_ops,
 };

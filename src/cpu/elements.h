@@ -5,30 +5,25 @@
 #define LS_CPU_ELEMENTS_H
 
 #include <stdint.h>
-#include <string.h>
 
-#include "cpu/tanh.h"
 #include "longspan/tensor.h"
+#include "tensor/bf16.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 static ALWAYS_INLINE float load_element(const void *row, ls_dtype type, int64_t i)
 {
     if (type == LS_F32) return ((const float *)row)[i];
-    return float_of((uint32_t)((const uint16_t *)row)[i] << 16);
+    return f32_of_bf16(((const uint16_t *)row)[i]);
 }
 
-/* To nearest, ties to even: just under half of the last place that stays, plus its own last bit,
- * carries where rounding goes up. NaN stays one. */
+/* Rounds once, to nearest. */
 static ALWAYS_INLINE void store_element(void *row, ls_dtype type, int64_t i, float x)
 {
-    const uint32_t bits = bits_of(x), quiet = 0x0040;
-
     if (type == LS_F32)
         ((float *)row)[i] = x;
     else
-        ((uint16_t *)row)[i] = (uint16_t)choose(x != x, bits >> 16 | quiet,
-                                                (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+        ((uint16_t *)row)[i] = bf16_of_f32(x);
 }
 
 /* ---- 16 at a time */
@@ -78,7 +73,7 @@ static ALWAYS_INLINE struct pair load_pair(const void *row, ls_dtype type, int64
     return out;
 }
 
-/* *out = x, rounded as store_element does, in the upper half of each word. */
+/* *out = x, rounded as bf16_of_f32 does, in the upper half of each word. */
 static ALWAYS_INLINE void round_lanes(lane_words *out, const lanes *x)
 {
     const lane_words bits = (lane_words)*x, nan = (lane_words)(*x != *x);

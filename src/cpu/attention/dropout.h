@@ -16,7 +16,7 @@ static inline __attribute__((always_inline)) void drop_keys(void *p, const struc
         uint32_t *const words = (uint32_t *)p + key;
         uint32_t word[LS_PHILOX_KEYS];
 
-        ls_philox_dropout(word, row->seed, row->head, row->position,
+        ls_philox_dropout(word, row->seed, LS_RANDOM_DROPOUT, row->head, row->position,
                           row->block + (uint64_t)key / 4);
         if (row->type == LS_BF16)
             for (int j = 0; j < LS_PHILOX_KEYS; j++) halves[j] &= word[j] < bound ? 0 : 0xffff;
