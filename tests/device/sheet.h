@@ -119,7 +119,8 @@ static inline void part_add(struct part *p, int64_t from, int64_t to)
     p->rows += to - from;
 }
 
-/* One part of `parts`: blocks one after the other, uneven, all in the last one, or dealt. */
+/* One part of `parts`: blocks one after the other, uneven between runs of nothing, all in the last
+ * one, or dealt. */
 static inline void part_init(struct part *p, int64_t s, int cut, int part, int parts)
 {
     const int64_t block = s / 29 + 1;
@@ -129,9 +130,12 @@ static inline void part_init(struct part *p, int64_t s, int cut, int part, int p
     if (cut == 0) {
         part_add(p, s * part / parts, s * (part + 1) / parts);
     } else if (cut == 1) {
-        part_add(p, s * part * part / (parts * parts), s * part * part / (parts * parts));
-        part_add(p, s * part * part / (parts * parts),
-                 s * (part + 1) * (part + 1) / (parts * parts));
+        const int64_t first = s * part * part / (parts * parts);
+        const int64_t end = s * (part + 1) * (part + 1) / (parts * parts);
+
+        part_add(p, first, first);
+        part_add(p, first, end);
+        part_add(p, first, first);
     } else if (cut == 2) {
         if (part == parts - 1) part_add(p, 0, s);
     } else {

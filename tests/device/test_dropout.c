@@ -100,7 +100,7 @@ static void check_mask(const uint8_t *mask, const struct part *p, const char *wh
                     const int64_t row = p->run[r].row + j, position = p->run[r].position + j;
 
                     cr_assert_eq(mask[(i * p->rows + row) * E + k],
-                                 ls_dropout_keeps(&dropout, i * S + position, k),
+                                 ls_dropout_keeps(&dropout, i * p->runs.s + position, k),
                                  "%s: batch %ld row %ld column %ld", what, (long)i, (long)row,
                                  (long)k);
                 }
@@ -142,7 +142,8 @@ static void expect_dropped(const struct sheet *out, const struct sheet *residual
                 for (int64_t k = 0; k < E; k++) {
                     const int64_t position = p->run[r].position + j - p->run[r].row;
                     const float kept = (float)sheet_load(x, i, j, k) * factor;
-                    const float value = ls_dropout_keeps(&dropout, i * S + position, k) ? kept : 0;
+                    const float value =
+                        ls_dropout_keeps(&dropout, i * p->runs.s + position, k) ? kept : 0;
 
                     sheet_store(&plain, i, j, k,
                                 residual ? (double)((float)sheet_load(residual, i, j, k) + value)
@@ -191,6 +192,17 @@ static void is_of_the_index_whatever_the_cut(void)
             check_part(i % 2 ? LS_BF16 : LS_F32, &p, what, i % 5 + 1);
         }
     }
+}
+
+/* Rows whose numbers need more than 32 bits. */
+static void is_of_the_index_far_into_a_sequence(void)
+{
+    struct part p = {.runs = {.s = INT64_C(1) << 41}};
+
+    p.runs.run = p.run;
+    p.run[p.runs.count++] = (struct ls_row_run){0, 3, (INT64_C(1) << 40) + 5};
+    p.rows = 3;
+    check_part(LS_BF16, &p, "far", 2);
 }
 
 /* Longer than a block, in place of the residual, in the caller's rounding. */
@@ -303,6 +315,7 @@ static void sums_are_rounded_once(void)
 }
 
 TEST_EACH_VARIANT(dropout, is_of_the_index_whatever_the_cut)
+TEST_EACH_VARIANT(dropout, is_of_the_index_far_into_a_sequence)
 TEST_EACH_VARIANT(dropout, may_be_in_place)
 TEST_EACH_VARIANT(dropout, drops_what_is_no_number)
 TEST_EACH_DEVICE(dropout, leaves_other_rows_alone)

@@ -2,11 +2,11 @@
 #include <assert.h>
 
 #include "base/cpu.h"
-#include "base/philox.h"
 #include "cpu/device.h"
 #include "cpu/float_mode.h"
 #include "cpu/gradient/sum_forest.h"
 #include "cpu/pointwise/blocks.h"
+#include "cpu/pointwise/draw.h"
 #include "cpu/pointwise/held_rows.h"
 #include "cpu/pointwise/pointwise.h"
 #include "cpu/tanh.h"
@@ -43,34 +43,6 @@ void cpu_tensor_add(void *self, struct ls_tensor *out, const struct ls_tensor *a
 }
 
 /* ---- dropout */
-
-struct drawing {
-    uint64_t seed;
-    uint32_t stream, least; /* words below are dropped */
-};
-
-static struct drawing drawing_of(const struct ls_dropout *dropout)
-{
-    return (struct drawing){dropout->seed, dropout->stream, ls_dropout_least_word(dropout)};
-}
-
-/* mask [n] of columns from `column` on, a multiple of 4, of a row of the whole problem. */
-LS_CLONED static void draw(uint8_t *mask, const struct drawing *d, int64_t row, int64_t column,
-                           int n)
-{
-    const uint32_t least = d->least;
-
-    for (int i = 0; i < n; i += LS_PHILOX_KEYS) {
-        const int left = n - i < LS_PHILOX_KEYS ? n - i : LS_PHILOX_KEYS;
-        uint32_t word[LS_PHILOX_KEYS];
-        uint8_t kept[LS_PHILOX_KEYS];
-
-        ls_philox_dropout(word, d->seed, LS_RANDOM_ELEMENT, d->stream, (uint64_t)row,
-                          (uint64_t)(column + i) / 4);
-        for (int j = 0; j < LS_PHILOX_KEYS; j++) kept[j] = word[j] >= least;
-        memcpy(mask + i, kept, (size_t)left);
-    }
-}
 
 LS_CLONED static void keep(float *out, const float *x, const uint8_t *mask, float factor, int n)
 {
@@ -126,14 +98,14 @@ static struct block held_block(int64_t *row, struct held_blocks *h, int64_t i)
 
 void cpu_dropout(void *self, const struct ls_dropout_call *call)
 {
-    const int threads = ((const struct cpu *)self)->threads;
+    const struct cpu *const cpu = self;
     const int64_t *const dim = call->x->dim;
-    const struct drawing drawing = drawing_of(call->dropout);
+    const struct drawing drawing = drawing_of(call->dropout, cpu->isa);
     const struct held_blocks all = {call->runs, {0}, dim[0], dim[2], (dim[2] + BLOCK - 1) / BLOCK};
     const int64_t count = count_held(&all);
 
     assert(call->x->type == call->out->type);
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(cpu->threads)
     {
         const fenv_t callers = cpu_float_mode_enter();
         struct held_blocks mine = all;
@@ -158,12 +130,12 @@ void cpu_dropout(void *self, const struct ls_dropout_call *call)
 void cpu_dropout_mask(void *self, uint8_t *mask, const int64_t dim[3],
                       const struct ls_dropout *dropout, const struct ls_row_runs *runs)
 {
-    const int threads = ((const struct cpu *)self)->threads;
-    const struct drawing drawing = drawing_of(dropout);
+    const struct cpu *const cpu = self;
+    const struct drawing drawing = drawing_of(dropout, cpu->isa);
     const struct held_blocks all = {runs, {0}, dim[0], dim[2], (dim[2] + BLOCK - 1) / BLOCK};
     const int64_t count = count_held(&all);
 
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(cpu->threads)
     {
         struct held_blocks mine = all;
 
