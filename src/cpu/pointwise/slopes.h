@@ -17,6 +17,18 @@ static inline float clamp(float x)
     return float_of(choose(x < -FAR, bits_of(-FAR), bits_of(x)));
 }
 
+/* 2^x for x of at most 0; 0 below 2^-126, and any number for NaN. */
+static inline float exp2_falling(float x)
+{
+    static const float c[] = EXP2_DEGREE_5;
+    const float inside = float_of(choose(x < EXP2_LOWEST, bits_of(EXP2_LOWEST), bits_of(x)));
+    const float whole = (inside - 0.5f) + 0x1.8p23f; /* rounds down; its last bits are the number */
+    const float f = inside - (whole - 0x1.8p23f), ff = f * f;
+    const float value = (c[0] + c[1] * f) + ff * ((c[2] + c[3] * f) + ff * (c[4] + c[5] * f));
+
+    return float_of(choose(x < EXP2_LOWEST, 0, bits_of(value) + (bits_of(whole) << 23)));
+}
+
 /* s = 1 / (1 + e^-x), and what its slope is made of without cancelling. */
 struct logistic {
     float value, slope; /* s and s (1 - s) */
@@ -24,7 +36,7 @@ struct logistic {
 
 static inline struct logistic logistic(float x)
 {
-    const float e = exp2_any(-LOG2E * fabsf(x)), larger = 1 / (1 + e), smaller = e * larger;
+    const float e = exp2_falling(-LOG2E * fabsf(x)), larger = 1 / (1 + e), smaller = e * larger;
 
     return (struct logistic){float_of(choose(x < 0, bits_of(smaller), bits_of(larger))),
                              larger * smaller};
@@ -51,7 +63,7 @@ static inline struct normal normal(float z)
     static const float c[] = {0x1.05736ap-3f, 0x1.05729p-3f,  0x1.d5982p-4f,  0x1.66c87ap-4f,
                               0x1.e9e046p-5f, -0x1.9ab6dp-7f, 0x1.20a354p-4f, -0x1.367e18p-3f,
                               0x1.912484p-4f, -0x1.6245fep-6f};
-    const float t = 1 / (1 + 0.32f * fabsf(z)), e = exp2_any(-0.5f * LOG2E * (z * z));
+    const float t = 1 / (1 + 0.32f * fabsf(z)), e = exp2_falling(-0.5f * LOG2E * (z * z));
     float tail = c[9];
 
     for (int i = 8; i >= 0; i--) tail = tail * t + c[i];
