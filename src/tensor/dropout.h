@@ -13,7 +13,7 @@ struct ls_dropout {
     uint32_t stream;
 };
 
-/* A row is batch s + position; columns below 2^43, rows below 2^51. */
+/* A row is batch s + position; columns below 2^44, rows below 2^52. */
 bool ls_dropout_keeps(const struct ls_dropout *dropout, int64_t row, int64_t column);
 
 /* Random words below this drop their element. */

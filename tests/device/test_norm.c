@@ -342,6 +342,27 @@ static void of_constant_rows_are_beta(void)
     }
 }
 
+static void may_be_in_place(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        struct problem p = problem_create(kind & 1 ? LS_BF16 : LS_F32, 1, 5, 333, kind & 2);
+        struct part_result r = {.rstd = malloc(5 * sizeof(float)),
+                                .mean = malloc(5 * sizeof(float))};
+        struct result whole = run(&p, 0, 1, 1);
+        struct sheet x = sheet_create(p.x.t.type, 1, 5, 333, 3);
+
+        memcpy(x.memory, p.x.memory, x.bytes);
+        r.y = x;
+        run_forward(&r, &p, &r.y, 2);
+        sheet_expect_equal(&whole.y, &x, "in place");
+        free(x.memory);
+        free(r.mean);
+        free(r.rstd);
+        result_destroy(&whole);
+        problem_destroy(&p);
+    }
+}
+
 static bool row_is_nan(const struct sheet *x, int64_t i, int64_t j)
 {
     bool all = true;
@@ -424,6 +445,7 @@ static void do_not_depend_on_the_callers_float_mode(void)
 TEST_EACH_VARIANT(norm, are_those_of_the_oracle)
 TEST_EACH_VARIANT(norm, have_the_variance_of_rows_far_from_zero)
 TEST_EACH_VARIANT(norm, of_constant_rows_are_beta)
+TEST_EACH_DEVICE(norm, may_be_in_place)
 TEST_EACH_VARIANT(norm, have_the_nan_of_their_row_only)
 TEST_EACH_VARIANT(norm, do_not_depend_on_cut_and_threads)
 TEST_EACH_DEVICE(norm, do_not_depend_on_the_callers_float_mode)
