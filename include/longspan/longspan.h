@@ -6,6 +6,7 @@
 #include "longspan/comm.h"
 #include "longspan/device.h"
 #include "longspan/judge.h"
+#include "longspan/layer.h"
 #include "longspan/layout.h"
 #include "longspan/progress.h"
 #include "longspan/status.h"

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 #include "device/device.h"
-#include "tensor/activation.h"
+#include "longspan/activation.h"
 #include "tensor/dropout.h"
 #include "tensor/rotary.h"
 #include "tensor/row_runs.h"

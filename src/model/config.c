@@ -16,17 +16,26 @@ static const struct family {
     int64_t more_positions;
 } families[] = {
     {"gpt2",
-     {.bias = true, .tied = true, .positions = LS_POSITIONS_LEARNED, .activation = LS_GELU},
+     {.bias = true,
+      .tied = true,
+      .positions = LS_POSITIONS_LEARNED,
+      .activation = LS_ACTIVATION_GELU_TANH},
      4,
      0},
     {"opt",
-     {.bias = true, .tied = true, .positions = LS_POSITIONS_LEARNED, .activation = LS_RELU},
+     {.bias = true,
+      .tied = true,
+      .positions = LS_POSITIONS_LEARNED,
+      .activation = LS_ACTIVATION_RELU},
      0,
      2},
-    {"bloom", {.bias = true, .tied = true, .embedding_norm = true, .activation = LS_GELU}, 4, 0},
-    {"llama", {.norm = LS_NORM_RMS, .activation = LS_SWIGLU}, 0, 0},
-    {"mistral", {.norm = LS_NORM_RMS, .activation = LS_SWIGLU}, 0, 0},
-    {"qwen2", {.norm = LS_NORM_RMS, .activation = LS_SWIGLU, .bias_qkv = true}, 0, 0},
+    {"bloom",
+     {.bias = true, .tied = true, .embedding_norm = true, .activation = LS_ACTIVATION_GELU_TANH},
+     4,
+     0},
+    {"llama", {.norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU}, 0, 0},
+    {"mistral", {.norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU}, 0, 0},
+    {"qwen2", {.norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU, .bias_qkv = true}, 0, 0},
 };
 
 enum { FAMILIES = sizeof families / sizeof *families };
@@ -85,23 +94,28 @@ static ls_status find_family(const struct family **out, const struct config *c)
                    c->path, type, near ? " (" : "", near ? near : "", near ? "?)" : "");
 }
 
-static ls_status read_activation(ls_activation_kind *out, const struct config *c)
+static ls_status read_activation(ls_activation *out, const struct config *c)
 {
     static const char *const names[] = {"hidden_act", "activation_function", NULL};
     static const struct {
         const char *name;
-        ls_activation_kind kind;
-    } known[] = {{"gelu", LS_GELU_ERF},  {"gelu_new", LS_GELU}, {"gelu_pytorch_tanh", LS_GELU},
-                 {"gelu_fast", LS_GELU}, {"relu", LS_RELU},     {"silu", LS_SWIGLU}};
+        ls_activation kind;
+    } known[] = {{"gelu", LS_ACTIVATION_GELU_ERF},
+                 {"gelu_new", LS_ACTIVATION_GELU_TANH},
+                 {"gelu_pytorch_tanh", LS_ACTIVATION_GELU_TANH},
+                 {"gelu_fast", LS_ACTIVATION_GELU_TANH},
+                 {"relu", LS_ACTIVATION_RELU},
+                 {"silu", LS_ACTIVATION_SWIGLU}};
     const char *name;
     const json_t *value = field(&name, c, names);
     const char *text = json_string_value(value);
 
     if (!value) return LS_OK;
     for (size_t i = 0; text && i < sizeof known / sizeof *known; i++) {
-        const bool gated = *out == LS_SWIGLU;
+        const bool gated = *out == LS_ACTIVATION_SWIGLU;
 
-        if (strcmp(known[i].name, text) != 0 || gated != (known[i].kind == LS_SWIGLU)) continue;
+        if (strcmp(known[i].name, text) != 0 || gated != (known[i].kind == LS_ACTIVATION_SWIGLU))
+            continue;
         *out = known[i].kind;
         return LS_OK;
     }

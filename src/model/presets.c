@@ -15,7 +15,7 @@
 /* RMSNorm, SwiGLU, rotary positions, no biases (Touvron et al. 2023, "Llama 2"). */
 #define LLAMA(heads, kv_heads, width, mlp, layers, words)                                          \
     .h = (width), .L = (layers), .v = (words), .a = (heads), .a_kv = (kv_heads),                   \
-    .d = (width) / (heads), .f = (mlp), .norm = LS_NORM_RMS, .activation = LS_SWIGLU
+    .d = (width) / (heads), .f = (mlp), .norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU
 
 #define KORTHIKANTI "Korthikanti et al. 2022, arXiv 2205.05198"
 #define LLAMA2 "Touvron et al. 2023, arXiv 2307.09288"
@@ -34,7 +34,7 @@ static const struct ls_preset presets[] = {
      "Zhang et al. 2022, arXiv 2205.01068",
      2048,
      ALONE,
-     {GPT(96, 12288, 96, 50272), LEARNED(2050), .activation = LS_RELU}},
+     {GPT(96, 12288, 96, 50272), LEARNED(2050), .activation = LS_ACTIVATION_RELU}},
     {"bloom-176b",
      "BigScience 2022, arXiv 2211.05100",
      2048,

@@ -10,11 +10,10 @@
 /* Rows of a sequence that attention and MLP work on. */
 static int64_t part_rows(const struct ls_model_run *run)
 {
-    const struct ls_layout layout = {.kind = run->causal && run->c > 1 ? LS_LAYOUT_ZIGZAG
-                                                                       : LS_LAYOUT_CONTIGUOUS,
-                                     .s = run->s,
-                                     .p = (int)run->c};
+    struct ls_layout layout = {.kind = run->layout, .s = run->s, .p = (int)run->c};
 
+    if (layout.kind == LS_LAYOUT_AUTO)
+        layout.kind = run->causal && run->c > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
     return ls_layout_most_rows(&layout);
 }
 

@@ -8,10 +8,8 @@
 
 #include <stdbool.h>
 
-#include "longspan/tensor.h"
+#include "longspan/layer.h"
 
-typedef enum { LS_NORM_LAYER, LS_NORM_RMS } ls_norm_kind;
-typedef enum { LS_GELU, LS_GELU_ERF, LS_RELU, LS_SWIGLU } ls_activation_kind;
 typedef enum { LS_CORE_FUSED, LS_CORE_MATERIALIZED } ls_core_kind;
 typedef enum { LS_POSITIONS_NONE, LS_POSITIONS_LEARNED } ls_position_kind;
 
@@ -21,7 +19,7 @@ struct ls_model_shape {
     int64_t a, a_kv, d; /* query heads, key/value heads, head dimension */
     int64_t f;          /* width of the MLP */
     ls_norm_kind norm;
-    ls_activation_kind activation;
+    ls_activation activation;
     bool bias;           /* of linears; norms have one unless they are RMS */
     bool bias_qkv;       /* of q, k and v, where others have none */
     bool post_norm;      /* a norm behind each block, not before */
@@ -39,7 +37,8 @@ struct ls_model_run {
     int64_t t, c, p, m;
     bool sp; /* sequence parallelism: t ranks share the rows outside of attention and MLP */
     bool causal;
-    bool dropout; /* at the paper's three places */
+    ls_layout_kind layout; /* of the sequence on c ranks; LS_LAYOUT_AUTO: what suits rings */
+    bool dropout;          /* at the paper's three places */
     ls_core_kind core;
     unsigned pieces; /* LS_PIECE_*: what is computed again */
 };

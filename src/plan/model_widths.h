@@ -14,7 +14,7 @@ static inline int64_t qkv_width(const struct ls_model_shape *model, int64_t t)
 /* Width of what the MLP's first linear gives. */
 static inline int64_t mlp_width(const struct ls_model_shape *model, int64_t t)
 {
-    return times(model->activation == LS_SWIGLU ? 2 : 1, model->f / t);
+    return times(model->activation == LS_ACTIVATION_SWIGLU ? 2 : 1, model->f / t);
 }
 
 #endif

@@ -1,10 +1,10 @@
-/* Activations of one row in double precision (tensor/activation.h). */
+/* Activations of one row in double precision (longspan/activation.h). */
 #ifndef LS_REFERENCE_ACTIVATION_H
 #define LS_REFERENCE_ACTIVATION_H
 
 #include <stdint.h>
 
-#include "tensor/activation.h"
+#include "longspan/activation.h"
 
 /* y [f] of z [f], or of z [2f] where there are gates. */
 void ls_reference_activation_forward(double *y, ls_activation kind, const double *z, int64_t f);

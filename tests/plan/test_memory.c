@@ -133,7 +133,7 @@ Test(memory, rows_are_those_of_the_first_rank)
                                          .d = 12,
                                          .f = 40,
                                          .norm = LS_NORM_RMS,
-                                         .activation = LS_SWIGLU};
+                                         .activation = LS_ACTIVATION_SWIGLU};
     struct ls_model_run run = {
         .type = LS_F32, .b = 3, .s = 1001, .t = 2, .c = 3, .p = 1, .m = 1, .sp = true};
 

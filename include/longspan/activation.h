@@ -1,6 +1,6 @@
 /* The activations of a transformer's MLP, y = act(z). */
-#ifndef LS_TENSOR_ACTIVATION_H
-#define LS_TENSOR_ACTIVATION_H
+#ifndef LONGSPAN_ACTIVATION_H
+#define LONGSPAN_ACTIVATION_H
 
 typedef enum {
     LS_ACTIVATION_GELU_TANH, /* z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))) */

@@ -1,0 +1,179 @@
+/* A layer forward. With norms before the blocks:
+ *   n1 = norm1(x)    a = attention(n1 Wqkv + b) Wout + b     x2 = x + dropout(a)
+ *   n2 = norm2(x2)   m = act(n2 Wup + b) Wdown + b           y = x2 + dropout(m)
+ * Column-parallel linears, Wqkv and Wup, want all rows: g gathers them; what row-parallel ones,
+ * Wout and Wdown, give is a rank's part: g's counterpart sums it (exchange.h). The same page makes
+ * again what was not kept. Source: Korthikanti et al. 2022, sections 3 and 4. */
+#include "attention/plan.h"
+#include "device/norm.h"
+#include "device/pointwise.h"
+#include "layer/pass.h"
+
+static struct ls_queue *queue_of(const struct ls_layer_pass *p)
+{
+    return &p->plan->device->queue;
+}
+
+static struct ls_tensor kept(const struct ls_layer_pass *p, ls_kept_kind kind)
+{
+    return ls_layer_kept(p->state, kind);
+}
+
+ls_status ls_layer_gather(struct ls_tensor *inside, struct ls_layer_plan *plan,
+                          const struct ls_tensor *outside)
+{
+    *inside = plan->grid.sp ? plan->work[LS_WORK_GATHERED] : *outside;
+    LS_TRY(ls_exchange_start_gather(&plan->exchange, inside, outside));
+    return ls_exchange_wait(&plan->exchange);
+}
+
+/* ---- pieces of both blocks */
+
+/* out, and its statistics, which are the next kind. */
+static void norm(const struct ls_layer_pass *p, struct ls_tensor *out, ls_kept_kind statistics,
+                 const struct ls_tensor *in, const struct ls_tensor *weight,
+                 const struct ls_tensor *bias)
+{
+    const struct ls_tensor numbers = kept(p, statistics);
+    const int64_t rows = numbers.dim[1] * numbers.dim[2];
+    float *first = numbers.data;
+    const bool has_mean = p->plan->options.norm == LS_NORM_LAYER;
+
+    ls_norm_forward(queue_of(p), &(struct ls_norm_forward){.y = out,
+                                                           .mean = has_mean ? first : NULL,
+                                                           .rstd = has_mean ? first + rows : first,
+                                                           .x = in,
+                                                           .gamma = weight->data,
+                                                           .beta = bias ? bias->data : NULL,
+                                                           .epsilon = p->plan->options.epsilon});
+}
+
+static void linear(const struct ls_layer_pass *p, struct ls_linear_kernel *kernel,
+                   const struct ls_tensor *out, const struct ls_tensor *in,
+                   const struct ls_tensor *weight, const struct ls_tensor *bias)
+{
+    struct ls_tensor y = ls_layer_flat(out);
+    const struct ls_tensor x = ls_layer_flat(in);
+
+    ls_linear(queue_of(p), kernel,
+              &(struct ls_linear_call){.y = &y, .x = &x, .w = weight, .bias = bias});
+}
+
+/* out [outer] = residual + dropout(in W + b): a row-parallel linear, whose bias one rank adds. */
+static ls_status row_parallel(const struct ls_layer_pass *p, struct ls_linear_kernel *kernel,
+                              struct ls_tensor *out, const struct ls_tensor *residual,
+                              const struct ls_tensor *in, const struct ls_tensor *weight,
+                              const struct ls_tensor *bias, ls_kept_kind mask)
+{
+    struct ls_layer_plan *plan = p->plan;
+    const struct ls_tensor *partial = &plan->work[LS_WORK_PARTIAL], *sum = &plan->work[LS_WORK_SUM];
+
+    linear(p, kernel, partial, in, weight, plan->grid.tensor == 0 ? bias : NULL);
+    LS_TRY(ls_exchange_start_sum(&plan->exchange, sum, partial));
+    LS_TRY(ls_exchange_wait(&plan->exchange));
+    ls_layer_draw_mask(plan, p->state, mask);
+    ls_layer_dropout(out, plan, p->state, residual, sum, mask);
+    return LS_OK;
+}
+
+/* ---- attention */
+
+static ls_status attend(const struct ls_layer_pass *p)
+{
+    struct ls_layer_plan *plan = p->plan;
+    const struct ls_tensor qkv = kept(p, LS_KEPT_QKV), all = kept(p, LS_KEPT_ATTENTION);
+    struct ls_tensor lse = kept(p, LS_KEPT_LSE);
+    const struct ls_layer_heads heads = ls_layer_heads_of(plan, &qkv);
+    struct ls_tensor o = ls_layer_output_heads(plan, &all);
+
+    LS_TRY(ls_layer_take_seed(plan, p->state));
+    return ls_plan_forward(plan->attention,
+                           &(struct ls_attention_call){
+                               .o = &o, .lse = &lse, .q = &heads.q, .k = &heads.k, .v = &heads.v});
+}
+
+static ls_status make_qkv(const struct ls_layer_pass *p, const struct ls_tensor *in)
+{
+    struct ls_layer_plan *plan = p->plan;
+    const struct ls_tensor qkv = kept(p, LS_KEPT_QKV);
+    struct ls_tensor inside;
+
+    LS_TRY(ls_layer_gather(&inside, plan, in));
+    linear(p, plan->qkv, &qkv, &inside, p->parameters->qkv, p->parameters->qkv_bias);
+    ls_layer_rotate(plan, &qkv, false);
+    return LS_OK;
+}
+
+static ls_status make_attention(const struct ls_layer_pass *p, const struct ls_tensor *in,
+                                const struct ls_tensor *residual)
+{
+    const struct ls_layer_parameters *w = p->parameters;
+    const struct ls_tensor o = kept(p, LS_KEPT_ATTENTION);
+    struct ls_tensor sum = kept(p, LS_KEPT_SUM1);
+
+    if (p->makes[LS_KEPT_QKV]) LS_TRY(make_qkv(p, in));
+    if (p->makes[LS_KEPT_ATTENTION]) LS_TRY(attend(p));
+    if (!p->makes[LS_KEPT_SUM1]) return LS_OK;
+    return row_parallel(p, p->plan->out, &sum, residual, &o, w->out, w->out_bias, LS_KEPT_MASK1);
+}
+
+/* ---- MLP */
+
+static void make_activation(const struct ls_layer_pass *p)
+{
+    const struct ls_tensor z = kept(p, LS_KEPT_UP);
+    struct ls_tensor y = kept(p, LS_KEPT_ACTIVATION);
+
+    ls_activation_forward(queue_of(p), &y, &z, p->plan->options.activation);
+}
+
+/* out NULL: what comes behind it is not wanted. */
+static ls_status make_mlp(const struct ls_layer_pass *p, struct ls_tensor *out,
+                          const struct ls_tensor *in, const struct ls_tensor *residual)
+{
+    const struct ls_layer_parameters *w = p->parameters;
+    const struct ls_tensor up = kept(p, LS_KEPT_UP), y = kept(p, LS_KEPT_ACTIVATION);
+    struct ls_tensor inside;
+
+    if (p->makes[LS_KEPT_UP]) {
+        LS_TRY(ls_layer_gather(&inside, p->plan, in));
+        linear(p, p->plan->up, &up, &inside, w->up, w->up_bias);
+    }
+    if (p->makes[LS_KEPT_ACTIVATION]) make_activation(p);
+    if (!out) return LS_OK;
+    return row_parallel(p, p->plan->down, out, residual, &y, w->down, w->down_bias, LS_KEPT_MASK2);
+}
+
+/* ---- the layer */
+
+static ls_status make_pre_norm(const struct ls_layer_pass *p)
+{
+    const struct ls_layer_parameters *w = p->parameters;
+    const struct ls_tensor x = kept(p, LS_KEPT_INPUT), x2 = kept(p, LS_KEPT_SUM1);
+    struct ls_tensor n1 = kept(p, LS_KEPT_NORM1), n2 = kept(p, LS_KEPT_NORM2);
+
+    if (p->makes[LS_KEPT_NORM1]) norm(p, &n1, LS_KEPT_STATISTICS1, &x, w->norm1, w->norm1_bias);
+    LS_TRY(make_attention(p, &n1, &x));
+    if (p->makes[LS_KEPT_NORM2]) norm(p, &n2, LS_KEPT_STATISTICS2, &x2, w->norm2, w->norm2_bias);
+    return make_mlp(p, p->y, &n2, &x2);
+}
+
+static ls_status make_post_norm(const struct ls_layer_pass *p)
+{
+    const struct ls_layer_parameters *w = p->parameters;
+    const struct ls_tensor x = kept(p, LS_KEPT_INPUT), x1 = kept(p, LS_KEPT_SUM1);
+    struct ls_tensor n1 = kept(p, LS_KEPT_NORM1), x2 = kept(p, LS_KEPT_SUM2);
+
+    LS_TRY(make_attention(p, &x, &x));
+    if (p->makes[LS_KEPT_NORM1]) norm(p, &n1, LS_KEPT_STATISTICS1, &x1, w->norm1, w->norm1_bias);
+    LS_TRY(make_mlp(p, p->makes[LS_KEPT_SUM2] ? &x2 : NULL, &n1, &n1));
+    if (p->makes[LS_KEPT_STATISTICS2])
+        norm(p, p->y ? p->y : &p->plan->work[LS_WORK_DROPPED], LS_KEPT_STATISTICS2, &x2, w->norm2,
+             w->norm2_bias);
+    return LS_OK;
+}
+
+ls_status ls_layer_make(const struct ls_layer_pass *pass)
+{
+    return pass->plan->options.post_norm ? make_post_norm(pass) : make_pre_norm(pass);
+}

@@ -1,0 +1,134 @@
+/* The tensors that a layer keeps between forward and backward. */
+#include <stdlib.h>
+
+#include "layer/plan.h"
+#include "plan/pieces.h"
+#include "tensor/dtype.h"
+
+/* ---- which there are */
+
+static struct ls_tensor rows_of(const struct ls_layer_plan *plan, int64_t rows, int64_t width)
+{
+    const int64_t dim[] = {plan->shape.b, rows, width};
+
+    return ls_tensor_view(NULL, plan->shape.type, 3, dim);
+}
+
+/* mean, but for RMSNorm, and 1 / deviation: [1 or 2, b, rows]. */
+static struct ls_tensor statistics(const struct ls_layer_plan *plan)
+{
+    const int64_t dim[] = {plan->options.norm == LS_NORM_LAYER ? 2 : 1, plan->shape.b,
+                           plan->outer_rows};
+
+    return ls_tensor_view(NULL, LS_F32, 3, dim);
+}
+
+int64_t ls_layer_qkv_width(const struct ls_layer_plan *plan)
+{
+    return (plan->heads + 2 * plan->kv_heads) * plan->shape.d;
+}
+
+int64_t ls_layer_up_width(const struct ls_layer_plan *plan)
+{
+    return (plan->options.activation == LS_ACTIVATION_SWIGLU ? 2 : 1) * plan->columns;
+}
+
+struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind kind)
+{
+    const struct ls_layer_shape *s = &plan->shape;
+    const int64_t lse[] = {s->b, plan->heads, plan->rows};
+    const struct ls_tensor none = {0};
+
+    switch (kind) {
+    case LS_KEPT_INPUT:
+    case LS_KEPT_NORM1:
+    case LS_KEPT_SUM1:
+        return rows_of(plan, plan->outer_rows, s->e);
+    case LS_KEPT_NORM2: /* behind the MLP it is the next layer's input */
+        return plan->options.post_norm ? none : rows_of(plan, plan->outer_rows, s->e);
+    case LS_KEPT_SUM2:
+        return plan->options.post_norm ? rows_of(plan, plan->outer_rows, s->e) : none;
+    case LS_KEPT_STATISTICS1:
+    case LS_KEPT_STATISTICS2:
+        return statistics(plan);
+    case LS_KEPT_QKV:
+        return rows_of(plan, plan->rows, ls_layer_qkv_width(plan));
+    case LS_KEPT_LSE:
+        return ls_tensor_view(NULL, LS_F32, 3, lse);
+    case LS_KEPT_ATTENTION:
+        return rows_of(plan, plan->rows, plan->heads * s->d);
+    case LS_KEPT_UP:
+        return rows_of(plan, plan->rows, ls_layer_up_width(plan));
+    case LS_KEPT_ACTIVATION:
+        return rows_of(plan, plan->rows, plan->columns);
+    default:
+        return none;
+    }
+}
+
+static bool is_mask(ls_kept_kind kind)
+{
+    return kind == LS_KEPT_MASK1 || kind == LS_KEPT_MASK2;
+}
+
+size_t ls_layer_kind_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind)
+{
+    const struct ls_tensor t = ls_layer_tensor(plan, kind);
+    size_t bytes = (size_t)ls_dtype_size(t.type);
+
+    if (is_mask(kind))
+        return plan->options.dropout > 0
+                   ? (size_t)(plan->shape.b * plan->outer_rows * plan->shape.e)
+                   : 0;
+    for (int i = 0; i < t.ndim; i++) bytes *= (size_t)t.dim[i];
+    return t.ndim > 0 ? bytes : 0;
+}
+
+/* Masks are drawn again where they are needed. */
+bool ls_layer_makes_again(const struct ls_layer_plan *plan, ls_kept_kind kind)
+{
+    return plan->discarded[kind] && !is_mask(kind) && ls_layer_kind_bytes(plan, kind) > 0;
+}
+
+/* ---- where they are */
+
+static bool is_kept(const struct ls_layer_plan *plan, ls_kept_kind kind)
+{
+    return !plan->discarded[kind] && ls_layer_kind_bytes(plan, kind) > 0;
+}
+
+struct ls_tensor ls_layer_kept(const struct ls_layer_state *state, ls_kept_kind kind)
+{
+    struct ls_tensor t = ls_layer_tensor(state->plan, kind);
+
+    t.data = state->kept[kind] ? state->kept[kind] : state->plan->again[kind];
+    return t;
+}
+
+ls_status ls_layer_state_create(struct ls_layer_state **out, const struct ls_layer_plan *plan)
+{
+    struct ls_layer_state *state = calloc(1, sizeof *state);
+
+    if (!state) return ls_fail(LS_ENOMEM, "layer: out of memory");
+    state->plan = plan;
+    for (int kind = 0; kind < LS_KEPT_KINDS; kind++) {
+        ls_status status = LS_OK;
+
+        if (is_kept(plan, kind))
+            status = ls_device_alloc(&state->kept[kind], plan->device, LS_TAG_ACTIVATION,
+                                     ls_layer_kind_bytes(plan, kind));
+        if (status == LS_OK) continue;
+        ls_layer_state_destroy(state);
+        return status;
+    }
+    *out = state;
+    return LS_OK;
+}
+
+void ls_layer_state_destroy(struct ls_layer_state *state)
+{
+    if (!state) return;
+    for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
+        ls_device_free(state->plan->device, state->kept[kind]);
+    free(state);
+}

@@ -1,0 +1,39 @@
+/* Executions of a layer: what callers bring is checked, and all ranks agree. */
+#include "device/rows.h"
+#include "layer/operands.h"
+#include "layer/pass.h"
+
+/* The queue is finished; every rank leaves with the same status. */
+static ls_status end(struct ls_layer_plan *plan, ls_status status)
+{
+    const ls_status computed = ls_queue_finish(NULL, &plan->device->queue);
+
+    if (status == LS_ECOMM) return status; /* nobody can be asked any more */
+    return ls_comm_agree(plan->grid.all, status == LS_OK ? computed : status);
+}
+
+ls_status ls_layer_forward(struct ls_tensor *y, struct ls_layer_plan *plan,
+                           struct ls_layer_state *state,
+                           const struct ls_layer_parameters *parameters, const struct ls_tensor *x,
+                           uint64_t seed)
+{
+    LS_TRY(
+        ls_comm_agree(plan->grid.all, ls_layer_check_call(plan, y, "y", x, "x", parameters, NULL)));
+    struct ls_layer_pass pass = {.plan = plan, .state = state, .parameters = parameters, .y = y};
+    struct ls_tensor input = ls_layer_kept(state, LS_KEPT_INPUT);
+
+    for (int kind = 0; kind < LS_KEPT_KINDS; kind++) pass.makes[kind] = true;
+    state->seed = seed;
+    ls_copy(&plan->device->queue, &input, x);
+    return end(plan, ls_layer_make(&pass));
+}
+
+ls_status ls_layer_backward(struct ls_tensor *dx, const struct ls_layer_parameters *gradients,
+                            struct ls_layer_plan *plan, struct ls_layer_state *state,
+                            const struct ls_layer_parameters *parameters,
+                            const struct ls_tensor *dy)
+{
+    LS_TRY(ls_comm_agree(plan->grid.all,
+                         ls_layer_check_call(plan, dx, "dx", dy, "dy", parameters, gradients)));
+    return end(plan, ls_layer_run_backward(dx, gradients, plan, state, parameters, dy));
+}

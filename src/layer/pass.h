@@ -1,0 +1,59 @@
+/* One way through a layer: forward, or what of it has to be made again before backward. */
+#ifndef LS_LAYER_PASS_H
+#define LS_LAYER_PASS_H
+
+#include "layer/plan.h"
+
+struct ls_layer_pass {
+    struct ls_layer_plan *plan;
+    struct ls_layer_state *state;
+    const struct ls_layer_parameters *parameters;
+    bool makes[LS_KEPT_KINDS]; /* of what is kept, what is to be made */
+    struct ls_tensor *y;       /* the layer's output; NULL: not wanted */
+};
+
+/* Makes it, in the order of the layer. Operations are put into the device's queue. Errors:
+ * LS_ECOMM. */
+ls_status ls_layer_make(const struct ls_layer_pass *pass);
+
+/* What backward shares with it: */
+
+/* inside [b, rows, e]: the rows of all tensor-parallel ranks, of which this one has `outside`. */
+ls_status ls_layer_gather(struct ls_tensor *inside, struct ls_layer_plan *plan,
+                          const struct ls_tensor *outside);
+
+/* q, k and v in what they are together, and what attention makes of them, [b, rows, heads, d]. */
+struct ls_layer_heads {
+    struct ls_tensor q, k, v;
+};
+
+struct ls_layer_heads ls_layer_heads_of(const struct ls_layer_plan *plan,
+                                        const struct ls_tensor *qkv);
+struct ls_tensor ls_layer_output_heads(const struct ls_layer_plan *plan,
+                                       const struct ls_tensor *all);
+
+/* q and k are turned by their positions' angles, or back; nothing without rotary positions. */
+void ls_layer_rotate(struct ls_layer_plan *plan, const struct ls_tensor *qkv, bool back);
+
+/* [b, rows, width] as [b rows, width], for linears. */
+struct ls_tensor ls_layer_flat(const struct ls_tensor *t);
+
+/* The attention plan's next execution drops what the state's seed says. Errors: LS_EVALUE. */
+ls_status ls_layer_take_seed(struct ls_layer_plan *plan, const struct ls_layer_state *state);
+
+/* out = residual + dropout(x), outside; mask says behind which block. Backward: without a residual,
+ * of the gradient. */
+void ls_layer_dropout(struct ls_tensor *out, struct ls_layer_plan *plan,
+                      const struct ls_layer_state *state, const struct ls_tensor *residual,
+                      const struct ls_tensor *x, ls_kept_kind mask);
+
+/* The mask is drawn, if the state keeps it. */
+void ls_layer_draw_mask(struct ls_layer_plan *plan, const struct ls_layer_state *state,
+                        ls_kept_kind mask);
+
+ls_status ls_layer_run_backward(struct ls_tensor *dx, const struct ls_layer_parameters *gradients,
+                                struct ls_layer_plan *plan, struct ls_layer_state *state,
+                                const struct ls_layer_parameters *parameters,
+                                const struct ls_tensor *dy);
+
+#endif

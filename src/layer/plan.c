@@ -1,0 +1,336 @@
+/* Making a layer's plan, and ending it. */
+#include "layer/plan.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/plan.h"
+#include "device/norm.h"
+#include "plan/pieces.h"
+
+/* ---- what is asked for */
+
+static ls_status read_options(struct ls_layer_options *out, const struct ls_layer_options *in)
+{
+    if (in->size != sizeof *out)
+        return ls_fail(LS_EVALUE,
+                       "layer options of %zu bytes, this library knows %zu: start from "
+                       "LS_LAYER_OPTIONS",
+                       in->size, sizeof *out);
+    *out = *in;
+    if (out->tp == 0) out->tp = 1;
+    if (out->cp == 0) out->cp = 1;
+    if (out->epsilon == 0) out->epsilon = 1e-5F;
+    if (!out->device) return ls_fail(LS_EVALUE, "a layer needs options.device");
+    if (!(out->dropout >= 0 && out->dropout < 1))
+        return ls_fail(LS_EVALUE, "dropout is %g, must be 0 to below 1", (double)out->dropout);
+    if (!(out->epsilon > 0) || !isfinite(out->epsilon))
+        return ls_fail(LS_EVALUE, "epsilon is %g, must be finite and more than 0",
+                       (double)out->epsilon);
+    return LS_OK;
+}
+
+static ls_status check_share(const char *what, int64_t n, int ranks)
+{
+    if (n > 0 && n % ranks == 0) return LS_OK;
+    return ls_fail(LS_ESHAPE, "%lld %s cannot be shared evenly by %d tensor-parallel ranks",
+                   (long long)n, what, ranks);
+}
+
+static ls_status check_shape(const struct ls_layer_shape *s, const struct ls_layer_options *o)
+{
+    if (s->type != LS_BF16 && s->type != LS_F32)
+        return ls_fail(LS_ETYPE, "layers are bf16 or f32, not %s", ls_dtype_name(s->type));
+    if (o->rope_theta != 0 && (s->d % 2 != 0 || !(o->rope_theta > 0)))
+        return ls_fail(LS_ESHAPE, "rotary positions of base %g turn pairs, head dim is %lld",
+                       (double)o->rope_theta, (long long)s->d);
+    if (s->b < 1 || s->s < 1 || s->e < 1)
+        return ls_fail(LS_ESHAPE, "a layer of %lld sequences of %lld tokens of width %lld",
+                       (long long)s->b, (long long)s->s, (long long)s->e);
+    LS_TRY(check_share("heads", s->h, o->tp));
+    LS_TRY(check_share("key/value heads", s->h_kv, o->tp));
+    return check_share("columns of the MLP", s->f, o->tp);
+}
+
+/* What the planner calls it. */
+static void describe(struct ls_model_shape *model, struct ls_model_run *run,
+                     const struct ls_layer_plan *plan)
+{
+    const struct ls_layer_shape *s = &plan->shape;
+    const struct ls_layer_options *o = &plan->options;
+
+    *model = (struct ls_model_shape){.h = s->e,
+                                     .L = 1,
+                                     .v = 1,
+                                     .a = s->h,
+                                     .a_kv = s->h_kv,
+                                     .d = s->d,
+                                     .f = s->f,
+                                     .norm = o->norm,
+                                     .activation = o->activation,
+                                     .bias = !o->no_bias,
+                                     .post_norm = o->post_norm};
+    *run = (struct ls_model_run){.type = s->type,
+                                 .b = s->b,
+                                 .s = s->s,
+                                 .t = o->tp,
+                                 .c = o->cp,
+                                 .p = 1,
+                                 .m = 1,
+                                 .sp = o->sp,
+                                 .causal = o->causal,
+                                 .dropout = o->dropout > 0,
+                                 .core = LS_CORE_FUSED,
+                                 .pieces = plan->pieces};
+}
+
+static void list_discarded(struct ls_layer_plan *plan)
+{
+    struct ls_model_shape model;
+    struct ls_model_run run;
+    struct ls_kept kept[LS_KEPT_KINDS];
+
+    describe(&model, &run, plan);
+    const int n = ls_layer_keeps(kept, &model, &run);
+    for (int i = 0; i < n; i++) plan->discarded[kept[i].kind] = kept[i].pieces & plan->pieces;
+}
+
+/* ---- parts */
+
+static ls_status create_rotary(struct ls_layer_plan *plan)
+{
+    const int64_t d = plan->shape.d;
+
+    if (plan->options.rope_theta == 0) return LS_OK;
+    plan->frequency = calloc((size_t)(d / 2) + 1, sizeof *plan->frequency);
+    if (!plan->frequency) return ls_fail(LS_ENOMEM, "layer: out of memory");
+    ls_rotary_frequencies(plan->frequency, (double)plan->options.rope_theta, d);
+    plan->rotary = (struct ls_rotary){.dims = d, .frequency = plan->frequency};
+    return LS_OK;
+}
+
+static ls_status create_attention(struct ls_layer_plan *plan)
+{
+    const struct ls_layer_shape *s = &plan->shape;
+    const struct ls_layer_options *o = &plan->options;
+    const struct ls_attention_shape shape = {.b = s->b,
+                                             .h = plan->heads,
+                                             .h_kv = plan->kv_heads,
+                                             .s_q = s->s,
+                                             .s_k = s->s,
+                                             .d = s->d,
+                                             .type = s->type};
+    struct ls_attention_options options = LS_ATTENTION_OPTIONS;
+
+    options.method = o->method;
+    options.layout = o->layout;
+    options.causal = o->causal;
+    options.dropout = o->dropout;
+    options.first_head = plan->grid.tensor * plan->heads;
+    options.total_heads = s->h;
+    options.total_kv_heads = s->h_kv;
+    options.backward = true;
+    options.device = plan->device;
+    return ls_attention_plan_create(&plan->attention, plan->grid.context_ranks, &shape, &options);
+}
+
+static ls_status create_linear(struct ls_linear_kernel **out, const struct ls_layer_plan *plan,
+                               int64_t in, int64_t width)
+{
+    const struct ls_linear_shape shape = {.type = plan->shape.type,
+                                          .rows = plan->shape.b * plan->rows,
+                                          .in = in,
+                                          .out = width,
+                                          .backward = true,
+                                          .b = plan->shape.b,
+                                          .s = plan->shape.s};
+
+    return ls_linear_kernel_create(out, plan->device, &shape);
+}
+
+static ls_status create_linears(struct ls_layer_plan *plan)
+{
+    const int64_t e = plan->shape.e;
+
+    LS_TRY(create_linear(&plan->qkv, plan, e, ls_layer_qkv_width(plan)));
+    LS_TRY(create_linear(&plan->out, plan, plan->heads * plan->shape.d, e));
+    LS_TRY(create_linear(&plan->up, plan, e, ls_layer_up_width(plan)));
+    return create_linear(&plan->down, plan, plan->columns, e);
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t most_weights(const struct ls_layer_plan *plan)
+{
+    const int64_t widest = larger(larger(ls_layer_qkv_width(plan), plan->heads * plan->shape.d),
+                                  ls_layer_up_width(plan));
+
+    return widest * plan->shape.e;
+}
+
+/* Rows and width of what lives within a call; outside, where there is no other rank to share rows
+ * with, is inside. */
+static void shape_work(int64_t rows[LS_WORKS], int64_t width[LS_WORKS],
+                       const struct ls_layer_plan *plan)
+{
+    const int64_t e = plan->shape.e, d = plan->shape.d;
+
+    for (int i = 0; i < LS_WORKS; i++) width[i] = e;
+    width[LS_WORK_D_INNER] = larger(plan->heads * d, plan->columns);
+    width[LS_WORK_D_OUTER] = larger(ls_layer_qkv_width(plan), ls_layer_up_width(plan));
+    rows[LS_WORK_PARTIAL] = rows[LS_WORK_D_INNER] = rows[LS_WORK_D_OUTER] = plan->rows;
+    rows[LS_WORK_GATHERED] = rows[LS_WORK_BRANCH] = plan->grid.sp ? plan->rows : 0;
+    rows[LS_WORK_SUM] = plan->grid.sp ? plan->outer_rows : 0;
+    rows[LS_WORK_DROPPED] = rows[LS_WORK_D_SUM] = plan->outer_rows;
+}
+
+static ls_status create_work(struct ls_layer_plan *plan)
+{
+    const size_t element = (size_t)ls_dtype_size(plan->shape.type);
+    int64_t rows[LS_WORKS], width[LS_WORKS];
+    size_t at[LS_WORKS + 1] = {0};
+
+    shape_work(rows, width, plan);
+    for (int i = 0; i < LS_WORKS; i++)
+        at[i + 1] = at[i] + ((size_t)(plan->shape.b * rows[i] * width[i]) * element + 63) / 64 * 64;
+    LS_TRY(ls_device_alloc(&plan->memory, plan->device, LS_TAG_WORKSPACE, at[LS_WORKS]));
+    for (int i = 0; i < LS_WORKS; i++) {
+        const int64_t dim[] = {plan->shape.b, rows[i], width[i]};
+
+        plan->work[i] = ls_tensor_view((char *)plan->memory + at[i], plan->shape.type, 3, dim);
+    }
+    if (!plan->grid.sp) plan->work[LS_WORK_SUM] = plan->work[LS_WORK_PARTIAL];
+    if (!plan->grid.sp) plan->work[LS_WORK_BRANCH] = plan->work[LS_WORK_DROPPED];
+    if (plan->grid.c == 1) return LS_OK;
+    void *sums;
+    LS_TRY(ls_device_alloc(&sums, plan->device, LS_TAG_WORKSPACE,
+                           (size_t)most_weights(plan) * sizeof(float)));
+    plan->weight_sums = sums;
+    return LS_OK;
+}
+
+static ls_status create_again(struct ls_layer_plan *plan)
+{
+    for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
+        if (ls_layer_makes_again(plan, kind))
+            LS_TRY(ls_device_alloc(&plan->again[kind], plan->device, LS_TAG_RECOMPUTE,
+                                   ls_layer_kind_bytes(plan, kind)));
+    return LS_OK;
+}
+
+static struct ls_transport transport_of(struct ls_layer_plan *plan, const struct ls_comm *comm)
+{
+    const struct ls_device *device = plan->device;
+
+    if (device->ops->transport) return device->ops->transport(device->self, comm, &plan->traffic);
+    return ls_transport_of(comm, &plan->traffic);
+}
+
+static ls_status create_local(struct ls_layer_plan *plan, const struct ls_transport *tensor,
+                              const struct ls_transport *context)
+{
+    LS_TRY(ls_layer_list_rows(plan));
+    LS_TRY(create_rotary(plan));
+    LS_TRY(create_linears(plan));
+    LS_TRY(create_work(plan));
+    LS_TRY(create_again(plan));
+    LS_TRY(ls_exchange_init(&plan->exchange, &plan->grid, tensor, &plan->device->queue,
+                            plan->shape.b, plan->rows, plan->shape.e, plan->shape.type));
+    return plan->grid.c > 1 ? ls_batch_init_collective(&plan->sums, context) : LS_OK;
+}
+
+static size_t outer_scratch(const struct ls_layer_plan *plan)
+{
+    const int64_t rows = plan->shape.b * plan->outer_rows, e = plan->shape.e;
+    const size_t norm = ls_norm_backward_bytes(plan->device, rows, e);
+    const size_t sums = ls_row_sums_bytes(plan->device, rows, e);
+
+    return norm > sums ? norm : sums;
+}
+
+/* Rows outside are shared by all ranks, or all tensor-parallel ranks have them. */
+static ls_status create_vectors(struct ls_layer_plan *plan, const struct ls_transport *all,
+                                const struct ls_transport *context)
+{
+    const struct ls_layer_shape *s = &plan->shape;
+    const int64_t inner = ls_layer_qkv_width(plan) + ls_layer_up_width(plan);
+    const bool sp = plan->grid.sp;
+
+    LS_TRY(ls_vectors_init(&plan->outer, sp ? plan->grid.all : plan->grid.context_ranks,
+                           sp ? all : context, plan->device, &plan->outer_runs, s->b, 6 * s->e,
+                           outer_scratch(plan)));
+    return ls_vectors_init(
+        &plan->inner, plan->grid.context_ranks, context, plan->device, &plan->inner_runs, s->b,
+        inner,
+        ls_row_sums_bytes(plan->device, s->b * plan->rows,
+                          larger(ls_layer_qkv_width(plan), ls_layer_up_width(plan))));
+}
+
+static ls_status create(struct ls_layer_plan *plan, struct ls_comm *comm)
+{
+    const struct ls_layer_options *o = &plan->options;
+
+    LS_TRY(ls_grid_init(&plan->grid, comm, o->tp, o->cp, o->sp));
+    plan->heads = plan->shape.h / o->tp;
+    plan->kv_heads = plan->shape.h_kv / o->tp;
+    plan->columns = plan->shape.f / o->tp;
+    list_discarded(plan);
+    plan->traffic.mover = &plan->device->queue.progress;
+    LS_TRY(ls_comm_agree(plan->grid.all, create_attention(plan)));
+    const struct ls_transport all = transport_of(plan, plan->grid.all);
+    const struct ls_transport tensor = transport_of(plan, plan->grid.tensor_ranks);
+    const struct ls_transport context = transport_of(plan, plan->grid.context_ranks);
+    LS_TRY(ls_comm_agree(plan->grid.all, create_local(plan, &tensor, &context)));
+    return ls_comm_agree(plan->grid.all, create_vectors(plan, &all, &context));
+}
+
+ls_status ls_layer_plan_create(struct ls_layer_plan **out, struct ls_comm *comm,
+                               const struct ls_layer_shape *shape,
+                               const struct ls_layer_options *options)
+{
+    struct ls_layer_plan *plan = calloc(1, sizeof *plan);
+    ls_status status =
+        plan ? read_options(&plan->options, options) : ls_fail(LS_ENOMEM, "layer: out of memory");
+
+    if (status == LS_OK) status = check_shape(shape, &plan->options);
+    if (status == LS_OK && plan->options.recompute)
+        status = ls_pieces_parse(&plan->pieces, plan->options.recompute);
+    LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
+    plan->shape = *shape;
+    plan->device = plan->options.device;
+    LS_TRY_GOTO(status, create(plan, comm), destroy);
+    *out = plan;
+    return LS_OK;
+destroy:
+    ls_layer_plan_destroy(plan);
+    return status;
+}
+
+void ls_layer_plan_destroy(struct ls_layer_plan *plan)
+{
+    if (!plan) return;
+    plan->traffic.mover = NULL;
+    ls_vectors_fini(&plan->inner);
+    ls_vectors_fini(&plan->outer);
+    ls_batch_fini(&plan->sums);
+    ls_exchange_fini(&plan->exchange);
+    if (plan->device) {
+        for (int i = 0; i < LS_KEPT_KINDS; i++) ls_device_free(plan->device, plan->again[i]);
+        ls_device_free(plan->device, plan->weight_sums);
+        ls_device_free(plan->device, plan->memory);
+        ls_linear_kernel_destroy(plan->device, plan->down);
+        ls_linear_kernel_destroy(plan->device, plan->up);
+        ls_linear_kernel_destroy(plan->device, plan->out);
+        ls_linear_kernel_destroy(plan->device, plan->qkv);
+    }
+    free(plan->frequency);
+    free(plan->leaf);
+    free(plan->run);
+    ls_attention_plan_destroy(plan->attention);
+    ls_grid_fini(&plan->grid);
+    free(plan);
+}

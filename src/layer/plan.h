@@ -1,0 +1,83 @@
+/* What a layer's plan and states hold. */
+#ifndef LS_LAYER_PLAN_H
+#define LS_LAYER_PLAN_H
+
+#include "device/linear.h"
+#include "device/pointwise.h"
+#include "layer/exchange.h"
+#include "layer/vectors.h"
+#include "longspan/layer.h"
+#include "plan/memory.h"
+
+/* Tensors of the storage type that live within one call. Those of rows inside are [b, rows, ..], of
+ * rows outside [b, outer rows, e]. */
+typedef enum {
+    LS_WORK_GATHERED, /* [e] inputs of column-parallel linears, inside */
+    LS_WORK_PARTIAL,  /* [e] a rank's part of what row-parallel linears give, inside */
+    LS_WORK_SUM,      /* [e] the same of all ranks, outside */
+    LS_WORK_DROPPED,  /* [e] the gradient behind dropout, outside */
+    LS_WORK_BRANCH,   /* [e] the same, inside */
+    LS_WORK_D_INNER,  /* gradient of attention or of the MLP's activation, inside */
+    LS_WORK_D_OUTER,  /* of q, k and v or of what the activation is of, inside */
+    LS_WORK_D_SUM,    /* [e] of the residual path between attention and MLP, outside */
+    LS_WORKS,
+} ls_work_kind;
+
+struct ls_layer_plan {
+    struct ls_layer_shape shape;
+    struct ls_layer_options options;
+    unsigned pieces;
+    struct ls_device *device;
+    struct ls_grid grid;
+    struct ls_traffic traffic;
+    struct ls_exchange exchange;
+    struct ls_batch sums; /* of gradients, between context-parallel ranks */
+    struct ls_attention_plan *attention;
+    int64_t heads, kv_heads, columns; /* of this rank: of attention, and of the MLP */
+    int64_t rows, outer_rows;         /* of a sequence, on this rank */
+    struct ls_row_run *run;           /* storage of both */
+    struct ls_row_runs inner_runs, outer_runs;
+    struct ls_leaf *leaf; /* storage of leaves: those of the rows inside, of every sequence */
+    struct ls_leaf_list leaves;
+    struct ls_rotary rotary; /* dims 0: none */
+    double *frequency;       /* storage of it */
+    struct ls_linear_kernel *qkv, *out, *up, *down;
+    struct ls_vectors inner, outer; /* gradients of biases and norms */
+    struct ls_tensor work[LS_WORKS];
+    bool discarded[LS_KEPT_KINDS]; /* states do not keep it */
+    void *again[LS_KEPT_KINDS];    /* where it then is while a layer works; masks are nowhere */
+    void *memory;                  /* of work */
+    float *weight_sums;            /* of one linear, where there are other context-parallel ranks */
+};
+
+/* Streams of random numbers for dropout (tensor/dropout.h). */
+enum { LS_BEHIND_ATTENTION = 1, LS_BEHIND_MLP = 2 };
+
+struct ls_layer_state {
+    const struct ls_layer_plan *plan;
+    void *kept[LS_KEPT_KINDS];
+    uint64_t seed; /* of the last forward */
+};
+
+/* For plan.c: rows, runs and leaves, as the attention plan's layout deals them. Errors: LS_ENOMEM.
+ */
+ls_status ls_layer_list_rows(struct ls_layer_plan *plan);
+
+/* Widths of what this rank's q, k and v, and the first linear of its MLP, are together. */
+int64_t ls_layer_qkv_width(const struct ls_layer_plan *plan);
+int64_t ls_layer_up_width(const struct ls_layer_plan *plan);
+
+/* What is kept of a kind, without data: [b, rows, width], of statistics [1 or 2, b, rows], of LSE
+ * [b, heads, rows]; ndim 0: there is none, or it is a mask of bytes, [b, outer rows, e]. */
+struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind kind);
+
+/* Its bytes; 0: there is none. */
+size_t ls_layer_kind_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind);
+
+/* Whether it is not kept, and then made again in memory of the plan's. */
+bool ls_layer_makes_again(const struct ls_layer_plan *plan, ls_kept_kind kind);
+
+/* The tensor with data: the state's own or the plan's. */
+struct ls_tensor ls_layer_kept(const struct ls_layer_state *state, ls_kept_kind kind);
+
+#endif
