@@ -78,18 +78,16 @@ struct linear_operand {
     bool deep; /* lines are columns of t */
 };
 
-/* Packs lines [first, first + lines) of an operand, `depth` elements from place `from` on, panel by
- * panel. */
+/* pack.c: packs lines [first, first + lines) of an operand, `depth` elements from place `from` on,
+ * panel by panel. */
 void cpu_linear_pack_lines(char *to, const struct linear_products *products, bool right,
                            struct linear_operand operand, int64_t first, int64_t lines,
                            int64_t from, int depth);
 
-/* crew.c */
-
 /* A part of a call that a thread does, item by item, until none is left; gives their number. */
 typedef int64_t linear_phase(void *job, struct linear_worker *w);
 
-/* All threads do what there is to pack (NULL: nothing), and then the tiles. */
+/* crew.c: all threads do what there is to pack (NULL: nothing), and then the tiles. */
 void cpu_linear_call(struct ls_queue *queue, struct ls_linear_kernel *kernel, void *job,
                      linear_phase *pack, linear_phase *tiles);
 
