@@ -119,12 +119,23 @@ static ls_status make_attention(const struct ls_layer_pass *p, const struct ls_t
 
 /* ---- MLP */
 
-static void make_activation(const struct ls_layer_pass *p)
+/* GELU's tanh form comes with the linear, of the same z as stored. */
+static ls_status make_up(const struct ls_layer_pass *p, const struct ls_tensor *in, bool gelu)
 {
-    const struct ls_tensor z = kept(p, LS_KEPT_UP);
-    struct ls_tensor y = kept(p, LS_KEPT_ACTIVATION);
+    const struct ls_tensor up = kept(p, LS_KEPT_UP), act = kept(p, LS_KEPT_ACTIVATION);
+    const struct ls_layer_parameters *w = p->parameters;
+    struct ls_tensor inside, z = ls_layer_flat(&up), y = ls_layer_flat(&act);
 
-    ls_activation_forward(queue_of(p), &y, &z, p->plan->options.activation);
+    LS_TRY(ls_layer_gather(&inside, p->plan, in));
+    const struct ls_tensor x = ls_layer_flat(&inside);
+    ls_linear(queue_of(p), p->plan->up,
+              &(struct ls_linear_call){.y = gelu ? &y : &z,
+                                       .z = gelu ? &z : NULL,
+                                       .x = &x,
+                                       .w = w->up,
+                                       .bias = w->up_bias,
+                                       .gelu = gelu});
+    return LS_OK;
 }
 
 /* out NULL: what comes behind it is not wanted. */
@@ -132,14 +143,13 @@ static ls_status make_mlp(const struct ls_layer_pass *p, struct ls_tensor *out,
                           const struct ls_tensor *in, const struct ls_tensor *residual)
 {
     const struct ls_layer_parameters *w = p->parameters;
-    const struct ls_tensor up = kept(p, LS_KEPT_UP), y = kept(p, LS_KEPT_ACTIVATION);
-    struct ls_tensor inside;
+    const bool z = p->makes[LS_KEPT_UP], act = p->makes[LS_KEPT_ACTIVATION];
+    const bool fused = z && act && p->plan->options.activation == LS_ACTIVATION_GELU_TANH;
+    const struct ls_tensor up = kept(p, LS_KEPT_UP);
+    struct ls_tensor y = kept(p, LS_KEPT_ACTIVATION);
 
-    if (p->makes[LS_KEPT_UP]) {
-        LS_TRY(ls_layer_gather(&inside, p->plan, in));
-        linear(p, p->plan->up, &up, &inside, w->up, w->up_bias);
-    }
-    if (p->makes[LS_KEPT_ACTIVATION]) make_activation(p);
+    if (z) LS_TRY(make_up(p, in, fused));
+    if (act && !fused) ls_activation_forward(queue_of(p), &y, &up, p->plan->options.activation);
     if (!out) return LS_OK;
     return row_parallel(p, p->plan->down, out, residual, &y, w->down, w->down_bias, LS_KEPT_MASK2);
 }
