@@ -21,7 +21,7 @@ struct gelu_exponent {
     float fraction;
 };
 
-static inline struct gelu_exponent gelu_exponent(float z)
+static inline __attribute__((always_inline)) struct gelu_exponent gelu_exponent(float z)
 {
     const float x = z * (-GELU_SCALE - GELU_CUBE * (z * z));
     const uint32_t sign = bits_of(x) & 0x80000000, magnitude = bits_of(x) & 0x7fffffff;
@@ -32,7 +32,7 @@ static inline struct gelu_exponent gelu_exponent(float z)
     return (struct gelu_exponent){whole, near - (whole - 0x1.8p23f)};
 }
 
-static inline float gelu_of_exponent(float z, struct gelu_exponent x)
+static inline __attribute__((always_inline)) float gelu_of_exponent(float z, struct gelu_exponent x)
 {
     static const float c[] = GELU_EXP2;
     const float f = x.fraction, ff = f * f;
@@ -41,7 +41,7 @@ static inline float gelu_of_exponent(float z, struct gelu_exponent x)
     return z / (1 + float_of(bits_of(value) + (bits_of(x.whole) << 23)));
 }
 
-static inline float cpu_gelu_tanh(float z)
+static inline __attribute__((always_inline)) float cpu_gelu_tanh(float z)
 {
     return gelu_of_exponent(z, gelu_exponent(z));
 }

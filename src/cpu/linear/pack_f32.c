@@ -35,20 +35,20 @@ INLINE void load_runs(float *to, const struct linear_panel *panel, int64_t offse
 }
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t places __attribute__((vector_size(16)));
 
 /* to [4][32] columns of from [4], rows of which are `stride` apart. */
 INLINE void turn_four(float *to, const float *from, int64_t stride)
 {
-    const places low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, last = {2, 3, 6, 7};
     const four a = *(const four *)from, b = *(const four *)(from + stride);
     const four c = *(const four *)(from + 2 * stride), d = *(const four *)(from + 3 * stride);
-    const four ab[] = {__builtin_shuffle(a, b, low), __builtin_shuffle(a, b, high)};
-    const four cd[] = {__builtin_shuffle(c, d, low), __builtin_shuffle(c, d, high)};
+    const four ab[] = {__builtin_shufflevector(a, b, 0, 4, 1, 5),
+                       __builtin_shufflevector(a, b, 2, 6, 3, 7)};
+    const four cd[] = {__builtin_shufflevector(c, d, 0, 4, 1, 5),
+                       __builtin_shufflevector(c, d, 2, 6, 3, 7)};
 
     for (int i = 0; i < 2; i++, to += 2 * LINEAR_SIDE) {
-        *(four *)to = __builtin_shuffle(ab[i], cd[i], first);
-        *(four *)(to + LINEAR_SIDE) = __builtin_shuffle(ab[i], cd[i], last);
+        *(four *)to = __builtin_shufflevector(ab[i], cd[i], 0, 1, 4, 5);
+        *(four *)(to + LINEAR_SIDE) = __builtin_shufflevector(ab[i], cd[i], 2, 3, 6, 7);
     }
 }
 

@@ -11,14 +11,14 @@
 /* Beyond, every slope is 0 or 1 in f32, and x^3 would leave it. NaN stays. */
 #define FAR 100.0f
 
-static inline float clamp(float x)
+static inline __attribute__((always_inline)) float clamp(float x)
 {
     x = float_of(choose(x > FAR, bits_of(FAR), bits_of(x)));
     return float_of(choose(x < -FAR, bits_of(-FAR), bits_of(x)));
 }
 
 /* 2^x for x of at most 0; 0 below 2^-126, and any number for NaN. */
-static inline float exp2_falling(float x)
+static inline __attribute__((always_inline)) float exp2_falling(float x)
 {
     static const float c[] = EXP2_DEGREE_5;
     const float inside = float_of(choose(x < EXP2_LOWEST, bits_of(EXP2_LOWEST), bits_of(x)));
@@ -34,7 +34,7 @@ struct logistic {
     float value, slope; /* s and s (1 - s) */
 };
 
-static inline struct logistic logistic(float x)
+static inline __attribute__((always_inline)) struct logistic logistic(float x)
 {
     const float e = exp2_falling(-LOG2E * fabsf(x)), larger = 1 / (1 + e), smaller = e * larger;
 
@@ -43,7 +43,7 @@ static inline struct logistic logistic(float x)
 }
 
 /* z s(2u) with u = sqrt(2/pi) (z + 0.044715 z^3) */
-static inline float gelu_tanh_slope(float z)
+static inline __attribute__((always_inline)) float gelu_tanh_slope(float z)
 {
     const float x = clamp(z), xx = x * x;
     const struct logistic s = logistic(2 * SQRT_2_OVER_PI * (x + GELU_CUBIC * xx * x));
@@ -58,7 +58,7 @@ struct normal {
     float density, integral;
 };
 
-static inline struct normal normal(float z)
+static inline __attribute__((always_inline)) struct normal normal(float z)
 {
     static const float c[] = {0x1.05736ap-3f, 0x1.05729p-3f,  0x1.d5982p-4f,  0x1.66c87ap-4f,
                               0x1.e9e046p-5f, -0x1.9ab6dp-7f, 0x1.20a354p-4f, -0x1.367e18p-3f,
@@ -72,12 +72,12 @@ static inline struct normal normal(float z)
                            float_of(choose(z > 0, bits_of(1 - tail), bits_of(tail)))};
 }
 
-static inline float gelu_erf(float z)
+static inline __attribute__((always_inline)) float gelu_erf(float z)
 {
     return z * normal(clamp(z)).integral;
 }
 
-static inline float gelu_erf_slope(float z)
+static inline __attribute__((always_inline)) float gelu_erf_slope(float z)
 {
     const float x = clamp(z);
     const struct normal n = normal(x);
