@@ -84,15 +84,18 @@ static void fill(const struct ls_tensor *t, int64_t first, int of)
                 ls_dtype_store(t->type, element(t, b, row, i), number(b, first + row, i, of));
 }
 
-/* Whether it is the number of each, so often, plus so much. */
+/* Whether it is the number of each, so often, plus so much, rounded. */
 static bool holds(const struct ls_tensor *t, int64_t first, double times, double plus)
 {
     for (int64_t b = 0; b < t->dim[0]; b++)
         for (int64_t row = 0; row < t->dim[1]; row++)
-            for (int64_t i = 0; i < t->dim[2]; i++)
-                if (ls_dtype_load(t->type, element(t, b, row, i)) !=
-                    number(b, first + row, i, 0) * times + plus)
+            for (int64_t i = 0; i < t->dim[2]; i++) {
+                double rounded;
+
+                ls_dtype_store(t->type, &rounded, number(b, first + row, i, 0) * times + plus);
+                if (memcmp(element(t, b, row, i), &rounded, (size_t)ls_dtype_size(t->type)) != 0)
                     return false;
+            }
     return true;
 }
 
