@@ -1,10 +1,10 @@
 /* One call of the attention kernel: who does what, and in which order. */
-#include <fenv.h>
 #include <omp.h>
 #include <string.h>
 
 #include "cpu/attention/attention.h"
 #include "cpu/attention/kernel.h"
+#include "cpu/float_mode.h"
 #include "cpu/team.h"
 
 /* What one call's phases share. */
@@ -267,20 +267,18 @@ ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
 {
     struct job job = {.kernel = kernel, .call = call};
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
-    fenv_t callers;
 
     if (call->change) {
         kernel->shape.mask = call->change->mask;
         kernel->shape.scores.seed = call->change->seed;
     }
     cpu_make_agenda(kernel, call);
-#pragma omp parallel private(callers) num_threads(kernel->cpu.threads)
+#pragma omp parallel num_threads(kernel->cpu.threads)
     {
         struct worker *w = &kernel->worker[omp_get_thread_num()];
 
         omp_set_num_threads(1); /* for oneDNN, which looks at this task's own setting */
-        fegetenv(&callers);
-        fesetenv(FE_DFL_ENV); /* rounding and subnormals do not depend on the caller */
+        const fenv_t callers = cpu_float_mode_enter();
         w->clock = omp_get_thread_num() == 0 ? &clock : NULL;
         w->tiles = 0;
         w->profile = (struct ls_profile){.thread = omp_get_thread_num()};
@@ -299,10 +297,7 @@ void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,
 #pragma omp parallel for num_threads(kernel->cpu.threads)
     for (int64_t first = 0; first < rows; first += TILE_ROWS) {
         const int64_t left = rows - first;
-        fenv_t callers;
-
-        fegetenv(&callers);
-        fesetenv(FE_DFL_ENV);
+        const fenv_t callers = cpu_float_mode_enter();
         kernel->simd->merge(
             (struct ls_row_states){into.m + first, into.l + first, into.acc + first * d},
             (struct ls_row_states){from.m + first, from.l + first, from.acc + first * d},

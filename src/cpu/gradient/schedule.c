@@ -3,11 +3,11 @@
  * depend on threads; whoever comes too early waits. The earliest item that is not done never does.
  * Leaves of queries are met from the last to the first: under a causal mask all chunks begin with
  * the same one, and a later chunk does not wait for what only an earlier one sees. */
-#include <fenv.h>
 #include <omp.h>
 #include <sched.h>
 
 #include "cpu/attention/leaf.h"
+#include "cpu/float_mode.h"
 #include "cpu/gradient/gradient.h"
 #include "cpu/gradient/kernel.h"
 
@@ -237,7 +237,6 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
 {
     struct gradient_job job = {.kernel = kernel, .call = call};
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
-    fenv_t callers;
 
     if (call->change) {
         kernel->shape.attention.mask = call->change->mask;
@@ -248,13 +247,12 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
         kernel->worker[t].rows_of = -1;
         kernel->worker[t].profile = (struct ls_profile){.thread = t};
     }
-#pragma omp parallel private(callers) num_threads(kernel->cpu.threads)
+#pragma omp parallel num_threads(kernel->cpu.threads)
     {
         struct gradient_worker *w = &kernel->worker[omp_get_thread_num()];
 
         omp_set_num_threads(1); /* for oneDNN, which looks at this task's own setting */
-        fegetenv(&callers);
-        fesetenv(FE_DFL_ENV); /* rounding and subnormals do not depend on the caller */
+        const fenv_t callers = cpu_float_mode_enter();
         w->clock = omp_get_thread_num() == 0 ? &clock : NULL;
         run_worker(&job, w);
         fesetenv(&callers);

@@ -1,7 +1,7 @@
 /* The threads of one call, and what each of them takes. */
-#include <fenv.h>
 #include <omp.h>
 
+#include "cpu/float_mode.h"
 #include "cpu/linear/linear.h"
 
 #define ITEMS 4 /* of a thread, so that all end at about the same time */
@@ -72,18 +72,16 @@ void cpu_linear_call(struct ls_queue *queue, struct ls_linear_kernel *kernel, vo
 {
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
     struct team team = {0};
-    fenv_t callers;
 
     for (int t = 0; t < kernel->cpu.threads; t++) {
         kernel->worker[t].tiles = 0;
         kernel->worker[t].profile = (struct ls_profile){.thread = t};
     }
-#pragma omp parallel private(callers) num_threads(kernel->cpu.threads)
+#pragma omp parallel num_threads(kernel->cpu.threads)
     {
         struct linear_worker *w = &kernel->worker[omp_get_thread_num()];
 
-        fegetenv(&callers);
-        fesetenv(FE_DFL_ENV); /* rounding and subnormals do not depend on the caller */
+        const fenv_t callers = cpu_float_mode_enter();
         w->clock = omp_get_thread_num() == 0 ? &clock : NULL;
 #pragma omp single
         team.busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
