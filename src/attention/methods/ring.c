@@ -14,6 +14,7 @@
 #include "attention/travelling/route.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
+#include "tensor/contiguous.h"
 
 #define HOP_MESSAGES 4
 
@@ -163,20 +164,11 @@ static struct key_part travelling_part(const struct ls_attention_plan *plan, int
         .v = ls_problem_view(&plan->problem, v, rows, plan->problem.shape.h_kv)};
 }
 
-static bool is_contiguous(const struct ls_tensor *t)
-{
-    const struct ls_tensor view = ls_tensor_view(t->data, t->type, t->ndim, t->dim);
-
-    for (int i = 0; i < t->ndim; i++)
-        if (t->dim[i] > 1 && t->stride[i] != view.stride[i]) return false;
-    return true;
-}
-
 /* This rank's own part, in one piece if it is to be sent. */
 static struct key_part own_part(const struct ls_attention_plan *plan, const struct ls_tensor *k,
                                 const struct ls_tensor *v)
 {
-    if (plan->problem.p == 1 || (is_contiguous(k) && is_contiguous(v)))
+    if (plan->problem.p == 1 || (ls_tensor_is_contiguous(k) && ls_tensor_is_contiguous(v)))
         return (struct key_part){.k = *k, .v = *v};
     struct key_part part = travelling_part(plan, 0);
     ls_problem_copy(&plan->problem, &part.k, k);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "cpu/elements.h"
+#include "tensor/contiguous.h"
 #include "tensor/dtype.h"
 
 #define BLOCK 1024
@@ -25,19 +26,13 @@ static inline struct blocks blocks_of_rows(int64_t b, int64_t s, int64_t e)
     return out;
 }
 
-static inline bool is_one_piece(const struct ls_tensor *t)
-{
-    return (t->dim[1] == 1 || t->stride[1] == t->dim[2]) &&
-           (t->dim[0] == 1 || t->stride[0] == t->dim[1] * t->dim[2]);
-}
-
 /* Of tensors of one shape. */
 static inline struct blocks blocks_of(const struct ls_tensor *const t[], int n)
 {
     const int64_t b = t[0]->dim[0], s = t[0]->dim[1], e = t[0]->dim[2];
     bool is_one = true;
 
-    for (int i = 0; i < n; i++) is_one = is_one && is_one_piece(t[i]);
+    for (int i = 0; i < n; i++) is_one = is_one && ls_tensor_is_contiguous(t[i]);
     return is_one ? blocks_of_rows(1, 1, b * s * e) : blocks_of_rows(b, s, e);
 }
 
