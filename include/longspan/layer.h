@@ -50,9 +50,9 @@ struct ls_layer_options {
         .size = sizeof(struct ls_layer_options)                                                    \
     }
 
-/* This rank's share. Linears are [out, in]. Tensor-parallel ranks have runs of h / t query heads
- * and of f / t columns; where there are more of them than key/value heads, these have copies. NULL
- * where there are none. */
+/* This rank's share. Linears are [out, in]. Tensor-parallel ranks have runs of h / t query heads,
+ * of h_kv / t key/value heads and of f / t columns: t divides all three. NULL where there are none.
+ */
 struct ls_layer_parameters {
     struct ls_tensor *norm1, *norm1_bias; /* [e] */
     struct ls_tensor *qkv;                /* [(h + 2 h_kv) d / t, e]: q heads, k heads, v heads */

@@ -5,12 +5,16 @@ struct ls_queue *ls_plan_queue(const struct ls_attention_plan *plan)
     return &plan->problem.device->queue;
 }
 
+struct ls_transport ls_transport_on(const struct ls_device *device, const struct ls_comm *comm,
+                                    struct ls_traffic *traffic)
+{
+    if (device->ops->transport) return device->ops->transport(device->self, comm, traffic);
+    return ls_transport_of(comm, traffic);
+}
+
 struct ls_transport ls_plan_transport(struct ls_attention_plan *plan, const struct ls_comm *comm)
 {
-    const struct ls_device *device = plan->problem.device;
-
-    if (device->ops->transport) return device->ops->transport(device->self, comm, &plan->traffic);
-    return ls_transport_of(comm, &plan->traffic);
+    return ls_transport_on(plan->problem.device, comm, &plan->traffic);
 }
 
 void ls_plan_attend(struct ls_attention_plan *plan, struct ls_kernel_call call)

@@ -50,7 +50,10 @@ struct ls_part_dims {
 
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan);
 
-/* Bulk data between the ranks of comm, the plan's own or a sub-group of it. */
+/* Bulk data between the ranks of comm in the device's memory, by the device's own transport if it
+ * has one; and between those of a plan's comm, or a sub-group of it. */
+struct ls_transport ls_transport_on(const struct ls_device *device, const struct ls_comm *comm,
+                                    struct ls_traffic *traffic);
 struct ls_transport ls_plan_transport(struct ls_attention_plan *plan, const struct ls_comm *comm);
 
 /* What the plan computes with. */
@@ -64,7 +67,7 @@ struct ls_queue *ls_plan_queue(const struct ls_attention_plan *plan);
  * which it knows that they are what the plan asks for; then it finishes the queue and has the ranks
  * agree, once. Where an operation fails, those behind it are left out, and what others wait for is
  * sent all the same. Errors: take: LS_EVALUE, LS_ESHAPE, LS_EFIT; agree: those of ls_agree_about;
- * forward and backward: LS_ECOMM. */
+ * forward and backward: LS_ECOMM; with dsinks, which the host adds, those of operations. */
 ls_status ls_plan_take(struct ls_attention_plan *plan,
                        const struct ls_attention_execution *execution);
 ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,

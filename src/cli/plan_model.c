@@ -228,14 +228,15 @@ static void report_layer(const struct cli_report *report, const struct model_opt
                     cli_bytes((double)(all.paper + all.own)).s, cli_bytes((double)all.paper).s,
                     cli_bytes((double)all.own).s);
     for (int i = 0; i < n; i++) {
-        const bool gone = kept[i].pieces & o->run.pieces;
+        const struct ls_kept_about *about = ls_kept_about(kept[i].kind);
+        const bool gone = about->pieces & o->run.pieces;
 
-        cli_report_line(report, "", "%-22s %10s%s%s", ls_kept_name(kept[i].kind),
-                        cli_bytes((double)kept[i].bytes).s,
-                        kept[i].paper ? "" : "  not the paper's", gone ? "  computed again" : "");
-        json_array_append_new(list, json_pack("{ss sI sb sb}", "name", ls_kept_name(kept[i].kind),
-                                              "bytes", (json_int_t)kept[i].bytes, "paper",
-                                              kept[i].paper, "kept", !gone));
+        cli_report_line(report, "", "%-22s %10s%s%s", about->name,
+                        cli_bytes((double)kept[i].bytes).s, about->paper ? "" : "  not the paper's",
+                        gone ? "  computed again" : "");
+        json_array_append_new(list, json_pack("{ss sI sb sb}", "name", about->name, "bytes",
+                                              (json_int_t)kept[i].bytes, "paper", about->paper,
+                                              "kept", !gone));
     }
     cli_report_value(report, "layer", list);
     cli_report_integer(report, "layer_paper_bytes", all.paper);

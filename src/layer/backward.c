@@ -101,24 +101,20 @@ static float *outer_place(const struct backward *g, int vector)
 
 /* dx += the gradient through a norm of in, whose output has the gradient dy. */
 static void norm_gradient(const struct backward *g, struct ls_tensor *dx,
-                          const struct ls_tensor *dy, const struct ls_tensor *in,
-                          ls_kept_kind statistics, const struct ls_tensor *weight, int vector,
-                          bool add)
+                          const struct ls_tensor *dy, const struct ls_tensor *in, ls_kept_kind kind,
+                          const struct ls_tensor *weight, int vector, bool add)
 {
-    const struct ls_tensor numbers = kept(g, statistics);
-    const int64_t rows = numbers.dim[1] * numbers.dim[2];
-    const bool has_mean = g->plan->options.norm == LS_NORM_LAYER;
-    const float *first = numbers.data;
+    const struct ls_layer_statistics statistics = ls_layer_statistics_of(g->state, kind);
 
     ls_norm_backward(queue_of(g), &(struct ls_norm_backward){
                                       .dx = dx,
                                       .add = add,
                                       .dgamma = outer_place(g, vector),
-                                      .dbeta = has_mean ? outer_place(g, vector + 1) : NULL,
+                                      .dbeta = statistics.mean ? outer_place(g, vector + 1) : NULL,
                                       .dy = dy,
                                       .x = in,
-                                      .mean = has_mean ? first : NULL,
-                                      .rstd = has_mean ? first + rows : first,
+                                      .mean = statistics.mean,
+                                      .rstd = statistics.rstd,
                                       .gamma = weight->data,
                                       .order = &g->plan->outer.order,
                                       .scratch = g->plan->outer.scratch});

@@ -30,18 +30,15 @@ ls_status ls_layer_gather(struct ls_tensor *inside, struct ls_layer_plan *plan,
 /* ---- pieces of both blocks */
 
 /* out, and its statistics, which are the next kind. */
-static void norm(const struct ls_layer_pass *p, struct ls_tensor *out, ls_kept_kind statistics,
+static void norm(const struct ls_layer_pass *p, struct ls_tensor *out, ls_kept_kind kind,
                  const struct ls_tensor *in, const struct ls_tensor *weight,
                  const struct ls_tensor *bias)
 {
-    const struct ls_tensor numbers = kept(p, statistics);
-    const int64_t rows = numbers.dim[1] * numbers.dim[2];
-    float *first = numbers.data;
-    const bool has_mean = p->plan->options.norm == LS_NORM_LAYER;
+    const struct ls_layer_statistics statistics = ls_layer_statistics_of(p->state, kind);
 
     ls_norm_forward(queue_of(p), &(struct ls_norm_forward){.y = out,
-                                                           .mean = has_mean ? first : NULL,
-                                                           .rstd = has_mean ? first + rows : first,
+                                                           .mean = statistics.mean,
+                                                           .rstd = statistics.rstd,
                                                            .x = in,
                                                            .gamma = weight->data,
                                                            .beta = bias ? bias->data : NULL,

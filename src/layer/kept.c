@@ -84,17 +84,22 @@ size_t ls_layer_kind_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind)
     return t.ndim > 0 ? bytes : 0;
 }
 
+static bool is_discarded(const struct ls_layer_plan *plan, ls_kept_kind kind)
+{
+    return ls_kept_about(kind)->pieces & plan->pieces;
+}
+
 /* Masks are drawn again where they are needed. */
 bool ls_layer_makes_again(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
-    return plan->discarded[kind] && !is_mask(kind) && ls_layer_kind_bytes(plan, kind) > 0;
+    return is_discarded(plan, kind) && !is_mask(kind) && ls_layer_kind_bytes(plan, kind) > 0;
 }
 
 /* ---- where they are */
 
 static bool is_kept(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
-    return !plan->discarded[kind] && ls_layer_kind_bytes(plan, kind) > 0;
+    return !is_discarded(plan, kind) && ls_layer_kind_bytes(plan, kind) > 0;
 }
 
 struct ls_tensor ls_layer_kept(const struct ls_layer_state *state, ls_kept_kind kind)

@@ -35,6 +35,14 @@ struct ls_tensor ls_layer_output_heads(const struct ls_layer_plan *plan,
 /* q and k are turned by their positions' angles, or back; nothing without rotary positions. */
 void ls_layer_rotate(struct ls_layer_plan *plan, const struct ls_tensor *qkv, bool back);
 
+/* Of the rows that a norm was given, [b, outer rows]; mean NULL: RMSNorm. */
+struct ls_layer_statistics {
+    float *mean, *rstd;
+};
+
+struct ls_layer_statistics ls_layer_statistics_of(const struct ls_layer_state *state,
+                                                  ls_kept_kind kind);
+
 /* [b, rows, width] as [b rows, width], for linears. */
 struct ls_tensor ls_layer_flat(const struct ls_tensor *t);
 

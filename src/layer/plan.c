@@ -53,49 +53,6 @@ static ls_status check_shape(const struct ls_layer_shape *s, const struct ls_lay
     return check_share("columns of the MLP", s->f, o->tp);
 }
 
-/* What the planner calls it. */
-static void describe(struct ls_model_shape *model, struct ls_model_run *run,
-                     const struct ls_layer_plan *plan)
-{
-    const struct ls_layer_shape *s = &plan->shape;
-    const struct ls_layer_options *o = &plan->options;
-
-    *model = (struct ls_model_shape){.h = s->e,
-                                     .L = 1,
-                                     .v = 1,
-                                     .a = s->h,
-                                     .a_kv = s->h_kv,
-                                     .d = s->d,
-                                     .f = s->f,
-                                     .norm = o->norm,
-                                     .activation = o->activation,
-                                     .bias = !o->no_bias,
-                                     .post_norm = o->post_norm};
-    *run = (struct ls_model_run){.type = s->type,
-                                 .b = s->b,
-                                 .s = s->s,
-                                 .t = o->tp,
-                                 .c = o->cp,
-                                 .p = 1,
-                                 .m = 1,
-                                 .sp = o->sp,
-                                 .causal = o->causal,
-                                 .dropout = o->dropout > 0,
-                                 .core = LS_CORE_FUSED,
-                                 .pieces = plan->pieces};
-}
-
-static void list_discarded(struct ls_layer_plan *plan)
-{
-    struct ls_model_shape model;
-    struct ls_model_run run;
-    struct ls_kept kept[LS_KEPT_KINDS];
-
-    describe(&model, &run, plan);
-    const int n = ls_layer_keeps(kept, &model, &run);
-    for (int i = 0; i < n; i++) plan->discarded[kept[i].kind] = kept[i].pieces & plan->pieces;
-}
-
 /* ---- parts */
 
 static ls_status create_rotary(struct ls_layer_plan *plan)
@@ -222,14 +179,6 @@ static ls_status create_again(struct ls_layer_plan *plan)
     return LS_OK;
 }
 
-static struct ls_transport transport_of(struct ls_layer_plan *plan, const struct ls_comm *comm)
-{
-    const struct ls_device *device = plan->device;
-
-    if (device->ops->transport) return device->ops->transport(device->self, comm, &plan->traffic);
-    return ls_transport_of(comm, &plan->traffic);
-}
-
 static ls_status create_local(struct ls_layer_plan *plan, const struct ls_transport *tensor,
                               const struct ls_transport *context)
 {
@@ -278,12 +227,13 @@ static ls_status create(struct ls_layer_plan *plan, struct ls_comm *comm)
     plan->heads = plan->shape.h / o->tp;
     plan->kv_heads = plan->shape.h_kv / o->tp;
     plan->columns = plan->shape.f / o->tp;
-    list_discarded(plan);
     plan->traffic.mover = &plan->device->queue.progress;
     LS_TRY(ls_comm_agree(plan->grid.all, create_attention(plan)));
-    const struct ls_transport all = transport_of(plan, plan->grid.all);
-    const struct ls_transport tensor = transport_of(plan, plan->grid.tensor_ranks);
-    const struct ls_transport context = transport_of(plan, plan->grid.context_ranks);
+    const struct ls_transport all = ls_transport_on(plan->device, plan->grid.all, &plan->traffic);
+    const struct ls_transport tensor =
+        ls_transport_on(plan->device, plan->grid.tensor_ranks, &plan->traffic);
+    const struct ls_transport context =
+        ls_transport_on(plan->device, plan->grid.context_ranks, &plan->traffic);
     LS_TRY(ls_comm_agree(plan->grid.all, create_local(plan, &tensor, &context)));
     return ls_comm_agree(plan->grid.all, create_vectors(plan, &all, &context));
 }

@@ -44,10 +44,10 @@ struct ls_layer_plan {
     struct ls_linear_kernel *qkv, *out, *up, *down;
     struct ls_vectors inner, outer; /* gradients of biases and norms */
     struct ls_tensor work[LS_WORKS];
-    bool discarded[LS_KEPT_KINDS]; /* states do not keep it */
-    void *again[LS_KEPT_KINDS];    /* where it then is while a layer works; masks are nowhere */
-    void *memory;                  /* of work */
-    float *weight_sums;            /* of one linear, where there are other context-parallel ranks */
+    void *again[LS_KEPT_KINDS]; /* of what states do not keep, while a layer works; masks are
+                                   nowhere */
+    void *memory;               /* of work */
+    float *weight_sums;         /* of one linear, where there are other context-parallel ranks */
 };
 
 /* Streams of random numbers for dropout (tensor/dropout.h). */

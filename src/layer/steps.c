@@ -9,6 +9,17 @@ struct ls_tensor ls_layer_flat(const struct ls_tensor *t)
     return ls_tensor_view(t->data, t->type, 2, dim);
 }
 
+struct ls_layer_statistics ls_layer_statistics_of(const struct ls_layer_state *state,
+                                                  ls_kept_kind kind)
+{
+    const struct ls_tensor numbers = ls_layer_kept(state, kind);
+    const int64_t rows = numbers.dim[1] * numbers.dim[2];
+    float *first = numbers.data;
+
+    if (numbers.dim[0] == 1) return (struct ls_layer_statistics){.mean = NULL, .rstd = first};
+    return (struct ls_layer_statistics){.mean = first, .rstd = first + rows};
+}
+
 /* ---- heads */
 
 /* Heads [first, first + heads) of what is `width` wide. */

@@ -34,29 +34,38 @@ static int64_t statistics_bytes(const struct ls_model_shape *model)
     return model->norm == LS_NORM_LAYER ? 2 * sizeof(float) : sizeof(float);
 }
 
-const char *ls_kept_name(ls_kept_kind kind)
+/* A row each; statistics of norms and LSE are our own. */
+const struct ls_kept_about *ls_kept_about(ls_kept_kind kind)
 {
-    static const char *const names[] = {
-        [LS_KEPT_INPUT] = "input",
-        [LS_KEPT_NORM1] = "norm 1",
-        [LS_KEPT_STATISTICS1] = "statistics of norm 1",
-        [LS_KEPT_QKV] = "q, k, v",
-        [LS_KEPT_SOFTMAX] = "softmax",
-        [LS_KEPT_SOFTMAX_MASK] = "mask of softmax",
-        [LS_KEPT_DROPPED] = "dropped softmax",
-        [LS_KEPT_LSE] = "LSE",
-        [LS_KEPT_ATTENTION] = "attention",
-        [LS_KEPT_MASK1] = "mask behind attention",
-        [LS_KEPT_SUM1] = "sum behind attention",
-        [LS_KEPT_NORM2] = "norm 2",
-        [LS_KEPT_STATISTICS2] = "statistics of norm 2",
-        [LS_KEPT_UP] = "first linear of MLP",
-        [LS_KEPT_ACTIVATION] = "activation of MLP",
-        [LS_KEPT_MASK2] = "mask behind MLP",
-        [LS_KEPT_SUM2] = "sum behind MLP",
+    enum {
+        CORE = LS_PIECE_CORE | LS_PIECE_LAYER,
+        SOFTMAX = LS_PIECE_SOFTMAX | CORE,
+        NORM = LS_PIECE_NORM | LS_PIECE_LAYER,
+        QKV = LS_PIECE_QKV | LS_PIECE_LAYER,
+        DROPOUT = LS_PIECE_DROPOUT | LS_PIECE_LAYER,
+        MLP = LS_PIECE_MLP | LS_PIECE_LAYER,
+    };
+    static const struct ls_kept_about rows[] = {
+        [LS_KEPT_INPUT] = {"input", true, 0}, /* all else comes from it */
+        [LS_KEPT_NORM1] = {"norm 1", true, NORM},
+        [LS_KEPT_STATISTICS1] = {"statistics of norm 1", false, LS_PIECE_LAYER},
+        [LS_KEPT_QKV] = {"q, k, v", true, QKV},
+        [LS_KEPT_SOFTMAX] = {"softmax", true, SOFTMAX},
+        [LS_KEPT_SOFTMAX_MASK] = {"mask of softmax", true, SOFTMAX},
+        [LS_KEPT_DROPPED] = {"dropped softmax", true, SOFTMAX},
+        [LS_KEPT_LSE] = {"LSE", false, CORE},
+        [LS_KEPT_ATTENTION] = {"attention", true, CORE},
+        [LS_KEPT_MASK1] = {"mask behind attention", true, DROPOUT},
+        [LS_KEPT_SUM1] = {"sum behind attention", true, LS_PIECE_LAYER},
+        [LS_KEPT_NORM2] = {"norm 2", true, NORM},
+        [LS_KEPT_STATISTICS2] = {"statistics of norm 2", false, LS_PIECE_LAYER},
+        [LS_KEPT_UP] = {"first linear of MLP", true, MLP},
+        [LS_KEPT_ACTIVATION] = {"activation of MLP", true, LS_PIECE_ACTIVATION | MLP},
+        [LS_KEPT_MASK2] = {"mask behind MLP", true, DROPOUT},
+        [LS_KEPT_SUM2] = {"sum behind MLP", true, LS_PIECE_LAYER},
     };
 
-    return names[kind];
+    return &rows[kind];
 }
 
 struct list {
@@ -64,19 +73,9 @@ struct list {
     int count;
 };
 
-/* The layer's input alone is never discarded: all else comes from it. */
-static void keep(struct list *list, ls_kept_kind kind, int64_t rows, int64_t bytes_of_row,
-                 unsigned pieces)
+static void keep(struct list *list, ls_kept_kind kind, int64_t rows, int64_t bytes_of_row)
 {
-    if (kind != LS_KEPT_INPUT) pieces |= LS_PIECE_LAYER;
-    list->kept[list->count++] = (struct ls_kept){kind, times(rows, bytes_of_row), true, pieces};
-}
-
-static void keep_own(struct list *list, ls_kept_kind kind, int64_t rows, int64_t bytes_of_row,
-                     unsigned pieces)
-{
-    keep(list, kind, rows, bytes_of_row, pieces);
-    list->kept[list->count - 1].paper = false;
+    list->kept[list->count++] = (struct ls_kept){kind, times(rows, bytes_of_row)};
 }
 
 /* A norm's output, and what backward needs of its rows. */
@@ -85,26 +84,25 @@ static void keep_norm(struct list *list, ls_kept_kind kind, const struct ls_mode
 {
     const int64_t outer = outer_rows(run);
 
-    keep(list, kind, outer, times(model->h, ls_dtype_size(run->type)), LS_PIECE_NORM);
-    keep_own(list, kind + 1, outer, statistics_bytes(model), 0);
+    keep(list, kind, outer, times(model->h, ls_dtype_size(run->type)));
+    keep(list, kind + 1, outer, statistics_bytes(model));
 }
 
 /* Between q, k and v and the attention's output: 5as^2b of the paper, or 4asb of our own. */
 static void keep_core(struct list *list, const struct ls_model_shape *model,
                       const struct ls_model_run *run)
 {
-    const unsigned pieces = LS_PIECE_SOFTMAX | LS_PIECE_CORE;
     const int64_t element = ls_dtype_size(run->type);
     const int64_t rows = times(inner_rows(run), model->a / run->t); /* of every head */
 
     if (run->core == LS_CORE_FUSED) {
-        keep_own(list, LS_KEPT_LSE, rows, sizeof(float), LS_PIECE_CORE);
+        keep(list, LS_KEPT_LSE, rows, sizeof(float));
         return;
     }
-    keep(list, LS_KEPT_SOFTMAX, rows, times(run->s, element), pieces);
+    keep(list, LS_KEPT_SOFTMAX, rows, times(run->s, element));
     if (!run->dropout) return;
-    keep(list, LS_KEPT_SOFTMAX_MASK, rows, run->s, pieces);
-    keep(list, LS_KEPT_DROPPED, rows, times(run->s, element), pieces);
+    keep(list, LS_KEPT_SOFTMAX_MASK, rows, run->s);
+    keep(list, LS_KEPT_DROPPED, rows, times(run->s, element));
 }
 
 /* 11sbh of the paper, and the input of the norm. */
@@ -113,13 +111,12 @@ static void keep_attention(struct list *list, const struct ls_model_shape *model
 {
     const int64_t element = ls_dtype_size(run->type), inner = inner_rows(run);
 
-    keep(list, LS_KEPT_INPUT, outer_rows(run), times(model->h, element), 0);
+    keep(list, LS_KEPT_INPUT, outer_rows(run), times(model->h, element));
     if (!model->post_norm) keep_norm(list, LS_KEPT_NORM1, model, run);
-    keep(list, LS_KEPT_QKV, inner, times(qkv_width(model, run->t), element), LS_PIECE_QKV);
+    keep(list, LS_KEPT_QKV, inner, times(qkv_width(model, run->t), element));
     keep_core(list, model, run);
-    keep(list, LS_KEPT_ATTENTION, inner, times(model->a / run->t * model->d, element),
-         LS_PIECE_CORE);
-    if (run->dropout) keep(list, LS_KEPT_MASK1, outer_rows(run), model->h, LS_PIECE_DROPOUT);
+    keep(list, LS_KEPT_ATTENTION, inner, times(model->a / run->t * model->d, element));
+    if (run->dropout) keep(list, LS_KEPT_MASK1, outer_rows(run), model->h);
 }
 
 /* 19sbh of the paper, and the input of the norm. */
@@ -130,16 +127,15 @@ static void keep_mlp(struct list *list, const struct ls_model_shape *model,
     const int64_t inner = inner_rows(run), outer = outer_rows(run);
 
     if (!model->parallel) {
-        keep(list, LS_KEPT_SUM1, outer, row, 0);
+        keep(list, LS_KEPT_SUM1, outer, row);
         keep_norm(list, model->post_norm ? LS_KEPT_NORM1 : LS_KEPT_NORM2, model, run);
     }
-    keep(list, LS_KEPT_UP, inner, times(mlp_width(model, run->t), element), LS_PIECE_MLP);
-    keep(list, LS_KEPT_ACTIVATION, inner, times(model->f / run->t, element),
-         LS_PIECE_ACTIVATION | LS_PIECE_MLP);
-    if (run->dropout) keep(list, LS_KEPT_MASK2, outer, model->h, LS_PIECE_DROPOUT);
+    keep(list, LS_KEPT_UP, inner, times(mlp_width(model, run->t), element));
+    keep(list, LS_KEPT_ACTIVATION, inner, times(model->f / run->t, element));
+    if (run->dropout) keep(list, LS_KEPT_MASK2, outer, model->h);
     if (!model->post_norm) return;
-    keep(list, LS_KEPT_SUM2, outer, row, 0);
-    keep_own(list, LS_KEPT_STATISTICS2, outer, statistics_bytes(model), 0);
+    keep(list, LS_KEPT_SUM2, outer, row);
+    keep(list, LS_KEPT_STATISTICS2, outer, statistics_bytes(model));
 }
 
 int ls_layer_keeps(struct ls_kept out[LS_KEPT_KINDS], const struct ls_model_shape *model,
@@ -160,9 +156,10 @@ struct ls_kept_bytes ls_layer_kept_bytes(const struct ls_model_shape *model,
     const int n = ls_layer_keeps(kept, model, run);
 
     for (int i = 0; i < n; i++) {
-        int64_t *sum = kept[i].paper ? &bytes.paper : &bytes.own;
+        const struct ls_kept_about *about = ls_kept_about(kept[i].kind);
+        int64_t *sum = about->paper ? &bytes.paper : &bytes.own;
 
-        if (!(kept[i].pieces & run->pieces)) *sum = plus(*sum, kept[i].bytes);
+        if (!(about->pieces & run->pieces)) *sum = plus(*sum, kept[i].bytes);
     }
     return bytes;
 }

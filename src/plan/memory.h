@@ -27,14 +27,18 @@ typedef enum {
     LS_KEPT_KINDS,
 } ls_kept_kind;
 
-struct ls_kept {
-    ls_kept_kind kind;
-    int64_t bytes;
+struct ls_kept_about {
+    const char *name;
     bool paper;      /* counted in the paper's formulas; else a term of our own */
     unsigned pieces; /* any of these discards it */
 };
 
-const char *ls_kept_name(ls_kept_kind kind);
+const struct ls_kept_about *ls_kept_about(ls_kept_kind kind);
+
+struct ls_kept {
+    ls_kept_kind kind;
+    int64_t bytes;
+};
 
 /* All that there is, whatever is discarded, on the rank with most rows, the first; returns how
  * many. Shape and run are right. */

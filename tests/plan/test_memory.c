@@ -115,9 +115,9 @@ static void expect(const struct ls_model_shape *model, const struct ls_model_run
 
     cr_assert(n <= LS_KEPT_KINDS);
     if (bytes < 0)
-        cr_expect_null(one, "%s is there", ls_kept_name(kind));
+        cr_expect_null(one, "%s is there", ls_kept_about(kind)->name);
     else
-        cr_expect(one && one->bytes == bytes, "%s: %lld, not %lld", ls_kept_name(kind),
+        cr_expect(one && one->bytes == bytes, "%s: %lld, not %lld", ls_kept_about(kind)->name,
                   one ? (long long)one->bytes : -1, (long long)bytes);
 }
 
