@@ -108,6 +108,9 @@ LS_API ls_status ls_layer_backward(struct ls_tensor *dx,
                                    const struct ls_layer_parameters *parameters,
                                    const struct ls_tensor *dy);
 
+/* Bytes that this rank has sent since the plan was made. */
+LS_API int64_t ls_layer_bytes_sent(const struct ls_layer_plan *plan);
+
 #ifdef __cplusplus
 }
 #endif

@@ -197,6 +197,23 @@ static void fold_slice(struct ls_batch *b)
                  c->how);
 }
 
+/* Of a slice the others' shares, and then its own sum to each of them. */
+static int64_t all_reduced(int p, int rank, int64_t slice)
+{
+    const int64_t own = share_of(slice, p, rank).count;
+
+    return slice - own + own * (p - 1);
+}
+
+int64_t ls_batch_all_reduce_bytes(int p, int rank, int64_t n, ls_dtype type)
+{
+    const int64_t slice = slice_width(p) * p;
+
+    if (p == 1) return 0;
+    return (n / slice * all_reduced(p, rank, slice) + all_reduced(p, rank, n % slice)) *
+           ls_dtype_size(type);
+}
+
 /* Slice by slice, so that it takes little memory. */
 static void reduce(struct ls_batch *b)
 {

@@ -129,6 +129,9 @@ void ls_batch_fini(struct ls_batch *batch);
 ls_status ls_batch_init_collective(struct ls_batch *out, const struct ls_transport *transport);
 size_t ls_batch_collective_bytes(int p);
 
+/* Bytes that a rank sends in an all_reduce of n values between p ranks. */
+int64_t ls_batch_all_reduce_bytes(int p, int rank, int64_t n, ls_dtype type);
+
 /* Adds a message; any number of bytes, 0 included, the same on both sides. A rank may send to
  * itself within one batch. */
 #define ls_batch_send(batch, in, bytes, to) ls_batch_send_at(batch, in, bytes, to, LS_SITE)

@@ -180,6 +180,7 @@ static ls_status core_gradient(const struct backward *g, const struct ls_tensor 
         &(struct ls_attention_gradients){.dq = &out.q, .dk = &out.k, .dv = &out.v}, plan->attention,
         &(struct ls_attention_saved){
             .q = &in.q, .k = &in.k, .v = &in.v, .o = &o, .lse = &lse, .d_o = &d_heads}));
+    plan->attention_bytes += plan->attention->traffic.bytes_sent;
     ls_layer_rotate(plan, dqkv, true);
     return LS_OK;
 }

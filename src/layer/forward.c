@@ -84,9 +84,11 @@ static ls_status attend(const struct ls_layer_pass *p)
     struct ls_tensor o = ls_layer_output_heads(plan, &all);
 
     LS_TRY(ls_layer_take_seed(plan, p->state));
-    return ls_plan_forward(plan->attention,
+    LS_TRY(ls_plan_forward(plan->attention,
                            &(struct ls_attention_call){
-                               .o = &o, .lse = &lse, .q = &heads.q, .k = &heads.k, .v = &heads.v});
+                               .o = &o, .lse = &lse, .q = &heads.q, .k = &heads.k, .v = &heads.v}));
+    plan->attention_bytes += plan->attention->traffic.bytes_sent;
+    return LS_OK;
 }
 
 static ls_status make_qkv(const struct ls_layer_pass *p, const struct ls_tensor *in)

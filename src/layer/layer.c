@@ -37,3 +37,8 @@ ls_status ls_layer_backward(struct ls_tensor *dx, const struct ls_layer_paramete
                          ls_layer_check_call(plan, dx, "dx", dy, "dy", parameters, gradients)));
     return end(plan, ls_layer_run_backward(dx, gradients, plan, state, parameters, dy));
 }
+
+int64_t ls_layer_bytes_sent(const struct ls_layer_plan *plan)
+{
+    return plan->traffic.bytes_sent + plan->attention_bytes;
+}

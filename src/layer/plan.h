@@ -30,6 +30,7 @@ struct ls_layer_plan {
     struct ls_device *device;
     struct ls_grid grid;
     struct ls_traffic traffic;
+    int64_t attention_bytes; /* that all of attention's executions have sent */
     struct ls_exchange exchange;
     struct ls_batch sums; /* of gradients, between context-parallel ranks */
     struct ls_attention_plan *attention;

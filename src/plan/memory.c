@@ -5,13 +5,14 @@
 #include "plan/pieces.h"
 #include "tensor/dtype.h"
 
-/* ---- rows and heads of the rank that has most: the first */
+/* ---- rows of this rank, or of the one that has most: the first */
 
 /* Rows of a sequence that attention and MLP work on. */
 static int64_t part_rows(const struct ls_model_run *run)
 {
     struct ls_layout layout = {.kind = run->layout, .s = run->s, .p = (int)run->c};
 
+    if (run->has_rows) return run->rows;
     if (layout.kind == LS_LAYOUT_AUTO)
         layout.kind = run->causal && run->c > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
     return ls_layout_most_rows(&layout);
@@ -24,7 +25,9 @@ static int64_t inner_rows(const struct ls_model_run *run)
 
 static int64_t outer_rows(const struct ls_model_run *run)
 {
-    return times(run->b, share(part_rows(run), run->sp ? run->t : 1));
+    const int64_t most = share(part_rows(run), run->sp ? run->t : 1);
+
+    return times(run->b, run->has_rows ? run->outer_rows : most);
 }
 
 /* ---- activations */
@@ -161,6 +164,23 @@ struct ls_kept_bytes ls_layer_kept_bytes(const struct ls_model_shape *model,
 
         if (!(about->pieces & run->pieces)) *sum = plus(*sum, kept[i].bytes);
     }
+    return bytes;
+}
+
+/* Masks behind the blocks are drawn where they are used. */
+static bool is_made_again(ls_kept_kind kind, unsigned pieces)
+{
+    return (ls_kept_about(kind)->pieces & pieces) && kind != LS_KEPT_MASK1 && kind != LS_KEPT_MASK2;
+}
+
+int64_t ls_layer_again_bytes(const struct ls_model_shape *model, const struct ls_model_run *run)
+{
+    struct ls_kept kept[LS_KEPT_KINDS];
+    const int n = ls_layer_keeps(kept, model, run);
+    int64_t bytes = 0;
+
+    for (int i = 0; i < n; i++)
+        if (is_made_again(kept[i].kind, run->pieces)) bytes = plus(bytes, kept[i].bytes);
     return bytes;
 }
 

@@ -40,8 +40,7 @@ struct ls_kept {
     int64_t bytes;
 };
 
-/* All that there is, whatever is discarded, on the rank with most rows, the first; returns how
- * many. Shape and run are right. */
+/* All that there is, whatever is discarded; returns how many. Shape and run are right. */
 int ls_layer_keeps(struct ls_kept out[LS_KEPT_KINDS], const struct ls_model_shape *model,
                    const struct ls_model_run *run);
 
@@ -52,6 +51,9 @@ struct ls_kept_bytes {
 
 struct ls_kept_bytes ls_layer_kept_bytes(const struct ls_model_shape *model,
                                          const struct ls_model_run *run);
+
+/* Bytes that one layer at a time needs in backward for what is computed again. */
+int64_t ls_layer_again_bytes(const struct ls_model_shape *model, const struct ls_model_run *run);
 
 /* The paper's formula in real numbers, equations 1 to 6: bytes of one layer's activations of a GPT
  * of 16-bit elements with a materialized core and dropout, for none, selective or full. */

@@ -41,6 +41,10 @@ struct ls_model_run {
     bool dropout;          /* at the paper's three places */
     ls_core_kind core;
     unsigned pieces; /* LS_PIECE_*: what is computed again */
+    /* of a sequence, on this rank: inside attention and MLP, and outside; without them, of the rank
+     * that has most */
+    bool has_rows;
+    int64_t rows, outer_rows;
 };
 
 #endif

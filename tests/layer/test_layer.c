@@ -496,23 +496,13 @@ static struct ls_model_shape model_of(const struct ls_layer_shape *n,
                                    .post_norm = o->post_norm};
 }
 
-static double most_live(const struct side *s, ls_tag tag)
+static size_t live(const struct side *s, ls_tag tag)
 {
-    double live = (double)ls_ledger_live(ls_device_ledger(s->device), tag);
-
-    MPI_CHECK_OK(ls_comm_reduce(&live, world, 1, LS_REDUCE_MAX));
-    return live;
+    return ls_ledger_live(ls_device_ledger(s->device), tag);
 }
 
-static double most_live_in_all(const struct side *s)
-{
-    double live = (double)ls_ledger_live_total(ls_device_ledger(s->device));
-
-    MPI_CHECK_OK(ls_comm_reduce(&live, world, 1, LS_REDUCE_MAX));
-    return live;
-}
-
-/* Each further layer keeps what the planner says, to the byte, and nothing hides elsewhere. */
+/* Each further layer keeps what the planner says of this rank's rows, to the byte, and nothing
+ * hides elsewhere; what is computed again has room once. */
 static void check_kept(const struct ls_layer_shape *n, struct ls_layer_options o)
 {
     const struct ls_model_shape model = model_of(n, &o);
@@ -524,6 +514,7 @@ static void check_kept(const struct ls_layer_shape *n, struct ls_layer_options o
                                .p = 1,
                                .m = 1,
                                .sp = o.sp,
+                               .has_rows = true,
                                .causal = o.causal,
                                .dropout = o.dropout > 0,
                                .core = LS_CORE_FUSED};
@@ -534,18 +525,29 @@ static void check_kept(const struct ls_layer_shape *n, struct ls_layer_options o
     MPI_CHECK_OK(ls_device_open(&s.device, "cpu", 0, 1));
     o.device = s.device;
     MPI_CHECK_OK(ls_layer_plan_create(&s.plan, world, n, &o));
-    run.layout = ls_attention_plan_query_layout(s.plan->attention).kind;
+    run.rows = s.plan->rows;
+    run.outer_rows = s.plan->outer_rows;
     const struct ls_kept_bytes planned = ls_layer_kept_bytes(&model, &run);
-    const double before = most_live_in_all(&s), activations = most_live(&s, LS_TAG_ACTIVATION);
-    for (int layers = 1; layers <= COUNT(state); layers++) {
-        const double kept = (double)layers * (double)(planned.paper + planned.own);
+    const struct ls_ledger *ledger = ls_device_ledger(s.device);
+    const size_t before = ls_ledger_live_total(ledger), kept = live(&s, LS_TAG_ACTIVATION);
+    MPI_CHECK((int64_t)live(&s, LS_TAG_RECOMPUTE) == ls_layer_again_bytes(&model, &run),
+              "t %d c %d sp %d %s: %zu bytes to compute again", o.tp, o.cp, o.sp, o.recompute,
+              live(&s, LS_TAG_RECOMPUTE));
+    for (size_t layers = 1; layers <= COUNT(state); layers++) {
+        const size_t more = layers * (size_t)(planned.paper + planned.own);
 
         MPI_CHECK_OK(ls_layer_state_create(&state[layers - 1], s.plan));
-        MPI_CHECK(most_live(&s, LS_TAG_ACTIVATION) - activations == kept,
-                  "t %d c %d sp %d %s: %d layers keep %.0f bytes, planned %.0f", o.tp, o.cp, o.sp,
-                  o.recompute, layers, most_live(&s, LS_TAG_ACTIVATION) - activations, kept);
-        MPI_CHECK(most_live_in_all(&s) - before == kept, "of all tags");
+        MPI_CHECK(live(&s, LS_TAG_ACTIVATION) - kept == more,
+                  "t %d c %d sp %d %s: %zu layers keep %zu bytes, planned %zu", o.tp, o.cp, o.sp,
+                  o.recompute, layers, live(&s, LS_TAG_ACTIVATION) - kept, more);
+        MPI_CHECK(ls_ledger_live_total(ledger) - before == more, "of all tags");
     }
+    double most = (double)(planned.paper + planned.own);
+    run.has_rows = false;
+    run.layout = ls_attention_plan_query_layout(s.plan->attention).kind;
+    const struct ls_kept_bytes of_most = ls_layer_kept_bytes(&model, &run);
+    MPI_CHECK_OK(ls_comm_reduce(&most, world, 1, LS_REDUCE_MAX));
+    MPI_CHECK(most == (double)(of_most.paper + of_most.own), "of the rank that has most");
     for (int i = 0; i < COUNT(state); i++) ls_layer_state_destroy(state[i]);
     ls_layer_plan_destroy(s.plan);
     ls_device_close(s.device);

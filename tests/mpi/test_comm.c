@@ -494,6 +494,22 @@ MPI_TEST(comm, a_collective_operation_goes_on_while_it_is_moved)
     traffic = (struct ls_traffic){0};
 }
 
+/* A sum of several slices, the last of which is short. */
+MPI_TEST(comm, bytes_of_a_large_sum_are_known_before)
+{
+    const int64_t n = 1100003;
+    float *values = calloc((size_t)n, sizeof *values);
+    struct ls_batch batch = collective_batch();
+
+    traffic = (struct ls_traffic){0};
+    ls_batch_all_reduce(&batch, values, LS_F32, n, LS_REDUCE_SUM);
+    MPI_CHECK_OK(ls_batch_run(&batch));
+    MPI_CHECK(traffic.bytes_sent == ls_batch_all_reduce_bytes(size, rank, n, LS_F32), "%ld bytes",
+              (long)traffic.bytes_sent);
+    ls_batch_fini(&batch);
+    free(values);
+}
+
 MPI_TEST(comm, bulk_communication_counts_what_must_be_sent)
 {
     enum { N = 840 }; /* a multiple of every number of ranks that is tested */
@@ -505,6 +521,13 @@ MPI_TEST(comm, bulk_communication_counts_what_must_be_sent)
     ls_batch_all_reduce(&batch, out, LS_F32, N, LS_REDUCE_SUM);
     MPI_CHECK_OK(ls_batch_run(&batch));
     MPI_CHECK(traffic.bytes_sent == 2 * others * bytes / size, "all-reduce");
+    for (int64_t n = 0; n <= N * size && size > 1; n += n < 7 ? 1 : N * size / 3 - 1) {
+        traffic = (struct ls_traffic){0};
+        ls_batch_all_reduce(&batch, out, LS_BF16, n, LS_REDUCE_SUM);
+        MPI_CHECK_OK(ls_batch_run(&batch));
+        MPI_CHECK(traffic.bytes_sent == ls_batch_all_reduce_bytes(size, rank, n, LS_BF16),
+                  "all-reduce of %ld", (long)n);
+    }
     traffic = (struct ls_traffic){0};
     ls_batch_reduce_scatter(&batch, out, in, LS_F32, N);
     MPI_CHECK_OK(ls_batch_run(&batch));

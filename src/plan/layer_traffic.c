@@ -1,0 +1,97 @@
+#include "plan/layer_traffic.h"
+
+#include "comm/transport.h"
+#include "plan/memory.h"
+#include "plan/model_widths.h"
+#include "plan/pieces.h"
+#include "tensor/dtype.h"
+
+/* ---- rows, between tensor-parallel ranks */
+
+/* Gathers of what is outside, and sums of what each rank has a part of. */
+struct exchanges {
+    int gathers, sums;
+};
+
+/* Forward both blocks gather once and sum once. Backward both gather the gradient, sum it again,
+ * and gather the input of their first linear. */
+static struct exchanges plain_exchanges(void)
+{
+    return (struct exchanges){.gathers = 2 + 4, .sums = 2 + 2};
+}
+
+/* Those that stand before what is computed again. */
+static struct exchanges again_exchanges(const struct ls_kept *kept, int n, unsigned pieces)
+{
+    struct exchanges again = {0, 0};
+
+    for (int i = 0; i < n; i++) {
+        const ls_kept_kind kind = kept[i].kind;
+
+        if (!(ls_kept_about(kind)->pieces & pieces)) continue;
+        again.gathers += kind == LS_KEPT_QKV || kind == LS_KEPT_UP;
+        again.sums += kind == LS_KEPT_SUM1 || kind == LS_KEPT_SUM2;
+    }
+    return again;
+}
+
+static int64_t row_bytes(const struct ls_model_shape *model, const struct ls_model_run *run,
+                         const struct ls_layer_place *place, struct exchanges n)
+{
+    const int64_t row = times(run->b, model->h), t = run->t;
+    const int64_t block = times(times(share(run->rows, t), row), ls_dtype_size(run->type));
+
+    if (t == 1) return 0;
+    if (run->sp) return times(n.gathers + n.sums, times(t - 1, block));
+    return times(
+        n.sums, ls_batch_all_reduce_bytes((int)t, place->tensor, times(run->rows, row), run->type));
+}
+
+/* ---- gradients of parameters */
+
+static int64_t weight_bytes(const struct ls_model_shape *model, const struct ls_model_run *run,
+                            const struct ls_layer_place *place)
+{
+    const int64_t widths[] = {qkv_width(model, run->t), model->a / run->t * model->d,
+                              mlp_width(model, run->t), model->f / run->t};
+    int64_t bytes = 0;
+
+    for (int i = 0; i < 4 && run->c > 1; i++)
+        bytes = plus(bytes, ls_batch_all_reduce_bytes((int)run->c, place->context,
+                                                      times(widths[i], model->h), LS_F32));
+    return bytes;
+}
+
+/* Each rank's nodes go to all that share the rows: of two norms, with biases, and of the biases
+ * behind row-parallel linears; and of those behind column-parallel ones. */
+static int64_t vector_bytes(const struct ls_model_shape *model, const struct ls_model_run *run,
+                            const struct ls_layer_place *place)
+{
+    const int64_t outer_ranks = run->sp ? times(run->t, run->c) : run->c;
+    const int64_t outer = times(6 * model->h, place->outer_nodes);
+    const int64_t inner =
+        times(plus(qkv_width(model, run->t), mlp_width(model, run->t)), place->inner_nodes);
+    int64_t n = times(outer_ranks - 1, outer);
+
+    if (model->bias) n = plus(n, times(run->c - 1, inner));
+    return times(n, sizeof(float));
+}
+
+struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
+                                            const struct ls_model_run *run,
+                                            const struct ls_layer_place *place)
+{
+    struct ls_kept kept[LS_KEPT_KINDS];
+    const int n = ls_layer_keeps(kept, model, run);
+    const struct exchanges plain = plain_exchanges(), again = again_exchanges(kept, n, run->pieces);
+    const unsigned core = ls_kept_about(LS_KEPT_ATTENTION)->pieces;
+
+    return (struct ls_layer_traffic){
+        .rows =
+            row_bytes(model, run, place,
+                      (struct exchanges){plain.gathers + again.gathers, plain.sums + again.sums}),
+        .weights = weight_bytes(model, run, place),
+        .vectors = vector_bytes(model, run, place),
+        .attentions = core & run->pieces ? 2 : 1,
+    };
+}

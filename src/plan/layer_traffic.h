@@ -1,0 +1,30 @@
+/* Bytes that a rank sends in one layer, forward and backward, besides what attention itself
+ * exchanges (the cost of its plan). Letters as in model.h. */
+#ifndef LS_PLAN_LAYER_TRAFFIC_H
+#define LS_PLAN_LAYER_TRAFFIC_H
+
+#include "plan/model.h"
+
+/* Whose bytes: number `tensor` of t and `context` of c. Gradients of norms and biases are summed by
+ * one tree over all rows (tensor/row_nodes.h): the most nodes that a rank has of the rows outside,
+ * and inside. */
+struct ls_layer_place {
+    int tensor, context;
+    int64_t outer_nodes, inner_nodes;
+};
+
+struct ls_layer_traffic {
+    int64_t rows;    /* gathers and sums at the borders of attention and MLP */
+    int64_t weights; /* sums of the linears' gradients between context-parallel ranks */
+    int64_t vectors; /* norms and biases */
+    int attentions;  /* how often attention runs forward: twice where it is computed again */
+};
+
+/* The run has rows. In bf16 and without rows that some ranks have more of, `rows` is
+ * 16 s b h (t - 1) / t, with sequence parallelism and two gathers more: the inputs of
+ * column-parallel linears once more (Korthikanti et al. 2022, section 4.2.2). */
+struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
+                                            const struct ls_model_run *run,
+                                            const struct ls_layer_place *place);
+
+#endif

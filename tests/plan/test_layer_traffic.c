@@ -1,0 +1,107 @@
+/* What a layer sends between ranks is what Korthikanti et al. 2022 (arXiv 2205.05198, section 4.2)
+ * count where rows can be shared evenly, whoever computes what again. */
+#include <criterion/criterion.h>
+
+#include "plan/layer_traffic.h"
+#include "plan/pieces.h"
+
+#define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
+
+enum { S = 2048, B = 3, H = 768 };
+
+static const struct ls_model_shape model = {
+    .h = H, .L = 1, .a = 12, .a_kv = 12, .d = 64, .f = 4 * H, .bias = true};
+
+static struct ls_model_run run_of(int64_t t, int64_t c, bool sp, unsigned pieces)
+{
+    return (struct ls_model_run){.type = LS_BF16,
+                                 .b = B,
+                                 .s = S,
+                                 .t = t,
+                                 .c = c,
+                                 .p = 1,
+                                 .m = 1,
+                                 .sp = sp,
+                                 .pieces = pieces,
+                                 .has_rows = true,
+                                 .rows = S / c,
+                                 .outer_rows = S / c / (sp ? t : 1)};
+}
+
+static const struct ls_layer_place place = {.outer_nodes = 2, .inner_nodes = 3};
+
+static struct ls_layer_traffic traffic_of(int64_t t, int64_t c, bool sp, unsigned pieces)
+{
+    const struct ls_model_run run = run_of(t, c, sp, pieces);
+
+    return ls_layer_traffic_of(&model, &run, &place);
+}
+
+/* The bytes of one all-gather of rows between t ranks. */
+static int64_t gather(int64_t t)
+{
+    return (int64_t)2 * S * B * H * (t - 1) / t;
+}
+
+Test(layer_traffic, rows_are_sent_as_often_as_the_paper_counts)
+{
+    for (int64_t t = 1; t <= 4; t *= 2) {
+        cr_expect_eq(traffic_of(t, 1, false, 0).rows, (int64_t)16 * S * B * H * (t - 1) / t, "t %d",
+                     (int)t);
+        cr_expect_eq(traffic_of(t, 1, t > 1, 0).rows,
+                     (int64_t)16 * S * B * H * (t - 1) / t + 2 * gather(t), "t %d sp", (int)t);
+    }
+}
+
+Test(layer_traffic, what_is_computed_again_is_sent_again)
+{
+    static const struct {
+        unsigned pieces;
+        int gathers, attentions; /* besides; forward, of attention */
+    } cases[] = {
+        {LS_PIECE_SOFTMAX, 0, 1},
+        {LS_PIECE_CORE, 0, 2},
+        {LS_PIECE_NORM | LS_PIECE_ACTIVATION | LS_PIECE_DROPOUT, 0, 1},
+        {LS_PIECE_QKV, 1, 1},
+        {LS_PIECE_MLP | LS_PIECE_ACTIVATION, 1, 1},
+        {LS_PIECE_LAYER, 3, 2}, /* inputs of both blocks, and the sum between them */
+    };
+
+    for (int i = 0; i < COUNT(cases); i++) {
+        const struct ls_layer_traffic more = traffic_of(4, 1, true, cases[i].pieces);
+
+        cr_expect_eq(more.rows - traffic_of(4, 1, true, 0).rows, cases[i].gathers * gather(4), "%s",
+                     ls_pieces_name(cases[i].pieces).s);
+        cr_expect_eq(more.attentions, cases[i].attentions, "%s", ls_pieces_name(cases[i].pieces).s);
+    }
+}
+
+Test(layer_traffic, gradients_are_summed_between_those_that_share_rows)
+{
+    const int64_t weights = (int64_t)12 * H * H;        /* of 3 + 1 + 4 + 4 times the width */
+    const int64_t inner = 3 * 7 * H, outer = 2 * 6 * H; /* nodes x vectors */
+
+    for (int64_t t = 1; t <= 2; t++)
+        for (int64_t c = 1; c <= 2; c++) {
+            const struct ls_layer_traffic plain = traffic_of(t, c, false, 0);
+            const struct ls_layer_traffic sp = traffic_of(t, c, true, 0);
+
+            cr_expect_eq(plain.weights, 2 * 4 * weights / t * (c - 1) / c, "t %d c %d", (int)t,
+                         (int)c);
+            cr_expect_eq(sp.weights, plain.weights, "t %d c %d", (int)t, (int)c);
+            cr_expect_eq(plain.vectors, 4 * (c - 1) * (outer + inner / t), "t %d c %d", (int)t,
+                         (int)c);
+            cr_expect_eq(sp.vectors, 4 * ((t * c - 1) * outer + (c - 1) * inner / t),
+                         "t %d c %d sp", (int)t, (int)c);
+        }
+}
+
+/* Blocks of rows are as long as the longest. */
+Test(layer_traffic, uneven_rows_are_sent_as_blocks)
+{
+    struct ls_model_run run = run_of(4, 1, true, 0);
+
+    run.rows = 5;
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).rows,
+                 (int64_t)(6 + 4) * 3 * 2 * (2 * B * H));
+}
