@@ -89,10 +89,10 @@ static bool is_discarded(const struct ls_layer_plan *plan, ls_kept_kind kind)
     return ls_kept_about(kind)->pieces & plan->pieces;
 }
 
-/* Masks are drawn again where they are needed. */
+/* Masks are drawn again where they are needed. Also without rows: other ranks wait for this one. */
 bool ls_layer_makes_again(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
-    return is_discarded(plan, kind) && !is_mask(kind) && ls_layer_kind_bytes(plan, kind) > 0;
+    return is_discarded(plan, kind) && ls_layer_tensor(plan, kind).ndim > 0;
 }
 
 /* ---- where they are */

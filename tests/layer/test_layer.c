@@ -479,6 +479,21 @@ MPI_TEST(layer, has_the_same_bits_whatever_is_computed_again)
     check_all(check_pieces);
 }
 
+/* The last context has one row, of which one rank takes care outside. */
+MPI_TEST(layer, a_rank_may_have_no_rows_outside)
+{
+    for (int t = 2; t <= 4 && size % t == 0; t *= 2) {
+        struct ls_layer_shape shape = shapes[0];
+        struct whole w;
+
+        shape.s = (size / t - 1) * LS_LEAF + 1;
+        create_whole(&w, &shape, &kinds[0]);
+        check_contract(&w, t, true);
+        check_pieces(&w, t, true);
+        destroy_whole(&w);
+    }
+}
+
 /* ---- memory */
 
 static struct ls_model_shape model_of(const struct ls_layer_shape *n,
