@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <sys/resource.h>
 
 #include "cli/format.h"
 #include "comm/comm.h"
@@ -37,12 +36,18 @@ void cli_memory_find(struct cli_memory *out)
              cli_bytes(out->group.limit).s);
 }
 
+/* VmHWM; what getrusage says goes back to before the program was started. */
 double cli_memory_resident_peak(void)
 {
-    struct rusage usage;
+    char line[256];
+    double kib = 0;
+    FILE *file = fopen("/proc/self/status", "r");
 
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_maxrss * 1024;
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "VmHWM: %lf", &kib) == 1) break;
+    fclose(file);
+    return kib * 1024;
 }
 
 ls_status cli_memory_check(const struct cli_world *world, double bytes)

@@ -14,7 +14,7 @@ struct cli_memory {
 
 void cli_memory_find(struct cli_memory *out);
 
-/* The most that was resident at once, in bytes. */
+/* The most that was resident at once, in bytes; 0 where the system does not say. */
 double cli_memory_resident_peak(void);
 
 /* Whether `bytes` a rank, beside the process itself, fit into the node of each rank; to be asked

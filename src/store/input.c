@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "base/tell.h"
 #include "comm/comm.h"
+#include "store/elements.h"
 #include "store/order.h"
 #include "tensor/dtype.h"
 #include "tensor/file.h"
@@ -88,6 +89,17 @@ static ls_status fetch(void *out, const struct ls_input *source, int64_t first, 
 {
     if (source->file) return ls_tensor_file_read(out, source->file, source->tensor, first, n);
     ls_random_normal(out, source->seed, source->stream, (uint64_t)first, n);
+    return LS_OK;
+}
+
+/* What is read stands at the end of out, and is widened from its beginning. */
+ls_status ls_input_read(double *out, const struct ls_input *source, int64_t first, int64_t n)
+{
+    const int64_t size = ls_dtype_size(source->type);
+    const char *narrow = (const char *)(out + n) - n * size;
+
+    LS_TRY(fetch((char *)(out + n) - n * size, source, first, n));
+    for (int64_t i = 0; i < n; i++) out[i] = ls_dtype_load(source->type, narrow + i * size);
     return LS_OK;
 }
 

@@ -5,14 +5,14 @@
 
 #include "base/tell.h"
 #include "comm/comm.h"
+#include "store/elements.h"
 #include "store/order.h"
-#include "tensor/file.h"
 
 struct ls_output {
     struct ls_comm *comm;
     struct ls_tensor_writer *writer; /* NULL once committed */
     int count;
-    struct ls_output_tensor tensor[]; /* but for their names */
+    struct ls_output_tensor tensor[]; /* but for their names; zeros where they are of any shape */
 };
 
 static struct ls_blocks blocks_of(const struct ls_output_tensor *t)
@@ -56,38 +56,52 @@ static ls_status join(struct ls_output *output, const struct ls_file_tensor *ten
 }
 
 /* Rank 0 makes the file. */
-static ls_status create(struct ls_output **out, struct ls_file_tensor **described,
-                        struct ls_comm *comm, const char *path,
-                        const struct ls_output_tensor *tensors, int count)
+static ls_status create(struct ls_output **out, struct ls_comm *comm, const char *path,
+                        const struct ls_file_tensor *tensors, int count)
 {
-    const size_t n = count > 0 ? (size_t)count : 0;
     struct ls_output *output;
 
-    if (count < 1) return ls_fail(LS_EVALUE, "%d tensors to write, must be 1 or more", count);
-    *out = output = calloc(1, sizeof(*output) + n * sizeof(*tensors));
-    *described = malloc(n * sizeof(**described));
-    if (!output || !*described) return ls_fail(LS_ENOMEM, "no memory to write %d tensors", count);
+    *out = output = calloc(1, sizeof(*output) + (size_t)count * sizeof(*output->tensor));
+    if (!output) return ls_fail(LS_ENOMEM, "no memory to write %d tensors", count);
     output->comm = comm;
     output->count = count;
-    memcpy(output->tensor, tensors, n * sizeof(*tensors));
-    for (int i = 0; i < count; i++) LS_TRY(describe(&(*described)[i], &tensors[i]));
     if (ls_comm_rank(comm) > 0) return LS_OK;
-    return ls_tensor_writer_create(&output->writer, path, *described, count);
+    return ls_tensor_writer_create(&output->writer, path, tensors, count);
+}
+
+ls_status ls_output_create_any(struct ls_output **out, struct ls_comm *comm, const char *path,
+                               const struct ls_file_tensor *tensors, int count)
+{
+    struct ls_output *output = NULL;
+    ls_status status = ls_comm_agree(comm, create(&output, comm, path, tensors, count));
+
+    if (status == LS_OK) status = join(output, tensors);
+    if (status == LS_OK)
+        *out = output;
+    else
+        ls_output_destroy(output);
+    return status;
+}
+
+static ls_status describe_all(struct ls_file_tensor **out, const struct ls_output_tensor *tensors,
+                              int count)
+{
+    if (count < 1) return ls_fail(LS_EVALUE, "%d tensors to write, must be 1 or more", count);
+    *out = malloc((size_t)count * sizeof(**out));
+    if (!*out) return ls_fail(LS_ENOMEM, "no memory to write %d tensors", count);
+    for (int i = 0; i < count; i++) LS_TRY(describe(&(*out)[i], &tensors[i]));
+    return LS_OK;
 }
 
 ls_status ls_output_create(struct ls_output **out, struct ls_comm *comm, const char *path,
                            const struct ls_output_tensor *tensors, int count)
 {
-    struct ls_output *output = NULL;
     struct ls_file_tensor *described = NULL;
-    ls_status status = ls_comm_agree(comm, create(&output, &described, comm, path, tensors, count));
+    ls_status status = ls_comm_agree(comm, describe_all(&described, tensors, count));
 
-    if (status == LS_OK) status = join(output, described);
+    if (status == LS_OK) status = ls_output_create_any(out, comm, path, described, count);
+    if (status == LS_OK) memcpy((*out)->tensor, tensors, (size_t)count * sizeof(*tensors));
     free(described);
-    if (status == LS_OK)
-        *out = output;
-    else
-        ls_output_destroy(output);
     return status;
 }
 
@@ -150,6 +164,12 @@ ls_status ls_output_write(struct ls_output *output, int i, const struct ls_layou
     if (status == LS_OK) status = write_part(output, i, layout, part, progress);
     ls_tell_end(progress);
     return ls_comm_agree(output->comm, status);
+}
+
+ls_status ls_output_write_elements(struct ls_output *output, int i, int64_t first, int64_t n,
+                                   const void *from)
+{
+    return ls_tensor_writer_write(output->writer, i, first, n, from);
 }
 
 /* Closes what this rank has of the file. */
