@@ -119,11 +119,13 @@ ls_status cli_bench(bool *held, struct cli_world *world, int argc, char **argv)
         {"gemm", "rate of matrix products, the practical ceiling", bench_gemm},
         {"attend", "attention beside that rate", bench_attend},
         {"linear", "a linear layer and its gradients beside that rate", cli_bench_linear},
+        {"layer", "a transformer layer forward and backward, its bytes planned and measured",
+         cli_bench_layer},
         {"memory", "bandwidth of reading memory", cli_bench_memory},
         {"comm", "time and bandwidth of exchanges between the ranks", cli_bench_comm},
     };
     static const struct cli_menu menu = {
-        .head = "\nMeasures how fast this machine is.\n", .commands = subjects, .count = 5};
+        .head = "\nMeasures how fast this machine is.\n", .commands = subjects, .count = 6};
 
     return cli_menu_run(held, world, &menu, argc, argv);
 }

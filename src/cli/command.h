@@ -31,6 +31,7 @@ ls_status cli_attend(bool *held, struct cli_world *world, int argc, char **argv)
 ls_status cli_check(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_bench(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_bench_linear(bool *held, struct cli_world *world, int argc, char **argv);
+ls_status cli_bench_layer(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_bench_memory(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_bench_comm(bool *held, struct cli_world *world, int argc, char **argv);
 ls_status cli_plan_model(bool *held, struct cli_world *world, int argc, char **argv);

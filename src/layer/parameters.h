@@ -5,7 +5,21 @@
 
 #include "longspan/layer.h"
 
-enum { LS_LAYER_PARAMETERS = 12 };
+enum {
+    LS_PARAMETER_NORM1,
+    LS_PARAMETER_NORM1_BIAS,
+    LS_PARAMETER_QKV,
+    LS_PARAMETER_QKV_BIAS,
+    LS_PARAMETER_OUT,
+    LS_PARAMETER_OUT_BIAS,
+    LS_PARAMETER_NORM2,
+    LS_PARAMETER_NORM2_BIAS,
+    LS_PARAMETER_UP,
+    LS_PARAMETER_UP_BIAS,
+    LS_PARAMETER_DOWN,
+    LS_PARAMETER_DOWN_BIAS,
+    LS_LAYER_PARAMETERS
+};
 
 /* "qkv", and "gradient of qkv". */
 const char *ls_parameter_name(int parameter);

@@ -71,6 +71,7 @@ json check "$work/o.safetensors" "$work/o.safetensors"
 json plan model --preset gpt-22b --rate 1
 json bench gemm
 json bench linear --tokens 8 --inputs 8 --outputs 8
+json bench layer --hidden 8 --heads 2 --seq 8 --verify
 json bench comm --largest 8
 json methods
 json info

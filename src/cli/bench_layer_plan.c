@@ -1,0 +1,79 @@
+#include "attention/plan.h"
+#include "cli/bench_layer.h"
+#include "comm/comm.h"
+#include "plan/layer_traffic.h"
+#include "plan/memory.h"
+
+struct ls_model_shape cli_layer_model(const struct cli_layer_run *run)
+{
+    const struct ls_layer_shape *n = &run->shape;
+
+    return (struct ls_model_shape){.h = n->e,
+                                   .L = run->options.layers,
+                                   .a = n->h,
+                                   .a_kv = n->h_kv,
+                                   .d = n->d,
+                                   .f = n->f,
+                                   .norm = run->layer.norm,
+                                   .activation = run->layer.activation,
+                                   .bias = !run->layer.no_bias,
+                                   .post_norm = run->layer.post_norm};
+}
+
+struct ls_model_run cli_layer_how(const struct cli_layer_run *run)
+{
+    const struct ls_layer_options *o = &run->layer;
+    struct ls_model_run how = {.type = run->shape.type,
+                               .b = run->shape.b,
+                               .s = run->shape.s,
+                               .t = o->tp,
+                               .c = o->cp,
+                               .p = 1,
+                               .m = 1,
+                               .sp = o->sp && o->tp > 1,
+                               .causal = o->causal,
+                               .layout = o->layout,
+                               .dropout = o->dropout > 0,
+                               .core = LS_CORE_FUSED,
+                               .pieces = run->pieces};
+
+    if (!run->plan) return how;
+    how.has_rows = true;
+    how.rows = run->plan->rows;
+    how.outer_rows = run->plan->outer_rows;
+    return how;
+}
+
+/* What all ranks together send in attention. */
+static ls_status plan_attention(int64_t *bytes, const struct cli_layer_run *run, int forward)
+{
+    struct ls_cost cost;
+
+    LS_TRY(ls_comm_agree(run->world->comm, ls_plan_cost(&cost, run->plan->attention)));
+    *bytes = run->options.layers * run->layer.tp *
+             (forward * cost.bytes_sent + cost.backward_bytes_sent);
+    return LS_OK;
+}
+
+ls_status cli_layer_plan(struct cli_layer_run *run)
+{
+    const struct ls_layer_plan *plan = run->plan;
+    const struct ls_model_shape model = cli_layer_model(run);
+    const struct ls_model_run how = cli_layer_how(run);
+    const struct ls_layer_place place = {.tensor = plan->grid.tensor,
+                                         .context = plan->grid.context,
+                                         .outer_nodes = plan->outer.most,
+                                         .inner_nodes = plan->inner.most};
+    const struct ls_kept_bytes kept = ls_layer_kept_bytes(&model, &how);
+    const struct ls_layer_traffic traffic = ls_layer_traffic_of(&model, &how, &place);
+    const int64_t layers = run->options.layers;
+
+    run->planned = (struct cli_layer_bytes){
+        .kept = layers * (kept.paper + kept.own),
+        .sent = layers * (traffic.rows + traffic.weights + traffic.vectors),
+        .weights = layers * traffic.weights,
+        .vectors = layers * traffic.vectors,
+    };
+    run->planned.peak = run->planned.kept + ls_layer_again_bytes(&model, &how);
+    return plan_attention(&run->planned.attention, run, traffic.attentions);
+}
