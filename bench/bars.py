@@ -63,7 +63,9 @@ class Runner:
         self.amx = "amx_bf16" in cpu_flags() and not without_amx
 
     def __call__(self, command, ranks=1, threads=1):
-        line = [self.program, *shlex.split(command), "--threads", str(threads), "--json", "-"]
+        line = [self.program, *shlex.split(command), "--json", "-"]
+        if threads:
+            line += ["--threads", str(threads)]
         if ranks > 1:
             line = [*self.mpiexec, "-n", str(ranks), *line]
         done = subprocess.run(line, capture_output=True, text=True, check=False)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import cached_venv  # noqa: E402
 
 import family  # noqa: E402
+import layer  # noqa: E402
 from bars import MIB, Row, Runner, add_launcher, best, cpu_flags, problem  # noqa: E402
 
 # MKL, which PyTorch calls for bf16, has its own switch. E2 is its best without AMX: E3 adds the
@@ -204,6 +205,7 @@ SECTIONS = {
     "memory": memory,
     "errors": errors,
     **family.SECTIONS,
+    **layer.SECTIONS,
 }
 
 

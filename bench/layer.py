@@ -1,0 +1,86 @@
+"""A whole transformer layer, forward and backward, beside PyTorch and beside itself."""
+
+from time import perf_counter
+
+from bars import Row, best
+
+WIDTH, HEADS = 768, 12
+
+
+def torch_layer(s, threads, compiled):
+    """A function that runs PyTorch's layer once, forward and backward, and gives the seconds."""
+    import torch  # here: environment variables that it reads are set in main
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Layer(nn.Module):
+        """Norms before the blocks, causal attention by sdpa, tanh-GELU, no dropout."""
+
+        def __init__(self):
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+            self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+            self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+        def forward(self, x):
+            """x, y: [1, s, WIDTH]"""
+            q, k, v = (part.unflatten(2, (HEADS, -1)).transpose(1, 2)
+                       for part in self.qkv(self.norm1(x)).chunk(3, 2))
+            o = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.out(o.transpose(1, 2).flatten(2))
+            return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(True)
+    layer = Layer().bfloat16()
+    x = torch.randn(1, s, WIDTH).bfloat16().requires_grad_()
+    dy = torch.randn(1, s, WIDTH).bfloat16()
+    step = torch.compile(layer) if compiled else layer
+
+    def run():
+        layer.zero_grad()
+        x.grad = None
+        start = perf_counter()
+        step(x).backward(dy)
+        return perf_counter() - start
+
+    run()
+    return run
+
+
+def command(s, more=""):
+    """Longspan's layer of the same kind."""
+    return (f"bench layer --hidden {WIDTH} --heads {HEADS} --seq {s} --causal --dropout 0 {more}")
+
+
+def over_pytorch(longspan):
+    """Layer forward + backward over PyTorch's; bf16, width 768, causal, dropout 0, 2 threads."""
+    bars = {2048: (2.5, 1.3), 8192: (3.0, 1.6)}
+    for s, (amx_bar, bar) in bars.items():
+        for compiled in (False, True):
+            step = torch_layer(s, 2, compiled)
+            ours, theirs = [], []
+            for _ in range(longspan.rounds):
+                ours.append(longspan(command(s), threads=2))
+                theirs += [step() for _ in range(3)]
+            seconds = best(ours, "seconds")
+            wanted = amx_bar if longspan.amx else bar
+            yield Row(f"s {s}{', torch.compile' if compiled else ''}", f"{1e3 * seconds:.0f} ms",
+                      f"{1e3 * min(theirs):.0f} ms", min(theirs) / seconds,
+                      None if compiled else wanted)
+
+
+def tensor_parallel(longspan):
+    """2 tensor-parallel ranks of 1 thread with SP over 1 rank of 2 threads; s 4096, width 768."""
+    one, two = [], []
+    for _ in range(longspan.rounds):
+        one.append(longspan(command(4096), threads=2))
+        two.append(longspan(command(4096, "--tp 2 --sp"), ranks=2))
+    ours, theirs = best(two, "seconds"), best(one, "seconds")
+    yield Row("t 2 with SP", f"{1e3 * ours:.0f} ms", f"{1e3 * theirs:.0f} ms", theirs / ours, 0.88)
+
+
+SECTIONS = {
+    "layer": over_pytorch,
+    "tensor-parallel": tensor_parallel,
+}
