@@ -266,6 +266,7 @@ static void report_bytes(const struct cli_report *report, const struct model_opt
                 "12: AdamW's moments, weights in f32");
     report_part(report, "activations of layers", "activation_bytes", bytes->layers, "");
     report_part(report, "and outside of them", "end_bytes", bytes->ends, "");
+    report_part(report, "of one layer, again", "recompute_bytes", bytes->recompute, "");
     cli_report_integer(report, "bytes_per_rank", ls_rank_bytes_total(bytes));
 }
 

@@ -8,6 +8,9 @@
 
 #define MOST ((int64_t)1 << 31)
 
+#define LIKE_LLAMA                                                                                 \
+    .norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU, .positions = LS_POSITIONS_ROTARY
+
 /* What a family of models has that its config.json does not say, or need not. */
 static const struct family {
     const char *name; /* model_type */
@@ -33,9 +36,9 @@ static const struct family {
      {.bias = true, .tied = true, .embedding_norm = true, .activation = LS_ACTIVATION_GELU_TANH},
      4,
      0},
-    {"llama", {.norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU}, 0, 0},
-    {"mistral", {.norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU}, 0, 0},
-    {"qwen2", {.norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU, .bias_qkv = true}, 0, 0},
+    {"llama", {LIKE_LLAMA}, 0, 0},
+    {"mistral", {LIKE_LLAMA}, 0, 0},
+    {"qwen2", {LIKE_LLAMA, .bias_qkv = true}, 0, 0},
 };
 
 enum { FAMILIES = sizeof families / sizeof *families };

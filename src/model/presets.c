@@ -15,7 +15,8 @@
 /* RMSNorm, SwiGLU, rotary positions, no biases (Touvron et al. 2023, "Llama 2"). */
 #define LLAMA(heads, kv_heads, width, mlp, layers, words)                                          \
     .h = (width), .L = (layers), .v = (words), .a = (heads), .a_kv = (kv_heads),                   \
-    .d = (width) / (heads), .f = (mlp), .norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU
+    .d = (width) / (heads), .f = (mlp), .norm = LS_NORM_RMS, .activation = LS_ACTIVATION_SWIGLU,   \
+    .positions = LS_POSITIONS_ROTARY
 
 #define KORTHIKANTI "Korthikanti et al. 2022, arXiv 2205.05198"
 #define LLAMA2 "Touvron et al. 2023, arXiv 2307.09288"

@@ -1,34 +1,8 @@
 #include "plan/memory.h"
 
-#include "plan/attention_size.h"
 #include "plan/model_widths.h"
 #include "plan/pieces.h"
 #include "tensor/dtype.h"
-
-/* ---- rows of this rank, or of the one that has most: the first */
-
-/* Rows of a sequence that attention and MLP work on. */
-static int64_t part_rows(const struct ls_model_run *run)
-{
-    struct ls_layout layout = {.kind = run->layout, .s = run->s, .p = (int)run->c};
-
-    if (run->has_rows) return run->rows;
-    if (layout.kind == LS_LAYOUT_AUTO)
-        layout.kind = run->causal && run->c > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
-    return ls_layout_most_rows(&layout);
-}
-
-static int64_t inner_rows(const struct ls_model_run *run)
-{
-    return times(run->b, part_rows(run));
-}
-
-static int64_t outer_rows(const struct ls_model_run *run)
-{
-    const int64_t most = share(part_rows(run), run->sp ? run->t : 1);
-
-    return times(run->b, run->has_rows ? run->outer_rows : most);
-}
 
 /* ---- activations */
 
@@ -69,6 +43,15 @@ const struct ls_kept_about *ls_kept_about(ls_kept_kind kind)
     };
 
     return &rows[kind];
+}
+
+unsigned ls_kept_discarded(unsigned pieces)
+{
+    unsigned kinds = 0;
+
+    for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
+        if (ls_kept_about(kind)->pieces & pieces) kinds |= 1U << kind;
+    return kinds;
 }
 
 struct list {

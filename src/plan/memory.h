@@ -35,6 +35,9 @@ struct ls_kept_about {
 
 const struct ls_kept_about *ls_kept_about(ls_kept_kind kind);
 
+/* 1 << kind for each that these pieces discard. */
+unsigned ls_kept_discarded(unsigned pieces);
+
 struct ls_kept {
     ls_kept_kind kind;
     int64_t bytes;

@@ -1,9 +1,8 @@
 #include "plan/model_size.h"
 
 #include "longspan/layout.h"
-#include "plan/memory.h"
+#include "plan/layer_work.h"
 #include "plan/model_widths.h"
-#include "plan/pieces.h"
 #include "tensor/dtype.h"
 
 /* ---- parameters */
@@ -79,29 +78,13 @@ static double linear_flops(const struct ls_model_shape *model, const struct ls_m
     return 2 * (double)(run->b * run->s) * (double)model->h * (double)out;
 }
 
-/* What one layer computes once more. */
-static double again(const struct ls_model_shape *model, const struct ls_model_run *run,
-                    double forward)
-{
-    const unsigned pieces = run->pieces;
-    double flops = 0;
-
-    if (pieces & LS_PIECE_LAYER) return forward;
-    if (pieces & LS_PIECE_CORE)
-        flops += 2 * product_flops(model, run);
-    else if (pieces & LS_PIECE_SOFTMAX && run->core == LS_CORE_MATERIALIZED)
-        flops += product_flops(model, run);
-    if (pieces & LS_PIECE_QKV) flops += linear_flops(model, run, qkv_width(model, 1));
-    if (pieces & LS_PIECE_MLP) flops += linear_flops(model, run, mlp_width(model, 1));
-    return flops;
-}
-
 struct ls_step_flops ls_model_flops(const struct ls_model_shape *model,
                                     const struct ls_model_run *run)
 {
     const double L = (double)model->L, core = 2 * product_flops(model, run);
-    const double linears = linear_flops(
-        model, run, qkv_width(model, 1) + model->a * model->d + mlp_width(model, 1) + model->f);
+    const double linears = linear_flops(model, run,
+                                        run->t * qkv_width(model, run->t) + model->a * model->d +
+                                            mlp_width(model, 1) + model->f);
     const double logits = linear_flops(model, run, model->v);
     /* the fused core has q k^T once more: five products */
     const double core_backward = core * (run->core == LS_CORE_FUSED ? 2.5 : 2);
@@ -109,19 +92,20 @@ struct ls_step_flops ls_model_flops(const struct ls_model_shape *model,
     return (struct ls_step_flops){
         .forward = L * (linears + core) + logits,
         .backward = L * (2 * linears + core_backward) + 2 * logits,
-        .again = L * again(model, run, linears + core),
+        .again = L * (double)(run->t * run->c) * ls_layer_again(model, run).flops,
     };
 }
 
 /* ---- all of it */
 
-/* Of the layers of a stage, in micro-batches: 1F1B keeps those of all layers whatever p;
- * interleaved stages (1 + (p - 1) / (p m)) times as many. */
-static int64_t layers_under_way(const struct ls_model_shape *model, const struct ls_model_run *run)
+int64_t ls_part_layers(const struct ls_model_shape *model, const struct ls_model_run *run)
 {
-    const int64_t pm = run->p * run->m;
+    return model->L / (run->p * run->m);
+}
 
-    return run->m == 1 ? model->L : model->L / pm * (pm + run->p - 1);
+int64_t ls_part_copies(const struct ls_model_run *run)
+{
+    return run->m == 1 ? run->p : run->p * run->m + run->p - 1;
 }
 
 static ls_status check_division(const char *what, int64_t n, const char *among, int64_t ranks)
@@ -162,8 +146,10 @@ ls_status ls_model_bytes(struct ls_rank_bytes *out, const struct ls_model_shape 
         .parameters = times(n, ls_dtype_size(run->type)),
         .gradients = times(n, LS_GRADIENT_BYTES),
         .optimizer = times(n, LS_OPTIMIZER_BYTES),
-        .layers = times(layers_under_way(model, run), plus(layer.paper, layer.own)),
+        .layers = times(times(ls_part_layers(model, run), ls_part_copies(run)),
+                        plus(layer.paper, layer.own)),
         .ends = plus(ends.paper, ends.own),
+        .recompute = ls_layer_again_bytes(model, run),
     };
 
     if (ls_rank_bytes_total(&bytes) == INT64_MAX)
@@ -175,5 +161,5 @@ ls_status ls_model_bytes(struct ls_rank_bytes *out, const struct ls_model_shape 
 int64_t ls_rank_bytes_total(const struct ls_rank_bytes *bytes)
 {
     return plus(plus(plus(bytes->parameters, bytes->gradients), bytes->optimizer),
-                plus(bytes->layers, bytes->ends));
+                plus(plus(bytes->layers, bytes->ends), bytes->recompute));
 }

@@ -26,12 +26,19 @@ struct ls_step_flops {
 struct ls_step_flops ls_model_flops(const struct ls_model_shape *model,
                                     const struct ls_model_run *run);
 
+/* Layers of one of the parts of a stage; and for how many micro-batches, on the first, all parts
+ * together have them under way: 1F1B those of all L layers whatever p, interleaved stages
+ * 1 + (p - 1) / (p m) times as many. */
+int64_t ls_part_layers(const struct ls_model_shape *model, const struct ls_model_run *run);
+int64_t ls_part_copies(const struct ls_model_run *run);
+
 /* ---- all of it */
 
 struct ls_rank_bytes {
     int64_t parameters, gradients, optimizer;
-    int64_t layers; /* activations of the layers under way */
-    int64_t ends;   /* and outside of them */
+    int64_t layers;    /* activations of the layers under way */
+    int64_t ends;      /* and outside of them */
+    int64_t recompute; /* what one layer brings back */
 };
 
 /* 2^63 - 1: that, or more. */

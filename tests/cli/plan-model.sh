@@ -15,7 +15,7 @@ refused() { [ "$status" -eq 2 ] && [ ! -s "$work/stdout" ] && grep -qF -- "$1" "
 sum_is_whole()
 {
     sum=0
-    for part in parameter gradient optimizer activation end; do
+    for part in parameter gradient optimizer activation end recompute; do
         sum=$((sum + $(number "${part}_bytes")))
     done
     is bytes_per_rank "$sum"

@@ -2,7 +2,7 @@
  * against the same layer in double precision. */
 #include "../mpi/harness.h"
 #include "layer/plan.h"
-#include "plan/model_size.h"
+#include "plan/layer_work.h"
 #include "plan/pieces.h"
 #include "reference/layer.h"
 #include "tensor/dtype.h"
@@ -516,23 +516,27 @@ static size_t live(const struct side *s, ls_tag tag)
     return ls_ledger_live(ls_device_ledger(s->device), tag);
 }
 
+static struct ls_model_run run_of(const struct ls_layer_shape *n, const struct ls_layer_options *o)
+{
+    return (struct ls_model_run){.type = n->type,
+                                 .b = n->b,
+                                 .s = n->s,
+                                 .t = o->tp,
+                                 .c = o->cp,
+                                 .p = 1,
+                                 .m = 1,
+                                 .sp = o->sp,
+                                 .causal = o->causal,
+                                 .dropout = o->dropout > 0,
+                                 .core = LS_CORE_FUSED};
+}
+
 /* Each further layer keeps what the planner says of this rank's rows, to the byte, and nothing
  * hides elsewhere; what is computed again has room once. */
 static void check_kept(const struct ls_layer_shape *n, struct ls_layer_options o)
 {
     const struct ls_model_shape model = model_of(n, &o);
-    struct ls_model_run run = {.type = n->type,
-                               .b = n->b,
-                               .s = n->s,
-                               .t = o.tp,
-                               .c = o.cp,
-                               .p = 1,
-                               .m = 1,
-                               .sp = o.sp,
-                               .has_rows = true,
-                               .causal = o.causal,
-                               .dropout = o.dropout > 0,
-                               .core = LS_CORE_FUSED};
+    struct ls_model_run run = run_of(n, &o);
     struct ls_layer_state *state[4];
     struct side s = {.device = NULL};
 
@@ -540,6 +544,7 @@ static void check_kept(const struct ls_layer_shape *n, struct ls_layer_options o
     MPI_CHECK_OK(ls_device_open(&s.device, "cpu", 0, 1));
     o.device = s.device;
     MPI_CHECK_OK(ls_layer_plan_create(&s.plan, world, n, &o));
+    run.has_rows = true;
     run.rows = s.plan->rows;
     run.outer_rows = s.plan->outer_rows;
     const struct ls_kept_bytes planned = ls_layer_kept_bytes(&model, &run);
@@ -585,6 +590,49 @@ MPI_TEST(layer, keeps_what_is_planned_to_the_byte)
             o.recompute = sets[i / 2 / COUNT(kinds)];
             if ((o.cp - 1) * LS_LEAF < n.s) check_kept(&n, o);
         }
+}
+
+/* Bytes that all ranks send in a backward. */
+static double backward_bytes(struct whole *w, const struct ls_layer_options *o)
+{
+    struct side s;
+
+    open_side(&s, w, o);
+    MPI_CHECK_OK(ls_layer_forward(&s.y, s.plan, s.state, &s.weights, &s.x, 11));
+    double sent = -(double)s.plan->traffic.bytes_sent;
+    MPI_CHECK_OK(ls_layer_backward(&s.dx, &s.gradients, s.plan, s.state, &s.weights, &s.dy));
+    sent += (double)s.plan->traffic.bytes_sent;
+    close_side(&s);
+    MPI_CHECK_OK(ls_comm_reduce(&sent, world, 1, LS_REDUCE_SUM));
+    return sent;
+}
+
+MPI_TEST(layer, bringing_back_exchanges_what_is_planned)
+{
+    static const char *const sets[] = {"norm,activation,core", "qkv", "qkv,mlp", "full"};
+    const struct ls_layer_shape *n = &shapes[0];
+    struct whole w;
+
+    if (4 % size != 0) MPI_SKIP("4 heads");
+    create_whole(&w, n, &kinds[0]);
+    for (int i = 0; i < 2 * COUNT(sets); i++) {
+        struct ls_layer_options o = kinds[0];
+
+        o.tp = size;
+        o.cp = 1;
+        o.sp = i % 2;
+        const double none = backward_bytes(&w, &o);
+        o.recompute = sets[i / 2];
+        const struct ls_model_shape model = model_of(n, &o);
+        struct ls_model_run run = run_of(n, &o);
+        MPI_CHECK_OK(ls_pieces_parse(&run.pieces, o.recompute));
+        const double more = backward_bytes(&w, &o) - none;
+        const double planned = size * ls_layer_again(&model, &run).exchanged;
+
+        MPI_CHECK(more == planned, "t %d sp %d %s: %.0f bytes more, planned %.0f", o.tp, o.sp,
+                  o.recompute, more, planned);
+    }
+    destroy_whole(&w);
 }
 
 /* ---- what is refused */
