@@ -1,16 +1,16 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/command.h"
-#include "cli/format.h"
-#include "cli/report.h"
+#include "cli/plan_model.h"
+#include "cli/rates.h"
 #include "cli/values.h"
 #include "comm/comm.h"
 #include "model/config.h"
-#include "model/presets.h"
-#include "plan/memory.h"
-#include "plan/model_size.h"
 #include "plan/pieces.h"
-#include "tensor/dtype.h"
+
+#define GRIDS 10            /* that --search prints */
+#define FLOPS_OF_A_BYTE 100 /* what a rank computes while it reads one, unless it is said */
 
 enum {
     KEY_PRESET = CLI_KEY_OWN,
@@ -28,15 +28,12 @@ enum {
     KEY_DROPOUT,
     KEY_DTYPE,
     KEY_RATE,
-};
-
-struct model_options {
-    struct cli_options shared;
-    const struct ls_preset *preset;
-    const char *config; /* NULL: none */
-    struct ls_model_shape model;
-    struct ls_model_run run; /* 0: as the preset has it */
-    float dropout, rate;     /* rate: TFLOPS of a rank; 0: not said */
+    KEY_BANDWIDTH,
+    KEY_LINK,
+    KEY_MEASURE,
+    KEY_MEMORY,
+    KEY_SEARCH,
+    KEY_RANKS,
 };
 
 static ls_status set_core(struct ls_model_run *run, const char *value)
@@ -49,7 +46,7 @@ static ls_status set_core(struct ls_model_run *run, const char *value)
     return LS_OK;
 }
 
-static ls_status set_dropout(struct model_options *o, const char *value)
+static ls_status set_dropout(struct cli_model_options *o, const char *value)
 {
     LS_TRY(cli_value_float(&o->dropout, "--dropout", value));
     o->run.dropout = o->dropout > 0;
@@ -57,16 +54,46 @@ static ls_status set_dropout(struct model_options *o, const char *value)
     return ls_fail(LS_EVALUE, "--dropout: %s must be 0 to below 1", value);
 }
 
-static ls_status set_rate(struct model_options *o, const char *value)
+static ls_status set_rate(float *out, const char *option, const char *value)
 {
-    LS_TRY(cli_value_float(&o->rate, "--rate", value));
-    if (o->rate > 0) return LS_OK;
-    return ls_fail(LS_EVALUE, "--rate: %s must be more than 0", value);
+    LS_TRY(cli_value_float(out, option, value));
+    if (*out > 0) return LS_OK;
+    return ls_fail(LS_EVALUE, "%s: %s must be more than 0", option, value);
+}
+
+static ls_status set_recompute(struct cli_model_options *o, const char *value)
+{
+    o->choose = strcmp(value, "auto") == 0;
+    o->run.pieces = 0;
+    return o->choose ? LS_OK : ls_pieces_parse(&o->run.pieces, value);
+}
+
+/* How fast ranks are, and what may be chosen for them. */
+static ls_status set_choice(struct cli_model_options *o, int key, const char *value)
+{
+    switch (key) {
+    case KEY_RATE:
+        return set_rate(&o->rate, "--rate", value);
+    case KEY_BANDWIDTH:
+        return set_rate(&o->bandwidth, "--bandwidth", value);
+    case KEY_LINK:
+        return set_rate(&o->link, "--link", value);
+    case KEY_MEASURE:
+        o->measure = true;
+        return LS_OK;
+    case KEY_MEMORY:
+        return cli_value_bytes(&o->memory, "--memory", value, 1, INT64_MAX / 2);
+    case KEY_SEARCH:
+        o->search = true;
+        return LS_OK;
+    default:
+        return cli_value_integer(&o->ranks, "--ranks", value, 1, CLI_MOST_RANKS);
+    }
 }
 
 static ls_status set_option(void *options, int key, const char *value)
 {
-    struct model_options *o = options;
+    struct cli_model_options *o = options;
     struct ls_model_run *run = &o->run;
 
     switch (key) {
@@ -94,7 +121,7 @@ static ls_status set_option(void *options, int key, const char *value)
         run->causal = true;
         return LS_OK;
     case KEY_RECOMPUTE:
-        return ls_pieces_parse(&run->pieces, value);
+        return set_recompute(o, value);
     case KEY_CORE:
         return set_core(run, value);
     case KEY_DROPOUT:
@@ -102,7 +129,7 @@ static ls_status set_option(void *options, int key, const char *value)
     case KEY_DTYPE:
         return cli_value_dtype(&run->type, "--dtype", value);
     default:
-        return set_rate(o, value);
+        return set_choice(o, key, value);
     }
 }
 
@@ -111,10 +138,11 @@ static ls_status set_option(void *options, int key, const char *value)
 static const struct cli_syntax syntax = {
     .doc =
         "What a transformer takes of each rank when it is trained: parameters, gradients, AdamW, "
-        "activations by name as Korthikanti et al. 2022 count them, and operations. Presets: "
+        "activations by name as Korthikanti et al. 2022 count them, operations, and what computing "
+        "pieces of a layer again frees and costs. Presets: "
         "gpt-22b, gpt-175b, gpt-530b, gpt-1t, opt-175b, bloom-176b, mt-nlg-530b, llama2-7b, "
         "llama2-13b, llama2-70b, llama3-8b, llama3-70b, llama3-405b.",
-    .takes = 0,
+    .takes = CLI_TAKES_THREADS,
     .own =
         (const struct argp_option[]){
             {"preset", KEY_PRESET, "NAME", 0, "A published model, run as it was trained",
@@ -136,12 +164,23 @@ static const struct cli_syntax syntax = {
             {"causal", KEY_CAUSAL, NULL, 0, "A query sees no later key", RUN},
             {"recompute", KEY_RECOMPUTE, "PIECES", 0,
              "none (default), selective, full, or some of core, norm, activation, mlp, qkv, "
-             "dropout",
+             "dropout; auto: for each layer the cheapest that fit into --memory",
              RUN},
+            {"memory", KEY_MEMORY, "BYTES", 0,
+             "Of a rank, such as 80GiB: what --recompute auto and --search may take", RUN},
+            {"search", KEY_SEARCH, NULL, 0, "Find the fastest grids of ranks that fit", RUN},
+            {"ranks", KEY_RANKS, "N", 0, "That --search may take; default T x C x P", RUN},
             {"core", KEY_CORE, "CORE", 0,
              "fused (default), or materialized: attention that keeps its probabilities", RUN},
             {"dropout", KEY_DROPOUT, "P", 0, "0.1 unless said; 0 keeps no masks", RUN},
-            {"rate", KEY_RATE, "TFLOPS", 0, "Of a rank: says how long a step computes", RUN},
+            {"rate", KEY_RATE, "TFLOPS", 0, "Of products, on a rank: says how long a step takes",
+             RUN},
+            {"bandwidth", KEY_BANDWIDTH, "GB/S", 0,
+             "Of a rank's memory; default one byte for every 100 operations", RUN},
+            {"link", KEY_LINK, "GB/S", 0,
+             "From other ranks to one; default: exchanges take no time", RUN},
+            {"measure", KEY_MEASURE, NULL, 0,
+             "Measure both on these ranks; auto and --search do where no --rate is said", RUN},
             {0},
         },
     .set = set_option,
@@ -154,13 +193,36 @@ static void complete(int64_t *n, int64_t otherwise)
     if (*n == 0) *n = otherwise;
 }
 
-static ls_status complete_options(struct model_options *o)
+static ls_status check_options(const struct cli_model_options *o)
+{
+    if (!o->preset == !o->config)
+        return ls_fail(LS_EVALUE, "a model is needed: one of --preset NAME and --config FILE");
+    if ((o->choose || o->search) && o->memory == 0)
+        return ls_fail(LS_EVALUE, "%s needs --memory BYTES: what a rank may take",
+                       o->choose ? "--recompute auto" : "--search");
+    if (o->memory > 0 && !o->choose && !o->search)
+        return ls_fail(LS_EVALUE,
+                       "--memory is what --recompute auto and --search may take: add one "
+                       "of them");
+    if (o->ranks > 0 && !o->search)
+        return ls_fail(LS_EVALUE,
+                       "--ranks is what --search may take: add it, or say --tp, --cp and "
+                       "--pp");
+    if (o->measure && o->rate > 0)
+        return ls_fail(LS_EVALUE, "--measure finds out what --rate says: leave out one of them");
+    if (o->bandwidth > 0 && o->rate == 0)
+        return ls_fail(LS_EVALUE, "--bandwidth goes with --rate TFLOPS");
+    if (o->link > 0 && o->rate == 0 && !o->measure && !o->choose && !o->search)
+        return ls_fail(LS_EVALUE, "--link goes with --rate TFLOPS or --measure");
+    return LS_OK;
+}
+
+static ls_status complete_options(struct cli_model_options *o)
 {
     struct ls_model_run *run = &o->run;
     int64_t s = 0;
 
-    if (!o->preset == !o->config)
-        return ls_fail(LS_EVALUE, "a model is needed: one of --preset NAME and --config FILE");
+    LS_TRY(check_options(o));
     if (o->config) {
         LS_TRY(ls_config_load(&o->model, &s, o->config));
     } else {
@@ -174,143 +236,101 @@ static ls_status complete_options(struct model_options *o)
     complete(&run->s, s);
     int64_t *const counts[] = {&run->b, &run->t, &run->c, &run->p, &run->m};
     for (int i = 0; i < 5; i++) complete(counts[i], 1);
+    complete(&o->ranks, run->t * run->c * run->p);
     return LS_OK;
 }
 
-/* ---- what is printed */
+/* ---- rates */
 
-static void report_model(const struct cli_report *report, const struct model_options *o)
+/* As stated, or measured where they are needed. Collective. */
+static ls_status find_rates(struct cli_model_options *o, const struct cli_world *world)
 {
-    static const char *const activations[] = {"GELU", "GELU (erf)", "ReLU", "SwiGLU"};
-    const struct ls_model_shape *m = &o->model;
-    const char *name = o->preset ? o->preset->name : o->config;
+    const double rate = (double)o->rate * 1e12, bandwidth = (double)o->bandwidth * 1e9;
 
-    cli_report_string(report, "model", name);
-    cli_report_line(report, "model", "%s%s%s%s", name, o->preset ? " (" : "",
-                    o->preset ? o->preset->source : "", o->preset ? ")" : "");
-    cli_report_line(report, "", "%s, width %s, %s of %lld, of keys and values %lld",
-                    cli_counted(m->L, "layer", "layers").s, cli_count(m->h).s,
-                    cli_counted(m->a, "head", "heads").s, (long long)m->d, (long long)m->a_kv);
-    cli_report_line(report, "", "MLP %s, %s, %s, %s words", cli_count(m->f).s,
-                    activations[m->activation], m->norm == LS_NORM_LAYER ? "LayerNorm" : "RMSNorm",
-                    cli_count(m->v).s);
-    cli_report_line(report, "parameters", "%s", cli_count(ls_model_parameters(m)).s);
-    cli_report_integer(report, "parameters", ls_model_parameters(m));
+    if (o->rate > 0)
+        o->rates = (struct ls_rates){.flops = rate,
+                                     .memory = bandwidth > 0 ? bandwidth : rate / FLOPS_OF_A_BYTE};
+    else if (o->measure || o->choose || o->search)
+        LS_TRY(cli_rates_machine(&o->rates, world, o->run.type, o->shared.threads));
+    o->rates.exchanged = (double)o->link * 1e9;
+    return LS_OK;
 }
 
-static void report_run(const struct cli_report *report, const struct ls_model_run *run)
+/* ---- answers: nothing is printed of what cannot be */
+
+static void report_head(const struct cli_report *report, const struct cli_model_options *o)
 {
-    cli_report_line(report, "ranks", "%s: %lld tensor%s x %lld context x %lld pipeline%s",
-                    cli_count(run->t * run->c * run->p).s, (long long)run->t,
-                    run->sp ? " (and sequence)" : "", (long long)run->c, (long long)run->p,
-                    run->m > 1 ? ", interleaved" : "");
-    cli_report_line(report, "batch", "%s of %s, %s", cli_counted(run->b, "sequence", "sequences").s,
-                    cli_count(run->s).s, ls_dtype_name(run->type));
-    cli_report_line(report, "recompute", "%s; core %s, %s", ls_pieces_name(run->pieces).s,
-                    run->core == LS_CORE_FUSED ? "fused" : "materialized",
-                    run->dropout ? "dropout" : "no dropout");
-    cli_report_integer(report, "ranks", run->t * run->c * run->p);
-    cli_report_integer(report, "batch", run->b);
-    cli_report_integer(report, "seq", run->s);
-    cli_report_string(report, "recompute", ls_pieces_name(run->pieces).s);
+    cli_model_report_model(report, o);
+    cli_model_report_run(report, o);
+    cli_model_report_rates(report, o);
 }
 
-/* One layer, item by item. */
-static void report_layer(const struct cli_report *report, const struct model_options *o)
+/* Pieces as they were given, the same for every layer. */
+static ls_status report_given(const struct cli_report *report, const struct cli_world *world,
+                              const struct cli_model_options *o)
 {
-    struct ls_kept kept[LS_KEPT_KINDS];
-    const int n = ls_layer_keeps(kept, &o->model, &o->run);
-    const struct ls_kept_bytes all = ls_layer_kept_bytes(&o->model, &o->run);
-    json_t *list = json_array();
+    const struct ls_layer_work layer = ls_layer_again(&o->model, &o->run);
+    const struct ls_layer_work again = ls_layer_work_times(&layer, (double)(o->model.L / o->run.p));
+    struct ls_rank_bytes bytes;
 
-    cli_report_say(report, "%s", "");
-    cli_report_line(report, "a layer", "%s kept: %s as the paper counts, and %s",
-                    cli_bytes((double)(all.paper + all.own)).s, cli_bytes((double)all.paper).s,
-                    cli_bytes((double)all.own).s);
-    for (int i = 0; i < n; i++) {
-        const struct ls_kept_about *about = ls_kept_about(kept[i].kind);
-        const bool gone = about->pieces & o->run.pieces;
-
-        cli_report_line(report, "", "%-22s %10s%s%s", about->name,
-                        cli_bytes((double)kept[i].bytes).s, about->paper ? "" : "  not the paper's",
-                        gone ? "  computed again" : "");
-        json_array_append_new(list, json_pack("{ss sI sb sb}", "name", about->name, "bytes",
-                                              (json_int_t)kept[i].bytes, "paper", about->paper,
-                                              "kept", !gone));
-    }
-    cli_report_value(report, "layer", list);
-    cli_report_integer(report, "layer_paper_bytes", all.paper);
-    cli_report_integer(report, "layer_own_bytes", all.own);
+    LS_TRY(ls_comm_agree(world->comm, ls_model_bytes(&bytes, &o->model, &o->run)));
+    report_head(report, o);
+    cli_model_report_layer(report, o);
+    cli_model_report_pieces(report, o);
+    cli_model_report_bytes(report, o, &bytes);
+    cli_model_report_work(report, o, &again);
+    return LS_OK;
 }
 
-static void report_part(const struct cli_report *report, const char *name, const char *field,
-                        int64_t bytes, const char *remark)
+static ls_status report_chosen(const struct cli_report *report, const struct cli_world *world,
+                               const struct cli_model_options *o)
 {
-    cli_report_line(report, "", "%-22s %10s  %s", name, cli_bytes((double)bytes).s, remark);
-    cli_report_integer(report, field, bytes);
+    struct ls_recompute_problem problem;
+    struct ls_recompute_choice choice;
+    struct ls_model_run least = o->run;
+    struct ls_rank_bytes bytes;
+    ls_status status = ls_recompute_problem_init(&problem, &o->model, &o->run, &o->rates, false);
+
+    if (status == LS_OK) status = ls_recompute_choose(&choice, &problem, o->memory);
+    least.pieces = LS_PIECE_LAYER;
+    if (status == LS_OK) status = ls_model_bytes(&bytes, &o->model, &least);
+    LS_TRY(ls_comm_agree(world->comm, status));
+    bytes.layers = choice.kept;
+    bytes.recompute = choice.again;
+    report_head(report, o);
+    cli_model_report_layer(report, o);
+    cli_model_report_pieces(report, o);
+    cli_model_report_bytes(report, o, &bytes);
+    cli_model_report_work(report, o, &choice.work);
+    return ls_comm_agree(world->comm, cli_model_report_choice(report, &problem, &choice));
 }
 
-static void report_bytes(const struct cli_report *report, const struct model_options *o,
-                         const struct ls_rank_bytes *bytes)
+static ls_status report_search(const struct cli_report *report, const struct cli_world *world,
+                               const struct cli_model_options *o)
 {
-    char element[32];
+    struct ls_grid_plan *grids = NULL;
+    int count = 0;
 
-    snprintf(element, sizeof element, "%d bytes a parameter", (int)ls_dtype_size(o->run.type));
-    cli_report_say(report, "%s", "");
-    cli_report_line(report, "a rank", "%s%s, besides workspace and messages",
-                    cli_bytes((double)ls_rank_bytes_total(bytes)).s,
-                    o->run.p > 1 ? " of the first stage" : "");
-    report_part(report, "parameters", "parameter_bytes", bytes->parameters, element);
-    report_part(report, "gradients", "gradient_bytes", bytes->gradients, "4");
-    report_part(report, "optimizer", "optimizer_bytes", bytes->optimizer,
-                "12: AdamW's moments, weights in f32");
-    report_part(report, "activations of layers", "activation_bytes", bytes->layers, "");
-    report_part(report, "and outside of them", "end_bytes", bytes->ends, "");
-    report_part(report, "of one layer, again", "recompute_bytes", bytes->recompute, "");
-    cli_report_integer(report, "bytes_per_rank", ls_rank_bytes_total(bytes));
-}
-
-static void report_work(const struct cli_report *report, const struct model_options *o)
-{
-    const struct ls_step_flops flops = ls_model_flops(&o->model, &o->run);
-    const double all = flops.forward + flops.backward + flops.again;
-    const double ranks = (double)(o->run.t * o->run.c * o->run.p);
-
-    cli_report_say(report, "%s", "");
-    cli_report_line(report, "micro-batch", "%s: forward %s, backward %s%s%s", cli_flops(all).s,
-                    cli_flops(flops.forward).s, cli_flops(flops.backward).s,
-                    flops.again > 0 ? ", again " : "",
-                    flops.again > 0 ? cli_flops(flops.again).s : "");
-    cli_report_real(report, "forward_flops", flops.forward);
-    cli_report_real(report, "backward_flops", flops.backward);
-    cli_report_real(report, "recompute_flops", flops.again);
-    if (o->rate == 0) return;
-    const double seconds = all / (ranks * (double)o->rate * 1e12);
-
-    cli_report_line(report, "", "%s at %s TFLOPS a rank", cli_seconds(seconds).s,
-                    cli_number(o->rate).s);
-    cli_report_real(report, "seconds", seconds);
+    LS_TRY(ls_comm_agree(world->comm, ls_model_search(&grids, &count, GRIDS, &o->model, &o->run,
+                                                      o->ranks, o->memory, &o->rates, o->choose)));
+    report_head(report, o);
+    cli_model_report_grids(report, o, grids, count);
+    free(grids);
+    return LS_OK;
 }
 
 static ls_status report_all(const struct cli_report *report, const struct cli_world *world,
-                            struct model_options *o)
+                            struct cli_model_options *o)
 {
-    struct ls_rank_bytes bytes;
-    ls_status status = complete_options(o);
-
-    if (status == LS_OK) status = ls_model_bytes(&bytes, &o->model, &o->run);
-    LS_TRY(ls_comm_agree(world->comm, status));
-    report_model(report, o);
-    report_run(report, &o->run);
-    report_layer(report, o);
-    report_bytes(report, o, &bytes);
-    report_work(report, o);
-    return LS_OK;
+    LS_TRY(ls_comm_agree(world->comm, complete_options(o)));
+    LS_TRY(find_rates(o, world));
+    if (o->search) return report_search(report, world, o);
+    return o->choose ? report_chosen(report, world, o) : report_given(report, world, o);
 }
 
 ls_status cli_plan_model(bool *held, struct cli_world *world, int argc, char **argv)
 {
-    struct model_options o = {.run = {.type = LS_BF16, .dropout = true}};
+    struct cli_model_options o = {.run = {.type = LS_BF16, .dropout = true}};
     struct cli_report report;
     bool done;
     ls_status status;

@@ -6,6 +6,7 @@
 #include "base/ledger.h"
 #include "base/profile.h"
 #include "base/random.h"
+#include "cli/gemm.h"
 #include "comm/transport.h"
 #include "plan/attention_size.h"
 #include "tensor/dtype.h"
@@ -17,6 +18,8 @@
 #define KERNEL_TRIES 3
 #define MOST_QUERIES 1024                  /* from there on, packing keys costs next to nothing */
 #define MOST_KEY_BYTES ((int64_t)64 << 20) /* more than any cache holds */
+
+#define READ_BYTES ((size_t)128 << 20)
 
 #define PATTERN 4096 /* random numbers, repeated */
 
@@ -77,6 +80,28 @@ ls_status cli_rates_measure(struct cli_rates *out, const struct cli_world *world
 free_all:
     ls_batch_fini(&batch);
     ls_free(memory);
+    return status;
+}
+
+/* ---- the machine */
+
+ls_status cli_rates_machine(struct ls_rates *out, const struct cli_world *world, ls_dtype type,
+                            int threads)
+{
+    struct cli_gemm gemm = {.device = NULL};
+    double read = 0;
+    ls_status status;
+
+    LS_TRY_GOTO(status, cli_gemm_init(&gemm, world, type, threads), fini);
+    LS_TRY_GOTO(status, cli_gemm_measure(&gemm, world), fini);
+    LS_TRY_GOTO(status,
+                ls_comm_agree(world->comm, ls_device_read_rate(&read, gemm.device, READ_BYTES)),
+                fini);
+    LS_TRY_GOTO(status, ls_comm_reduce(&read, world->comm, 1, LS_REDUCE_SUM), fini);
+    *out =
+        (struct ls_rates){.flops = gemm.best * threads * 1e9, .memory = read / world->size * 1e9};
+fini:
+    cli_gemm_fini(&gemm);
     return status;
 }
 

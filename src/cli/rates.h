@@ -5,6 +5,7 @@
 
 #include "attention/method.h"
 #include "cli/world.h"
+#include "plan/layer_work.h"
 
 struct cli_rates {
     double message_bytes;   /* a second, of each rank to the next and from the one before */
@@ -14,6 +15,11 @@ struct cli_rates {
 /* Sends round the ranks, all of them at once. Agreed by all ranks. Errors: LS_EVALUE if there is
  * one rank only; LS_ENOMEM, LS_ECOMM. */
 ls_status cli_rates_measure(struct cli_rates *out, const struct cli_world *world);
+
+/* What each rank computes and reads, all of them at work: `bench gemm` and `bench memory`. Agreed
+ * by all ranks. Errors: LS_ENOMEM, LS_EINTERNAL. */
+ls_status cli_rates_machine(struct ls_rates *out, const struct cli_world *world, ls_dtype type,
+                            int threads);
 
 /* GF/s of each rank, all of them at work: one group of heads, as many query rows as the predicted
  * kernel calls have, a rank's keys; of both no more than tell the speed. Agreed by all ranks.

@@ -34,26 +34,33 @@ ls_status cli_value_integer(int64_t *out, const char *option, const char *text, 
     return LS_OK;
 }
 
+/* What a unit stands for: K or KiB 1024, KB 1000, and so on; 0: it is none. */
+static int64_t unit_bytes(const char *unit)
+{
+    static const char letters[] = "KMGT";
+    const char *letter = *unit ? strchr(letters, *unit) : NULL;
+    int64_t bytes = 1;
+
+    if (!letter) return strcmp(unit, "") == 0 || strcmp(unit, "B") == 0;
+    const bool binary = strcmp(unit + 1, "") == 0 || strcmp(unit + 1, "iB") == 0;
+    if (!binary && strcmp(unit + 1, "B") != 0) return 0;
+    for (int i = 0; i <= letter - letters; i++) bytes *= binary ? 1024 : 1000;
+    return bytes;
+}
+
 ls_status cli_value_bytes(int64_t *out, const char *option, const char *text, int64_t least,
                           int64_t most)
 {
-    static const char units[] = "KMG";
-    const char *rest = text, *unit;
-    int shift = 0;
-    bool good = read_integer(out, &rest, 0, most);
+    const char *rest = text;
+    int64_t number = 0, unit = 0;
 
-    if (good && *rest != '\0') {
-        unit = strchr(units, *rest++);
-        shift = unit ? 10 * (int)(unit - units + 1) : 0;
-        good = unit && *rest == '\0';
-    }
-    good = good && *out <= most >> shift;
-    if (!good || *out << shift < least)
+    if (read_integer(&number, &rest, 0, most)) unit = unit_bytes(rest);
+    if (unit == 0 || number > most / unit || number * unit < least)
         return ls_fail(LS_EVALUE,
                        "%s: '%s' is not a number of bytes from %" PRId64 " to %" PRId64
-                       ", such as 8, 64K, 256M or 2G",
+                       ", such as 8, 64K, 256MiB or 2GB",
                        option, text, least, most);
-    *out <<= shift;
+    *out = number * unit;
     return LS_OK;
 }
 

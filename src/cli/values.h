@@ -11,7 +11,7 @@
 ls_status cli_value_integer(int64_t *out, const char *option, const char *text, int64_t least,
                             int64_t most);
 
-/* A number of bytes in [least, most], as it is or in KiB, MiB or GiB: 8, 64K, 256M, 2G. */
+/* A number of bytes in [least, most]: 8, 64K or 64KiB (of 1024), 64KB (of 1000), up to T. */
 ls_status cli_value_bytes(int64_t *out, const char *option, const char *text, int64_t least,
                           int64_t most);
 

@@ -69,6 +69,8 @@ small="--random 1,1,1,8,8,16"
 }
 json check "$work/o.safetensors" "$work/o.safetensors"
 json plan model --preset gpt-22b --rate 1
+json plan model --preset gpt-22b --rate 1 --link 1 --recompute auto --memory 80GiB
+json plan model --preset gpt-22b --rate 1 --search --memory 80GiB
 json bench gemm
 json bench linear --tokens 8 --inputs 8 --outputs 8
 json bench layer --hidden 8 --heads 2 --seq 8 --verify
