@@ -40,6 +40,8 @@ struct ls_layer_options {
     bool sp;                  /* sequence parallelism */
     const char *method;       /* of attention; NULL: choose */
     ls_layout_kind layout;    /* how the sequence is dealt to context-parallel ranks */
+    bool strict;              /* for one tp: the same bits for any cp, method, layout, threads and
+                               * recomputation, with sequence parallelism and without */
     const char *recompute;    /* none, selective, full, or some of core, norm, activation, mlp, qkv,
                                * dropout, with commas; NULL: none */
     struct ls_device *device; /* in whose memory all tensors are; borrowed */

@@ -61,9 +61,9 @@ ls_status cli_layer_plan(struct cli_layer_run *run)
     const struct ls_model_shape model = cli_layer_model(run);
     const struct ls_model_run how = cli_layer_how(run);
     const struct ls_layer_place place = {.tensor = plan->grid.tensor,
-                                         .context = plan->grid.context,
                                          .outer_nodes = plan->outer.most,
-                                         .inner_nodes = plan->inner.most};
+                                         .inner_nodes = plan->inner.most,
+                                         .weight_sums = plan->weights.most};
     const struct ls_kept_bytes kept = ls_layer_kept_bytes(&model, &how);
     const struct ls_layer_traffic traffic = ls_layer_traffic_of(&model, &how, &place);
     const int64_t layers = run->options.layers;

@@ -52,24 +52,9 @@ static ls_status weight_gradient(const struct backward *g, struct ls_linear_kern
                                  struct ls_tensor *gradient, const struct ls_tensor *dy,
                                  const struct ls_tensor *x)
 {
-    struct ls_layer_plan *plan = g->plan;
     const struct ls_tensor flat_dy = ls_layer_flat(dy), flat_x = ls_layer_flat(x);
-    struct ls_tensor sums = *gradient;
-    const int64_t n = gradient->dim[0] * gradient->dim[1];
-    struct ls_linear_sum call = {
-        .dw = gradient, .add = true, .dy = &flat_dy, .x = &flat_x, .leaves = plan->leaves};
 
-    if (plan->grid.c > 1) {
-        sums.data = plan->weight_sums;
-        call.dw = &sums;
-        call.add = false;
-    }
-    ls_linear_dw(queue_of(g), kernel, &call);
-    if (plan->grid.c == 1) return LS_OK;
-    ls_batch_all_reduce(&plan->sums, sums.data, LS_F32, n, LS_REDUCE_SUM);
-    LS_TRY(ls_batch_run(&plan->sums));
-    ls_add(queue_of(g), gradient->data, sums.data, n);
-    return LS_OK;
+    return ls_weight_sums_add(&g->plan->weights, kernel, gradient, &flat_dy, &flat_x);
 }
 
 /* Of a column-parallel linear: dx [outside] of all ranks, and the weights' gradient. */

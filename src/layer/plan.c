@@ -83,6 +83,7 @@ static ls_status create_attention(struct ls_layer_plan *plan)
     options.method = o->method;
     options.layout = o->layout;
     options.causal = o->causal;
+    options.strict = o->strict;
     options.dropout = o->dropout;
     options.first_head = plan->grid.tensor * plan->heads;
     options.total_heads = s->h;
@@ -121,14 +122,6 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static int64_t most_weights(const struct ls_layer_plan *plan)
-{
-    const int64_t widest = larger(larger(ls_layer_qkv_width(plan), plan->heads * plan->shape.d),
-                                  ls_layer_up_width(plan));
-
-    return widest * plan->shape.e;
-}
-
 /* Rows and width of what lives within a call; outside, where there is no other rank to share rows
  * with, is inside. */
 static void shape_work(int64_t rows[LS_WORKS], int64_t width[LS_WORKS],
@@ -162,12 +155,22 @@ static ls_status create_work(struct ls_layer_plan *plan)
     }
     if (!plan->grid.sp) plan->work[LS_WORK_SUM] = plan->work[LS_WORK_PARTIAL];
     if (!plan->grid.sp) plan->work[LS_WORK_BRANCH] = plan->work[LS_WORK_DROPPED];
-    if (plan->grid.c == 1) return LS_OK;
-    void *sums;
-    LS_TRY(ls_device_alloc(&sums, plan->device, LS_TAG_WORKSPACE,
-                           (size_t)most_weights(plan) * sizeof(float)));
-    plan->weight_sums = sums;
     return LS_OK;
+}
+
+static ls_status create_weight_sums(struct ls_layer_plan *plan, const struct ls_transport *context)
+{
+    const int64_t e = plan->shape.e, o = plan->heads * plan->shape.d;
+    const struct ls_layout layout = ls_attention_plan_query_layout(plan->attention);
+    const struct ls_weight_shape shape = {
+        .layout = &layout,
+        .b = plan->shape.b,
+        .leaves = plan->leaves,
+        .most_weights = e * larger(larger(ls_layer_qkv_width(plan), o), ls_layer_up_width(plan)),
+        .most_columns = larger(larger(e, o), plan->columns),
+        .strict = plan->options.strict};
+
+    return ls_weight_sums_init(&plan->weights, context, plan->device, &shape);
 }
 
 static ls_status create_again(struct ls_layer_plan *plan)
@@ -187,9 +190,9 @@ static ls_status create_local(struct ls_layer_plan *plan, const struct ls_transp
     LS_TRY(create_linears(plan));
     LS_TRY(create_work(plan));
     LS_TRY(create_again(plan));
-    LS_TRY(ls_exchange_init(&plan->exchange, &plan->grid, tensor, &plan->device->queue,
-                            plan->shape.b, plan->rows, plan->shape.e, plan->shape.type));
-    return plan->grid.c > 1 ? ls_batch_init_collective(&plan->sums, context) : LS_OK;
+    LS_TRY(create_weight_sums(plan, context));
+    return ls_exchange_init(&plan->exchange, &plan->grid, tensor, &plan->device->queue,
+                            plan->shape.b, plan->rows, plan->shape.e, plan->shape.type);
 }
 
 static size_t outer_scratch(const struct ls_layer_plan *plan)
@@ -266,11 +269,10 @@ void ls_layer_plan_destroy(struct ls_layer_plan *plan)
     plan->traffic.mover = NULL;
     ls_vectors_fini(&plan->inner);
     ls_vectors_fini(&plan->outer);
-    ls_batch_fini(&plan->sums);
+    ls_weight_sums_fini(&plan->weights);
     ls_exchange_fini(&plan->exchange);
     if (plan->device) {
         for (int i = 0; i < LS_KEPT_KINDS; i++) ls_device_free(plan->device, plan->again[i]);
-        ls_device_free(plan->device, plan->weight_sums);
         ls_device_free(plan->device, plan->memory);
         ls_linear_kernel_destroy(plan->device, plan->down);
         ls_linear_kernel_destroy(plan->device, plan->up);

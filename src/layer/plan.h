@@ -6,6 +6,7 @@
 #include "device/pointwise.h"
 #include "layer/exchange.h"
 #include "layer/vectors.h"
+#include "layer/weights.h"
 #include "longspan/layer.h"
 #include "plan/memory.h"
 
@@ -32,7 +33,6 @@ struct ls_layer_plan {
     struct ls_traffic traffic;
     int64_t attention_bytes; /* that all of attention's executions have sent */
     struct ls_exchange exchange;
-    struct ls_batch sums; /* of gradients, between context-parallel ranks */
     struct ls_attention_plan *attention;
     int64_t heads, kv_heads, columns; /* of this rank: of attention, and of the MLP */
     int64_t rows, outer_rows;         /* of a sequence, on this rank */
@@ -44,11 +44,11 @@ struct ls_layer_plan {
     double *frequency;       /* storage of it */
     struct ls_linear_kernel *qkv, *out, *up, *down;
     struct ls_vectors inner, outer; /* gradients of biases and norms */
+    struct ls_weight_sums weights;  /* and of linears */
     struct ls_tensor work[LS_WORKS];
     void *again[LS_KEPT_KINDS]; /* of what states do not keep, while a layer works; masks are
                                    nowhere */
     void *memory;               /* of work */
-    float *weight_sums;         /* of one linear, where there are other context-parallel ranks */
 };
 
 /* Streams of random numbers for dropout (tensor/dropout.h). */

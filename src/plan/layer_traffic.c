@@ -49,17 +49,21 @@ static int64_t row_bytes(const struct ls_model_shape *model, const struct ls_mod
 
 /* ---- gradients of parameters */
 
+/* Of each sum that a rank brings goes to each other rank its share of the rows, and then of what
+ * they add up to. */
 static int64_t weight_bytes(const struct ls_model_shape *model, const struct ls_model_run *run,
                             const struct ls_layer_place *place)
 {
-    const int64_t widths[] = {qkv_width(model, run->t), model->a / run->t * model->d,
-                              mlp_width(model, run->t), model->f / run->t};
-    int64_t bytes = 0;
+    const int64_t h = model->h, t = run->t;
+    const int64_t linears[][2] = {{qkv_width(model, t), h},
+                                  {h, times(model->a / t, model->d)},
+                                  {mlp_width(model, t), h},
+                                  {h, model->f / t}};
+    int64_t numbers = 0;
 
-    for (int i = 0; i < 4 && run->c > 1; i++)
-        bytes = plus(bytes, ls_batch_all_reduce_bytes((int)run->c, place->context,
-                                                      times(widths[i], model->h), LS_F32));
-    return bytes;
+    for (int i = 0; i < 4; i++)
+        numbers = plus(numbers, times(share(linears[i][0], run->c), linears[i][1]));
+    return times(times(run->c - 1, place->weight_sums + 1), times(numbers, sizeof(float)));
 }
 
 /* Each rank's nodes go to all that share the rows: of two norms, with biases, and of the biases

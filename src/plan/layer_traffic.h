@@ -5,12 +5,13 @@
 
 #include "plan/model.h"
 
-/* Whose bytes: number `tensor` of t and `context` of c. Gradients of norms and biases are summed by
- * one tree over all rows (tensor/row_nodes.h): the most nodes that a rank has of the rows outside,
- * and inside. */
+/* Whose bytes: number `tensor` of t. Gradients of norms and biases are summed by one tree over all
+ * rows (tensor/row_nodes.h): the most nodes that a rank has of the rows outside, and inside; those
+ * of weights by one over leaves of tokens in strict mode: the most sums that a rank brings, 1 in
+ * fast mode. */
 struct ls_layer_place {
-    int tensor, context;
-    int64_t outer_nodes, inner_nodes;
+    int tensor;
+    int64_t outer_nodes, inner_nodes, weight_sums;
 };
 
 struct ls_layer_traffic {

@@ -28,7 +28,7 @@ static struct ls_model_run run_of(int64_t t, int64_t c, bool sp, unsigned pieces
                                  .outer_rows = S / c / (sp ? t : 1)};
 }
 
-static const struct ls_layer_place place = {.outer_nodes = 2, .inner_nodes = 3};
+static const struct ls_layer_place place = {.outer_nodes = 2, .inner_nodes = 3, .weight_sums = 1};
 
 static struct ls_layer_traffic traffic_of(int64_t t, int64_t c, bool sp, unsigned pieces)
 {
@@ -94,6 +94,20 @@ Test(layer_traffic, gradients_are_summed_between_those_that_share_rows)
             cr_expect_eq(sp.vectors, 4 * ((t * c - 1) * outer + (c - 1) * inner / t),
                          "t %d c %d sp", (int)t, (int)c);
         }
+}
+
+/* Of each sum, a share of the rows to each other rank; and of what they add up to, once. */
+Test(layer_traffic, each_sum_of_weights_is_sent)
+{
+    const struct ls_layer_place strict = {.weight_sums = 5};
+    struct ls_model_run run = run_of(2, 4, false, 0);
+
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &strict).weights,
+                 (int64_t)6 * 4 * 6 * H * H * 3 / 4);
+    run.c = 5; /* 768 rows are 153 or 154 each */
+    run.t = 1;
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &strict).weights,
+                 (int64_t)6 * 4 * 4 * (461 + 154 + 615 + 4 * 154) * H);
 }
 
 /* Blocks of rows are as long as the longest. */
