@@ -138,7 +138,7 @@ ends "with options, longspan here" COMPLETED 0 "^here: attend --timeout 60 --inp
 unset TIMEOUT
 
 export LONGSPAN="$work/none"
-for script in attend bench; do
+for script in attend bench layer; do
     job "$jobs/$script.sbatch"
     ends "$script: no program" FAILED 2 "^$script.sbatch: there is no program $work/none;"
 done
@@ -146,6 +146,18 @@ done
 export LONGSPAN="$program" LAUNCHER=rsh
 job "$jobs/attend.sbatch"
 ends "no launcher" FAILED 2 "^attend.sbatch: LAUNCHER is 'rsh'"
+
+# ---- a layer
+
+export LAUNCHER=srun
+job $one_core_each "$jobs/layer.sbatch" --hidden 64 --heads 4 --seq 600 --tp 2 --cp 2 --sp --verify
+ends "layer: four ranks" COMPLETED 0 "^ranks +2 tensor \(and sequence\) x 2 context" "^verified: ok"
+
+export LONGSPAN="$work/bin/longspan"
+job "$jobs/layer.sbatch"
+ends "layer: without options, all ranks" COMPLETED 0 \
+    "^in PATH: bench layer --timeout 300 --hidden 1024 --heads 16 --seq 32768 --causal --cp 2$"
+export LONGSPAN="$program"
 
 # ---- measurements
 
