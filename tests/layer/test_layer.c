@@ -645,7 +645,7 @@ static double backward_bytes(struct whole *w, const struct ls_layer_options *o)
 {
     struct side s;
 
-    open_side(&s, w, o);
+    open_side(&s, world, w, o);
     MPI_CHECK_OK(ls_layer_forward(&s.y, s.plan, s.state, &s.weights, &s.x, 11));
     double sent = -(double)s.plan->traffic.bytes_sent;
     MPI_CHECK_OK(ls_layer_backward(&s.dx, &s.gradients, s.plan, s.state, &s.weights, &s.dy));
