@@ -170,8 +170,8 @@ static void compare(const struct job *j, const struct job *whole, const char *te
 /* Several leaves a rank and fewer than ranks, lengths that nothing divides, a last leaf of one row;
  * each method of attention that merges results, and those that bring all keys. */
 static const struct ls_layer_shape shapes[] = {
-    {.b = 2, .s = 1297, .e = 20, .h = 4, .h_kv = 2, .d = 6, .f = 26, .type = LS_F32},
-    {.b = 1, .s = 1538, .e = 40, .h = 6, .h_kv = 2, .d = 8, .f = 36, .type = LS_BF16},
+    {.b = 2, .s = 1041, .e = 20, .h = 4, .h_kv = 2, .d = 6, .f = 26, .type = LS_F32},
+    {.b = 1, .s = 1290, .e = 40, .h = 6, .h_kv = 2, .d = 8, .f = 36, .type = LS_BF16},
     {.b = 3, .s = 513, .e = 9, .h = 2, .h_kv = 2, .d = 8, .f = 70, .type = LS_F32},
     {.b = 1, .s = 100, .e = 33, .h = 2, .h_kv = 2, .d = 16, .f = 6, .type = LS_BF16},
 };
