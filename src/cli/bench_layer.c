@@ -82,6 +82,9 @@ static const struct row {
      .doc = "Which positions a context-parallel rank holds: auto (default), contiguous, zigzag, "
             "striped or balanced",
      .names = layouts},
+    {"strict", NULL, WORK, FLAG, FIELD(strict),
+     .doc = "With the same T, the same bits for any C, threads, method, layout and pieces, with "
+            "--sp and without"},
     {"repeat", "N", RESULT, COUNT, FIELD(repeat),
      .doc = "Compute N times, report the fastest; default 5", .most = MOST_REPEATS},
     {"out", "FILE", RESULT, TEXT, FIELD(out),
@@ -195,6 +198,7 @@ static struct ls_layer_options layer_options(const struct cli_layer_run *run)
     layer.tp = (int)o->tp;
     layer.cp = (int)o->cp;
     layer.sp = o->sp;
+    layer.strict = o->strict;
     layer.method = o->method && strcmp(o->method, "auto") == 0 ? NULL : o->method;
     layer.layout = (ls_layout_kind)o->layout;
     layer.recompute = run->recompute.s;

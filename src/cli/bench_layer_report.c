@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "attention/plan.h"
 #include "cli/bench_layer.h"
 #include "cli/format.h"
 #include "comm/comm.h"
@@ -90,6 +91,7 @@ static void report_layer(const struct cli_layer_run *run)
     const struct cli_report *report = &run->report;
     const struct cli_layer_options *o = &run->options;
     const struct ls_layer_shape *n = &run->shape;
+    const char *fingerprint = run->plan->attention->fingerprint;
 
     cli_report_line(report, "layer", "%s of %s tokens, width %s, %s of %lld, %lld of k and v, %s",
                     cli_counted(n->b, "sequence", "sequences").s, cli_count(n->s).s,
@@ -101,6 +103,11 @@ static void report_layer(const struct cli_layer_run *run)
     cli_report_line(report, "ranks", "%d tensor%s x %d context, %s", run->layer.tp,
                     run->layer.sp ? " (and sequence)" : "", run->layer.cp,
                     cli_workers(run->world->size, o->shared.threads).s);
+    if (o->strict) {
+        cli_report_line(report, "strict", "the same bits with %s", fingerprint);
+        cli_report_string(report, "fingerprint", fingerprint);
+    }
+    cli_report_value(report, "strict", json_boolean(o->strict));
     cli_report_string(report, "dtype", ls_dtype_name(n->type));
     cli_report_string(report, "recompute", run->recompute.s);
     cli_report_integer(report, "layers", o->layers);

@@ -191,4 +191,16 @@ holds "t 2 c 2" verified
 longspan bench layer $one $shape --kv-heads 2 --dtype f32 --activation swiglu --out a.safetensors
 layer 2 $shape --kv-heads 2 --dtype f32 --activation swiglu --tp 2 --sp --out b.safetensors
 holds "on two ranks as on one" near a.safetensors b.safetensors
+
+# the same bits
+strict="--hidden 48 --heads 4 --seq 1100 --batch 2 --causal --strict"
+longspan bench layer $one $strict --out a.safetensors
+layer 3 $strict --cp 3 --recompute full --layout zigzag --out b.safetensors
+holds "strict: on three ranks as on one" cmp a.safetensors b.safetensors
+holds "planned is measured, strict" as_planned
+holds "with which machine" grep -q '"fingerprint": "longspan' j.json
+layer 2 $strict --tp 2 --out a.safetensors
+layer 4 $strict --tp 2 --cp 2 --sp --method ring --layout striped --out b.safetensors
+holds "strict: whatever the sequence is cut in" cmp a.safetensors b.safetensors
+holds "planned is measured, strict, t 2 c 2" as_planned
 exit "$failed"
