@@ -142,6 +142,31 @@ static void leaves_are_added_by_the_tree(void)
     }
 }
 
+/* Those left out are of other ranks: what waits beside them is added when something behind comes.
+ */
+static void leaves_may_be_left_out(void)
+{
+    static const int numbers[] = {1, 2, 4, 5};
+
+    for (int i = 0; i < LENGTH(types); i++) {
+        struct layer l = {.shape = {types[i], 4 * LS_LEAF, 40, 35, true, 1, 6 * LS_LEAF}};
+        struct ls_device *device = open_device(2);
+        struct ls_linear_kernel *kernel = open_kernel(device, &l.shape);
+        struct ls_leaf leaf[LENGTH(numbers)];
+        const struct ls_leaf_list leaves = {leaf, LENGTH(numbers)};
+
+        for (int n = 0; n < LENGTH(numbers); n++)
+            leaf[n] = (struct ls_leaf){numbers[n], n * LS_LEAF};
+        layer_open(&l, 0);
+        struct matrix tree = sum_by_tree(&l, device, kernel, leaves, 0, leaves.count);
+        run_dw(&l, device, kernel, leaves, false);
+        expect_same_rows(&l.dw, &tree, "dw of some leaves");
+        free(tree.memory);
+        layer_close(&l);
+        ls_linear_kernel_destroy(device, kernel);
+    }
+}
+
 /* Leaves 1, 4, 6, 7, 9 of which each has its place in the tree, wherever their rows are. */
 static void leaves_may_be_anywhere(void)
 {
@@ -246,6 +271,7 @@ static void what_is_not_finite_stays_in_its_row(void)
 TEST_EACH_VARIANT(linear_bits, threads_change_no_bit)
 TEST_EACH_VARIANT(linear_bits, rows_have_their_bits_in_any_place)
 TEST_EACH_VARIANT(linear_bits, leaves_are_added_by_the_tree)
+TEST_EACH_VARIANT(linear_bits, leaves_may_be_left_out)
 TEST_EACH_VARIANT(linear_bits, leaves_may_be_anywhere)
 TEST_EACH_VARIANT(linear_bits, what_is_not_finite_stays_in_its_row)
 TEST_EACH_DEVICE(linear_bits, no_rows_and_no_leaves_are_fine)

@@ -61,8 +61,9 @@ static void place_worker(struct linear_worker *w, struct cursor *cursor,
     if (!shape->backward) return;
     w->right = carve(cursor, lines_bytes(products, kernel->dw.columns, leaf));
     for (int i = 0; i < sum_forest_depth(leaves(shape)); i++)
-        w->dw.node[i].at =
-            carve(cursor, (size_t)kernel->dw.rows * (size_t)kernel->dw.columns * sizeof(float));
+        w->dw.node[i] = (struct sums){
+            carve(cursor, (size_t)kernel->dw.rows * (size_t)kernel->dw.columns * sizeof(float)),
+            LINEAR_SIDE};
 }
 
 /* Lays out the kernel's memory. Returns the bytes; base NULL: only counts them. */

@@ -92,7 +92,9 @@ static void clear_tile(const struct ls_linear_sum *sum, const struct tile *t)
 
 static void compute_tile(const struct sum_job *job, struct linear_worker *w, const struct tile *t)
 {
-    sum_forest_start(&w->dw, t->rows, t->columns);
+    const int64_t blocks = linear_panels(t->rows) * linear_panels(t->columns);
+
+    sum_forest_start(&w->dw, (int)blocks * LINEAR_SIDE, LINEAR_SIDE);
     for (int64_t leaf = 0; leaf < job->sum->leaves.count; leaf++) meet_leaf(job, w, t, leaf);
     if (job->sum->leaves.count == 0 && !job->sum->add) clear_tile(job->sum, t);
 }
