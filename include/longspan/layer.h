@@ -11,6 +11,10 @@ extern "C" {
 
 typedef enum { LS_NORM_LAYER, LS_NORM_RMS } ls_norm_kind;
 
+/* How attention between the projections is computed: by tiles, of which o and lse are kept, or with
+ * all its probabilities in memory, where backward finds them. */
+typedef enum { LS_CORE_FUSED, LS_CORE_MATERIALIZED } ls_core_kind;
+
 /* Global sizes: b sequences of s tokens, e width, h query heads of d numbers, h_kv key/value heads
  * (divides h), f width of the MLP; type of weights and activations: f32 or bf16. */
 struct ls_layer_shape {
@@ -36,8 +40,8 @@ struct ls_layer_options {
     float dropout;    /* behind both blocks and of attention's probabilities, 0 to below 1 */
 
     /* How. t x c ranks: rank i is number i % t of the i / t-th group of tensor-parallel ranks. */
-    int tp, cp;               /* 0: 1 */
-    bool sp;                  /* sequence parallelism */
+    int tp, cp; /* 0: 1 */
+    bool sp;    /* sequence parallelism */
     const char *method;       /* of attention; NULL: choose */
     ls_layout_kind layout;    /* how the sequence is dealt to context-parallel ranks */
     bool strict;              /* for one tp: the same bits for any cp, method, layout, threads and

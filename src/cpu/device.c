@@ -10,6 +10,7 @@
 #include "cpu/gemm.h"
 #include "cpu/gradient/kernel.h"
 #include "cpu/linear/linear.h"
+#include "cpu/materialized/materialized.h"
 #include "cpu/norm/norm.h"
 #include "cpu/pointwise/pointwise.h"
 #include "cpu/rates.h"
@@ -105,6 +106,7 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .attention = &cpu_attention_ops,
     .gradient = &cpu_gradient_ops,
     .linear = &cpu_linear_ops,
+    .materialized = &cpu_materialized_ops,
     .rows = &cpu_row_ops,
     .norm = &cpu_norm_ops,
     .pointwise = &cpu_pointwise_ops,

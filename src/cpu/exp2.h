@@ -12,6 +12,12 @@
                        0x1.461954p-10f, 0x1.c72118p-13f}      /* 2e-9, 2^0 = 1: weights of merges */
 /* clang-format on */
 
+/* 2^fraction, |fraction| <= 1/2, to 1.2e-7; 2^0 = 1 */
+#define EXP2_NEAR                                                                                  \
+    {                                                                                              \
+        1, 0x1.62e428p-1f, 0x1.ebf95ap-3f, 0x1.c6b76ap-5f, 0x1.3d1084p-7f, 0x1.5c18f6p-10f         \
+    }
+
 #define LOG2E 1.44269504088896341f
 #define EXP2_LOWEST (-126.0f)
 

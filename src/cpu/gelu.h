@@ -9,12 +9,6 @@
 #define GELU_SCALE (2 * LOG2E * 0.797884560802865356f) /* 2 log2(e) sqrt(2 / pi) */
 #define GELU_CUBE (GELU_SCALE * 0.044715f)
 
-/* 2^fraction, |fraction| <= 1/2, to 1.2e-7; 2^0 = 1 */
-#define GELU_EXP2                                                                                  \
-    {                                                                                              \
-        1, 0x1.62e428p-1f, 0x1.ebf95ap-3f, 0x1.c6b76ap-5f, 0x1.3d1084p-7f, 0x1.5c18f6p-10f         \
-    }
-
 /* -2u in log2 units, cut in two. */
 struct gelu_exponent {
     float whole; /* in its last bits */
@@ -34,7 +28,7 @@ static inline __attribute__((always_inline)) struct gelu_exponent gelu_exponent(
 
 static inline __attribute__((always_inline)) float gelu_of_exponent(float z, struct gelu_exponent x)
 {
-    static const float c[] = GELU_EXP2;
+    static const float c[] = EXP2_NEAR;
     const float f = x.fraction, ff = f * f;
     const float value = (c[0] + c[1] * f) + ff * ((c[2] + c[3] * f) + ff * (c[4] + c[5] * f));
 

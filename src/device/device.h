@@ -51,6 +51,7 @@ struct ls_device_ops {
     const struct ls_attention_ops *attention;
     const struct ls_gradient_ops *gradient;
     const struct ls_linear_ops *linear;
+    const struct ls_materialized_ops *materialized;
     const struct ls_row_ops *rows;
     const struct ls_norm_ops *norm;
     const struct ls_pointwise_ops *pointwise;

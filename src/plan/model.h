@@ -10,7 +10,6 @@
 
 #include "longspan/layer.h"
 
-typedef enum { LS_CORE_FUSED, LS_CORE_MATERIALIZED } ls_core_kind;
 typedef enum { LS_POSITIONS_NONE, LS_POSITIONS_LEARNED, LS_POSITIONS_ROTARY } ls_position_kind;
 
 /* What a model is, whoever computes it. */

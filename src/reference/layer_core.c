@@ -28,6 +28,7 @@ struct head {
     const struct ls_reference_core *s;
     int64_t b, h;
     double *p, *factor; /* [s] probabilities, and what dropout multiplies them by */
+    double *dp;         /* [s] gradients of probabilities */
     bool *kept;         /* [s] */
 };
 
@@ -90,7 +91,23 @@ static int64_t lse_at(const struct head *x, int64_t i)
     return (x->b * n->h + x->h) * n->s + i;
 }
 
-/* Probabilities are rounded as factors of products, not in their sum. */
+static double rounded(const struct head *x, double value)
+{
+    return ls_reference_rounded(x->s->type, value);
+}
+
+static bool is_materialized(const struct head *x)
+{
+    return x->s->core == LS_CORE_MATERIALIZED;
+}
+
+/* What multiplies the value of key j, of which p is 1 / l of the probability. */
+static double weight(const struct head *x, int64_t j, double l)
+{
+    if (is_materialized(x)) return rounded(x, rounded(x, x->p[j] / l) * x->factor[j]);
+    return rounded(x, x->p[j]) * x->factor[j] / l;
+}
+
 static void attend_row(const struct head *x, int64_t i)
 {
     const int64_t d = x->s->shape.d, keys = find_logits(x, i);
@@ -99,26 +116,38 @@ static void attend_row(const struct head *x, int64_t i)
     for (int64_t j = 0; j < keys; j++) m = fmax(m, x->p[j]);
     for (int64_t j = 0; j < keys; j++) l += x->p[j] = exp(x->p[j] - m);
     memset(o, 0, (size_t)d * sizeof *o);
-    for (int64_t j = 0; j < keys; j++)
-        add_times(o, ls_reference_rounded(x->s->type, x->p[j]) * x->factor[j] / l,
-                  x->s->qkv + at(x, 2, j), d);
+    for (int64_t j = 0; j < keys; j++) add_times(o, weight(x, j, l), x->s->qkv + at(x, 2, j), d);
     x->s->lse[lse_at(x, i)] = m + log(l);
 }
 
-/* To dqkv is added; delta comes of the o that is stored. */
-static void attend_row_backward(double *dqkv, const struct head *x, int64_t i, const double *d_o)
+/* Probabilities of query i into p, and their gradients; returns how many keys it sees. */
+static int64_t find_gradients(double *dp, const struct head *x, int64_t i, const double *d_o)
 {
-    const int64_t d = x->s->shape.d, keys = find_logits(x, i), row = o_at(x, i);
-    const double *qkv = x->s->qkv, lse = x->s->lse[lse_at(x, i)];
-    const double delta = dot(d_o + row, x->s->o + row, d);
+    const int64_t keys = find_logits(x, i), row = o_at(x, i);
+    const double lse = x->s->lse[lse_at(x, i)];
 
     for (int64_t j = 0; j < keys; j++) {
-        const double p = exp(x->p[j] - lse);
-        const double dp = dot(d_o + row, qkv + at(x, 2, j), d) * x->factor[j];
-        const double ds = ls_reference_rounded(x->s->type, p * (dp - delta)) * scale_of(x);
+        x->p[j] = exp(x->p[j] - lse);
+        if (is_materialized(x)) x->p[j] = rounded(x, x->p[j]);
+        dp[j] = dot(d_o + row, x->s->qkv + at(x, 2, j), x->s->shape.d) * x->factor[j];
+    }
+    return keys;
+}
 
-        add_times(dqkv + at(x, 2, j), ls_reference_rounded(x->s->type, p * x->factor[j]), d_o + row,
-                  d);
+/* To dqkv is added. delta is the sum of p dp: a fused core has it of the o that is stored. */
+static void attend_row_backward(double *dqkv, const struct head *x, int64_t i, const double *d_o)
+{
+    const int64_t d = x->s->shape.d, row = o_at(x, i), keys = find_gradients(x->dp, x, i, d_o);
+    const double *qkv = x->s->qkv;
+    const double delta =
+        is_materialized(x) ? dot(x->p, x->dp, keys) : dot(d_o + row, x->s->o + row, d);
+
+    for (int64_t j = 0; j < keys; j++) {
+        const double slope = x->p[j] * (x->dp[j] - delta);
+        const double ds =
+            is_materialized(x) ? rounded(x, slope * scale_of(x)) : rounded(x, slope) * scale_of(x);
+
+        add_times(dqkv + at(x, 2, j), rounded(x, x->p[j] * x->factor[j]), d_o + row, d);
         add_times(dqkv + at(x, 0, i), ds, qkv + at(x, 1, j), d);
         add_times(dqkv + at(x, 1, j), ds, qkv + at(x, 0, i), d);
     }
@@ -131,8 +160,9 @@ static ls_status for_each_row(const struct ls_reference_core *s, double *dqkv, c
     struct head x = {.s = s,
                      .p = malloc((size_t)n->s * sizeof *x.p),
                      .factor = malloc((size_t)n->s * sizeof *x.factor),
+                     .dp = malloc((size_t)n->s * sizeof *x.dp),
                      .kept = malloc((size_t)n->s * sizeof *x.kept)};
-    const bool here = x.p && x.factor && x.kept;
+    const bool here = x.p && x.factor && x.dp && x.kept;
 
     for (x.b = 0; here && x.b < n->b; x.b++)
         for (x.h = 0; x.h < n->h; x.h++)
@@ -144,6 +174,7 @@ static ls_status for_each_row(const struct ls_reference_core *s, double *dqkv, c
             }
     free(x.p);
     free(x.factor);
+    free(x.dp);
     free(x.kept);
     return here ? LS_OK : ls_fail(LS_ENOMEM, "reference of attention: out of memory");
 }

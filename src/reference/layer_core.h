@@ -1,4 +1,6 @@
-/* Attention between the projections of a layer, in double precision, one query after the other. */
+/* Attention between the projections of a layer, in double precision, one query after the other. A
+ * fused core rounds probabilities as factors of products, a materialized one as it keeps them:
+ * softmax, and once more what dropout makes of it. */
 #ifndef LS_REFERENCE_LAYER_CORE_H
 #define LS_REFERENCE_LAYER_CORE_H
 
@@ -6,8 +8,9 @@
 
 struct ls_reference_core {
     struct ls_layer_shape shape;
-    ls_dtype
-        type; /* what probabilities are rounded to as factors of products; LS_F64: not at all */
+    ls_core_kind core; /* whose roundings; without any, both are the same */
+    ls_dtype type;     /* what probabilities are rounded to, and their gradients; LS_F64: nothing is
+                        * rounded */
     bool causal;
     float dropout;
     uint64_t seed;

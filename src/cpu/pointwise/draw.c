@@ -7,7 +7,7 @@ static void draw_generic(uint8_t kept[LS_PHILOX_KEYS], const struct drawing *d, 
 {
     uint32_t word[LS_PHILOX_KEYS];
 
-    ls_philox_dropout(word, d->seed, LS_RANDOM_ELEMENT, d->stream, row, block);
+    ls_philox_dropout(word, d->seed, d->kind, d->stream, row, block);
     for (int j = 0; j < LS_PHILOX_KEYS; j++) kept[j] = word[j] >= d->least;
 }
 
@@ -21,11 +21,11 @@ static void draw_generic(uint8_t kept[LS_PHILOX_KEYS], const struct drawing *d, 
 #define ROUNDS 10
 
 /* The last word of the counter but for the block's share, as ls_dropout_counter has it. */
-static uint64_t last_word(uint64_t row)
+static uint64_t last_word(const struct drawing *d, uint64_t row)
 {
     uint32_t counter[4];
 
-    ls_dropout_counter(counter, LS_RANDOM_ELEMENT, 0, row, 0);
+    ls_dropout_counter(counter, d->kind, 0, row, 0);
     return counter[3];
 }
 
@@ -60,7 +60,7 @@ TARGET_AVX512 static inline void rounds_avx512(__m512i c[4][VECTORS_AVX512], uin
 TARGET_AVX512 static void draw_avx512(uint8_t kept[LS_PHILOX_KEYS], const struct drawing *d,
                                       uint64_t row, uint64_t block)
 {
-    const __m512i last = _mm512_set1_epi64((int64_t)last_word(row));
+    const __m512i last = _mm512_set1_epi64((int64_t)last_word(d, row));
     const __m512i least = _mm512_set1_epi64(d->least), low = _mm512_set1_epi64(0xffffffff);
     __m512i c[4][VECTORS_AVX512];
 
@@ -119,7 +119,7 @@ TARGET_AVX2 static inline void rounds_avx2(__m256i c[4][VECTORS_AVX2], uint64_t 
 TARGET_AVX2 static inline void draw_few_avx2(uint8_t *kept, const struct drawing *d, uint64_t row,
                                              uint64_t block)
 {
-    const __m256i last = _mm256_set1_epi64x((int64_t)last_word(row));
+    const __m256i last = _mm256_set1_epi64x((int64_t)last_word(d, row));
     /* without a sign, numbers compare as those with one do after their first bit is turned */
     const __m256i turn = _mm256_set1_epi32(INT32_MIN);
     const __m256i least = _mm256_xor_si256(_mm256_set1_epi32((int32_t)d->least), turn);
@@ -160,9 +160,9 @@ TARGET_AVX2 static void draw_avx2(uint8_t kept[LS_PHILOX_KEYS], const struct dra
 
 #endif
 
-struct drawing drawing_of(const struct ls_dropout *dropout, ls_isa isa)
+struct drawing drawing_of(const struct ls_dropout *dropout, enum ls_random_kind kind, ls_isa isa)
 {
-    struct drawing d = {dropout->seed, dropout->stream, ls_dropout_least_word(dropout),
+    struct drawing d = {kind, dropout->seed, dropout->stream, ls_dropout_least_word(dropout),
                         draw_generic};
 
 #if defined(__x86_64__)

@@ -1,4 +1,5 @@
-/* Which elements of a row dropout keeps (tensor/dropout.h), many at once. */
+/* Which elements of a row dropout keeps (tensor/dropout.h), or which keys of one (tensor/scores.h),
+ * many at once. */
 #ifndef LS_CPU_POINTWISE_DRAW_H
 #define LS_CPU_POINTWISE_DRAW_H
 
@@ -7,6 +8,7 @@
 #include "tensor/dropout.h"
 
 struct drawing {
+    enum ls_random_kind kind;
     uint64_t seed;
     uint32_t stream, least; /* words below are dropped */
     /* kept = 1 or 0 for the columns from 4 block on of a row of the whole problem */
@@ -14,7 +16,8 @@ struct drawing {
                  uint64_t block);
 };
 
-struct drawing drawing_of(const struct ls_dropout *dropout, ls_isa isa);
+/* LS_RANDOM_ELEMENT, or LS_RANDOM_DROPOUT, whose stream is a head (ls_dropout_head). */
+struct drawing drawing_of(const struct ls_dropout *dropout, enum ls_random_kind kind, ls_isa isa);
 
 /* mask [n] of the columns from `column` on, a multiple of 4. */
 void draw(uint8_t *mask, const struct drawing *d, int64_t row, int64_t column, int n);

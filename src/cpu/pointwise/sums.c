@@ -100,7 +100,7 @@ void cpu_dropout(void *self, const struct ls_dropout_call *call)
 {
     const struct cpu *const cpu = self;
     const int64_t *const dim = call->x->dim;
-    const struct drawing drawing = drawing_of(call->dropout, cpu->isa);
+    const struct drawing drawing = drawing_of(call->dropout, LS_RANDOM_ELEMENT, cpu->isa);
     const struct held_blocks all = {call->runs, {0}, dim[0], dim[2], (dim[2] + BLOCK - 1) / BLOCK};
     const int64_t count = count_held(&all);
 
@@ -131,7 +131,7 @@ void cpu_dropout_mask(void *self, uint8_t *mask, const int64_t dim[3],
                       const struct ls_dropout *dropout, const struct ls_row_runs *runs)
 {
     const struct cpu *const cpu = self;
-    const struct drawing drawing = drawing_of(dropout, cpu->isa);
+    const struct drawing drawing = drawing_of(dropout, LS_RANDOM_ELEMENT, cpu->isa);
     const struct held_blocks all = {runs, {0}, dim[0], dim[2], (dim[2] + BLOCK - 1) / BLOCK};
     const int64_t count = count_held(&all);
 
