@@ -42,10 +42,13 @@ struct ls_layer_options {
     /* How. t x c ranks: rank i is number i % t of the i / t-th group of tensor-parallel ranks. */
     int tp, cp; /* 0: 1 */
     bool sp;    /* sequence parallelism */
-    const char *method;       /* of attention; NULL: choose */
-    ls_layout_kind layout;    /* how the sequence is dealt to context-parallel ranks */
+    ls_core_kind core;
+    const char *method;       /* of a fused core; NULL: choose */
+    ls_layout_kind layout;    /* how the sequence is dealt to context-parallel ranks; balanced is of
+                               * a fused core */
     bool strict;              /* for one tp: the same bits for any cp, method, layout, threads and
-                               * recomputation, with sequence parallelism and without */
+                               * recomputation, with sequence parallelism and without; of a
+                               * materialized core for cp 1 */
     const char *recompute;    /* none, selective, full, or some of core, norm, activation, mlp, qkv,
                                * dropout, with commas; NULL: none */
     struct ls_device *device; /* in whose memory all tensors are; borrowed */

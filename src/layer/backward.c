@@ -5,10 +5,9 @@
  * gathered; what a column-parallel one was given was gathered, so its gradient is summed, while the
  * weights' gradient is computed; and that needs the gathered input once more, which comes while the
  * input's gradient is computed. Source: Korthikanti et al. 2022, section 4.2.2. */
-#include "attention/plan.h"
 #include "device/norm.h"
 #include "device/pointwise.h"
-#include "layer/pass.h"
+#include "layer/core.h"
 
 struct backward {
     struct ls_layer_plan *plan;
@@ -149,27 +148,6 @@ static ls_status mlp_gradient(const struct backward *g, const struct ls_tensor *
     return column_parallel(g, plan->up, d->up, &dz, input, w->up);
 }
 
-static ls_status core_gradient(const struct backward *g, const struct ls_tensor *dqkv,
-                               const struct ls_tensor *d_o)
-{
-    struct ls_layer_plan *plan = g->plan;
-    const struct ls_tensor qkv = kept(g, LS_KEPT_QKV), all = kept(g, LS_KEPT_ATTENTION);
-    const struct ls_tensor lse = kept(g, LS_KEPT_LSE);
-    const struct ls_layer_heads in = ls_layer_heads_of(plan, &qkv);
-    struct ls_layer_heads out = ls_layer_heads_of(plan, dqkv);
-    const struct ls_tensor o = ls_layer_output_heads(plan, &all);
-    const struct ls_tensor d_heads = ls_layer_output_heads(plan, d_o);
-
-    LS_TRY(ls_layer_take_seed(plan, g->state));
-    LS_TRY(ls_plan_backward(
-        &(struct ls_attention_gradients){.dq = &out.q, .dk = &out.k, .dv = &out.v}, plan->attention,
-        &(struct ls_attention_saved){
-            .q = &in.q, .k = &in.k, .v = &in.v, .o = &o, .lse = &lse, .d_o = &d_heads}));
-    plan->attention_bytes += plan->attention->traffic.bytes_sent;
-    ls_layer_rotate(plan, dqkv, true);
-    return LS_OK;
-}
-
 static ls_status attention_gradient(const struct backward *g, const struct ls_tensor *dy,
                                     const struct ls_tensor *input)
 {
@@ -183,7 +161,8 @@ static ls_status attention_gradient(const struct backward *g, const struct ls_te
     LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK1, OUT_BIAS));
     input_gradient(g, plan->out, &d_o, &branch, w->out);
     LS_TRY(weight_gradient(g, plan->out, d->out, &branch, &o));
-    LS_TRY(core_gradient(g, &dqkv, &d_o));
+    LS_TRY(plan->core->backward(&dqkv, plan, g->state, &d_o));
+    ls_layer_rotate(plan, &dqkv, true);
     inner_bias(g, &dqkv, 0);
     return column_parallel(g, plan->qkv, d->qkv, &dqkv, input, w->qkv);
 }

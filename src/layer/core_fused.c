@@ -19,6 +19,7 @@ static ls_status create(struct ls_layer_plan *plan)
     options.method = o->method;
     options.layout = o->layout;
     options.causal = o->causal;
+    options.strict = o->strict;
     options.dropout = o->dropout;
     options.first_head = plan->grid.tensor * plan->heads;
     options.total_heads = s->h;

@@ -216,6 +216,9 @@ static ls_status check(const struct ls_layer_plan *plan)
     if (o->method)
         return ls_fail(LS_EVALUE, "method %s is for a fused core: a materialized one has none",
                        o->method);
+    if (o->strict && plan->grid.c > 1)
+        return ls_fail(LS_EVALUE, "a materialized core is not strict over several context-parallel "
+                                  "ranks: choose a fused one");
     if (o->layout == LS_LAYOUT_BALANCED)
         return ls_fail(LS_EVALUE, "layout balanced is for a fused core: all rows of a materialized "
                                   "one are of the same work, choose another");

@@ -4,10 +4,9 @@
  * Column-parallel linears, Wqkv and Wup, want all rows: g gathers them; what row-parallel ones,
  * Wout and Wdown, give is a rank's part: g's counterpart sums it (exchange.h). The same page makes
  * again what was not kept. Source: Korthikanti et al. 2022, sections 3 and 4. */
-#include "attention/plan.h"
 #include "device/norm.h"
 #include "device/pointwise.h"
-#include "layer/pass.h"
+#include "layer/core.h"
 
 static struct ls_queue *queue_of(const struct ls_layer_pass *p)
 {
@@ -75,22 +74,6 @@ static ls_status row_parallel(const struct ls_layer_pass *p, struct ls_linear_ke
 
 /* ---- attention */
 
-static ls_status attend(const struct ls_layer_pass *p)
-{
-    struct ls_layer_plan *plan = p->plan;
-    const struct ls_tensor qkv = kept(p, LS_KEPT_QKV), all = kept(p, LS_KEPT_ATTENTION);
-    struct ls_tensor lse = kept(p, LS_KEPT_LSE);
-    const struct ls_layer_heads heads = ls_layer_heads_of(plan, &qkv);
-    struct ls_tensor o = ls_layer_output_heads(plan, &all);
-
-    LS_TRY(ls_layer_take_seed(plan, p->state));
-    LS_TRY(ls_plan_forward(plan->attention,
-                           &(struct ls_attention_call){
-                               .o = &o, .lse = &lse, .q = &heads.q, .k = &heads.k, .v = &heads.v}));
-    plan->attention_bytes += plan->attention->traffic.bytes_sent;
-    return LS_OK;
-}
-
 static ls_status make_qkv(const struct ls_layer_pass *p, const struct ls_tensor *in)
 {
     struct ls_layer_plan *plan = p->plan;
@@ -111,7 +94,7 @@ static ls_status make_attention(const struct ls_layer_pass *p, const struct ls_t
     struct ls_tensor sum = kept(p, LS_KEPT_SUM1);
 
     if (p->makes[LS_KEPT_QKV]) LS_TRY(make_qkv(p, in));
-    if (p->makes[LS_KEPT_ATTENTION]) LS_TRY(attend(p));
+    if (p->makes[LS_KEPT_ATTENTION] || p->makes[LS_KEPT_SOFTMAX]) LS_TRY(p->plan->core->forward(p));
     if (!p->makes[LS_KEPT_SUM1]) return LS_OK;
     return row_parallel(p, p->plan->out, &sum, residual, &o, w->out, w->out_bias, LS_KEPT_MASK1);
 }

@@ -23,6 +23,20 @@ static struct ls_tensor statistics(const struct ls_layer_plan *plan)
     return ls_tensor_view(NULL, LS_F32, 3, dim);
 }
 
+static struct ls_tensor lse(const struct ls_layer_plan *plan)
+{
+    const int64_t dim[] = {plan->shape.b, plan->heads, plan->rows};
+
+    return ls_tensor_view(NULL, LS_F32, 3, dim);
+}
+
+static struct ls_tensor probabilities(const struct ls_layer_plan *plan)
+{
+    const int64_t dim[] = {plan->shape.b, plan->heads, plan->rows, plan->shape.s};
+
+    return ls_tensor_view(NULL, plan->shape.type, 4, dim);
+}
+
 int64_t ls_layer_qkv_width(const struct ls_layer_plan *plan)
 {
     return (plan->heads + 2 * plan->kv_heads) * plan->shape.d;
@@ -36,7 +50,7 @@ int64_t ls_layer_up_width(const struct ls_layer_plan *plan)
 struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
     const struct ls_layer_shape *s = &plan->shape;
-    const int64_t lse[] = {s->b, plan->heads, plan->rows};
+    const bool fused = plan->options.core == LS_CORE_FUSED;
     const struct ls_tensor none = {0};
 
     switch (kind) {
@@ -53,8 +67,12 @@ struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind 
         return statistics(plan);
     case LS_KEPT_QKV:
         return rows_of(plan, plan->rows, ls_layer_qkv_width(plan));
+    case LS_KEPT_SOFTMAX:
+        return fused ? none : probabilities(plan);
+    case LS_KEPT_DROPPED:
+        return fused || plan->options.dropout == 0 ? none : probabilities(plan);
     case LS_KEPT_LSE:
-        return ls_tensor_view(NULL, LS_F32, 3, lse);
+        return fused ? lse(plan) : none;
     case LS_KEPT_ATTENTION:
         return rows_of(plan, plan->rows, plan->heads * s->d);
     case LS_KEPT_UP:
@@ -66,20 +84,32 @@ struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind 
     }
 }
 
+/* Behind a block. */
 static bool is_mask(ls_kept_kind kind)
 {
     return kind == LS_KEPT_MASK1 || kind == LS_KEPT_MASK2;
 }
 
+static bool is_of_bytes(ls_kept_kind kind)
+{
+    return is_mask(kind) || kind == LS_KEPT_SOFTMAX_MASK;
+}
+
+/* What has as many elements as there are of a kind. */
+static struct ls_tensor elements_of(const struct ls_layer_plan *plan, ls_kept_kind kind)
+{
+    const struct ls_tensor none = {0};
+
+    if (!is_of_bytes(kind)) return ls_layer_tensor(plan, kind);
+    if (plan->options.dropout == 0) return none;
+    return ls_layer_tensor(plan, is_mask(kind) ? LS_KEPT_INPUT : LS_KEPT_SOFTMAX);
+}
+
 size_t ls_layer_kind_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
-    const struct ls_tensor t = ls_layer_tensor(plan, kind);
-    size_t bytes = (size_t)ls_dtype_size(t.type);
+    const struct ls_tensor t = elements_of(plan, kind);
+    size_t bytes = is_of_bytes(kind) ? 1 : (size_t)ls_dtype_size(t.type);
 
-    if (is_mask(kind))
-        return plan->options.dropout > 0
-                   ? (size_t)(plan->shape.b * plan->outer_rows * plan->shape.e)
-                   : 0;
     for (int i = 0; i < t.ndim; i++) bytes *= (size_t)t.dim[i];
     return t.ndim > 0 ? bytes : 0;
 }
@@ -89,10 +119,11 @@ static bool is_discarded(const struct ls_layer_plan *plan, ls_kept_kind kind)
     return ls_kept_about(kind)->pieces & plan->pieces;
 }
 
-/* Masks are drawn again where they are needed. Also without rows: other ranks wait for this one. */
+/* Masks behind blocks are drawn again where they are needed. Also without rows: other ranks wait
+ * for this one. */
 bool ls_layer_makes_again(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
-    return is_discarded(plan, kind) && ls_layer_tensor(plan, kind).ndim > 0;
+    return is_discarded(plan, kind) && !is_mask(kind) && elements_of(plan, kind).ndim > 0;
 }
 
 /* ---- where they are */

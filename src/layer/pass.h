@@ -46,9 +46,6 @@ struct ls_layer_statistics ls_layer_statistics_of(const struct ls_layer_state *s
 /* [b, rows, width] as [b rows, width], for linears. */
 struct ls_tensor ls_layer_flat(const struct ls_tensor *t);
 
-/* The attention plan's next execution drops what the state's seed says. Errors: LS_EVALUE. */
-ls_status ls_layer_take_seed(struct ls_layer_plan *plan, const struct ls_layer_state *state);
-
 /* out = residual + dropout(x), outside; mask says behind which block. Backward: without a residual,
  * of the gradient. */
 void ls_layer_dropout(struct ls_tensor *out, struct ls_layer_plan *plan,

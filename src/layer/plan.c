@@ -7,6 +7,7 @@
 
 #include "attention/plan.h"
 #include "device/norm.h"
+#include "layer/core.h"
 #include "plan/pieces.h"
 
 /* ---- what is asked for */
@@ -65,32 +66,6 @@ static ls_status create_rotary(struct ls_layer_plan *plan)
     ls_rotary_frequencies(plan->frequency, (double)plan->options.rope_theta, d);
     plan->rotary = (struct ls_rotary){.dims = d, .frequency = plan->frequency};
     return LS_OK;
-}
-
-static ls_status create_attention(struct ls_layer_plan *plan)
-{
-    const struct ls_layer_shape *s = &plan->shape;
-    const struct ls_layer_options *o = &plan->options;
-    const struct ls_attention_shape shape = {.b = s->b,
-                                             .h = plan->heads,
-                                             .h_kv = plan->kv_heads,
-                                             .s_q = s->s,
-                                             .s_k = s->s,
-                                             .d = s->d,
-                                             .type = s->type};
-    struct ls_attention_options options = LS_ATTENTION_OPTIONS;
-
-    options.method = o->method;
-    options.layout = o->layout;
-    options.causal = o->causal;
-    options.strict = o->strict;
-    options.dropout = o->dropout;
-    options.first_head = plan->grid.tensor * plan->heads;
-    options.total_heads = s->h;
-    options.total_kv_heads = s->h_kv;
-    options.backward = true;
-    options.device = plan->device;
-    return ls_attention_plan_create(&plan->attention, plan->grid.context_ranks, &shape, &options);
 }
 
 static ls_status create_linear(struct ls_linear_kernel **out, const struct ls_layer_plan *plan,
@@ -161,9 +136,8 @@ static ls_status create_work(struct ls_layer_plan *plan)
 static ls_status create_weight_sums(struct ls_layer_plan *plan, const struct ls_transport *context)
 {
     const int64_t e = plan->shape.e, o = plan->heads * plan->shape.d;
-    const struct ls_layout layout = ls_attention_plan_query_layout(plan->attention);
     const struct ls_weight_shape shape = {
-        .layout = &layout,
+        .layout = &plan->layout,
         .b = plan->shape.b,
         .leaves = plan->leaves,
         .most_weights = e * larger(larger(ls_layer_qkv_width(plan), o), ls_layer_up_width(plan)),
@@ -231,7 +205,7 @@ static ls_status create(struct ls_layer_plan *plan, struct ls_comm *comm)
     plan->kv_heads = plan->shape.h_kv / o->tp;
     plan->columns = plan->shape.f / o->tp;
     plan->traffic.mover = &plan->device->queue.progress;
-    LS_TRY(ls_comm_agree(plan->grid.all, create_attention(plan)));
+    LS_TRY(ls_comm_agree(plan->grid.all, plan->core->create(plan)));
     const struct ls_transport all = ls_transport_on(plan->device, plan->grid.all, &plan->traffic);
     const struct ls_transport tensor =
         ls_transport_on(plan->device, plan->grid.tensor_ranks, &plan->traffic);
@@ -252,6 +226,7 @@ ls_status ls_layer_plan_create(struct ls_layer_plan **out, struct ls_comm *comm,
     if (status == LS_OK) status = check_shape(shape, &plan->options);
     if (status == LS_OK && plan->options.recompute)
         status = ls_pieces_parse(&plan->pieces, plan->options.recompute);
+    if (status == LS_OK) status = ls_layer_core_of(&plan->core, plan->options.core);
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
     plan->shape = *shape;
     plan->device = plan->options.device;
@@ -282,7 +257,7 @@ void ls_layer_plan_destroy(struct ls_layer_plan *plan)
     free(plan->frequency);
     free(plan->leaf);
     free(plan->run);
-    ls_attention_plan_destroy(plan->attention);
+    if (plan->core) plan->core->destroy(plan);
     ls_grid_fini(&plan->grid);
     free(plan);
 }

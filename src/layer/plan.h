@@ -24,6 +24,8 @@ typedef enum {
     LS_WORKS,
 } ls_work_kind;
 
+struct ls_layer_core;
+
 struct ls_layer_plan {
     struct ls_layer_shape shape;
     struct ls_layer_options options;
@@ -33,10 +35,13 @@ struct ls_layer_plan {
     struct ls_traffic traffic;
     int64_t attention_bytes; /* that all of attention's executions have sent */
     struct ls_exchange exchange;
-    struct ls_attention_plan *attention;
-    int64_t heads, kv_heads, columns; /* of this rank: of attention, and of the MLP */
-    int64_t rows, outer_rows;         /* of a sequence, on this rank */
-    struct ls_row_run *run;           /* storage of both */
+    const struct ls_layer_core *core;
+    struct ls_layout layout;                    /* of the sequence, on context-parallel ranks */
+    struct ls_attention_plan *attention;        /* of a fused core, else NULL */
+    struct ls_layer_materialized *materialized; /* of a materialized one, else NULL */
+    int64_t heads, kv_heads, columns;           /* of this rank: of attention, and of the MLP */
+    int64_t rows, outer_rows;                   /* of a sequence, on this rank */
+    struct ls_row_run *run;                     /* storage of both */
     struct ls_row_runs inner_runs, outer_runs;
     struct ls_leaf *leaf; /* storage of leaves: those of the rows inside, of every sequence */
     struct ls_leaf_list leaves;
@@ -46,8 +51,8 @@ struct ls_layer_plan {
     struct ls_vectors inner, outer; /* gradients of biases and norms */
     struct ls_weight_sums weights;  /* and of linears */
     struct ls_tensor work[LS_WORKS];
-    void *again[LS_KEPT_KINDS]; /* of what states do not keep, while a layer works; masks are
-                                   nowhere */
+    void *again[LS_KEPT_KINDS]; /* of what states do not keep, while a layer works; masks behind
+                                   blocks are nowhere */
     void *memory;               /* of work */
 };
 
@@ -60,7 +65,7 @@ struct ls_layer_state {
     uint64_t seed; /* of the last forward */
 };
 
-/* For plan.c: rows, runs and leaves, as the attention plan's layout deals them. Errors: LS_ENOMEM.
+/* For plan.c: rows, runs and leaves, as the layout deals them. Errors: LS_ENOMEM.
  */
 ls_status ls_layer_list_rows(struct ls_layer_plan *plan);
 
@@ -69,7 +74,8 @@ int64_t ls_layer_qkv_width(const struct ls_layer_plan *plan);
 int64_t ls_layer_up_width(const struct ls_layer_plan *plan);
 
 /* What is kept of a kind, without data: [b, rows, width], of statistics [1 or 2, b, rows], of LSE
- * [b, heads, rows]; ndim 0: there is none, or it is a mask of bytes, [b, outer rows, e]. */
+ * [b, heads, rows], of probabilities [b, heads, rows, s]; ndim 0: there is none, or it is a mask,
+ * of bytes, [b, outer rows, e] or as probabilities. */
 struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind kind);
 
 /* Its bytes; 0: there is none. */

@@ -40,23 +40,23 @@ static void list_leaves(struct ls_layer_plan *plan, const struct ls_layout *layo
 
 ls_status ls_layer_list_rows(struct ls_layer_plan *plan)
 {
-    const struct ls_layout layout = ls_attention_plan_query_layout(plan->attention);
-    const int64_t n = ls_layout_part_leaves(&layout, plan->grid.context);
+    const struct ls_layout *layout = &plan->layout;
+    const int64_t n = ls_layout_part_leaves(layout, plan->grid.context);
 
     plan->run = calloc(2 * (size_t)n + 1, sizeof *plan->run);
     plan->leaf = calloc((size_t)(plan->shape.b * n) + 1, sizeof *plan->leaf);
     if (!plan->run || !plan->leaf) return ls_fail(LS_ENOMEM, "layer: out of memory");
-    plan->rows = ls_layout_part_rows(&layout, plan->grid.context);
+    plan->rows = ls_layout_part_rows(layout, plan->grid.context);
     for (int64_t i = 0; i < n; i++) {
-        const int64_t leaf = ls_layout_part_leaf(&layout, plan->grid.context, i);
+        const int64_t leaf = ls_layout_part_leaf(layout, plan->grid.context, i);
 
         plan->run[i] = (struct ls_row_run){.row = i * LS_LEAF,
-                                           .count = ls_layout_leaf_rows(&layout, leaf),
+                                           .count = ls_layout_leaf_rows(layout, leaf),
                                            .position = leaf * LS_LEAF};
     }
     plan->inner_runs = (struct ls_row_runs){.run = plan->run, .count = n, .s = plan->shape.s};
     list_outer_runs(plan, plan->run + n);
-    list_leaves(plan, &layout);
+    list_leaves(plan, layout);
     return LS_OK;
 }
 

@@ -1,5 +1,4 @@
 /* What forward and backward of a layer have in common. */
-#include "attention/plan.h"
 #include "layer/pass.h"
 
 struct ls_tensor ls_layer_flat(const struct ls_tensor *t)
@@ -60,15 +59,6 @@ void ls_layer_rotate(struct ls_layer_plan *plan, const struct ls_tensor *qkv, bo
 }
 
 /* ---- dropout */
-
-ls_status ls_layer_take_seed(struct ls_layer_plan *plan, const struct ls_layer_state *state)
-{
-    struct ls_attention_execution execution = LS_ATTENTION_EXECUTION;
-
-    execution.has_dropout_seed = true;
-    execution.dropout_seed = state->seed;
-    return ls_plan_take(plan->attention, &execution);
-}
 
 static struct ls_dropout dropout_of(const struct ls_layer_plan *plan,
                                     const struct ls_layer_state *state, ls_kept_kind mask)

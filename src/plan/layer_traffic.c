@@ -81,6 +81,31 @@ static int64_t vector_bytes(const struct ls_model_shape *model, const struct ls_
     return times(n, sizeof(float));
 }
 
+/* ---- the core */
+
+static bool is_again(const struct ls_model_run *run, ls_kept_kind kind)
+{
+    return ls_kept_about(kind)->pieces & run->pieces;
+}
+
+/* Blocks are as long as the longest: gathered forward, as often as that is done, and backward,
+ * where parts of gradients go back as f32. */
+static int64_t key_bytes(const struct ls_model_shape *model, const struct ls_model_run *run)
+{
+    const int64_t gathers = 2 + is_again(run, LS_KEPT_SOFTMAX);
+    const int64_t block = times(times(run->b, most_rows(run)), 2 * kv_width(model, run->t));
+
+    if (run->core == LS_CORE_FUSED || run->c == 1) return 0;
+    return times(run->c - 1,
+                 times(block, gathers * ls_dtype_size(run->type) + (int64_t)sizeof(float)));
+}
+
+static int attentions(const struct ls_model_run *run)
+{
+    if (run->core == LS_CORE_MATERIALIZED) return 0;
+    return is_again(run, LS_KEPT_ATTENTION) ? 2 : 1;
+}
+
 struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
                                             const struct ls_model_run *run,
                                             const struct ls_layer_place *place)
@@ -88,7 +113,6 @@ struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
     struct ls_kept kept[LS_KEPT_KINDS];
     const int n = ls_layer_keeps(kept, model, run);
     const struct exchanges plain = plain_exchanges(), again = again_exchanges(kept, n, run->pieces);
-    const unsigned core = ls_kept_about(LS_KEPT_ATTENTION)->pieces;
 
     return (struct ls_layer_traffic){
         .rows =
@@ -96,6 +120,7 @@ struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
                       (struct exchanges){plain.gathers + again.gathers, plain.sums + again.sums}),
         .weights = weight_bytes(model, run, place),
         .vectors = vector_bytes(model, run, place),
-        .attentions = core & run->pieces ? 2 : 1,
+        .keys = key_bytes(model, run),
+        .attentions = attentions(run),
     };
 }

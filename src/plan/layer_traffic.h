@@ -1,5 +1,5 @@
-/* Bytes that a rank sends in one layer, forward and backward, besides what attention itself
- * exchanges (the cost of its plan). Letters as in model.h. */
+/* Bytes that a rank sends in one layer, forward and backward, besides what a fused core exchanges
+ * (the cost of its plan). Letters as in model.h. */
 #ifndef LS_PLAN_LAYER_TRAFFIC_H
 #define LS_PLAN_LAYER_TRAFFIC_H
 
@@ -18,7 +18,8 @@ struct ls_layer_traffic {
     int64_t rows;    /* gathers and sums at the borders of attention and MLP */
     int64_t weights; /* sums of the linears' gradients between context-parallel ranks */
     int64_t vectors; /* norms and biases */
-    int attentions;  /* how often attention runs forward: twice where it is computed again */
+    int64_t keys;    /* keys, values and sums of their gradients, of a materialized core */
+    int attentions;  /* how often a fused core runs forward: twice where it is computed again */
 };
 
 /* The run has rows. In bf16 and without rows that some ranks have more of, `rows` is

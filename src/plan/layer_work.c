@@ -145,7 +145,8 @@ static void add_fused_core(struct list *list)
                                .exchanged = 2 * others_keys(list)});
 }
 
-/* Scores are written, read and become probabilities, which dropout reads. */
+/* Scores are written, read and become probabilities, which dropout reads. Keys and values come
+ * together. */
 static void add_materialized_core(struct list *list)
 {
     const double softmax = list->bytes[LS_KEPT_SOFTMAX], mask = list->bytes[LS_KEPT_SOFTMAX_MASK];
@@ -153,14 +154,14 @@ static void add_materialized_core(struct list *list)
     add(list, "softmax", 1U << LS_KEPT_SOFTMAX,
         (struct ls_layer_work){.flops = core_flops(list),
                                .memory = query_bytes(list) + all_keys(list) + 3 * softmax,
-                               .exchanged = others_keys(list)});
+                               .exchanged = 2 * others_keys(list)});
     if (list->run->dropout)
         add(list, "dropout of softmax", 1U << LS_KEPT_SOFTMAX_MASK | 1U << LS_KEPT_DROPPED,
             (struct ls_layer_work){.memory = 2 * softmax + (1 + DRAWN) * mask});
     add(list, "attention", 1U << LS_KEPT_ATTENTION,
         (struct ls_layer_work){.flops = core_flops(list),
-                               .memory = softmax + all_keys(list) + list->bytes[LS_KEPT_ATTENTION],
-                               .exchanged = others_keys(list)});
+                               .memory =
+                                   softmax + all_keys(list) + list->bytes[LS_KEPT_ATTENTION]});
 }
 
 static void add_attention(struct list *list)

@@ -8,15 +8,20 @@
 
 /* ---- rows of this rank, or of the one that has most: the first */
 
-/* Of a sequence, that attention and MLP work on. */
-static inline int64_t part_rows(const struct ls_model_run *run)
+/* Of a sequence, of the rank that has most. */
+static inline int64_t most_rows(const struct ls_model_run *run)
 {
     struct ls_layout layout = {.kind = run->layout, .s = run->s, .p = (int)run->c};
 
-    if (run->has_rows) return run->rows;
     if (layout.kind == LS_LAYOUT_AUTO)
         layout.kind = run->causal && run->c > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
     return ls_layout_most_rows(&layout);
+}
+
+/* Of a sequence, that attention and MLP work on. */
+static inline int64_t part_rows(const struct ls_model_run *run)
+{
+    return run->has_rows ? run->rows : most_rows(run);
 }
 
 /* Of a batch. */

@@ -128,6 +128,7 @@ static void norm_backward(double *dx, double *dgamma, double *dbeta,
 static struct ls_reference_core core_of(const struct ls_reference_layer_state *s)
 {
     return (struct ls_reference_core){.shape = s->layer.shape,
+                                      .core = s->layer.options.core,
                                       .type = s->layer.type,
                                       .causal = s->layer.options.causal,
                                       .dropout = s->layer.options.dropout,

@@ -119,3 +119,20 @@ Test(layer_traffic, uneven_rows_are_sent_as_blocks)
     cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).rows,
                  (int64_t)(6 + 4) * 3 * 2 * (2 * B * H));
 }
+
+/* c - 1 blocks of keys and values: forward and backward, and where probabilities are made again;
+ * their gradients in f32. */
+Test(layer_traffic, a_materialized_core_gathers_keys)
+{
+    struct ls_model_run run = run_of(2, 4, true, 0);
+    const int64_t block = (int64_t)B * S / 4 * 2 * H / 2;
+
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 0);
+    run.core = LS_CORE_MATERIALIZED;
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).attentions, 0);
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 3 * block * (2 + 2 + 4));
+    run.pieces = LS_PIECE_SOFTMAX;
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 3 * block * (2 + 2 + 2 + 4));
+    run.c = 1;
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 0);
+}

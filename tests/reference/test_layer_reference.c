@@ -103,6 +103,12 @@ Test(layer_reference, is_its_own_derivative)
     check_layer((struct ls_layer_options){.causal = true, .dropout = 0.3F});
 }
 
+Test(layer_reference, is_its_own_derivative_whatever_the_core)
+{
+    check_layer(
+        (struct ls_layer_options){.core = LS_CORE_MATERIALIZED, .causal = true, .dropout = 0.3F});
+}
+
 Test(layer_reference, is_its_own_derivative_with_norms_behind)
 {
     check_layer((struct ls_layer_options){.post_norm = true, .activation = LS_ACTIVATION_GELU_ERF});
