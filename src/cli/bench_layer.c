@@ -22,6 +22,7 @@ typedef enum { FLAG, COUNT, NUMBER, NAME, TEXT, TYPE } value_kind;
 
 static const char *const norms[] = {"layer", "rms", NULL};
 static const char *const activations[] = {"gelu", "gelu-erf", "relu", "swiglu", NULL};
+static const char *const cores[] = {"fused", "materialized", NULL};
 static const char *const layouts[] = {"auto", "contiguous", "zigzag", "striped", "balanced", NULL};
 static const char *const masks[] = {"stored", "regenerated", NULL};
 
@@ -76,8 +77,12 @@ static const struct row {
     {"recompute", "PIECES", WORK, TEXT, FIELD(recompute),
      .doc = "Computed again, not kept: none (default), selective, full, or some of core, norm, "
             "activation, mlp, qkv, dropout"},
+    {"core", "CORE", WORK, NAME, FIELD(core),
+     .doc = "Attention by tiles: fused (default), or materialized, of which all probabilities are "
+            "kept",
+     .names = cores},
     {"method", "NAME", WORK, TEXT, FIELD(method),
-     .doc = "How ranks share attention (see longspan methods); default auto"},
+     .doc = "How ranks share fused attention (see longspan methods); default auto"},
     {"layout", "NAME", WORK, NAME, FIELD(layout),
      .doc = "Which positions a context-parallel rank holds: auto (default), contiguous, zigzag, "
             "striped or balanced",
@@ -199,6 +204,7 @@ static struct ls_layer_options layer_options(const struct cli_layer_run *run)
     layer.cp = (int)o->cp;
     layer.sp = o->sp;
     layer.strict = o->strict;
+    layer.core = (ls_core_kind)o->core;
     layer.method = o->method && strcmp(o->method, "auto") == 0 ? NULL : o->method;
     layer.layout = (ls_layout_kind)o->layout;
     layer.recompute = run->recompute.s;

@@ -34,7 +34,7 @@ struct ls_model_run cli_layer_how(const struct cli_layer_run *run)
                                .causal = o->causal,
                                .layout = o->layout,
                                .dropout = o->dropout > 0,
-                               .core = LS_CORE_FUSED,
+                               .core = o->core,
                                .pieces = run->pieces};
 
     if (!run->plan) return how;
@@ -44,11 +44,13 @@ struct ls_model_run cli_layer_how(const struct cli_layer_run *run)
     return how;
 }
 
-/* What all ranks together send in attention. */
+/* What all ranks together send in fused attention. */
 static ls_status plan_attention(int64_t *bytes, const struct cli_layer_run *run, int forward)
 {
     struct ls_cost cost;
 
+    *bytes = 0;
+    if (run->layer.core != LS_CORE_FUSED) return LS_OK;
     LS_TRY(ls_comm_agree(run->world->comm, ls_plan_cost(&cost, run->plan->attention)));
     *bytes = run->options.layers * run->layer.tp *
              (forward * cost.bytes_sent + cost.backward_bytes_sent);
@@ -70,7 +72,7 @@ ls_status cli_layer_plan(struct cli_layer_run *run)
 
     run->planned = (struct cli_layer_bytes){
         .kept = layers * (kept.paper + kept.own),
-        .sent = layers * (traffic.rows + traffic.weights + traffic.vectors),
+        .sent = layers * (traffic.rows + traffic.weights + traffic.vectors + traffic.keys),
         .weights = layers * traffic.weights,
         .vectors = layers * traffic.vectors,
     };

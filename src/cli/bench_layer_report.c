@@ -91,24 +91,26 @@ static void report_layer(const struct cli_layer_run *run)
     const struct cli_report *report = &run->report;
     const struct cli_layer_options *o = &run->options;
     const struct ls_layer_shape *n = &run->shape;
-    const char *fingerprint = run->plan->attention->fingerprint;
+    const struct ls_attention_plan *fused = run->plan->attention;
+    const char *core = run->layer.core == LS_CORE_FUSED ? "fused" : "materialized";
 
     cli_report_line(report, "layer", "%s of %s tokens, width %s, %s of %lld, %lld of k and v, %s",
                     cli_counted(n->b, "sequence", "sequences").s, cli_count(n->s).s,
                     cli_count(n->e).s, cli_counted(n->h, "head", "heads").s, (long long)n->d,
                     (long long)n->h_kv, ls_dtype_name(n->type));
-    cli_report_line(report, "", "%s, MLP %s, dropout %g%s, recompute %s",
-                    cli_counted(o->layers, "layer", "layers").s, cli_count(n->f).s,
+    cli_report_line(report, "", "%s, MLP %s, %s core, dropout %g%s, recompute %s",
+                    cli_counted(o->layers, "layer", "layers").s, cli_count(n->f).s, core,
                     (double)o->dropout, o->causal ? ", causal" : "", run->recompute.s);
     cli_report_line(report, "ranks", "%d tensor%s x %d context, %s", run->layer.tp,
                     run->layer.sp ? " (and sequence)" : "", run->layer.cp,
                     cli_workers(run->world->size, o->shared.threads).s);
-    if (o->strict) {
-        cli_report_line(report, "strict", "the same bits with %s", fingerprint);
-        cli_report_string(report, "fingerprint", fingerprint);
+    if (o->strict && fused) {
+        cli_report_line(report, "strict", "the same bits with %s", fused->fingerprint);
+        cli_report_string(report, "fingerprint", fused->fingerprint);
     }
     cli_report_value(report, "strict", json_boolean(o->strict));
     cli_report_string(report, "dtype", ls_dtype_name(n->type));
+    cli_report_string(report, "core", core);
     cli_report_string(report, "recompute", run->recompute.s);
     cli_report_integer(report, "layers", o->layers);
     cli_report_integer(report, "tp", run->layer.tp);

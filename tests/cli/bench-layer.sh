@@ -73,6 +73,9 @@ layer 1 $shape --verify --dtype f32 --norm rms --activation swiglu --no-bias --r
     --mlp 80 --kv-heads 2
 holds "f32, as of Llama" verified
 holds "f32 is within 2e-5" within 2.00e-05
+layer 1 $shape --verify --core materialized --recompute selective --causal --layers 2 --mlp 80
+holds "a materialized core, probabilities made again" verified
+holds "as planned" as_planned
 layer 1 $shape --verify --post-norm --activation relu --layers 2
 holds "norms behind, two layers" verified
 longspan bench layer $shape --threads 2 --repeat 2 --trace trace.json
@@ -107,6 +110,8 @@ refused "ranks" 1 "2 ranks, and there is 1: start as many (mpirun -n 2)" $shape 
 refused "a piece" 1 "(activation?)" $shape --recompute norm,activaton
 refused "a norm" 1 "is 'layer' meant?" $shape --norm layr
 refused "an option" 1 "is --recompute meant?" $shape --recomptue full
+refused "a core" 1 "is 'materialized' meant?" $shape --core materialised
+refused "a method of none" 1 "method ring is for a fused core" $shape --core materialized --method ring
 refused "dropout" 1 "must be 0 to below 1" $shape --dropout 1
 refused "f16" 1 "not f16" $shape --dtype f16
 refused "no file" 1 "none.safetensors" $shape --weights none.safetensors
@@ -182,6 +187,9 @@ done
 
 layer 2 $shape --tp 2 --sp --kv-heads 2 --verify
 holds "t 2" verified
+layer 2 $shape --cp 2 --causal --core materialized --kv-heads 2 --recompute selective --verify
+holds "a materialized core gathers keys" verified
+holds "as planned" as_planned
 layer 3 $shape --seq 600 --cp 3 --verify --method ring
 holds "c 3" verified
 layer 4 $shape --tp 2 --cp 2 --sp --verify --causal
