@@ -1,8 +1,10 @@
 """A whole transformer layer, forward and backward, beside PyTorch and beside itself."""
 
+import json
+import tempfile
 from time import perf_counter
 
-from bars import Row, best
+from bars import MIB, Row, best
 
 WIDTH, HEADS = 768, 12
 
@@ -80,7 +82,47 @@ def tensor_parallel(longspan):
     yield Row("t 2 with SP", f"{1e3 * ours:.0f} ms", f"{1e3 * theirs:.0f} ms", theirs / ours, 0.88)
 
 
+# A layer of the shape of 22B, 5 a s / h = 106.7, half as wide: the paper's, materialized.
+LIKE_22B = "bench layer --hidden 3072 --heads 64 --seq 1024 --core materialized"
+
+
+def kept(longspan):
+    """Bytes kept without anything over selective recomputation with SP; 22B's 5as/h, t 8."""
+    plain = longspan(f"{LIKE_22B} --tp 8 --repeat 1", ranks=8)
+    selective = longspan(f"{LIKE_22B} --tp 8 --sp --recompute selective --repeat 1", ranks=8)
+    ours, theirs = (run["activation_kept_measured"] for run in (selective, plain))
+    yield Row("t 8", f"{ours / MIB:.1f} MiB", f"{theirs / MIB:.1f} MiB", theirs / ours, 6.1)
+
+
+def core_seconds(longspan):
+    """The least time of a forward core, by the timeline of a run."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as timeline:
+        longspan(f"{LIKE_22B} --repeat 3 --trace {timeline.name}", threads=2)
+        events = json.load(open(timeline.name, encoding="utf-8"))["traceEvents"]
+    forward = [e for e in events if e["name"] == "core" and e["cat"] == "layer forward"]
+    return min(e["dur"] for e in forward) / 1e6
+
+
+def recomputation(longspan):
+    """What recomputation adds to a step over what runs again timed alone; t 1, 2 threads."""
+    runs = {pieces: [] for pieces in ("none", "selective", "full")}
+    cores = []
+    for _ in range(longspan.rounds):
+        for pieces, results in runs.items():
+            results.append(longspan(f"{LIKE_22B} --repeat 2 --recompute {pieces}", threads=2))
+        cores.append(core_seconds(longspan))
+    none, selective, full = (best(runs[pieces], "seconds") for pieces in runs)
+    forward = best(runs["none"], "forward_seconds")
+    for name, more, alone, bar in (("selective, over the core", selective - none, min(cores), 1.15),
+                                   ("full, over forward", full - none, forward, 1.05)):
+        yield Row(name, f"{1e3 * more:.0f} ms", f"{1e3 * alone:.0f} ms", more / alone, bar, True)
+    yield Row("full step over selective", f"{1e3 * full:.0f} ms", f"{1e3 * selective:.0f} ms",
+              full / selective, None)
+
+
 SECTIONS = {
     "layer": over_pytorch,
     "tensor-parallel": tensor_parallel,
+    "kept": kept,
+    "recomputation": recomputation,
 }
