@@ -29,11 +29,14 @@ struct ls_layer_options {
     /* What is computed. With norms before the blocks
      *   x2 = x + dropout(attention(norm1(x)))    y = x2 + dropout(mlp(norm2(x2)))
      * and with norms behind them
-     *   x1 = norm1(x + dropout(attention(x)))    y = norm2(x1 + dropout(mlp(x1))). */
+     *   x1 = norm1(x + dropout(attention(x)))    y = norm2(x1 + dropout(mlp(x1)))
+     * and in parallel, of one norm before both,
+     *   n = norm1(x)    y = x + dropout(attention(n)) + dropout(mlp(n)). */
     ls_norm_kind norm;
     ls_activation activation;
     bool post_norm;
-    bool no_bias; /* of linears; a LayerNorm has one */
+    bool parallel; /* not with post_norm */
+    bool no_bias;  /* of linears; a LayerNorm has one */
     bool causal;
     float epsilon;    /* of norms; 0: 1e-5 */
     float rope_theta; /* base of rotary positions over all of d; 0: there are none */
@@ -60,15 +63,17 @@ struct ls_layer_options {
     }
 
 /* This rank's share. Linears are [out, in]. Tensor-parallel ranks have runs of h / t query heads,
- * of h_kv / t key/value heads and of f / t columns: t divides all three. NULL where there are none.
- */
+ * of h_kv / t key/value heads and of f / t columns: t divides all three. Or t is a multiple of
+ * h_kv: then t / h_kv ranks that follow each other have the same key/value head, and to gradients
+ * of its parameters the same is added on all of them. NULL where there are none. */
 struct ls_layer_parameters {
     struct ls_tensor *norm1, *norm1_bias; /* [e] */
-    struct ls_tensor *qkv;                /* [(h + 2 h_kv) d / t, e]: q heads, k heads, v heads */
+    /* [(h / t + 2 max(h_kv / t, 1)) d, e]: q heads, k heads, v heads */
+    struct ls_tensor *qkv;
     struct ls_tensor *qkv_bias;
-    struct ls_tensor *out;      /* [e, h d / t] */
-    struct ls_tensor *out_bias; /* [e], the same on all of a group's ranks */
-    struct ls_tensor *norm2, *norm2_bias;
+    struct ls_tensor *out;                /* [e, h d / t] */
+    struct ls_tensor *out_bias;           /* [e], the same on all of a group's ranks */
+    struct ls_tensor *norm2, *norm2_bias; /* not in parallel */
     struct ls_tensor *up; /* [f / t, e]; SwiGLU: [2 f / t, e], gate and then value */
     struct ls_tensor *up_bias;
     struct ls_tensor *down;      /* [e, f / t] */
@@ -100,9 +105,9 @@ LS_API ls_status ls_layer_state_create(struct ls_layer_state **out,
 LS_API void ls_layer_state_destroy(struct ls_layer_state *state);
 
 /* y = the layer of x, both [b, rows, e], contiguous; y is written, x is copied. `seed` is that of
- * dropout: another one for each layer and step. Collective. Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE
- * (before anything is written, on every rank), LS_EINTERNAL, LS_ECOMM. Source: Korthikanti et al.
- * 2022, section 4. */
+ * dropout, the same on every rank: another one for each layer and step. Collective. Errors:
+ * LS_ESHAPE, LS_ETYPE, LS_EVALUE (before anything is written, on every rank), LS_EINTERNAL,
+ * LS_ECOMM. Source: Korthikanti et al. 2022, section 4. */
 LS_API ls_status ls_layer_forward(struct ls_tensor *y, struct ls_layer_plan *plan,
                                   struct ls_layer_state *state,
                                   const struct ls_layer_parameters *parameters,

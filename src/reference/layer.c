@@ -6,87 +6,31 @@
 #include "base/status.h"
 #include "reference/activation.h"
 #include "reference/layer_core.h"
+#include "reference/layer_linear.h"
 #include "reference/norm.h"
 #include "reference/rotary.h"
 #include "tensor/dropout.h"
 
-/* What forward leaves; each has b s rows. */
+/* What forward leaves; each has b s rows. Where there are more tensor-parallel ranks than key/value
+ * heads, each has a head of its own, made of the same weights as others'. */
 struct ls_reference_layer_state {
     struct ls_reference_layer layer;
-    int64_t rows, qkv_width, up_width;
+    struct ls_reference_ranks ranks;
+    struct ls_reference_columns qkv_columns, up_columns;
+    int64_t rows;
     double *x, *n1, *qkv, *o, *lse, *sum1, *n2, *z, *a, *sum2;
-    double *lost;           /* what rounding took from o */
-    double *scratch, *more; /* [rows, the widest] */
-    double *row;            /* the widest */
+    double *scratch; /* [rows, e] */
+    double *dqkv, *d_o, *dz, *d_a;
+    double *row; /* [2 e] */
     double *memory;
-    int *qkv_owner, *up_owner; /* tensor-parallel ranks of columns */
 };
 
 /* ---- pieces */
 
-static double rounded(const struct ls_reference_layer_state *s, double value)
-{
-    return ls_reference_rounded(s->layer.type, value);
-}
-
 /* What is stored is rounded. */
 static void store(const struct ls_reference_layer_state *s, double *values, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) values[i] = rounded(s, values[i]);
-}
-
-/* y [rows, out] = x [rows, in] w^T + bias, w [out, in]. Row-parallel: columns of x are dealt to
- * tensor-parallel ranks by runs, and each rounds its part. */
-static void linear(double *y, const struct ls_reference_layer_state *s, const double *x,
-                   const double *w, const double *bias, int64_t in, int64_t out, bool row_parallel)
-{
-    const int64_t parts = row_parallel ? s->layer.options.tp : 1, run = in / parts;
-
-    for (int64_t r = 0; r < s->rows; r++)
-        for (int64_t j = 0; j < out; j++) {
-            double all = 0;
-
-            for (int64_t part = 0; part < parts; part++) {
-                double sum = bias && part == 0 ? bias[j] : 0;
-
-                for (int64_t k = part * run; k < (part + 1) * run; k++)
-                    sum += x[r * in + k] * w[j * in + k];
-                all += parts > 1 ? rounded(s, sum) : sum;
-            }
-            y[r * out + j] = all;
-        }
-    store(s, y, s->rows * out);
-}
-
-/* dw += dy^T x; dbias += sum of dy */
-static void add_weight_gradient(double *dw, double *dbias, const struct ls_reference_layer_state *s,
-                                const double *dy, const double *x, int64_t in, int64_t out)
-{
-    for (int64_t r = 0; r < s->rows; r++)
-        for (int64_t j = 0; j < out; j++) {
-            if (dbias) dbias[j] += dy[r * out + j];
-            for (int64_t k = 0; k < in; k++) dw[j * in + k] += dy[r * out + j] * x[r * in + k];
-        }
-}
-
-/* dx = dy w. Column-parallel: columns of dy are dealt, and each rank rounds its part. */
-static void input_gradient(double *dx, const struct ls_reference_layer_state *s, const double *dy,
-                           const double *w, int64_t in, int64_t out, const int *owner)
-{
-    const int parts = owner ? s->layer.options.tp : 1;
-    double *sum = s->row;
-
-    memset(dx, 0, (size_t)(s->rows * in) * sizeof *dx);
-    for (int64_t i = 0; i < s->rows * parts; i++) {
-        const int64_t r = i / parts;
-
-        memset(sum, 0, (size_t)in * sizeof *sum);
-        for (int64_t j = 0; j < out; j++)
-            for (int64_t k = 0; k < in && (!owner || owner[j] == i % parts); k++)
-                sum[k] += dy[r * out + j] * w[j * in + k];
-        for (int64_t k = 0; k < in; k++) dx[r * in + k] += parts > 1 ? rounded(s, sum[k]) : sum[k];
-    }
-    store(s, dx, s->rows * in);
+    ls_reference_store(&s->ranks, values, n);
 }
 
 static struct ls_reference_norm norm_of(const struct ls_reference_layer_state *s,
@@ -149,19 +93,19 @@ static void rotate(const struct ls_reference_layer_state *s, double *qkv, bool b
     ls_rotary_frequencies(frequency, (double)s->layer.options.rope_theta, n->d);
     for (int64_t r = 0; r < s->rows; r++)
         for (int64_t head = 0; head < n->h + n->h_kv; head++)
-            ls_reference_rotate(qkv + r * s->qkv_width + head * n->d, &rotary, r % n->s, back);
-    store(s, qkv, s->rows * s->qkv_width);
+            ls_reference_rotate(qkv + r * s->qkv_columns.count + head * n->d, &rotary, r % n->s,
+                                back);
+    store(s, qkv, s->rows * s->qkv_columns.count);
 }
 
-/* dq, dk, dv in what they are together, of d_o [rows, h d]. */
-static ls_status attention_backward(double *dqkv, const struct ls_reference_layer_state *s,
-                                    const double *d_o)
+/* dqkv of d_o */
+static ls_status attention_backward(const struct ls_reference_layer_state *s)
 {
     const struct ls_reference_core core = core_of(s);
 
-    LS_TRY(ls_reference_core_backward(dqkv, &core, d_o));
-    store(s, dqkv, s->rows * s->qkv_width);
-    rotate(s, dqkv, true);
+    LS_TRY(ls_reference_core_backward(s->dqkv, &core, s->d_o));
+    store(s, s->dqkv, s->rows * s->qkv_columns.count);
+    rotate(s, s->dqkv, true);
     return LS_OK;
 }
 
@@ -202,11 +146,11 @@ static ls_status attention_block(double *out, const struct ls_reference_layer_st
     const struct ls_layer_shape *n = &s->layer.shape;
     const struct ls_reference_core core = core_of(s);
 
-    linear(s->qkv, s, in, w->qkv, w->qkv_bias, n->e, s->qkv_width, false);
+    ls_reference_column_parallel(s->qkv, &s->ranks, in, w->qkv, w->qkv_bias, n->e, &s->qkv_columns);
     rotate(s, s->qkv, false);
     LS_TRY(ls_reference_core_forward(&core));
     store(s, s->o, s->rows * n->h * n->d);
-    linear(s->scratch, s, s->o, w->out, w->out_bias, n->h * n->d, n->e, true);
+    ls_reference_row_parallel(s->scratch, &s->ranks, s->o, w->out, w->out_bias, n->h * n->d, n->e);
     add_dropped(out, s, residual, s->scratch, BEHIND_ATTENTION);
     return LS_OK;
 }
@@ -217,102 +161,111 @@ static void mlp_block(double *out, const struct ls_reference_layer_state *s,
 {
     const struct ls_layer_shape *n = &s->layer.shape;
 
-    linear(s->z, s, in, w->up, w->up_bias, n->e, s->up_width, false);
+    ls_reference_column_parallel(s->z, &s->ranks, in, w->up, w->up_bias, n->e, &s->up_columns);
     for (int64_t r = 0; r < s->rows; r++)
         ls_reference_activation_forward(s->a + r * n->f, s->layer.options.activation,
-                                        s->z + r * s->up_width, n->f);
+                                        s->z + r * s->up_columns.count, n->f);
     store(s, s->a, s->rows * n->f);
-    linear(s->scratch, s, s->a, w->down, w->down_bias, n->f, n->e, true);
+    ls_reference_row_parallel(s->scratch, &s->ranks, s->a, w->down, w->down_bias, n->f, n->e);
     add_dropped(out, s, residual, s->scratch, BEHIND_MLP);
 }
 
-/* d_in [rows, e] is written; scratch has the gradient behind dropout, more that of inner tensors.
- */
-static ls_status attention_block_backward(double *d_in, const struct ls_reference_parameters *d,
+/* Up to dqkv; scratch has the gradient behind dropout. */
+static ls_status attention_block_backward(const struct ls_reference_parameters *d,
                                           const struct ls_reference_layer_state *s,
                                           const struct ls_reference_parameters *w, const double *in,
                                           const double *dy)
 {
     const struct ls_layer_shape *n = &s->layer.shape;
-    double *d_o = s->more + s->rows * s->qkv_width;
+    const int64_t o = n->h * n->d;
 
     add_dropped(s->scratch, s, NULL, dy, BEHIND_ATTENTION);
-    input_gradient(d_o, s, s->scratch, w->out, n->h * n->d, n->e, NULL);
-    add_weight_gradient(d->out, d->out_bias, s, s->scratch, s->o, n->h * n->d, n->e);
-    LS_TRY(attention_backward(s->more, s, d_o));
-    input_gradient(d_in, s, s->more, w->qkv, n->e, s->qkv_width, s->qkv_owner);
-    add_weight_gradient(d->qkv, d->qkv_bias, s, s->more, in, n->e, s->qkv_width);
+    ls_reference_row_parallel_dx(s->d_o, &s->ranks, s->scratch, w->out, o, n->e);
+    ls_reference_weight_gradient(d->out, d->out_bias, &s->ranks, s->scratch, s->o, o, n->e, NULL);
+    LS_TRY(attention_backward(s));
+    ls_reference_weight_gradient(d->qkv, d->qkv_bias, &s->ranks, s->dqkv, in, n->e,
+                                 s->qkv_columns.count, &s->qkv_columns);
     return LS_OK;
 }
 
-static void mlp_block_backward(double *d_in, const struct ls_reference_parameters *d,
+/* Up to dz. */
+static void mlp_block_backward(const struct ls_reference_parameters *d,
                                const struct ls_reference_layer_state *s,
                                const struct ls_reference_parameters *w, const double *in,
                                const double *dy)
 {
     const struct ls_layer_shape *n = &s->layer.shape;
-    double *d_a = s->more + s->rows * s->up_width;
+    const int64_t up = s->up_columns.count;
 
     add_dropped(s->scratch, s, NULL, dy, BEHIND_MLP);
-    input_gradient(d_a, s, s->scratch, w->down, n->f, n->e, NULL);
-    add_weight_gradient(d->down, d->down_bias, s, s->scratch, s->a, n->f, n->e);
+    ls_reference_row_parallel_dx(s->d_a, &s->ranks, s->scratch, w->down, n->f, n->e);
+    ls_reference_weight_gradient(d->down, d->down_bias, &s->ranks, s->scratch, s->a, n->f, n->e,
+                                 NULL);
     for (int64_t r = 0; r < s->rows; r++)
-        ls_reference_activation_backward(s->more + r * s->up_width, s->layer.options.activation,
-                                         d_a + r * n->f, s->z + r * s->up_width, n->f);
-    store(s, s->more, s->rows * s->up_width);
-    input_gradient(d_in, s, s->more, w->up, n->e, s->up_width, s->up_owner);
-    add_weight_gradient(d->up, d->up_bias, s, s->more, in, n->e, s->up_width);
+        ls_reference_activation_backward(s->dz + r * up, s->layer.options.activation,
+                                         s->d_a + r * n->f, s->z + r * up, n->f);
+    store(s, s->dz, s->rows * up);
+    ls_reference_weight_gradient(d->up, d->up_bias, &s->ranks, s->dz, in, n->e, up, &s->up_columns);
+}
+
+enum { OF_ATTENTION = 1, OF_MLP = 2 };
+
+/* d_in [rows, e]: the gradient of what the blocks were given. */
+static void input_gradient(double *d_in, const struct ls_reference_layer_state *s,
+                           const struct ls_reference_parameters *w, int blocks)
+{
+    const struct ls_reference_branch branches[] = {{s->dz, w->up, &s->up_columns},
+                                                   {s->dqkv, w->qkv, &s->qkv_columns}};
+    const int first = blocks & OF_MLP ? 0 : 1, end = blocks & OF_ATTENTION ? 2 : 1;
+
+    ls_reference_column_parallel_dx(d_in, &s->ranks, branches + first, end - first,
+                                    s->layer.shape.e, s->row);
 }
 
 /* ---- the layer */
 
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* Which tensor-parallel rank has each column of q, k and v, and of the MLP. */
-static void deal_columns(struct ls_reference_layer_state *s)
+/* One piece of memory for all tensors. */
+static bool create_tensors(struct ls_reference_layer_state *s)
 {
     const struct ls_layer_shape *n = &s->layer.shape;
-    const int64_t t = s->layer.options.tp, q = n->h * n->d, kv = n->h_kv * n->d;
+    const int64_t e = n->e, o = n->h * n->d, qkv = s->qkv_columns.count, up = s->up_columns.count;
+    struct {
+        double **tensor;
+        int64_t width;
+    } const list[] = {{&s->x, e},      {&s->n1, e},   {&s->qkv, qkv},   {&s->o, o},
+                      {&s->lse, n->h}, {&s->sum1, e}, {&s->n2, e},      {&s->z, up},
+                      {&s->a, n->f},   {&s->sum2, e}, {&s->scratch, e}, {&s->dqkv, qkv},
+                      {&s->d_o, o},    {&s->dz, up},  {&s->d_a, n->f},  {&s->row, 2 * e}};
+    const size_t count = sizeof list / sizeof *list;
+    int64_t all = 0;
 
-    for (int64_t i = 0; i < s->qkv_width; i++)
-        s->qkv_owner[i] = (int)(i < q ? i / (q / t) : (i - q) % kv / (kv / t));
-    for (int64_t i = 0; i < s->up_width; i++) s->up_owner[i] = (int)(i % n->f / (n->f / t));
+    for (size_t i = 0; i < count; i++) all += s->rows * list[i].width;
+    s->memory = calloc((size_t)all + 1, sizeof *s->memory);
+    double *at = s->memory;
+    for (size_t i = 0; at && i < count; at += s->rows * list[i++].width) *list[i].tensor = at;
+    return at;
 }
 
 static ls_status create(struct ls_reference_layer_state **out,
                         const struct ls_reference_layer *layer)
 {
-    const struct ls_layer_shape *n = &layer->shape;
+    const int64_t tp = layer->options.tp ? layer->options.tp : 1;
     struct ls_reference_layer_state *s = calloc(1, sizeof *s);
-    const int64_t rows = n->b * n->s, o = n->h * n->d, qkv = o + 2 * n->h_kv * n->d;
-    const int64_t up = (layer->options.activation == LS_ACTIVATION_SWIGLU ? 2 : 1) * n->f;
-    const int64_t inner = larger(qkv + o, up + n->f);
-    const int64_t width[] = {
-        n->e, n->e, qkv, o, n->h, n->e, n->e, up, n->f, n->e, n->e, inner, larger(inner, n->e)};
-    int64_t all = 0;
 
-    for (size_t i = 0; i < sizeof width / sizeof *width; i++) all += width[i];
-    if (s) s->memory = calloc((size_t)(rows * all) + 1, sizeof *s->memory);
-    if (s) s->qkv_owner = calloc((size_t)(qkv + up), sizeof *s->qkv_owner);
-    if (!s || !s->memory || !s->qkv_owner) {
+    if (!s) return ls_fail(LS_ENOMEM, "reference of a layer: out of memory");
+    s->layer = *layer;
+    if (s->layer.options.epsilon == 0) s->layer.options.epsilon = 1e-5F;
+    if (tp > s->layer.shape.h_kv) s->layer.shape.h_kv = tp;
+    s->rows = layer->shape.b * layer->shape.s;
+    s->ranks = (struct ls_reference_ranks){.type = layer->type, .rows = s->rows, .count = tp};
+    const bool heads =
+        ls_reference_columns_of_heads(&s->qkv_columns, &layer->shape, s->layer.shape.h_kv, tp);
+    const bool mlp = ls_reference_columns_of_mlp(
+        &s->up_columns, layer->shape.f, layer->options.activation == LS_ACTIVATION_SWIGLU, tp);
+    if (!heads || !mlp || !create_tensors(s)) {
         ls_reference_layer_state_destroy(s);
         return ls_fail(LS_ENOMEM, "reference of a layer: out of memory");
     }
-    double **const part[] = {&s->x, &s->n1, &s->qkv,  &s->o,       &s->lse,  &s->sum1, &s->n2,
-                             &s->z, &s->a,  &s->sum2, &s->scratch, &s->more, &s->row};
-    double *at = s->memory;
-    for (size_t i = 0; i < sizeof width / sizeof *width; at += rows * width[i++]) *part[i] = at;
-    s->layer = *layer;
-    if (s->layer.options.epsilon == 0) s->layer.options.epsilon = 1e-5F;
-    s->rows = rows;
-    s->qkv_width = qkv;
-    s->up_width = up;
-    s->up_owner = s->qkv_owner + qkv;
-    if (s->layer.options.tp == 0) s->layer.options.tp = 1;
-    deal_columns(s);
     *out = s;
     return LS_OK;
 }
@@ -320,7 +273,8 @@ static ls_status create(struct ls_reference_layer_state **out,
 void ls_reference_layer_state_destroy(struct ls_reference_layer_state *state)
 {
     if (!state) return;
-    free(state->qkv_owner);
+    ls_reference_columns_destroy(&state->qkv_columns);
+    ls_reference_columns_destroy(&state->up_columns);
     free(state->memory);
     free(state);
 }
@@ -342,38 +296,77 @@ ls_status ls_reference_layer_forward(double *y, struct ls_reference_layer_state 
     } else {
         norm(s->n1, s, s->x, w->norm1, w->norm1_bias);
         status = attention_block(s->sum1, s, w, s->n1, s->x);
-        norm(s->n2, s, s->sum1, w->norm2, w->norm2_bias);
-        mlp_block(y, s, w, s->n2, s->sum1);
+        if (!layer->options.parallel) norm(s->n2, s, s->sum1, w->norm2, w->norm2_bias);
+        mlp_block(y, s, w, layer->options.parallel ? s->n1 : s->n2, s->sum1);
     }
     *state = s;
     return status;
+}
+
+/* In each: branch and between are [rows, e]. */
+
+static ls_status post_norm_backward(double *dx, const struct ls_reference_parameters *d,
+                                    const struct ls_reference_layer_state *s,
+                                    const struct ls_reference_parameters *w, const double *dy,
+                                    double *branch, double *between)
+{
+    norm_backward(between, d->norm2, d->norm2_bias, s, dy, s->sum2, w->norm2, false);
+    mlp_block_backward(d, s, w, s->n1, between);
+    input_gradient(branch, s, w, OF_MLP);
+    add(between, s, between, branch);
+    norm_backward(dx, d->norm1, d->norm1_bias, s, between, s->sum1, w->norm1, false);
+    LS_TRY(attention_block_backward(d, s, w, s->x, dx));
+    input_gradient(branch, s, w, OF_ATTENTION);
+    add(dx, s, dx, branch);
+    return LS_OK;
+}
+
+static ls_status pre_norm_backward(double *dx, const struct ls_reference_parameters *d,
+                                   const struct ls_reference_layer_state *s,
+                                   const struct ls_reference_parameters *w, const double *dy,
+                                   double *branch, double *between)
+{
+    const size_t bytes = (size_t)(s->rows * s->layer.shape.e) * sizeof *dx;
+
+    mlp_block_backward(d, s, w, s->n2, dy);
+    input_gradient(branch, s, w, OF_MLP);
+    memcpy(between, dy, bytes);
+    norm_backward(between, d->norm2, d->norm2_bias, s, branch, s->sum1, w->norm2, true);
+    LS_TRY(attention_block_backward(d, s, w, s->n1, between));
+    input_gradient(branch, s, w, OF_ATTENTION);
+    memcpy(dx, between, bytes);
+    norm_backward(dx, d->norm1, d->norm1_bias, s, branch, s->x, w->norm1, true);
+    return LS_OK;
+}
+
+static ls_status parallel_backward(double *dx, const struct ls_reference_parameters *d,
+                                   const struct ls_reference_layer_state *s,
+                                   const struct ls_reference_parameters *w, const double *dy,
+                                   double *branch)
+{
+    mlp_block_backward(d, s, w, s->n1, dy);
+    LS_TRY(attention_block_backward(d, s, w, s->n1, dy));
+    input_gradient(branch, s, w, OF_ATTENTION | OF_MLP);
+    memcpy(dx, dy, (size_t)(s->rows * s->layer.shape.e) * sizeof *dx);
+    norm_backward(dx, d->norm1, d->norm1_bias, s, branch, s->x, w->norm1, true);
+    return LS_OK;
 }
 
 ls_status ls_reference_layer_backward(double *dx, const struct ls_reference_parameters *d,
                                       const struct ls_reference_layer_state *s,
                                       const struct ls_reference_parameters *w, const double *dy)
 {
-    const size_t bytes = (size_t)(s->rows * s->layer.shape.e) * sizeof *dx;
-    double *branch = malloc(bytes + 1), *between = malloc(bytes + 1);
-    ls_status status =
-        branch && between ? LS_OK : ls_fail(LS_ENOMEM, "reference of a layer: out of memory");
+    const int64_t n = s->rows * s->layer.shape.e;
+    double *branch = malloc((size_t)(2 * n + 1) * sizeof *branch);
+    ls_status status;
 
-    if (status == LS_OK && s->layer.options.post_norm) {
-        norm_backward(between, d->norm2, d->norm2_bias, s, dy, s->sum2, w->norm2, false);
-        mlp_block_backward(branch, d, s, w, s->n1, between);
-        add(between, s, between, branch);
-        norm_backward(dx, d->norm1, d->norm1_bias, s, between, s->sum1, w->norm1, false);
-        status = attention_block_backward(branch, d, s, w, s->x, dx);
-        add(dx, s, dx, branch);
-    } else if (status == LS_OK) {
-        mlp_block_backward(branch, d, s, w, s->n2, dy);
-        memcpy(between, dy, bytes);
-        norm_backward(between, d->norm2, d->norm2_bias, s, branch, s->sum1, w->norm2, true);
-        status = attention_block_backward(branch, d, s, w, s->n1, between);
-        memcpy(dx, between, bytes);
-        norm_backward(dx, d->norm1, d->norm1_bias, s, branch, s->x, w->norm1, true);
-    }
-    free(between);
+    if (!branch) return ls_fail(LS_ENOMEM, "reference of a layer: out of memory");
+    if (s->layer.options.parallel)
+        status = parallel_backward(dx, d, s, w, dy, branch);
+    else if (s->layer.options.post_norm)
+        status = post_norm_backward(dx, d, s, w, dy, branch, branch + n);
+    else
+        status = pre_norm_backward(dx, d, s, w, dy, branch, branch + n);
     free(branch);
     return status;
 }

@@ -10,7 +10,7 @@
 enum { PARAMETERS = 12, MOST = 4096 };
 
 static const struct ls_layer_shape shape = {
-    .b = 2, .s = 5, .e = 6, .h = 4, .h_kv = 2, .d = 4, .f = 3, .type = LS_F32};
+    .b = 2, .s = 5, .e = 6, .h = 4, .h_kv = 2, .d = 4, .f = 4, .type = LS_F32};
 
 /* Any numbers of moderate size. */
 static void fill(double *out, int64_t n, int from)
@@ -80,9 +80,9 @@ static void check_layer(struct ls_layer_options options)
     const int64_t qkv = (shape.h + 2 * shape.h_kv) * shape.d, o = shape.h * shape.d;
     const int64_t up = (options.activation == LS_ACTIVATION_SWIGLU ? 2 : 1) * shape.f;
     const int64_t bias = options.no_bias ? 0 : 1, beta = options.norm == LS_NORM_LAYER ? 1 : 0;
-    const int64_t e = shape.e,
-                  count[PARAMETERS] = {e, beta * e, qkv * e, bias * qkv, e * o,       bias * e,
-                                       e, beta * e, up * e,  bias * up,  e * shape.f, bias * e};
+    const int64_t e = shape.e, e2 = options.parallel ? 0 : e,
+                  count[PARAMETERS] = {e,  beta * e,  qkv * e, bias * qkv, e * o,       bias * e,
+                                       e2, beta * e2, up * e,  bias * up,  e * shape.f, bias * e};
 
     memset(&p, 0, sizeof p);
     p.layer = (struct ls_reference_layer){shape, options, LS_F64, 5};
@@ -121,4 +121,16 @@ Test(layer_reference, is_its_own_derivative_with_gates_and_rotary_positions)
                                           .no_bias = true,
                                           .causal = true,
                                           .rope_theta = 100});
+}
+
+Test(layer_reference, is_its_own_derivative_with_parallel_blocks)
+{
+    check_layer((struct ls_layer_options){.parallel = true, .causal = true, .dropout = 0.3F});
+}
+
+/* What ranks round is all that they change: without rounding it is the same layer, also where
+ * several have the same key/value head. */
+Test(layer_reference, is_its_own_derivative_on_more_ranks_than_key_value_heads)
+{
+    check_layer((struct ls_layer_options){.tp = 4, .causal = true, .rope_theta = 100});
 }
