@@ -4,7 +4,10 @@
  * and the same of attention. What a row-parallel linear gave was summed, so its gradient is
  * gathered; what a column-parallel one was given was gathered, so its gradient is summed, while the
  * weights' gradient is computed; and that needs the gathered input once more, which comes while the
- * input's gradient is computed. Source: Korthikanti et al. 2022, section 4.2.2. */
+ * input's gradient is computed. In parallel both blocks were given the same, which is gathered
+ * once, and the sum of their parts is one exchange. Source: Korthikanti et al. 2022, section 4.2.2.
+ */
+#include "attention/problem.h"
 #include "device/norm.h"
 #include "device/pointwise.h"
 #include "layer/core.h"
@@ -46,6 +49,33 @@ static void input_gradient(const struct backward *g, struct ls_linear_kernel *ke
     ls_linear_dx(queue_of(g), kernel, &out, &in, weight);
 }
 
+/* values [n] become the sum of all ranks', where there are others. */
+static ls_status sum_of_ranks(struct ls_batch *batch, float *values, int64_t n)
+{
+    if (n == 0 || batch->transport.size < 2) return LS_OK;
+    ls_batch_all_reduce(batch, values, LS_F32, n, LS_REDUCE_SUM);
+    return ls_batch_run(batch);
+}
+
+/* Of q, k and v, where other tensor-parallel ranks have the same k and v, and add to theirs. */
+static ls_status shared_gradient(const struct backward *g, struct ls_tensor *gradient,
+                                 const struct ls_tensor *dy, const struct ls_tensor *x)
+{
+    struct ls_layer_plan *plan = g->plan;
+    const int64_t q = plan->heads * plan->shape.d, e = plan->shape.e;
+    const int64_t kv = ls_layer_kv_width(plan), dim[] = {kv, e};
+    const struct ls_tensor of_q = ls_range_of(dy, 1, 0, q), of_kv = ls_range_of(dy, 1, q, kv);
+    struct ls_tensor rows = ls_range_of(gradient, 0, 0, q);
+    struct ls_tensor own = ls_tensor_view(plan->kv_gradient, LS_F32, 2, dim);
+
+    LS_TRY(ls_weight_sums_add(&plan->weights, plan->qkv, &rows, &of_q, x));
+    ls_zero(queue_of(g), &own);
+    LS_TRY(ls_weight_sums_add(&plan->weights, plan->qkv, &own, &of_kv, x));
+    LS_TRY(sum_of_ranks(&plan->kv_sums, plan->kv_gradient, kv * e));
+    ls_add(queue_of(g), (float *)gradient->data + q * e, plan->kv_gradient, kv * e);
+    return LS_OK;
+}
+
 /* gradient += dy^T x over the rows of all context-parallel ranks. */
 static ls_status weight_gradient(const struct backward *g, struct ls_linear_kernel *kernel,
                                  struct ls_tensor *gradient, const struct ls_tensor *dy,
@@ -53,6 +83,8 @@ static ls_status weight_gradient(const struct backward *g, struct ls_linear_kern
 {
     const struct ls_tensor flat_dy = ls_layer_flat(dy), flat_x = ls_layer_flat(x);
 
+    if (kernel == g->plan->qkv && g->plan->kv_ranks)
+        return shared_gradient(g, gradient, &flat_dy, &flat_x);
     return ls_weight_sums_add(&g->plan->weights, kernel, gradient, &flat_dy, &flat_x);
 }
 
@@ -75,14 +107,6 @@ static ls_status column_parallel(const struct backward *g, struct ls_linear_kern
 
 /* ---- pieces of both blocks */
 
-/* Into the place of a vector among those of all rows outside. */
-enum { NORM1, NORM1_BIAS, NORM2, NORM2_BIAS, OUT_BIAS, DOWN_BIAS, OUTER_VECTORS };
-
-static float *outer_place(const struct backward *g, int vector)
-{
-    return ls_vectors_place(&g->plan->outer, vector * g->plan->shape.e);
-}
-
 /* dx += the gradient through a norm of in, whose output has the gradient dy. */
 static void norm_gradient(const struct backward *g, struct ls_tensor *dx,
                           const struct ls_tensor *dy, const struct ls_tensor *in, ls_kept_kind kind,
@@ -93,8 +117,8 @@ static void norm_gradient(const struct backward *g, struct ls_tensor *dx,
     ls_norm_backward(queue_of(g), &(struct ls_norm_backward){
                                       .dx = dx,
                                       .add = add,
-                                      .dgamma = outer_place(g, vector),
-                                      .dbeta = statistics.mean ? outer_place(g, vector + 1) : NULL,
+                                      .dgamma = ls_vectors_place(&g->plan->outer, vector),
+                                      .dbeta = ls_vectors_place(&g->plan->outer, vector + 1),
                                       .dy = dy,
                                       .x = in,
                                       .mean = statistics.mean,
@@ -102,6 +126,15 @@ static void norm_gradient(const struct backward *g, struct ls_tensor *dx,
                                       .gamma = weight->data,
                                       .order = &g->plan->outer.order,
                                       .scratch = g->plan->outer.scratch});
+}
+
+/* A bias has the sum of dy, if there is one. */
+static void bias_gradient(const struct backward *g, const struct ls_vectors *vectors, int vector,
+                          const struct ls_tensor *dy)
+{
+    float *place = ls_vectors_place(vectors, vector);
+
+    if (place) ls_row_sums(queue_of(g), place, dy, &vectors->order, vectors->scratch);
 }
 
 /* branch [inside]: the gradient behind a block's row-parallel linear, before dropout; its bias has
@@ -113,58 +146,92 @@ static ls_status enter_block(struct ls_tensor *branch, const struct backward *g,
     struct ls_tensor outside = plan->work[LS_WORK_DROPPED];
 
     ls_layer_dropout(&outside, plan, g->state, NULL, dy, mask);
-    if (!plan->options.no_bias)
-        ls_row_sums(queue_of(g), outer_place(g, vector), &outside, &plan->outer.order,
-                    plan->outer.scratch);
+    bias_gradient(g, &plan->outer, vector, &outside);
     *branch = plan->work[LS_WORK_BRANCH];
     LS_TRY(ls_exchange_start_gather(&plan->exchange, branch, &outside));
     return ls_exchange_wait(&plan->exchange);
 }
 
-static void inner_bias(const struct backward *g, const struct ls_tensor *dy, int64_t first)
-{
-    if (g->plan->options.no_bias) return;
-    ls_row_sums(queue_of(g), ls_vectors_place(&g->plan->inner, first), dy, &g->plan->inner.order,
-                g->plan->inner.scratch);
-}
+/* ---- blocks: the gradient of what their column-parallel linear gave, in LS_WORK_D_OUTER */
 
-/* ---- blocks: LS_WORK_SUM becomes the gradient of what a block was given, outside */
-
-static ls_status mlp_gradient(const struct backward *g, const struct ls_tensor *dy,
-                              const struct ls_tensor *input)
+static ls_status end_mlp(struct ls_tensor *dz, const struct backward *g, const struct ls_tensor *dy)
 {
     struct ls_layer_plan *plan = g->plan;
     const struct ls_layer_parameters *w = g->parameters, *d = g->gradients;
     const struct ls_tensor act = kept(g, LS_KEPT_ACTIVATION), z = kept(g, LS_KEPT_UP);
     struct ls_tensor d_act = work(g, LS_WORK_D_INNER, plan->columns);
-    struct ls_tensor dz = work(g, LS_WORK_D_OUTER, ls_layer_up_width(plan));
     struct ls_tensor branch;
 
-    LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK2, DOWN_BIAS));
+    *dz = work(g, LS_WORK_D_OUTER, ls_layer_up_width(plan));
+    LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK2, LS_OUTER_DOWN_BIAS));
     input_gradient(g, plan->down, &d_act, &branch, w->down);
     LS_TRY(weight_gradient(g, plan->down, d->down, &branch, &act));
-    ls_activation_backward(queue_of(g), &dz, &d_act, &z, plan->options.activation);
-    inner_bias(g, &dz, ls_layer_qkv_width(plan));
-    return column_parallel(g, plan->up, d->up, &dz, input, w->up);
+    ls_activation_backward(queue_of(g), dz, &d_act, &z, plan->options.activation);
+    bias_gradient(g, &plan->inner, LS_INNER_UP_BIAS, dz);
+    return LS_OK;
 }
 
-static ls_status attention_gradient(const struct backward *g, const struct ls_tensor *dy,
-                                    const struct ls_tensor *input)
+static ls_status end_attention(struct ls_tensor *dqkv, const struct backward *g,
+                               const struct ls_tensor *dy)
 {
     struct ls_layer_plan *plan = g->plan;
     const struct ls_layer_parameters *w = g->parameters, *d = g->gradients;
     const struct ls_tensor o = kept(g, LS_KEPT_ATTENTION);
     struct ls_tensor d_o = work(g, LS_WORK_D_INNER, plan->heads * plan->shape.d);
-    struct ls_tensor dqkv = work(g, LS_WORK_D_OUTER, ls_layer_qkv_width(plan));
     struct ls_tensor branch;
 
-    LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK1, OUT_BIAS));
+    *dqkv = work(g, LS_WORK_D_OUTER, ls_layer_qkv_width(plan));
+    LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK1, LS_OUTER_OUT_BIAS));
     input_gradient(g, plan->out, &d_o, &branch, w->out);
     LS_TRY(weight_gradient(g, plan->out, d->out, &branch, &o));
-    LS_TRY(plan->core->backward(&dqkv, plan, g->state, &d_o));
-    ls_layer_rotate(plan, &dqkv, true);
-    inner_bias(g, &dqkv, 0);
-    return column_parallel(g, plan->qkv, d->qkv, &dqkv, input, w->qkv);
+    LS_TRY(plan->core->backward(dqkv, plan, g->state, &d_o));
+    ls_layer_rotate(plan, dqkv, true);
+    bias_gradient(g, &plan->inner, LS_INNER_QKV_BIAS, dqkv);
+    return LS_OK;
+}
+
+/* ---- blocks: LS_WORK_SUM becomes the gradient of what they were given, outside */
+
+static ls_status mlp_gradient(const struct backward *g, const struct ls_tensor *dy,
+                              const struct ls_tensor *input)
+{
+    struct ls_tensor dz;
+
+    LS_TRY(end_mlp(&dz, g, dy));
+    return column_parallel(g, g->plan->up, g->gradients->up, &dz, input, g->parameters->up);
+}
+
+static ls_status attention_gradient(const struct backward *g, const struct ls_tensor *dy,
+                                    const struct ls_tensor *input)
+{
+    struct ls_tensor dqkv;
+
+    LS_TRY(end_attention(&dqkv, g, dy));
+    return column_parallel(g, g->plan->qkv, g->gradients->qkv, &dqkv, input, g->parameters->qkv);
+}
+
+/* Both, of the same input. */
+static ls_status parallel_gradient(const struct backward *g, const struct ls_tensor *dy,
+                                   const struct ls_tensor *input)
+{
+    struct ls_layer_plan *plan = g->plan;
+    const struct ls_layer_parameters *w = g->parameters, *d = g->gradients;
+    const struct ls_tensor *partial = &plan->work[LS_WORK_PARTIAL], *sum = &plan->work[LS_WORK_SUM];
+    const struct ls_tensor *other = &plan->work[LS_WORK_BRANCH];
+    const struct ls_tensor inside = plan->grid.sp ? plan->work[LS_WORK_GATHERED] : *input;
+    struct ls_tensor both = *partial, dz, dqkv;
+
+    LS_TRY(end_mlp(&dz, g, dy));
+    LS_TRY(ls_exchange_start_gather(&plan->exchange, &inside, input));
+    input_gradient(g, plan->up, partial, &dz, w->up);
+    LS_TRY(ls_exchange_wait(&plan->exchange));
+    LS_TRY(weight_gradient(g, plan->up, d->up, &dz, &inside));
+    LS_TRY(end_attention(&dqkv, g, dy));
+    input_gradient(g, plan->qkv, other, &dqkv, w->qkv);
+    ls_tensor_add(queue_of(g), &both, partial, other);
+    LS_TRY(ls_exchange_start_sum(&plan->exchange, sum, partial));
+    LS_TRY(weight_gradient(g, plan->qkv, d->qkv, &dqkv, &inside));
+    return ls_exchange_wait(&plan->exchange);
 }
 
 /* ---- the layer */
@@ -180,10 +247,10 @@ static ls_status pre_norm(struct ls_tensor *dx, const struct backward *g,
 
     LS_TRY(mlp_gradient(g, dy, &n2));
     ls_copy(queue_of(g), &dx2, dy);
-    norm_gradient(g, &dx2, sum, &x2, LS_KEPT_STATISTICS2, w->norm2, NORM2, true);
+    norm_gradient(g, &dx2, sum, &x2, LS_KEPT_STATISTICS2, w->norm2, LS_OUTER_NORM2, true);
     LS_TRY(attention_gradient(g, &dx2, &n1));
     ls_copy(queue_of(g), dx, &dx2);
-    norm_gradient(g, dx, sum, &x, LS_KEPT_STATISTICS1, w->norm1, NORM1, true);
+    norm_gradient(g, dx, sum, &x, LS_KEPT_STATISTICS1, w->norm1, LS_OUTER_NORM1, true);
     return LS_OK;
 }
 
@@ -197,13 +264,36 @@ static ls_status post_norm(struct ls_tensor *dx, const struct backward *g,
     const struct ls_tensor *sum = &g->plan->work[LS_WORK_SUM];
     struct ls_tensor between = g->plan->work[LS_WORK_D_SUM];
 
-    norm_gradient(g, &between, dy, &x2, LS_KEPT_STATISTICS2, w->norm2, NORM2, false);
+    norm_gradient(g, &between, dy, &x2, LS_KEPT_STATISTICS2, w->norm2, LS_OUTER_NORM2, false);
     LS_TRY(mlp_gradient(g, &between, &n1));
     ls_tensor_add(queue_of(g), &between, &between, sum);
-    norm_gradient(g, dx, &between, &x1, LS_KEPT_STATISTICS1, w->norm1, NORM1, false);
+    norm_gradient(g, dx, &between, &x1, LS_KEPT_STATISTICS1, w->norm1, LS_OUTER_NORM1, false);
     LS_TRY(attention_gradient(g, dx, &x));
     ls_tensor_add(queue_of(g), dx, dx, sum);
     return LS_OK;
+}
+
+static ls_status parallel(struct ls_tensor *dx, const struct backward *g,
+                          const struct ls_tensor *dy)
+{
+    const struct ls_tensor x = kept(g, LS_KEPT_INPUT), n1 = kept(g, LS_KEPT_NORM1);
+
+    LS_TRY(parallel_gradient(g, dy, &n1));
+    ls_copy(queue_of(g), dx, dy);
+    norm_gradient(g, dx, &g->plan->work[LS_WORK_SUM], &x, LS_KEPT_STATISTICS1, g->parameters->norm1,
+                  LS_OUTER_NORM1, true);
+    return LS_OK;
+}
+
+/* gradients += what all rows have added, of those that there are. */
+static void add_vectors(const struct backward *g, const struct ls_vectors *vectors,
+                        struct ls_tensor *const *gradients, int count)
+{
+    for (int i = 0; i < count; i++) {
+        const float *whole = ls_vectors_whole(vectors, i);
+
+        if (whole) ls_add(queue_of(g), gradients[i]->data, whole, gradients[i]->dim[0]);
+    }
 }
 
 /* Biases and norms: what all rows add to. */
@@ -211,16 +301,22 @@ static ls_status vector_gradients(const struct backward *g)
 {
     const struct ls_layer_parameters *d = g->gradients;
     struct ls_layer_plan *plan = g->plan;
-    const int64_t e = plan->shape.e, qkv = ls_layer_qkv_width(plan), up = ls_layer_up_width(plan);
-    struct ls_tensor *const outer[] = {
-        [NORM1] = d->norm1,           [NORM1_BIAS] = d->norm1_bias, [NORM2] = d->norm2,
-        [NORM2_BIAS] = d->norm2_bias, [OUT_BIAS] = d->out_bias,     [DOWN_BIAS] = d->down_bias};
-    const struct ls_vector inner[] = {{d->qkv_bias, 0, qkv}, {d->up_bias, qkv, up}};
-    struct ls_vector list[OUTER_VECTORS];
+    struct ls_tensor *const outer[LS_OUTER_VECTORS] = {
+        [LS_OUTER_NORM1] = d->norm1,       [LS_OUTER_NORM1_BIAS] = d->norm1_bias,
+        [LS_OUTER_NORM2] = d->norm2,       [LS_OUTER_NORM2_BIAS] = d->norm2_bias,
+        [LS_OUTER_OUT_BIAS] = d->out_bias, [LS_OUTER_DOWN_BIAS] = d->down_bias};
+    struct ls_tensor *const inner[LS_INNER_VECTORS] = {
+        [LS_INNER_QKV_BIAS] = d->qkv_bias, [LS_INNER_UP_BIAS] = d->up_bias};
 
-    for (int i = 0; i < OUTER_VECTORS; i++) list[i] = (struct ls_vector){outer[i], i * e, e};
-    LS_TRY(ls_vectors_sum(&plan->outer, list, OUTER_VECTORS));
-    return plan->options.no_bias ? LS_OK : ls_vectors_sum(&plan->inner, inner, 2);
+    LS_TRY(ls_vectors_sum(&plan->outer));
+    LS_TRY(ls_vectors_sum(&plan->inner));
+    float *qkv = ls_vectors_whole(&plan->inner, LS_INNER_QKV_BIAS);
+    if (qkv)
+        LS_TRY(sum_of_ranks(&plan->kv_sums, qkv + plan->heads * plan->shape.d,
+                            ls_layer_kv_width(plan)));
+    add_vectors(g, &plan->outer, outer, LS_OUTER_VECTORS);
+    add_vectors(g, &plan->inner, inner, LS_INNER_VECTORS);
+    return LS_OK;
 }
 
 /* What states do not keep. */
@@ -233,6 +329,12 @@ static ls_status bring_back(const struct backward *g)
     return ls_layer_make(&pass);
 }
 
+static ls_status run(struct ls_tensor *dx, const struct backward *g, const struct ls_tensor *dy)
+{
+    if (g->plan->options.parallel) return parallel(dx, g, dy);
+    return g->plan->options.post_norm ? post_norm(dx, g, dy) : pre_norm(dx, g, dy);
+}
+
 ls_status ls_layer_run_backward(struct ls_tensor *dx, const struct ls_layer_parameters *gradients,
                                 struct ls_layer_plan *plan, struct ls_layer_state *state,
                                 const struct ls_layer_parameters *parameters,
@@ -241,6 +343,6 @@ ls_status ls_layer_run_backward(struct ls_tensor *dx, const struct ls_layer_para
     const struct backward g = {plan, state, parameters, gradients};
 
     LS_TRY(bring_back(&g));
-    LS_TRY(plan->options.post_norm ? post_norm(dx, &g, dy) : pre_norm(dx, &g, dy));
+    LS_TRY(run(dx, &g, dy));
     return vector_gradients(&g);
 }

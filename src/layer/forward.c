@@ -2,8 +2,11 @@
  *   n1 = norm1(x)    a = attention(n1 Wqkv + b) Wout + b     x2 = x + dropout(a)
  *   n2 = norm2(x2)   m = act(n2 Wup + b) Wdown + b           y = x2 + dropout(m)
  * Column-parallel linears, Wqkv and Wup, want all rows: g gathers them; what row-parallel ones,
- * Wout and Wdown, give is a rank's part: g's counterpart sums it (exchange.h). The same page makes
- * again what was not kept. Source: Korthikanti et al. 2022, sections 3 and 4. */
+ * Wout and Wdown, give is a rank's part: g's counterpart sums it (exchange.h). In parallel both
+ * blocks see n1, which is gathered once; but two sums travel, since behind each stands a dropout of
+ * its own, whose mask a rank has of its own rows alone. The same page makes again what was not
+ * kept. Sources: Korthikanti et al. 2022, sections 3 and 4; of parallel blocks Chowdhery et al.
+ * 2022 (PaLM), section 2. */
 #include "device/norm.h"
 #include "device/pointwise.h"
 #include "layer/core.h"
@@ -74,42 +77,55 @@ static ls_status row_parallel(const struct ls_layer_pass *p, struct ls_linear_ke
 
 /* ---- attention */
 
-static ls_status make_qkv(const struct ls_layer_pass *p, const struct ls_tensor *in)
+static void make_qkv(const struct ls_layer_pass *p, const struct ls_tensor *inside)
 {
-    struct ls_layer_plan *plan = p->plan;
     const struct ls_tensor qkv = kept(p, LS_KEPT_QKV);
-    struct ls_tensor inside;
 
-    LS_TRY(ls_layer_gather(&inside, plan, in));
-    linear(p, plan->qkv, &qkv, &inside, p->parameters->qkv, p->parameters->qkv_bias);
-    ls_layer_rotate(plan, &qkv, false);
-    return LS_OK;
+    linear(p, p->plan->qkv, &qkv, inside, p->parameters->qkv, p->parameters->qkv_bias);
+    ls_layer_rotate(p->plan, &qkv, false);
+}
+
+/* out NULL: what comes behind it is not wanted; so below. */
+static ls_status end_attention(const struct ls_layer_pass *p, struct ls_tensor *out,
+                               const struct ls_tensor *residual)
+{
+    const struct ls_layer_parameters *w = p->parameters;
+    const struct ls_tensor o = kept(p, LS_KEPT_ATTENTION);
+
+    if (p->makes[LS_KEPT_ATTENTION] || p->makes[LS_KEPT_SOFTMAX]) LS_TRY(p->plan->core->forward(p));
+    if (!out) return LS_OK;
+    return row_parallel(p, p->plan->out, out, residual, &o, w->out, w->out_bias, LS_KEPT_MASK1);
 }
 
 static ls_status make_attention(const struct ls_layer_pass *p, const struct ls_tensor *in,
                                 const struct ls_tensor *residual)
 {
-    const struct ls_layer_parameters *w = p->parameters;
-    const struct ls_tensor o = kept(p, LS_KEPT_ATTENTION);
-    struct ls_tensor sum = kept(p, LS_KEPT_SUM1);
+    struct ls_tensor sum = kept(p, LS_KEPT_SUM1), inside;
 
-    if (p->makes[LS_KEPT_QKV]) LS_TRY(make_qkv(p, in));
-    if (p->makes[LS_KEPT_ATTENTION] || p->makes[LS_KEPT_SOFTMAX]) LS_TRY(p->plan->core->forward(p));
-    if (!p->makes[LS_KEPT_SUM1]) return LS_OK;
-    return row_parallel(p, p->plan->out, &sum, residual, &o, w->out, w->out_bias, LS_KEPT_MASK1);
+    if (p->makes[LS_KEPT_QKV]) {
+        LS_TRY(ls_layer_gather(&inside, p->plan, in));
+        make_qkv(p, &inside);
+    }
+    return end_attention(p, p->makes[LS_KEPT_SUM1] ? &sum : NULL, residual);
 }
 
 /* ---- MLP */
 
 /* GELU's tanh form comes with the linear, of the same z as stored. */
-static ls_status make_up(const struct ls_layer_pass *p, const struct ls_tensor *in, bool gelu)
+static bool is_fused(const struct ls_layer_pass *p)
+{
+    return p->makes[LS_KEPT_UP] && p->makes[LS_KEPT_ACTIVATION] &&
+           p->plan->options.activation == LS_ACTIVATION_GELU_TANH;
+}
+
+static void make_up(const struct ls_layer_pass *p, const struct ls_tensor *inside)
 {
     const struct ls_tensor up = kept(p, LS_KEPT_UP), act = kept(p, LS_KEPT_ACTIVATION);
+    const struct ls_tensor x = ls_layer_flat(inside);
     const struct ls_layer_parameters *w = p->parameters;
-    struct ls_tensor inside, z = ls_layer_flat(&up), y = ls_layer_flat(&act);
+    struct ls_tensor z = ls_layer_flat(&up), y = ls_layer_flat(&act);
+    const bool gelu = is_fused(p);
 
-    LS_TRY(ls_layer_gather(&inside, p->plan, in));
-    const struct ls_tensor x = ls_layer_flat(&inside);
     ls_linear(queue_of(p), p->plan->up,
               &(struct ls_linear_call){.y = gelu ? &y : &z,
                                        .z = gelu ? &z : NULL,
@@ -117,23 +133,31 @@ static ls_status make_up(const struct ls_layer_pass *p, const struct ls_tensor *
                                        .w = w->up,
                                        .bias = w->up_bias,
                                        .gelu = gelu});
-    return LS_OK;
 }
 
-/* out NULL: what comes behind it is not wanted. */
-static ls_status make_mlp(const struct ls_layer_pass *p, struct ls_tensor *out,
-                          const struct ls_tensor *in, const struct ls_tensor *residual)
+static ls_status end_mlp(const struct ls_layer_pass *p, struct ls_tensor *out,
+                         const struct ls_tensor *residual)
 {
     const struct ls_layer_parameters *w = p->parameters;
-    const bool z = p->makes[LS_KEPT_UP], act = p->makes[LS_KEPT_ACTIVATION];
-    const bool fused = z && act && p->plan->options.activation == LS_ACTIVATION_GELU_TANH;
     const struct ls_tensor up = kept(p, LS_KEPT_UP);
     struct ls_tensor y = kept(p, LS_KEPT_ACTIVATION);
 
-    if (z) LS_TRY(make_up(p, in, fused));
-    if (act && !fused) ls_activation_forward(queue_of(p), &y, &up, p->plan->options.activation);
+    if (p->makes[LS_KEPT_ACTIVATION] && !is_fused(p))
+        ls_activation_forward(queue_of(p), &y, &up, p->plan->options.activation);
     if (!out) return LS_OK;
     return row_parallel(p, p->plan->down, out, residual, &y, w->down, w->down_bias, LS_KEPT_MASK2);
+}
+
+static ls_status make_mlp(const struct ls_layer_pass *p, struct ls_tensor *out,
+                          const struct ls_tensor *in, const struct ls_tensor *residual)
+{
+    struct ls_tensor inside;
+
+    if (p->makes[LS_KEPT_UP]) {
+        LS_TRY(ls_layer_gather(&inside, p->plan, in));
+        make_up(p, &inside);
+    }
+    return end_mlp(p, out, residual);
 }
 
 /* ---- the layer */
@@ -165,7 +189,24 @@ static ls_status make_post_norm(const struct ls_layer_pass *p)
     return LS_OK;
 }
 
+/* y = x + dropout(attention(n1)) + dropout(mlp(n1)) */
+static ls_status make_parallel(const struct ls_layer_pass *p)
+{
+    const struct ls_layer_parameters *w = p->parameters;
+    const struct ls_tensor x = kept(p, LS_KEPT_INPUT);
+    struct ls_tensor n1 = kept(p, LS_KEPT_NORM1), inside;
+
+    if (p->makes[LS_KEPT_NORM1]) norm(p, &n1, LS_KEPT_STATISTICS1, &x, w->norm1, w->norm1_bias);
+    if (p->makes[LS_KEPT_QKV] || p->makes[LS_KEPT_UP])
+        LS_TRY(ls_layer_gather(&inside, p->plan, &n1));
+    if (p->makes[LS_KEPT_QKV]) make_qkv(p, &inside);
+    if (p->makes[LS_KEPT_UP]) make_up(p, &inside);
+    LS_TRY(end_attention(p, p->y, &x));
+    return end_mlp(p, p->y, p->y);
+}
+
 ls_status ls_layer_make(const struct ls_layer_pass *pass)
 {
+    if (pass->plan->options.parallel) return make_parallel(pass);
     return pass->plan->options.post_norm ? make_post_norm(pass) : make_pre_norm(pass);
 }

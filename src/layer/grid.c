@@ -39,6 +39,13 @@ ls_status ls_grid_init(struct ls_grid *out, struct ls_comm *comm, int t, int c, 
     return split(&out->context_ranks, out->all, rank % t, t, c);
 }
 
+ls_status ls_grid_split(struct ls_comm **out, const struct ls_grid *grid, int n)
+{
+    const int rank = ls_comm_rank(grid->all);
+
+    return split(out, grid->all, rank - rank % n, 1, n);
+}
+
 void ls_grid_fini(struct ls_grid *grid)
 {
     ls_comm_destroy(grid->context_ranks);

@@ -20,6 +20,10 @@ struct ls_grid {
 ls_status ls_grid_init(struct ls_grid *out, struct ls_comm *comm, int t, int c, bool sp);
 void ls_grid_fini(struct ls_grid *grid);
 
+/* The n tensor-parallel ranks after each other of which this is one; n divides t. Collective over
+ * all ranks. The caller destroys it, before the grid. Errors: LS_ENOMEM, LS_ECOMM. */
+ls_status ls_grid_split(struct ls_comm **out, const struct ls_grid *grid, int n);
+
 /* Of n rows of a part, those of a tensor-parallel rank outside of attention and MLP. */
 struct ls_outer_rows {
     int64_t first, count;

@@ -37,9 +37,14 @@ static struct ls_tensor probabilities(const struct ls_layer_plan *plan)
     return ls_tensor_view(NULL, plan->shape.type, 4, dim);
 }
 
+int64_t ls_layer_kv_width(const struct ls_layer_plan *plan)
+{
+    return 2 * plan->kv_heads * plan->shape.d;
+}
+
 int64_t ls_layer_qkv_width(const struct ls_layer_plan *plan)
 {
-    return (plan->heads + 2 * plan->kv_heads) * plan->shape.d;
+    return plan->heads * plan->shape.d + ls_layer_kv_width(plan);
 }
 
 int64_t ls_layer_up_width(const struct ls_layer_plan *plan)
@@ -50,21 +55,24 @@ int64_t ls_layer_up_width(const struct ls_layer_plan *plan)
 struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
     const struct ls_layer_shape *s = &plan->shape;
+    const bool parallel = plan->options.parallel, post_norm = plan->options.post_norm;
     const bool fused = plan->options.core == LS_CORE_FUSED;
-    const struct ls_tensor none = {0};
+    const struct ls_tensor outside = rows_of(plan, plan->outer_rows, s->e), none = {0};
 
     switch (kind) {
     case LS_KEPT_INPUT:
     case LS_KEPT_NORM1:
+        return outside;
     case LS_KEPT_SUM1:
-        return rows_of(plan, plan->outer_rows, s->e);
+        return parallel ? none : outside;
     case LS_KEPT_NORM2: /* behind the MLP it is the next layer's input */
-        return plan->options.post_norm ? none : rows_of(plan, plan->outer_rows, s->e);
+        return parallel || post_norm ? none : outside;
     case LS_KEPT_SUM2:
-        return plan->options.post_norm ? rows_of(plan, plan->outer_rows, s->e) : none;
+        return post_norm ? outside : none;
     case LS_KEPT_STATISTICS1:
-    case LS_KEPT_STATISTICS2:
         return statistics(plan);
+    case LS_KEPT_STATISTICS2:
+        return parallel ? none : statistics(plan);
     case LS_KEPT_QKV:
         return rows_of(plan, plan->rows, ls_layer_qkv_width(plan));
     case LS_KEPT_SOFTMAX:

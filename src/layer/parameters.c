@@ -3,24 +3,25 @@
 #include <stddef.h>
 
 typedef enum { WIDTH, QKV_BIAS, UP_BIAS, QKV, OUT, UP, DOWN } parameter_shape;
-typedef enum { ALWAYS, OF_LINEARS, OF_LAYER_NORMS } parameter_presence;
+/* What a layer needs to have. */
+enum { ALWAYS = 0, BIASES = 1 << 0, LAYER_NORMS = 1 << 1, TWO_NORMS = 1 << 2 };
 
 static const struct parameter {
     const char *name, *gradient;
     size_t offset; /* of its pointer */
     parameter_shape shape;
-    parameter_presence presence;
+    unsigned presence;
 } parameters[LS_LAYER_PARAMETERS] = {
 #define PARAMETER(name, shape, presence)                                                           \
     {                                                                                              \
 #name, "gradient of " #name, offsetof(struct ls_layer_parameters, name), shape, presence   \
     }
-    PARAMETER(norm1, WIDTH, ALWAYS), PARAMETER(norm1_bias, WIDTH, OF_LAYER_NORMS),
-    PARAMETER(qkv, QKV, ALWAYS),     PARAMETER(qkv_bias, QKV_BIAS, OF_LINEARS),
-    PARAMETER(out, OUT, ALWAYS),     PARAMETER(out_bias, WIDTH, OF_LINEARS),
-    PARAMETER(norm2, WIDTH, ALWAYS), PARAMETER(norm2_bias, WIDTH, OF_LAYER_NORMS),
-    PARAMETER(up, UP, ALWAYS),       PARAMETER(up_bias, UP_BIAS, OF_LINEARS),
-    PARAMETER(down, DOWN, ALWAYS),   PARAMETER(down_bias, WIDTH, OF_LINEARS),
+    PARAMETER(norm1, WIDTH, ALWAYS),    PARAMETER(norm1_bias, WIDTH, LAYER_NORMS),
+    PARAMETER(qkv, QKV, ALWAYS),        PARAMETER(qkv_bias, QKV_BIAS, BIASES),
+    PARAMETER(out, OUT, ALWAYS),        PARAMETER(out_bias, WIDTH, BIASES),
+    PARAMETER(norm2, WIDTH, TWO_NORMS), PARAMETER(norm2_bias, WIDTH, TWO_NORMS | LAYER_NORMS),
+    PARAMETER(up, UP, ALWAYS),          PARAMETER(up_bias, UP_BIAS, BIASES),
+    PARAMETER(down, DOWN, ALWAYS),      PARAMETER(down_bias, WIDTH, BIASES),
 #undef PARAMETER
 };
 
@@ -36,10 +37,11 @@ const char *ls_parameter_gradient(int parameter)
 
 bool ls_parameter_exists(int parameter, const struct ls_layer_options *options)
 {
-    const parameter_presence presence = parameters[parameter].presence;
+    const unsigned has = (options->no_bias ? 0 : BIASES) |
+                         (options->norm == LS_NORM_LAYER ? LAYER_NORMS : 0) |
+                         (options->parallel ? 0 : TWO_NORMS);
 
-    if (presence == OF_LINEARS) return !options->no_bias;
-    return presence == ALWAYS || options->norm == LS_NORM_LAYER;
+    return (parameters[parameter].presence & ~has) == 0;
 }
 
 struct ls_tensor **ls_parameter_in(struct ls_layer_parameters *all, int parameter)
@@ -49,22 +51,24 @@ struct ls_tensor **ls_parameter_in(struct ls_layer_parameters *all, int paramete
 
 /* ---- parts */
 
-/* n rows more, and of them those of the rank. */
-static void add_rows(struct ls_parameter_part *part, int64_t n, int t, int tensor)
+/* n rows more, and of them those of number `share` of so many shares. */
+static void add_rows(struct ls_parameter_part *part, int64_t n, int64_t shares, int64_t share)
 {
-    const int64_t count = n / t;
+    const int64_t count = n / shares;
 
-    part->rows[part->runs++] = (struct ls_span){part->dim[0] + tensor * count, count};
+    part->rows[part->runs++] = (struct ls_span){part->dim[0] + share * count, count};
     part->dim[0] += n;
 }
 
-/* q heads, k heads, v heads. */
+/* q heads, k heads, v heads; where key/value heads are fewer than ranks, these share them. */
 static void add_qkv(struct ls_parameter_part *part, const struct ls_layer_shape *n, int t,
                     int tensor)
 {
+    const int64_t shares = n->h_kv < t ? n->h_kv : t, share = tensor / (t / shares);
+
     add_rows(part, n->h * n->d, t, tensor);
-    add_rows(part, n->h_kv * n->d, t, tensor);
-    add_rows(part, n->h_kv * n->d, t, tensor);
+    add_rows(part, n->h_kv * n->d, shares, share);
+    add_rows(part, n->h_kv * n->d, shares, share);
 }
 
 /* Gates, and then values. */

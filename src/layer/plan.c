@@ -29,6 +29,9 @@ static ls_status read_options(struct ls_layer_options *out, const struct ls_laye
     if (!(out->epsilon > 0) || !isfinite(out->epsilon))
         return ls_fail(LS_EVALUE, "epsilon is %g, must be finite and more than 0",
                        (double)out->epsilon);
+    if (out->post_norm && out->parallel)
+        return ls_fail(LS_EVALUE, "a layer whose blocks are parallel has one norm, before them: "
+                                  "parallel goes with post_norm off");
     return LS_OK;
 }
 
@@ -37,6 +40,20 @@ static ls_status check_share(const char *what, int64_t n, int ranks)
     if (n > 0 && n % ranks == 0) return LS_OK;
     return ls_fail(LS_ESHAPE, "%lld %s cannot be shared evenly by %d tensor-parallel ranks",
                    (long long)n, what, ranks);
+}
+
+/* Each rank has some, or each some ranks. */
+static ls_status check_kv_heads(const struct ls_layer_shape *s, int ranks)
+{
+    if (s->h_kv < 1 || s->h % s->h_kv != 0)
+        return ls_fail(LS_ESHAPE, "%lld heads cannot share %lld key/value heads evenly",
+                       (long long)s->h, (long long)s->h_kv);
+    if (s->h_kv % ranks == 0 || ranks % s->h_kv == 0) return LS_OK;
+    return ls_fail(
+        LS_ESHAPE,
+        "%lld key/value heads and %d tensor-parallel ranks: neither is a multiple of the "
+        "other",
+        (long long)s->h_kv, ranks);
 }
 
 static ls_status check_shape(const struct ls_layer_shape *s, const struct ls_layer_options *o)
@@ -50,7 +67,7 @@ static ls_status check_shape(const struct ls_layer_shape *s, const struct ls_lay
         return ls_fail(LS_ESHAPE, "a layer of %lld sequences of %lld tokens of width %lld",
                        (long long)s->b, (long long)s->s, (long long)s->e);
     LS_TRY(check_share("heads", s->h, o->tp));
-    LS_TRY(check_share("key/value heads", s->h_kv, o->tp));
+    LS_TRY(check_kv_heads(s, o->tp));
     return check_share("columns of the MLP", s->f, o->tp);
 }
 
@@ -156,6 +173,21 @@ static ls_status create_again(struct ls_layer_plan *plan)
     return LS_OK;
 }
 
+/* Where other tensor-parallel ranks have the same key/value heads. */
+static ls_status create_kv_sums(struct ls_layer_plan *plan)
+{
+    const int64_t n = ls_layer_kv_width(plan) * plan->shape.e;
+    void *memory;
+
+    if (!plan->kv_ranks) return LS_OK;
+    const struct ls_transport kv = ls_transport_on(plan->device, plan->kv_ranks, &plan->traffic);
+
+    LS_TRY(ls_batch_init_collective(&plan->kv_sums, &kv));
+    LS_TRY(ls_device_alloc(&memory, plan->device, LS_TAG_GRADIENT, (size_t)n * sizeof(float)));
+    plan->kv_gradient = memory;
+    return LS_OK;
+}
+
 static ls_status create_local(struct ls_layer_plan *plan, const struct ls_transport *tensor,
                               const struct ls_transport *context)
 {
@@ -165,6 +197,7 @@ static ls_status create_local(struct ls_layer_plan *plan, const struct ls_transp
     LS_TRY(create_work(plan));
     LS_TRY(create_again(plan));
     LS_TRY(create_weight_sums(plan, context));
+    LS_TRY(create_kv_sums(plan));
     return ls_exchange_init(&plan->exchange, &plan->grid, tensor, &plan->device->queue,
                             plan->shape.b, plan->rows, plan->shape.e, plan->shape.type);
 }
@@ -182,18 +215,35 @@ static size_t outer_scratch(const struct ls_layer_plan *plan)
 static ls_status create_vectors(struct ls_layer_plan *plan, const struct ls_transport *all,
                                 const struct ls_transport *context)
 {
-    const struct ls_layer_shape *s = &plan->shape;
-    const int64_t inner = ls_layer_qkv_width(plan) + ls_layer_up_width(plan);
+    const struct ls_layer_options *o = &plan->options;
+    const int64_t b = plan->shape.b, e = plan->shape.e;
+    const int64_t qkv = ls_layer_qkv_width(plan), up = ls_layer_up_width(plan);
+    const int64_t norm2 = o->parallel ? 0 : e, beta = o->norm == LS_NORM_LAYER;
+    const int64_t outer[LS_OUTER_VECTORS] = {[LS_OUTER_NORM1] = e,
+                                             [LS_OUTER_NORM1_BIAS] = beta * e,
+                                             [LS_OUTER_NORM2] = norm2,
+                                             [LS_OUTER_NORM2_BIAS] = beta * norm2,
+                                             [LS_OUTER_OUT_BIAS] = o->no_bias ? 0 : e,
+                                             [LS_OUTER_DOWN_BIAS] = o->no_bias ? 0 : e};
+    const int64_t inner[LS_INNER_VECTORS] = {
+        [LS_INNER_QKV_BIAS] = o->no_bias ? 0 : qkv, [LS_INNER_UP_BIAS] = o->no_bias ? 0 : up};
     const bool sp = plan->grid.sp;
 
     LS_TRY(ls_vectors_init(&plan->outer, sp ? plan->grid.all : plan->grid.context_ranks,
-                           sp ? all : context, plan->device, &plan->outer_runs, s->b, 6 * s->e,
-                           outer_scratch(plan)));
-    return ls_vectors_init(
-        &plan->inner, plan->grid.context_ranks, context, plan->device, &plan->inner_runs, s->b,
-        inner,
-        ls_row_sums_bytes(plan->device, s->b * plan->rows,
-                          larger(ls_layer_qkv_width(plan), ls_layer_up_width(plan))));
+                           sp ? all : context, plan->device, &plan->outer_runs, b, outer,
+                           LS_OUTER_VECTORS, outer_scratch(plan)));
+    return ls_vectors_init(&plan->inner, plan->grid.context_ranks, context, plan->device,
+                           &plan->inner_runs, b, inner, LS_INNER_VECTORS,
+                           ls_row_sums_bytes(plan->device, b * plan->rows, larger(qkv, up)));
+}
+
+/* Where there are more tensor-parallel ranks than key/value heads, several have the same one. */
+static ls_status share_kv_heads(struct ls_layer_plan *plan)
+{
+    const int64_t t = plan->grid.t, h_kv = plan->shape.h_kv;
+
+    plan->kv_heads = h_kv > t ? h_kv / t : 1;
+    return t > h_kv ? ls_grid_split(&plan->kv_ranks, &plan->grid, (int)(t / h_kv)) : LS_OK;
 }
 
 static ls_status create(struct ls_layer_plan *plan, struct ls_comm *comm)
@@ -202,8 +252,8 @@ static ls_status create(struct ls_layer_plan *plan, struct ls_comm *comm)
 
     LS_TRY(ls_grid_init(&plan->grid, comm, o->tp, o->cp, o->sp));
     plan->heads = plan->shape.h / o->tp;
-    plan->kv_heads = plan->shape.h_kv / o->tp;
     plan->columns = plan->shape.f / o->tp;
+    LS_TRY(share_kv_heads(plan));
     plan->traffic.mover = &plan->device->queue.progress;
     LS_TRY(ls_comm_agree(plan->grid.all, plan->core->create(plan)));
     const struct ls_transport all = ls_transport_on(plan->device, plan->grid.all, &plan->traffic);
@@ -245,9 +295,11 @@ void ls_layer_plan_destroy(struct ls_layer_plan *plan)
     ls_vectors_fini(&plan->inner);
     ls_vectors_fini(&plan->outer);
     ls_weight_sums_fini(&plan->weights);
+    ls_batch_fini(&plan->kv_sums);
     ls_exchange_fini(&plan->exchange);
     if (plan->device) {
         for (int i = 0; i < LS_KEPT_KINDS; i++) ls_device_free(plan->device, plan->again[i]);
+        ls_device_free(plan->device, plan->kv_gradient);
         ls_device_free(plan->device, plan->memory);
         ls_linear_kernel_destroy(plan->device, plan->down);
         ls_linear_kernel_destroy(plan->device, plan->up);
@@ -258,6 +310,7 @@ void ls_layer_plan_destroy(struct ls_layer_plan *plan)
     free(plan->leaf);
     free(plan->run);
     if (plan->core) plan->core->destroy(plan);
+    ls_comm_destroy(plan->kv_ranks);
     ls_grid_fini(&plan->grid);
     free(plan);
 }

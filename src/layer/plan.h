@@ -17,12 +17,24 @@ typedef enum {
     LS_WORK_PARTIAL,  /* [e] a rank's part of what row-parallel linears give, inside */
     LS_WORK_SUM,      /* [e] the same of all ranks, outside */
     LS_WORK_DROPPED,  /* [e] the gradient behind dropout, outside */
-    LS_WORK_BRANCH,   /* [e] the same, inside */
+    LS_WORK_BRANCH,   /* [e] the same, inside; in parallel then what attention's linear was given */
     LS_WORK_D_INNER,  /* gradient of attention or of the MLP's activation, inside */
     LS_WORK_D_OUTER,  /* of q, k and v or of what the activation is of, inside */
     LS_WORK_D_SUM,    /* [e] of the residual path between attention and MLP, outside */
     LS_WORKS,
 } ls_work_kind;
+
+/* Vectors to whose gradients all rows add, of rows outside and inside. */
+enum {
+    LS_OUTER_NORM1,
+    LS_OUTER_NORM1_BIAS,
+    LS_OUTER_NORM2,
+    LS_OUTER_NORM2_BIAS,
+    LS_OUTER_OUT_BIAS,
+    LS_OUTER_DOWN_BIAS,
+    LS_OUTER_VECTORS,
+};
+enum { LS_INNER_QKV_BIAS, LS_INNER_UP_BIAS, LS_INNER_VECTORS };
 
 struct ls_layer_core;
 
@@ -35,6 +47,8 @@ struct ls_layer_plan {
     struct ls_traffic traffic;
     int64_t attention_bytes; /* that all of attention's executions have sent */
     struct ls_exchange exchange;
+    struct ls_comm *kv_ranks; /* tensor-parallel, of the same kv heads; NULL: this one alone */
+    struct ls_batch kv_sums;  /* of gradients, between these */
     const struct ls_layer_core *core;
     struct ls_layout layout;                    /* of the sequence, on context-parallel ranks */
     struct ls_attention_plan *attention;        /* of a fused core, else NULL */
@@ -48,12 +62,13 @@ struct ls_layer_plan {
     struct ls_rotary rotary; /* dims 0: none */
     double *frequency;       /* storage of it */
     struct ls_linear_kernel *qkv, *out, *up, *down;
-    struct ls_vectors inner, outer; /* gradients of biases and norms */
-    struct ls_weight_sums weights;  /* and of linears */
+    struct ls_vectors inner, outer;
+    struct ls_weight_sums weights;
     struct ls_tensor work[LS_WORKS];
     void *again[LS_KEPT_KINDS]; /* of what states do not keep, while a layer works; masks behind
                                    blocks are nowhere */
     void *memory;               /* of work */
+    float *kv_gradient;         /* of the weights of k and v, where these have other ranks */
 };
 
 /* Streams of random numbers for dropout (tensor/dropout.h). */
@@ -69,8 +84,9 @@ struct ls_layer_state {
  */
 ls_status ls_layer_list_rows(struct ls_layer_plan *plan);
 
-/* Widths of what this rank's q, k and v, and the first linear of its MLP, are together. */
+/* Widths of this rank's q, k and v, of its k and v, and of what its MLP's first linear gives. */
 int64_t ls_layer_qkv_width(const struct ls_layer_plan *plan);
+int64_t ls_layer_kv_width(const struct ls_layer_plan *plan);
 int64_t ls_layer_up_width(const struct ls_layer_plan *plan);
 
 /* What is kept of a kind, without data: [b, rows, width], of statistics [1 or 2, b, rows], of LSE

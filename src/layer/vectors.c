@@ -55,9 +55,15 @@ static ls_status list_nodes(struct ls_vectors *v, int64_t *counts, struct ls_com
     return LS_OK;
 }
 
+/* Of all vectors together. */
+static int64_t width(const struct ls_vectors *v)
+{
+    return v->first[LS_MOST_VECTORS];
+}
+
 static int64_t block(const struct ls_vectors *v)
 {
-    return v->most * v->width;
+    return v->most * width(v);
 }
 
 static ls_status create_memory(struct ls_vectors *v, const struct ls_transport *transport,
@@ -65,6 +71,7 @@ static ls_status create_memory(struct ls_vectors *v, const struct ls_transport *
 {
     void *memory;
 
+    if (width(v) == 0) return LS_OK;
     if (v->ranks > 1) LS_TRY(ls_batch_init_collective(&v->batch, transport));
     LS_TRY(ls_device_alloc(&v->scratch, v->device, LS_TAG_WORKSPACE, scratch_bytes));
     LS_TRY(ls_device_alloc(&memory, v->device, LS_TAG_GRADIENT,
@@ -75,14 +82,16 @@ static ls_status create_memory(struct ls_vectors *v, const struct ls_transport *
 
 ls_status ls_vectors_init(struct ls_vectors *out, struct ls_comm *comm,
                           const struct ls_transport *transport, struct ls_device *device,
-                          const struct ls_row_runs *runs, int64_t b, int64_t width,
-                          size_t scratch_bytes)
+                          const struct ls_row_runs *runs, int64_t b, const int64_t *widths,
+                          int count, size_t scratch_bytes)
 {
     int64_t *counts = calloc((size_t)ls_comm_size(comm), sizeof *counts);
     ls_status status = counts ? LS_OK : ls_fail(LS_ENOMEM, "layer: out of memory");
 
     *out = (struct ls_vectors){
-        .device = device, .ranks = ls_comm_size(comm), .rank = ls_comm_rank(comm), .width = width};
+        .device = device, .ranks = ls_comm_size(comm), .rank = ls_comm_rank(comm)};
+    for (int i = 0; i < LS_MOST_VECTORS; i++)
+        out->first[i + 1] = out->first[i] + (i < count ? widths[i] : 0);
     status = ls_comm_agree(comm, status);
     if (status == LS_OK) status = list_nodes(out, counts, comm, runs, b);
     if (status == LS_OK) status = plan_sum(out, comm, counts, b * runs->s);
@@ -103,31 +112,38 @@ void ls_vectors_fini(struct ls_vectors *v)
 
 /* ---- a backward */
 
-float *ls_vectors_place(const struct ls_vectors *v, int64_t first)
+static int64_t width_of(const struct ls_vectors *v, int vector)
 {
-    return v->blocks + v->rank * block(v) + v->most * first;
+    return v->first[vector + 1] - v->first[vector];
 }
 
-static float *sum_at(const struct ls_vectors *v, const struct ls_vector *x, int64_t slot)
+float *ls_vectors_place(const struct ls_vectors *v, int vector)
 {
-    return v->blocks + slot / v->most * block(v) + v->most * x->first + slot % v->most * x->n;
+    if (width_of(v, vector) == 0) return NULL;
+    return v->blocks + v->rank * block(v) + v->most * v->first[vector];
 }
 
-ls_status ls_vectors_sum(struct ls_vectors *v, const struct ls_vector *list, int count)
+static float *sum_at(const struct ls_vectors *v, int vector, int64_t slot)
 {
-    struct ls_queue *queue = &v->device->queue;
+    return v->blocks + slot / v->most * block(v) + v->most * v->first[vector] +
+           slot % v->most * width_of(v, vector);
+}
 
+ls_status ls_vectors_sum(struct ls_vectors *v)
+{
+    if (width(v) == 0) return LS_OK;
     if (v->ranks > 1) {
         ls_batch_all_gather(&v->batch, v->blocks, (size_t)block(v) * sizeof *v->blocks);
         LS_TRY(ls_batch_run(&v->batch));
     }
-    for (int i = 0; i < count; i++) {
-        const struct ls_vector *x = &list[i];
-
-        if (!x->gradient) continue;
-        for (int64_t k = 0; k < v->adds; k++)
-            ls_add(queue, sum_at(v, x, v->add[k].into), sum_at(v, x, v->add[k].from), x->n);
-        ls_add(queue, x->gradient->data, sum_at(v, x, v->whole), x->n);
-    }
+    for (int i = 0; i < LS_MOST_VECTORS; i++)
+        for (int64_t k = 0; k < v->adds && width_of(v, i) > 0; k++)
+            ls_add(&v->device->queue, sum_at(v, i, v->add[k].into), sum_at(v, i, v->add[k].from),
+                   width_of(v, i));
     return LS_OK;
+}
+
+float *ls_vectors_whole(const struct ls_vectors *v, int vector)
+{
+    return width_of(v, vector) > 0 ? sum_at(v, vector, v->whole) : NULL;
 }

@@ -16,7 +16,8 @@ struct ls_layer_place {
 
 struct ls_layer_traffic {
     int64_t rows;    /* gathers and sums at the borders of attention and MLP */
-    int64_t weights; /* sums of the linears' gradients between context-parallel ranks */
+    int64_t weights; /* sums of the linears' gradients between context-parallel ranks, and of k's
+                        and v's between tensor-parallel ones that have the same heads */
     int64_t vectors; /* norms and biases */
     int64_t keys;    /* keys, values and sums of their gradients, of a materialized core */
     int attentions;  /* how often a fused core runs forward: twice where it is computed again */
@@ -24,7 +25,8 @@ struct ls_layer_traffic {
 
 /* The run has rows. In bf16 and without rows that some ranks have more of, `rows` is
  * 16 s b h (t - 1) / t, with sequence parallelism and two gathers more: the inputs of
- * column-parallel linears once more (Korthikanti et al. 2022, section 4.2.2). */
+ * column-parallel linears once more (Korthikanti et al. 2022, section 4.2.2). In parallel one
+ * input less is gathered forward and one less backward, and one gradient less is summed. */
 struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
                                             const struct ls_model_run *run,
                                             const struct ls_layer_place *place);

@@ -46,7 +46,7 @@ MPI_TEST(layer, what_does_not_fit_is_refused)
         const char *says;
     } cases[] = {
         {{1, 256, 8, 3, 3, 4, 8, LS_F32}, {.tp = 2}, LS_ESHAPE, "3 heads cannot be shared"},
-        {{1, 256, 8, 4, 2, 4, 8, LS_F32}, {.tp = 4}, LS_ESHAPE, "2 key/value heads cannot"},
+        {{1, 256, 8, 6, 2, 4, 6, LS_F32}, {.tp = 3}, LS_ESHAPE, "2 key/value heads and 3"},
         {{1, 256, 8, 4, 4, 4, 9, LS_F32}, {.tp = 2}, LS_ESHAPE, "9 columns of the MLP cannot"},
         {{1, 256, 8, 4, 4, 4, 8, LS_F16}, {.tp = 1}, LS_ETYPE, "not f16"},
         {{1, 256, 8, 4, 4, 4, 8, LS_F32}, {.dropout = 1}, LS_EVALUE, "dropout is 1"},

@@ -136,3 +136,42 @@ Test(layer_traffic, a_materialized_core_gathers_keys)
     run.c = 1;
     cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 0);
 }
+
+/* One input less is gathered in each direction, one gradient less is summed, and there is one norm.
+ */
+Test(layer_traffic, parallel_blocks_share_an_input)
+{
+    const struct ls_model_run run = run_of(4, 1, true, 0),
+                              again = run_of(4, 1, true, LS_PIECE_LAYER);
+    struct ls_model_shape parallel = model;
+
+    parallel.parallel = true;
+    const struct ls_layer_traffic plain = ls_layer_traffic_of(&parallel, &run, &place);
+
+    cr_expect_eq(plain.rows, traffic_of(4, 1, true, 0).rows - 3 * gather(4));
+    cr_expect_eq(plain.vectors, 4 * 3 * 2 * 4 * H);
+    cr_expect_eq(ls_layer_traffic_of(&parallel, &again, &place).rows - plain.rows, gather(4));
+}
+
+Test(layer_traffic, vectors_that_there_are_not_are_not_sent)
+{
+    const struct ls_model_run run = run_of(1, 3, false, 0);
+    struct ls_model_shape llama = model;
+
+    llama.norm = LS_NORM_RMS;
+    llama.bias = false;
+    cr_expect_eq(ls_layer_traffic_of(&llama, &run, &place).vectors, 4 * 2 * 2 * 2 * H);
+}
+
+/* Two ranks have each key/value head: half of the 2 d numbers goes to the other, and comes back. */
+Test(layer_traffic, gradients_of_shared_heads_are_summed_between_their_ranks)
+{
+    const struct ls_model_run run = run_of(4, 1, false, 0);
+    struct ls_model_shape shared = model;
+
+    shared.a_kv = 2;
+    const struct ls_layer_traffic traffic = ls_layer_traffic_of(&shared, &run, &place);
+
+    cr_expect_eq(traffic.weights, 4 * 2 * 64 * H);
+    cr_expect_eq(traffic.vectors, 4 * 2 * 64);
+}
