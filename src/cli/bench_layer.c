@@ -59,6 +59,8 @@ static const struct row {
     {"activation", "NAME", WORK, NAME, FIELD(activation),
      .doc = "gelu (default), gelu-erf, relu or swiglu", .names = activations},
     {"post-norm", NULL, WORK, FLAG, FIELD(post_norm), .doc = "Norms behind the blocks, not before"},
+    {"parallel", NULL, WORK, FLAG, FIELD(parallel),
+     .doc = "Attention and MLP side by side, behind one norm"},
     {"no-bias", NULL, WORK, FLAG, FIELD(no_bias), .doc = "Linears without biases"},
     {"causal", NULL, WORK, FLAG, FIELD(causal), .doc = "A query sees no later key"},
     {"rope", "THETA", WORK, NUMBER, FIELD(rope), .doc = "Rotary positions of this base"},
@@ -196,6 +198,7 @@ static struct ls_layer_options layer_options(const struct cli_layer_run *run)
     layer.norm = (ls_norm_kind)o->norm;
     layer.activation = (ls_activation)o->activation;
     layer.post_norm = o->post_norm;
+    layer.parallel = o->parallel;
     layer.no_bias = o->no_bias;
     layer.causal = o->causal;
     layer.rope_theta = o->rope;

@@ -14,7 +14,7 @@
 struct cli_layer_options {
     struct cli_options shared;
     int64_t hidden, heads, kv_heads, mlp, seq, batch, layers, tp, cp, repeat;
-    bool sp, strict, causal, post_norm, no_bias, verify;
+    bool sp, strict, causal, post_norm, parallel, no_bias, verify;
     int norm, activation, core, layout, mask; /* numbers of names */
     float dropout, rope;
     const char *recompute, *method, *weights, *out; /* NULL: as if not given */

@@ -17,7 +17,8 @@ struct ls_model_shape cli_layer_model(const struct cli_layer_run *run)
                                    .norm = run->layer.norm,
                                    .activation = run->layer.activation,
                                    .bias = !run->layer.no_bias,
-                                   .post_norm = run->layer.post_norm};
+                                   .post_norm = run->layer.post_norm,
+                                   .parallel = run->layer.parallel};
 }
 
 struct ls_model_run cli_layer_how(const struct cli_layer_run *run)

@@ -78,6 +78,9 @@ holds "a materialized core, probabilities made again" verified
 holds "as planned" as_planned
 layer 1 $shape --verify --post-norm --activation relu --layers 2
 holds "norms behind, two layers" verified
+layer 1 $shape --verify --parallel --recompute core,mlp
+holds "blocks in parallel" verified
+holds "and as planned" as_planned
 longspan bench layer $shape --threads 2 --repeat 2 --trace trace.json
 holds "a trace" grep -q '"name": *"backward"' trace.json
 
@@ -187,6 +190,9 @@ done
 
 layer 2 $shape --tp 2 --sp --kv-heads 2 --verify
 holds "t 2" verified
+layer 4 $shape --tp 4 --sp --kv-heads 2 --parallel --verify --recompute qkv,mlp
+holds "t 4, two ranks a key/value head" verified
+holds "and as planned" as_planned
 layer 2 $shape --cp 2 --causal --core materialized --kv-heads 2 --recompute selective --verify
 holds "a materialized core gathers keys" verified
 holds "as planned" as_planned
