@@ -56,9 +56,19 @@ void ls_layer_dropout(struct ls_tensor *out, struct ls_layer_plan *plan,
 void ls_layer_draw_mask(struct ls_layer_plan *plan, const struct ls_layer_state *state,
                         ls_kept_kind mask);
 
+/* A call is three pieces: the check of its tensors (operands.h), on which the ranks agree, the work
+ * itself, and its end, where the queue is finished and every rank gets the same status. A step of
+ * many layers may check all their calls and agree, run them one after the other, and end once.
+ * Where an operation fails, those behind it are left out, and what others wait for is sent all the
+ * same. Collective, but for the check. Errors: run: LS_ECOMM; end: those of operations as well. */
+ls_status ls_layer_run_forward(struct ls_tensor *y, struct ls_layer_plan *plan,
+                               struct ls_layer_state *state,
+                               const struct ls_layer_parameters *parameters,
+                               const struct ls_tensor *x, uint64_t seed);
 ls_status ls_layer_run_backward(struct ls_tensor *dx, const struct ls_layer_parameters *gradients,
                                 struct ls_layer_plan *plan, struct ls_layer_state *state,
                                 const struct ls_layer_parameters *parameters,
                                 const struct ls_tensor *dy);
+ls_status ls_layer_end(struct ls_layer_plan *plan, ls_status status);
 
 #endif

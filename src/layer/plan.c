@@ -270,16 +270,19 @@ ls_status ls_layer_plan_create(struct ls_layer_plan **out, struct ls_comm *comm,
                                const struct ls_layer_options *options)
 {
     struct ls_layer_plan *plan = calloc(1, sizeof *plan);
+    struct ls_layer_options read = LS_LAYER_OPTIONS;
+    unsigned pieces = 0;
     ls_status status =
-        plan ? read_options(&plan->options, options) : ls_fail(LS_ENOMEM, "layer: out of memory");
+        plan ? read_options(&read, options) : ls_fail(LS_ENOMEM, "layer: out of memory");
 
-    if (status == LS_OK) status = check_shape(shape, &plan->options);
-    if (status == LS_OK && plan->options.recompute)
-        status = ls_pieces_parse(&plan->pieces, plan->options.recompute);
-    if (status == LS_OK) status = ls_layer_core_of(&plan->core, plan->options.core);
-    LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
+    if (status == LS_OK) status = check_shape(shape, &read);
+    if (status == LS_OK && read.recompute) status = ls_pieces_parse(&pieces, read.recompute);
+    if (status == LS_OK) status = ls_layer_core_of(&plan->core, read.core);
+    LS_TRY_GOTO(status, ls_layer_agree(comm, status, shape, &read, pieces), destroy);
     plan->shape = *shape;
-    plan->device = plan->options.device;
+    plan->options = read;
+    plan->pieces = pieces;
+    plan->device = read.device;
     LS_TRY_GOTO(status, create(plan, comm), destroy);
     *out = plan;
     return LS_OK;

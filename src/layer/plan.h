@@ -80,6 +80,11 @@ struct ls_layer_state {
     uint64_t seed; /* of the last forward */
 };
 
+/* For plan.c: ls_comm_agree and, if all ranks are well, whether they ask for the same layer, as
+ * ls_agree_about has it. Collective. */
+ls_status ls_layer_agree(struct ls_comm *comm, ls_status status, const struct ls_layer_shape *shape,
+                         const struct ls_layer_options *options, unsigned pieces);
+
 /* For plan.c: rows, runs and leaves, as the layout deals them. Errors: LS_ENOMEM.
  */
 ls_status ls_layer_list_rows(struct ls_layer_plan *plan);
