@@ -4,111 +4,13 @@
 #ifndef TESTS_MPI_GUARDED_H
 #define TESTS_MPI_GUARDED_H
 
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-
 #include "comm/transport.h"
 #include "device/gradient.h"
+#include "device/linear.h"
+#include "device/norm.h"
+#include "device/pointwise.h"
 #include "device/rows.h"
-
-#define ARENA_BYTES ((size_t)1 << 30) /* of addresses; memory only where it is used */
-
-static struct guarded {
-    struct ls_device *cpu; /* that computes */
-    char *arena;
-    size_t used;
-    int blocks, entered;
-    struct ls_ledger ledger;
-} guarded;
-
-static inline void guarded_enter(void)
-{
-    if (guarded.entered++ == 0) mprotect(guarded.arena, ARENA_BYTES, PROT_READ | PROT_WRITE);
-}
-
-static inline void guarded_leave(void)
-{
-    if (--guarded.entered == 0) mprotect(guarded.arena, ARENA_BYTES, PROT_NONE);
-}
-
-static inline int guarded_ordinals(void)
-{
-    return 1;
-}
-
-static inline ls_status guarded_open(void **self, int ordinal, int threads)
-{
-    guarded = (struct guarded){.ledger = LS_LEDGER};
-    LS_TRY(ls_device_open(&guarded.cpu, "cpu", ordinal, threads));
-    guarded.arena =
-        mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    *self = guarded.cpu->self; /* so that operations find what they expect */
-    return guarded.arena != MAP_FAILED ? LS_OK : ls_fail(LS_ENOMEM, "no addresses");
-}
-
-static inline void guarded_close(void *self)
-{
-    (void)self;
-    munmap(guarded.arena, ARENA_BYTES);
-    ls_device_close(guarded.cpu);
-}
-
-static inline void guarded_facts(struct ls_device_facts *out, void *self)
-{
-    (void)self;
-    *out = guarded.cpu->facts;
-}
-
-/* ---- memory */
-
-static inline ls_status guarded_alloc(void **out, void *self, ls_tag tag, size_t bytes)
-{
-    (void)self;
-    if (guarded.used + bytes + 64 > ARENA_BYTES) return ls_fail(LS_ENOMEM, "the arena is full");
-    *out = guarded.arena + guarded.used;
-    guarded.used += (bytes + 64) / 64 * 64;
-    guarded.blocks++;
-    guarded_enter();
-    memset(*out, 0xff, bytes); /* NaN */
-    guarded_leave();
-    return ls_ledger_enter(&guarded.ledger, *out, tag, bytes);
-}
-
-static inline void guarded_free(void *self, void *memory)
-{
-    (void)self;
-    ls_ledger_leave(&guarded.ledger, memory);
-    if (--guarded.blocks == 0) guarded.used = 0;
-}
-
-static inline void guarded_copy(void *self, void *to, const void *from, size_t bytes)
-{
-    (void)self;
-    guarded_enter();
-    if (bytes > 0) memcpy(to, from, bytes);
-    guarded_leave();
-}
-
-static inline struct ls_ledger *guarded_ledger(void *self)
-{
-    (void)self;
-    return &guarded.ledger;
-}
-
-static inline bool guarded_holds(void *self, const void *memory)
-{
-    (void)self;
-    return (const char *)memory >= guarded.arena &&
-           (const char *)memory < guarded.arena + ARENA_BYTES;
-}
-
-static const struct ls_memory_ops guarded_memory = {.alloc = guarded_alloc,
-                                                    .free = guarded_free,
-                                                    .write = guarded_copy,
-                                                    .read = guarded_copy,
-                                                    .ledger = guarded_ledger,
-                                                    .holds = guarded_holds};
+#include "guarded_memory.h"
 
 /* ---- operations */
 
@@ -183,6 +85,108 @@ static inline void guarded_sinks(void *self, double *out, const float *sinks,
 {
     guarded_enter();
     guarded.cpu->ops->rows->sinks(self, out, sinks, rows);
+    guarded_leave();
+}
+
+static inline size_t guarded_sum_bytes(void *self, int64_t rows, int64_t e)
+{
+    return guarded.cpu->ops->rows->sum_bytes(self, rows, e);
+}
+
+static inline void guarded_sum(void *self, float *out, const struct ls_tensor *x,
+                               const struct ls_row_order *order, void *scratch)
+{
+    guarded_enter();
+    guarded.cpu->ops->rows->sum(self, out, x, order, scratch);
+    guarded_leave();
+}
+
+static inline void guarded_linear(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+                                  const struct ls_linear_call *call)
+{
+    guarded_enter();
+    guarded.cpu->ops->linear->forward(queue, kernel, call);
+    guarded_leave();
+}
+
+static inline void guarded_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+                                     struct ls_tensor *dx, const struct ls_tensor *dy,
+                                     const struct ls_tensor *w)
+{
+    guarded_enter();
+    guarded.cpu->ops->linear->dx(queue, kernel, dx, dy, w);
+    guarded_leave();
+}
+
+static inline void guarded_linear_dw(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+                                     const struct ls_linear_sum *sum)
+{
+    guarded_enter();
+    guarded.cpu->ops->linear->dw(queue, kernel, sum);
+    guarded_leave();
+}
+
+static inline void guarded_norm(void *self, const struct ls_norm_forward *call)
+{
+    guarded_enter();
+    guarded.cpu->ops->norm->forward(self, call);
+    guarded_leave();
+}
+
+static inline void guarded_norm_backward(void *self, const struct ls_norm_backward *call)
+{
+    guarded_enter();
+    guarded.cpu->ops->norm->backward(self, call);
+    guarded_leave();
+}
+
+static inline void guarded_activation(void *self, struct ls_tensor *y, const struct ls_tensor *z,
+                                      ls_activation kind)
+{
+    guarded_enter();
+    guarded.cpu->ops->pointwise->activation_forward(self, y, z, kind);
+    guarded_leave();
+}
+
+static inline void guarded_activation_backward(void *self, struct ls_tensor *dz,
+                                               const struct ls_tensor *dy,
+                                               const struct ls_tensor *z, ls_activation kind)
+{
+    guarded_enter();
+    guarded.cpu->ops->pointwise->activation_backward(self, dz, dy, z, kind);
+    guarded_leave();
+}
+
+static inline void guarded_tensor_add(void *self, struct ls_tensor *out, const struct ls_tensor *a,
+                                      const struct ls_tensor *b)
+{
+    guarded_enter();
+    guarded.cpu->ops->pointwise->add(self, out, a, b);
+    guarded_leave();
+}
+
+static inline void guarded_dropout_mask(void *self, uint8_t *mask, const int64_t dim[3],
+                                        const struct ls_dropout *dropout,
+                                        const struct ls_row_runs *runs)
+{
+    guarded_enter();
+    guarded.cpu->ops->pointwise->dropout_mask(self, mask, dim, dropout, runs);
+    guarded_leave();
+}
+
+static inline void guarded_dropout(void *self, const struct ls_dropout_call *call)
+{
+    guarded_enter();
+    guarded.cpu->ops->pointwise->dropout(self, call);
+    guarded_leave();
+}
+
+static inline void guarded_rotate(void *self, struct ls_tensor *out, const struct ls_tensor *x,
+                                  const struct ls_rotary *rotary, const struct ls_row_runs *runs,
+                                  bool back)
+{
+    guarded_enter();
+    guarded.cpu->ops->pointwise->rotate(self, out, x, rotary, runs, back);
     guarded_leave();
 }
 
@@ -307,17 +311,35 @@ static inline struct ls_device *guarded_device(int threads)
                                            .add = guarded_rows_add,
                                            .round_sums = guarded_round_sums,
                                            .delta = guarded_delta,
-                                           .sinks = guarded_sinks};
+                                           .sinks = guarded_sinks,
+                                           .sum_bytes = guarded_sum_bytes,
+                                           .sum = guarded_sum};
+    static struct ls_linear_ops linear;
+    static struct ls_norm_ops norm;
+    static const struct ls_pointwise_ops pointwise = {.activation_forward = guarded_activation,
+                                                      .activation_backward =
+                                                          guarded_activation_backward,
+                                                      .add = guarded_tensor_add,
+                                                      .dropout_mask = guarded_dropout_mask,
+                                                      .dropout = guarded_dropout,
+                                                      .rotate = guarded_rotate};
     struct ls_device *cpu, *device = NULL;
 
     if (ls_device_open(&cpu, "cpu", 0, 1) != LS_OK) return NULL;
     ops = *cpu->ops;
     attention = *ops.attention;
     gradient = *ops.gradient;
+    linear = *ops.linear;
+    norm = *ops.norm;
     ls_device_close(cpu);
     attention.attend = guarded_attend;
     attention.merge = guarded_merge;
     gradient.compute = guarded_gradient;
+    linear.forward = guarded_linear;
+    linear.dx = guarded_linear_dx;
+    linear.dw = guarded_linear_dw;
+    norm.forward = guarded_norm;
+    norm.backward = guarded_norm_backward;
     ops.name = "guarded";
     ops.ordinals = guarded_ordinals;
     ops.open = guarded_open;
@@ -327,6 +349,9 @@ static inline struct ls_device *guarded_device(int threads)
     ops.attention = &attention;
     ops.gradient = &gradient;
     ops.rows = &rows;
+    ops.linear = &linear;
+    ops.norm = &norm;
+    ops.pointwise = &pointwise;
     ops.transport = guarded_transport;
     return ls_device_open_backend(&device, &ops, 0, threads) == LS_OK ? device : NULL;
 }
