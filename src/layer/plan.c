@@ -46,7 +46,7 @@ static ls_status check_share(const char *what, int64_t n, int ranks)
 static ls_status check_kv_heads(const struct ls_layer_shape *s, int ranks)
 {
     if (s->h_kv < 1 || s->h % s->h_kv != 0)
-        return ls_fail(LS_ESHAPE, "%lld heads cannot share %lld key/value heads evenly",
+        return ls_fail(LS_ESHAPE, "%lld heads are not a multiple of %lld key/value heads",
                        (long long)s->h, (long long)s->h_kv);
     if (s->h_kv % ranks == 0 || ranks % s->h_kv == 0) return LS_OK;
     return ls_fail(

@@ -300,8 +300,8 @@ MPI_TEST(layer_forms, that_cannot_be_are_refused)
          {.tp = 6},
          LS_ESHAPE,
          "4 key/value heads and 6 tensor-parallel ranks"},
-        {{1, 256, 8, 6, 4, 4, 6, LS_F32}, {.tp = 2}, LS_ESHAPE, "6 heads cannot share 4"},
-        {{1, 256, 8, 4, 0, 4, 8, LS_F32}, {.tp = 2}, LS_ESHAPE, "cannot share 0 key/value"},
+        {{1, 256, 8, 6, 4, 4, 6, LS_F32}, {.tp = 2}, LS_ESHAPE, "6 heads are not a multiple of 4"},
+        {{1, 256, 8, 4, 0, 4, 8, LS_F32}, {.tp = 2}, LS_ESHAPE, "not a multiple of 0 key/value"},
     };
     struct ls_device *device;
 
