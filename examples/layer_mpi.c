@@ -119,7 +119,7 @@ static void create_model(struct model *m, struct ls_comm *comm, struct ls_device
         m->dx[i] = new_tensor(3, 1, ls_layer_rows(m->plan), E);
     }
     for (int i = 0; i < LAYERS; i++) {
-        must(ls_layer_state_create(&m->state[i], m->plan));
+        must(ls_layer_state_create(&m->state[i], m->plan, NULL));
         create_weights(&m->weights[i], tp);
         create_weights(&m->gradients[i], tp);
         fill_weights(&m->weights[i], i, ls_comm_rank(comm) % tp);

@@ -52,8 +52,9 @@ struct ls_layer_options {
     bool strict;              /* for one tp: the same bits for any cp, method, layout, threads and
                                * recomputation, with sequence parallelism and without; of a
                                * materialized core for cp 1 */
-    const char *recompute;    /* none, selective, full, or some of core, norm, activation, mlp, qkv,
-                               * dropout, with commas; NULL: none */
+    const char *recompute;    /* of states that do not say otherwise: none, selective, full, or some
+                               * of core, norm, activation, mlp, qkv, dropout, with commas; NULL:
+                               * none */
     struct ls_device *device; /* in whose memory all tensors are; borrowed */
 };
 
@@ -99,9 +100,12 @@ LS_API int64_t ls_layer_rows(const struct ls_layer_plan *plan);
 LS_API int64_t ls_layer_position(const struct ls_layer_plan *plan, int64_t row);
 
 /* What one layer keeps between forward and backward, but for the pieces that are computed again, on
- * the device's ledger as activations. The caller destroys it. Errors: LS_ENOMEM. */
-LS_API ls_status ls_layer_state_create(struct ls_layer_state **out,
-                                       const struct ls_layer_plan *plan);
+ * the device's ledger as activations. `recompute`, as in options, is this layer's, the same on
+ * every rank; NULL: the plan's. All layers bring back what they did not keep in one memory of the
+ * plan, which grows when a state wants more. The caller destroys it. Errors: LS_EVALUE, LS_ENOMEM.
+ */
+LS_API ls_status ls_layer_state_create(struct ls_layer_state **out, struct ls_layer_plan *plan,
+                                       const char *recompute);
 LS_API void ls_layer_state_destroy(struct ls_layer_state *state);
 
 /* y = the layer of x, both [b, rows, e], contiguous; y is written, x is copied. `seed` is that of

@@ -78,7 +78,10 @@ static const struct row {
             "rows"},
     {"recompute", "PIECES", WORK, TEXT, FIELD(recompute),
      .doc = "Computed again, not kept: none (default), selective, full, or some of core, norm, "
-            "activation, mlp, qkv, dropout"},
+            "activation, mlp, qkv, dropout; of each layer, with slashes between them; auto: for "
+            "each layer the cheapest that fit into --memory"},
+    {"memory", "BYTES", WORK, TEXT, FIELD(memory),
+     .doc = "With --recompute auto: what all that a rank allocates may take, such as 300MiB"},
     {"core", "CORE", WORK, NAME, FIELD(core),
      .doc = "Attention by tiles: fused (default), or materialized, of which all probabilities are "
             "kept",
@@ -180,16 +183,6 @@ static ls_status check_sizes(const struct cli_layer_options *o, const struct cli
         world->size == 1 ? "is" : "are", world->size, (long long)(o->tp * o->cp));
 }
 
-static ls_status read_pieces(struct cli_layer_run *run)
-{
-    const struct cli_layer_options *o = &run->options;
-
-    if (o->recompute) LS_TRY(ls_pieces_parse(&run->pieces, o->recompute));
-    if (o->mask > 0) run->pieces |= LS_PIECE_DROPOUT;
-    run->recompute = ls_pieces_name(run->pieces);
-    return LS_OK;
-}
-
 static struct ls_layer_options layer_options(const struct cli_layer_run *run)
 {
     const struct cli_layer_options *o = &run->options;
@@ -210,7 +203,6 @@ static struct ls_layer_options layer_options(const struct cli_layer_run *run)
     layer.core = (ls_core_kind)o->core;
     layer.method = o->method && strcmp(o->method, "auto") == 0 ? NULL : o->method;
     layer.layout = (ls_layout_kind)o->layout;
-    layer.recompute = run->recompute.s;
     return layer;
 }
 
@@ -224,7 +216,7 @@ static ls_status read_options(bool *done, struct cli_layer_run *run, int argc, c
     if (o->mlp == 0) o->mlp = 4 * o->hidden;
     LS_TRY(cli_world_complete(run->world));
     LS_TRY(check_sizes(o, run->world));
-    LS_TRY(read_pieces(run));
+    LS_TRY(cli_layer_read_pieces(run));
     run->layer = layer_options(run);
     run->shape = (struct ls_layer_shape){.b = o->batch,
                                          .s = o->seq,
@@ -243,12 +235,19 @@ static ls_status read_options(bool *done, struct cli_layer_run *run, int argc, c
 static ls_status check_run(const struct cli_layer_run *run)
 {
     const struct ls_model_shape model = cli_layer_model(run);
-    const struct ls_model_run how = cli_layer_how(run);
+    struct ls_model_run how = cli_layer_how(run, run->chooses ? LS_PIECE_LAYER : run->pieces[0]);
     struct ls_rank_bytes bytes;
+    double layers = 0;
 
     LS_TRY(ls_model_bytes(&bytes, &model, &how));
-    bytes.optimizer = 0;
-    return cli_memory_check(run->world, (double)ls_rank_bytes_total(&bytes));
+    bytes.optimizer = bytes.layers = 0;
+    for (int64_t i = 0; i < run->options.layers; i++) {
+        if (!run->chooses) how.pieces = run->pieces[i];
+        const struct ls_kept_bytes kept = ls_layer_kept_bytes(&model, &how);
+
+        layers += (double)kept.paper + (double)kept.own;
+    }
+    return cli_memory_check(run->world, (double)ls_rank_bytes_total(&bytes) + layers);
 }
 
 static ls_status create_layers(struct cli_layer_run *run)
@@ -258,15 +257,35 @@ static ls_status create_layers(struct cli_layer_run *run)
     return ls_layer_plan_create(&run->plan, run->world->comm, &run->shape, &run->layer);
 }
 
+/* The pieces that want most memory to bring back. */
+static unsigned most_again(const struct cli_layer_run *run)
+{
+    const struct ls_model_shape model = cli_layer_model(run);
+    unsigned pieces = run->pieces[0];
+    int64_t most = 0;
+
+    for (int64_t i = 0; i < run->options.layers; i++) {
+        const struct ls_model_run how = cli_layer_how(run, run->pieces[i]);
+        const int64_t bytes = ls_layer_again_bytes(&model, &how);
+
+        if (bytes <= most) continue;
+        most = bytes;
+        pieces = run->pieces[i];
+    }
+    return pieces;
+}
+
 static ls_status create_states(struct cli_layer_run *run)
 {
     ls_status status = LS_OK;
 
+    LS_TRY(cli_layer_choose_pieces(run));
     run->kept_before = ls_ledger_live(ls_device_ledger(run->gemm.device), LS_TAG_ACTIVATION);
     run->state = calloc((size_t)run->options.layers, sizeof *run->state);
     if (!run->state) status = ls_fail(LS_ENOMEM, "no memory for a list of layers");
+    if (status == LS_OK) status = ls_layer_reserve(run->plan, most_again(run));
     for (int64_t i = 0; i < run->options.layers && status == LS_OK; i++)
-        status = ls_layer_state_create(&run->state[i], run->plan);
+        status = ls_layer_state_create(&run->state[i], run->plan, ls_pieces_name(run->pieces[i]).s);
     return ls_comm_agree(run->world->comm, status);
 }
 
@@ -302,6 +321,7 @@ static void fini(struct cli_layer_run *run)
     for (int64_t i = 0; run->state && i < run->options.layers; i++)
         ls_layer_state_destroy(run->state[i]);
     free(run->state);
+    free(run->pieces);
     cli_layer_free_tensors(run);
     ls_layer_plan_destroy(run->plan);
     cli_gemm_fini(&run->gemm);
@@ -317,11 +337,13 @@ ls_status cli_bench_layer(bool *held, struct cli_world *world, int argc, char **
         .world = world, .held = true, .resident_before = cli_memory_resident_peak()};
     bool done;
 
-    ls_ledger_reset_peaks(&ls_host_ledger);
-    LS_TRY(read_options(&done, &run, argc, argv));
-    if (done) return LS_OK;
-    cli_binding_hint(world, &run.options.shared);
-    const ls_status status = bench(&run);
+    ls_status status = read_options(&done, &run, argc, argv);
+
+    if (status == LS_OK && done) return LS_OK;
+    if (status == LS_OK) {
+        cli_binding_hint(world, &run.options.shared);
+        status = bench(&run);
+    }
 
     fini(&run);
     *held = run.held;

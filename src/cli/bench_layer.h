@@ -17,7 +17,7 @@ struct cli_layer_options {
     bool sp, strict, causal, post_norm, parallel, no_bias, verify;
     int norm, activation, core, layout, mask; /* numbers of names */
     float dropout, rope;
-    const char *recompute, *method, *weights, *out; /* NULL: as if not given */
+    const char *recompute, *memory, *method, *weights, *out; /* NULL: as if not given */
     ls_dtype type;
 };
 
@@ -27,7 +27,7 @@ struct cli_layer_bytes {
     int64_t sent;             /* but for attention */
     int64_t weights, vectors; /* of that, for gradients; only planned */
     int64_t attention;        /* that attention sends; planned: of all ranks */
-    int64_t ledger, resident; /* peaks since start-up; only measured */
+    int64_t ledger, resident; /* peaks of steps, and since start-up; only measured */
 };
 
 struct cli_layer_tensors {
@@ -42,8 +42,10 @@ struct cli_layer_run {
     struct cli_layer_options options;
     struct ls_layer_shape shape;
     struct ls_layer_options layer;
-    unsigned pieces;                 /* LS_PIECE_* */
-    struct ls_pieces_text recompute; /* storage of layer.recompute */
+    unsigned *pieces; /* [layers] LS_PIECE_* that each computes again */
+    bool chooses;     /* them, so that all fits into so many bytes of a rank */
+    int64_t memory;
+    double again_seconds; /* that this was expected to take */
     struct cli_report report;
     struct ls_output *output;     /* NULL: none was asked for */
     struct ls_timeline *timeline; /* the same */
@@ -98,12 +100,26 @@ ls_status cli_layer_rows_of(struct cli_layer_part *out, const struct cli_layer_r
 ls_status cli_layer_read(double *out, const struct cli_layer_run *run,
                          const struct ls_input *source, int parameter, int64_t first, int64_t n);
 
+/* ---- pieces */
+
+/* run->pieces and what they are to fit into, of the command line; fini frees them. Errors:
+ * LS_EVALUE, LS_ENOMEM. */
+ls_status cli_layer_read_pieces(struct cli_layer_run *run);
+
+/* With --recompute auto: the cheapest that fit beside what the ledger holds now, by rates of this
+ * machine, the same on every rank. Agreed by all ranks. Errors: LS_EFIT, with what is missing. */
+ls_status cli_layer_choose_pieces(struct cli_layer_run *run);
+
+/* "full", where all layers are alike, or of one after the other "none/full"; the caller frees it.
+ * Errors: LS_ENOMEM. */
+ls_status cli_layer_name_pieces(char **out, const struct cli_layer_run *run);
+
 /* ---- what is planned */
 
-/* The model, of which there are layers alone, and how it is run: of this rank's rows once there is
- * a plan, until then of the rank that has most. */
+/* One layer as a model, and how it is run: of this rank's rows once there is a plan, until then of
+ * the rank that has most. */
 struct ls_model_shape cli_layer_model(const struct cli_layer_run *run);
-struct ls_model_run cli_layer_how(const struct cli_layer_run *run);
+struct ls_model_run cli_layer_how(const struct cli_layer_run *run, unsigned pieces);
 
 /* run->planned. Agreed by all ranks. Errors: LS_ENOMEM. */
 ls_status cli_layer_plan(struct cli_layer_run *run);

@@ -80,20 +80,37 @@ static ls_status timed(double *seconds, struct cli_layer_run *run,
     return ls_comm_reduce(seconds, run->world->comm, 1, LS_REDUCE_MAX);
 }
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void take_peaks(struct cli_layer_run *run, const struct ls_ledger *ledger)
+{
+    struct cli_layer_bytes *measured = &run->measured;
+    const size_t activation = ls_ledger_peak(ledger, LS_TAG_ACTIVATION) - run->kept_before;
+
+    measured->peak =
+        larger(measured->peak, (int64_t)(activation + ls_ledger_peak(ledger, LS_TAG_RECOMPUTE)));
+    measured->ledger = larger(measured->ledger, (int64_t)ls_ledger_peak_total(ledger));
+}
+
 static ls_status repeat(struct cli_layer_run *run)
 {
     const struct ls_layer_plan *plan = run->plan;
-    const struct ls_ledger *ledger = ls_device_ledger(run->gemm.device);
+    struct ls_ledger *ledger = ls_device_ledger(run->gemm.device);
     struct cli_layer_bytes *measured = &run->measured;
     const int64_t sent = plan->traffic.bytes_sent, attention = plan->attention_bytes;
     double there, back;
 
+    ls_ledger_reset_peaks(ledger); /* the rate of products was measured with more */
     LS_TRY(clear_gradients(run));
     ls_timeline_start(run->timeline);
     LS_TRY(timed(&there, run, forward));
     measured->kept = (int64_t)(ls_ledger_live(ledger, LS_TAG_ACTIVATION) - run->kept_before);
     LS_TRY(timed(&back, run, backward));
     ls_timeline_stop(run->timeline);
+    take_peaks(run, ledger);
     measured->sent = plan->traffic.bytes_sent - sent;
     measured->attention = plan->attention_bytes - attention;
     if (there + back >= run->seconds) return LS_OK;
@@ -106,18 +123,12 @@ static ls_status repeat(struct cli_layer_run *run)
 /* The product rate in turn with it, so that a machine that changes its speed does so for both. */
 ls_status cli_layer_compute(struct cli_layer_run *run)
 {
-    const struct ls_ledger *ledger = ls_device_ledger(run->gemm.device);
-    struct cli_layer_bytes *measured = &run->measured;
-
     LS_TRY(cli_layer_plan(run));
     run->seconds = DBL_MAX;
     for (int64_t i = 0; i < run->options.repeat; i++) {
         LS_TRY(cli_gemm_measure(&run->gemm, run->world));
         LS_TRY(repeat(run));
     }
-    measured->peak = (int64_t)(ls_ledger_peak(ledger, LS_TAG_ACTIVATION) - run->kept_before +
-                               ls_ledger_peak(ledger, LS_TAG_RECOMPUTE));
-    measured->ledger = (int64_t)ls_ledger_peak_total(ledger);
-    measured->resident = (int64_t)(cli_memory_resident_peak() - run->resident_before);
+    run->measured.resident = (int64_t)(cli_memory_resident_peak() - run->resident_before);
     return LS_OK;
 }

@@ -9,7 +9,7 @@ struct ls_model_shape cli_layer_model(const struct cli_layer_run *run)
     const struct ls_layer_shape *n = &run->shape;
 
     return (struct ls_model_shape){.h = n->e,
-                                   .L = run->options.layers,
+                                   .L = 1,
                                    .a = n->h,
                                    .a_kv = n->h_kv,
                                    .d = n->d,
@@ -21,7 +21,7 @@ struct ls_model_shape cli_layer_model(const struct cli_layer_run *run)
                                    .parallel = run->layer.parallel};
 }
 
-struct ls_model_run cli_layer_how(const struct cli_layer_run *run)
+struct ls_model_run cli_layer_how(const struct cli_layer_run *run, unsigned pieces)
 {
     const struct ls_layer_options *o = &run->layer;
     struct ls_model_run how = {.type = run->shape.type,
@@ -36,7 +36,7 @@ struct ls_model_run cli_layer_how(const struct cli_layer_run *run)
                                .layout = o->layout,
                                .dropout = o->dropout > 0,
                                .core = o->core,
-                               .pieces = run->pieces};
+                               .pieces = pieces};
 
     if (!run->plan) return how;
     how.has_rows = true;
@@ -45,16 +45,16 @@ struct ls_model_run cli_layer_how(const struct cli_layer_run *run)
     return how;
 }
 
-/* What all ranks together send in fused attention. */
-static ls_status plan_attention(int64_t *bytes, const struct cli_layer_run *run, int forward)
+/* What all ranks together send in fused attention, which runs forward so often in all layers. */
+static ls_status plan_attention(int64_t *bytes, const struct cli_layer_run *run, int64_t forward)
 {
     struct ls_cost cost;
 
     *bytes = 0;
     if (run->layer.core != LS_CORE_FUSED) return LS_OK;
     LS_TRY(ls_comm_agree(run->world->comm, ls_plan_cost(&cost, run->plan->attention)));
-    *bytes = run->options.layers * run->layer.tp *
-             (forward * cost.bytes_sent + cost.backward_bytes_sent);
+    *bytes = run->layer.tp *
+             (forward * cost.bytes_sent + run->options.layers * cost.backward_bytes_sent);
     return LS_OK;
 }
 
@@ -62,21 +62,27 @@ ls_status cli_layer_plan(struct cli_layer_run *run)
 {
     const struct ls_layer_plan *plan = run->plan;
     const struct ls_model_shape model = cli_layer_model(run);
-    const struct ls_model_run how = cli_layer_how(run);
     const struct ls_layer_place place = {.tensor = plan->grid.tensor,
                                          .outer_nodes = plan->outer.most,
                                          .inner_nodes = plan->inner.most,
                                          .weight_sums = plan->weights.most};
-    const struct ls_kept_bytes kept = ls_layer_kept_bytes(&model, &how);
-    const struct ls_layer_traffic traffic = ls_layer_traffic_of(&model, &how, &place);
-    const int64_t layers = run->options.layers;
+    struct cli_layer_bytes *planned = &run->planned;
+    int64_t again = 0, forward = 0;
 
-    run->planned = (struct cli_layer_bytes){
-        .kept = layers * (kept.paper + kept.own),
-        .sent = layers * (traffic.rows + traffic.weights + traffic.vectors + traffic.keys),
-        .weights = layers * traffic.weights,
-        .vectors = layers * traffic.vectors,
-    };
-    run->planned.peak = run->planned.kept + ls_layer_again_bytes(&model, &how);
-    return plan_attention(&run->planned.attention, run, traffic.attentions);
+    *planned = (struct cli_layer_bytes){.kept = 0};
+    for (int64_t i = 0; i < run->options.layers; i++) {
+        const struct ls_model_run how = cli_layer_how(run, run->pieces[i]);
+        const struct ls_kept_bytes kept = ls_layer_kept_bytes(&model, &how);
+        const struct ls_layer_traffic traffic = ls_layer_traffic_of(&model, &how, &place);
+        const int64_t brought_back = ls_layer_again_bytes(&model, &how);
+
+        planned->kept += kept.paper + kept.own;
+        planned->sent += traffic.rows + traffic.weights + traffic.vectors + traffic.keys;
+        planned->weights += traffic.weights;
+        planned->vectors += traffic.vectors;
+        forward += traffic.attentions;
+        if (brought_back > again) again = brought_back;
+    }
+    planned->peak = planned->kept + again;
+    return plan_attention(&planned->attention, run, forward);
 }

@@ -53,10 +53,15 @@ static struct total total_of(const struct pair *ranks, int size)
 static double flops_of(const struct cli_layer_run *run)
 {
     const struct ls_model_shape model = cli_layer_model(run);
-    const struct ls_model_run how = cli_layer_how(run);
-    const struct ls_step_flops flops = ls_model_flops(&model, &how);
+    double sum = 0;
 
-    return flops.forward + flops.backward + flops.again;
+    for (int64_t i = 0; i < run->options.layers; i++) {
+        const struct ls_model_run how = cli_layer_how(run, run->pieces[i]);
+        const struct ls_step_flops flops = ls_model_flops(&model, &how);
+
+        sum += flops.forward + flops.backward + flops.again;
+    }
+    return sum;
 }
 
 static void report_speed(const struct cli_layer_run *run)
@@ -86,7 +91,7 @@ static void report_speed(const struct cli_layer_run *run)
 
 /* ---- what is computed */
 
-static void report_layer(const struct cli_layer_run *run)
+static void report_layer(const struct cli_layer_run *run, const char *recompute)
 {
     const struct cli_report *report = &run->report;
     const struct cli_layer_options *o = &run->options;
@@ -100,7 +105,7 @@ static void report_layer(const struct cli_layer_run *run)
                     (long long)n->h_kv, ls_dtype_name(n->type));
     cli_report_line(report, "", "%s, MLP %s, %s core, dropout %g%s, recompute %s",
                     cli_counted(o->layers, "layer", "layers").s, cli_count(n->f).s, core,
-                    (double)o->dropout, o->causal ? ", causal" : "", run->recompute.s);
+                    (double)o->dropout, o->causal ? ", causal" : "", recompute);
     cli_report_line(report, "ranks", "%d tensor%s x %d context, %s", run->layer.tp,
                     run->layer.sp ? " (and sequence)" : "", run->layer.cp,
                     cli_workers(run->world->size, o->shared.threads).s);
@@ -111,7 +116,13 @@ static void report_layer(const struct cli_layer_run *run)
     cli_report_value(report, "strict", json_boolean(o->strict));
     cli_report_string(report, "dtype", ls_dtype_name(n->type));
     cli_report_string(report, "core", core);
-    cli_report_string(report, "recompute", run->recompute.s);
+    cli_report_string(report, "recompute", recompute);
+    if (run->chooses) {
+        cli_report_line(report, "chosen", "for %s of a rank, bringing back %s",
+                        cli_bytes((double)run->memory).s, cli_seconds(run->again_seconds).s);
+        cli_report_integer(report, "memory", run->memory);
+        cli_report_real(report, "again_seconds_planned", run->again_seconds);
+    }
     cli_report_integer(report, "layers", o->layers);
     cli_report_integer(report, "tp", run->layer.tp);
     cli_report_integer(report, "cp", run->layer.cp);
@@ -188,16 +199,19 @@ ls_status cli_layer_report(struct cli_layer_run *run)
     struct ls_comm *comm = run->world->comm;
     const struct pair own = {run->planned, run->measured};
     struct pair *ranks = calloc((size_t)run->world->size, sizeof *ranks);
-    ls_status status = ranks ? LS_OK : ls_fail(LS_ENOMEM, "no memory for a report");
+    char *recompute = NULL;
+    ls_status status = ranks ? cli_layer_name_pieces(&recompute, run)
+                             : ls_fail(LS_ENOMEM, "no memory for a report");
 
     status = ls_comm_agree(comm, status);
     if (status == LS_OK) status = ls_comm_gather(ranks, comm, &own, sizeof own);
     if (status == LS_OK) {
-        report_layer(run);
+        report_layer(run, recompute);
         report_speed(run);
         report_bytes(run, ranks);
         report_files(run);
     }
+    free(recompute);
     free(ranks);
     return status;
 }

@@ -11,6 +11,7 @@
 #include "device/norm.h"
 #include "device/pointwise.h"
 #include "layer/core.h"
+#include "layer/note.h"
 
 struct backward {
     struct ls_layer_plan *plan;
@@ -171,6 +172,17 @@ static ls_status end_mlp(struct ls_tensor *dz, const struct backward *g, const s
     return LS_OK;
 }
 
+static ls_status core_gradient(const struct backward *g, const struct ls_tensor *dqkv,
+                               const struct ls_tensor *d_o)
+{
+    static const struct ls_trace_kind kind = {"core", "layer backward", {NULL}};
+    const double begin = ls_now();
+
+    LS_TRY(g->plan->core->backward(dqkv, g->plan, g->state, d_o));
+    ls_layer_note(&kind, begin);
+    return LS_OK;
+}
+
 static ls_status end_attention(struct ls_tensor *dqkv, const struct backward *g,
                                const struct ls_tensor *dy)
 {
@@ -184,7 +196,7 @@ static ls_status end_attention(struct ls_tensor *dqkv, const struct backward *g,
     LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK1, LS_OUTER_OUT_BIAS));
     input_gradient(g, plan->out, &d_o, &branch, w->out);
     LS_TRY(weight_gradient(g, plan->out, d->out, &branch, &o));
-    LS_TRY(plan->core->backward(dqkv, plan, g->state, &d_o));
+    LS_TRY(core_gradient(g, dqkv, &d_o));
     ls_layer_rotate(plan, dqkv, true);
     bias_gradient(g, &plan->inner, LS_INNER_QKV_BIAS, dqkv);
     return LS_OK;
@@ -322,11 +334,15 @@ static ls_status vector_gradients(const struct backward *g)
 /* What states do not keep. */
 static ls_status bring_back(const struct backward *g)
 {
+    static const struct ls_trace_kind span = {"bringing back", "layer backward", {NULL}};
     struct ls_layer_pass pass = {.plan = g->plan, .state = g->state, .parameters = g->parameters};
+    const double begin = ls_now();
 
     for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
-        pass.makes[kind] = ls_layer_makes_again(g->plan, kind);
-    return ls_layer_make(&pass);
+        pass.makes[kind] = ls_layer_makes_again(g->state, kind);
+    LS_TRY(ls_layer_make(&pass));
+    ls_layer_note(&span, begin);
+    return LS_OK;
 }
 
 static ls_status run(struct ls_tensor *dx, const struct backward *g, const struct ls_tensor *dy)

@@ -10,6 +10,7 @@
 #include "device/norm.h"
 #include "device/pointwise.h"
 #include "layer/core.h"
+#include "layer/note.h"
 
 static struct ls_queue *queue_of(const struct ls_layer_pass *p)
 {
@@ -85,6 +86,16 @@ static void make_qkv(const struct ls_layer_pass *p, const struct ls_tensor *insi
     ls_layer_rotate(p->plan, &qkv, false);
 }
 
+static ls_status make_core(const struct ls_layer_pass *p)
+{
+    static const struct ls_trace_kind kind = {"core", "layer forward", {NULL}};
+    const double begin = ls_now();
+
+    LS_TRY(p->plan->core->forward(p));
+    ls_layer_note(&kind, begin);
+    return LS_OK;
+}
+
 /* out NULL: what comes behind it is not wanted; so below. */
 static ls_status end_attention(const struct ls_layer_pass *p, struct ls_tensor *out,
                                const struct ls_tensor *residual)
@@ -92,7 +103,7 @@ static ls_status end_attention(const struct ls_layer_pass *p, struct ls_tensor *
     const struct ls_layer_parameters *w = p->parameters;
     const struct ls_tensor o = kept(p, LS_KEPT_ATTENTION);
 
-    if (p->makes[LS_KEPT_ATTENTION] || p->makes[LS_KEPT_SOFTMAX]) LS_TRY(p->plan->core->forward(p));
+    if (p->makes[LS_KEPT_ATTENTION] || p->makes[LS_KEPT_SOFTMAX]) LS_TRY(make_core(p));
     if (!out) return LS_OK;
     return row_parallel(p, p->plan->out, out, residual, &o, w->out, w->out_bias, LS_KEPT_MASK1);
 }

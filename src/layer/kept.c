@@ -113,60 +113,117 @@ static struct ls_tensor elements_of(const struct ls_layer_plan *plan, ls_kept_ki
     return ls_layer_tensor(plan, is_mask(kind) ? LS_KEPT_INPUT : LS_KEPT_SOFTMAX);
 }
 
+static size_t element_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind)
+{
+    return is_of_bytes(kind) ? 1 : (size_t)ls_dtype_size(ls_layer_tensor(plan, kind).type);
+}
+
 size_t ls_layer_kind_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind)
 {
     const struct ls_tensor t = elements_of(plan, kind);
-    size_t bytes = is_of_bytes(kind) ? 1 : (size_t)ls_dtype_size(t.type);
+    size_t bytes = element_bytes(plan, kind);
 
     for (int i = 0; i < t.ndim; i++) bytes *= (size_t)t.dim[i];
     return t.ndim > 0 ? bytes : 0;
 }
 
-static bool is_discarded(const struct ls_layer_plan *plan, ls_kept_kind kind)
+static bool is_discarded(unsigned pieces, ls_kept_kind kind)
 {
-    return ls_kept_about(kind)->pieces & plan->pieces;
+    return ls_kept_about(kind)->pieces & pieces;
 }
 
 /* Masks behind blocks are drawn again where they are needed. Also without rows: other ranks wait
  * for this one. */
-bool ls_layer_makes_again(const struct ls_layer_plan *plan, ls_kept_kind kind)
+static bool is_made_again(const struct ls_layer_plan *plan, unsigned pieces, ls_kept_kind kind)
 {
-    return is_discarded(plan, kind) && !is_mask(kind) && elements_of(plan, kind).ndim > 0;
+    return is_discarded(pieces, kind) && !is_mask(kind) && elements_of(plan, kind).ndim > 0;
+}
+
+bool ls_layer_makes_again(const struct ls_layer_state *state, ls_kept_kind kind)
+{
+    return is_made_again(state->plan, state->pieces, kind);
 }
 
 /* ---- where they are */
 
-static bool is_kept(const struct ls_layer_plan *plan, ls_kept_kind kind)
+static bool is_kept(const struct ls_layer_state *state, ls_kept_kind kind)
 {
-    return !is_discarded(plan, kind) && ls_layer_kind_bytes(plan, kind) > 0;
+    return !is_discarded(state->pieces, kind) && ls_layer_kind_bytes(state->plan, kind) > 0;
 }
 
 struct ls_tensor ls_layer_kept(const struct ls_layer_state *state, ls_kept_kind kind)
 {
     struct ls_tensor t = ls_layer_tensor(state->plan, kind);
 
-    t.data = state->kept[kind] ? state->kept[kind] : state->plan->again[kind];
+    t.data = state->kept[kind];
+    if (state->plan->again && ls_layer_makes_again(state, kind))
+        t.data = (char *)state->plan->again + state->again[kind];
     return t;
 }
 
-ls_status ls_layer_state_create(struct ls_layer_state **out, const struct ls_layer_plan *plan)
+/* What is made again lies behind each other, wide elements first, so that each is at a multiple of
+ * its size and nothing is in between. Returns the bytes. */
+static size_t place_again(size_t at[LS_KEPT_KINDS], const struct ls_layer_plan *plan,
+                          unsigned pieces)
 {
-    struct ls_layer_state *state = calloc(1, sizeof *state);
+    size_t bytes = 0;
 
+    for (size_t size = sizeof(float); size > 0; size /= 2)
+        for (int kind = 0; kind < LS_KEPT_KINDS; kind++) {
+            if (!is_made_again(plan, pieces, kind) || element_bytes(plan, kind) != size) continue;
+            at[kind] = bytes;
+            bytes += ls_layer_kind_bytes(plan, kind);
+        }
+    return bytes;
+}
+
+ls_status ls_layer_reserve(struct ls_layer_plan *plan, unsigned pieces)
+{
+    size_t unused[LS_KEPT_KINDS];
+    const size_t bytes = place_again(unused, plan, pieces);
+    void *more;
+
+    if (bytes <= plan->again_bytes) return LS_OK;
+    LS_TRY(ls_device_alloc(&more, plan->device, LS_TAG_RECOMPUTE, bytes));
+    ls_device_free(plan->device, plan->again);
+    plan->again = more;
+    plan->again_bytes = bytes;
+    return LS_OK;
+}
+
+/* ---- states */
+
+static ls_status create_kept(struct ls_layer_state *state)
+{
+    struct ls_layer_plan *plan = state->plan;
+
+    LS_TRY(ls_layer_reserve(plan, state->pieces));
+    place_again(state->again, plan, state->pieces);
+    for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
+        if (is_kept(state, kind))
+            LS_TRY(ls_device_alloc(&state->kept[kind], plan->device, LS_TAG_ACTIVATION,
+                                   ls_layer_kind_bytes(plan, kind)));
+    return LS_OK;
+}
+
+ls_status ls_layer_state_create(struct ls_layer_state **out, struct ls_layer_plan *plan,
+                                const char *recompute)
+{
+    unsigned pieces = plan->pieces;
+    struct ls_layer_state *state;
+    ls_status status;
+
+    if (recompute) LS_TRY(ls_pieces_parse(&pieces, recompute));
+    state = calloc(1, sizeof *state);
     if (!state) return ls_fail(LS_ENOMEM, "layer: out of memory");
     state->plan = plan;
-    for (int kind = 0; kind < LS_KEPT_KINDS; kind++) {
-        ls_status status = LS_OK;
-
-        if (is_kept(plan, kind))
-            status = ls_device_alloc(&state->kept[kind], plan->device, LS_TAG_ACTIVATION,
-                                     ls_layer_kind_bytes(plan, kind));
-        if (status == LS_OK) continue;
-        ls_layer_state_destroy(state);
-        return status;
-    }
+    state->pieces = pieces;
+    LS_TRY_GOTO(status, create_kept(state), destroy);
     *out = state;
     return LS_OK;
+destroy:
+    ls_layer_state_destroy(state);
+    return status;
 }
 
 void ls_layer_state_destroy(struct ls_layer_state *state)

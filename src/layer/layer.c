@@ -4,14 +4,16 @@
 #include "layer/operands.h"
 #include "layer/pass.h"
 
-/* Of a call: this rank's tensors, and what is drawn. */
-static ls_status agree(const struct ls_layer_plan *plan, ls_status status, uint64_t seed)
+/* Of a call: this rank's tensors, what is drawn, and what is computed again. */
+static ls_status agree(const struct ls_layer_state *state, ls_status status, uint64_t seed)
 {
-    const bool drops = plan->options.dropout > 0;
-    const struct ls_topic topic = {"seed of dropout", drops ? ls_digest(&seed, sizeof seed) : 0,
-                                   false};
+    const bool drops = state->plan->options.dropout > 0;
+    const struct ls_topic topics[] = {
+        {"seed of dropout", drops ? ls_digest(&seed, sizeof seed) : 0, false},
+        {"pieces to recompute", state->pieces, false},
+    };
 
-    return ls_agree_about(plan->grid.all, status, &topic, 1);
+    return ls_agree_about(state->plan->grid.all, status, topics, sizeof topics / sizeof *topics);
 }
 
 ls_status ls_layer_run_forward(struct ls_tensor *y, struct ls_layer_plan *plan,
@@ -41,7 +43,7 @@ ls_status ls_layer_forward(struct ls_tensor *y, struct ls_layer_plan *plan,
                            const struct ls_layer_parameters *parameters, const struct ls_tensor *x,
                            uint64_t seed)
 {
-    LS_TRY(agree(plan, ls_layer_check_call(plan, y, "y", x, "x", parameters, NULL), seed));
+    LS_TRY(agree(state, ls_layer_check_call(plan, y, "y", x, "x", parameters, NULL), seed));
     return ls_layer_end(plan, ls_layer_run_forward(y, plan, state, parameters, x, seed));
 }
 
@@ -50,7 +52,7 @@ ls_status ls_layer_backward(struct ls_tensor *dx, const struct ls_layer_paramete
                             const struct ls_layer_parameters *parameters,
                             const struct ls_tensor *dy)
 {
-    LS_TRY(agree(plan, ls_layer_check_call(plan, dx, "dx", dy, "dy", parameters, gradients),
+    LS_TRY(agree(state, ls_layer_check_call(plan, dx, "dx", dy, "dy", parameters, gradients),
                  state->seed));
     return ls_layer_end(plan, ls_layer_run_backward(dx, gradients, plan, state, parameters, dy));
 }

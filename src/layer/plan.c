@@ -164,15 +164,6 @@ static ls_status create_weight_sums(struct ls_layer_plan *plan, const struct ls_
     return ls_weight_sums_init(&plan->weights, context, plan->device, &shape);
 }
 
-static ls_status create_again(struct ls_layer_plan *plan)
-{
-    for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
-        if (ls_layer_makes_again(plan, kind))
-            LS_TRY(ls_device_alloc(&plan->again[kind], plan->device, LS_TAG_RECOMPUTE,
-                                   ls_layer_kind_bytes(plan, kind)));
-    return LS_OK;
-}
-
 /* Where other tensor-parallel ranks have the same key/value heads. */
 static ls_status create_kv_sums(struct ls_layer_plan *plan)
 {
@@ -195,7 +186,7 @@ static ls_status create_local(struct ls_layer_plan *plan, const struct ls_transp
     LS_TRY(create_rotary(plan));
     LS_TRY(create_linears(plan));
     LS_TRY(create_work(plan));
-    LS_TRY(create_again(plan));
+    LS_TRY(ls_layer_reserve(plan, plan->pieces));
     LS_TRY(create_weight_sums(plan, context));
     LS_TRY(create_kv_sums(plan));
     return ls_exchange_init(&plan->exchange, &plan->grid, tensor, &plan->device->queue,
@@ -301,7 +292,7 @@ void ls_layer_plan_destroy(struct ls_layer_plan *plan)
     ls_batch_fini(&plan->kv_sums);
     ls_exchange_fini(&plan->exchange);
     if (plan->device) {
-        for (int i = 0; i < LS_KEPT_KINDS; i++) ls_device_free(plan->device, plan->again[i]);
+        ls_device_free(plan->device, plan->again);
         ls_device_free(plan->device, plan->kv_gradient);
         ls_device_free(plan->device, plan->memory);
         ls_linear_kernel_destroy(plan->device, plan->down);

@@ -65,19 +65,21 @@ struct ls_layer_plan {
     struct ls_vectors inner, outer;
     struct ls_weight_sums weights;
     struct ls_tensor work[LS_WORKS];
-    void *again[LS_KEPT_KINDS]; /* of what states do not keep, while a layer works; masks behind
-                                   blocks are nowhere */
-    void *memory;               /* of work */
-    float *kv_gradient;         /* of the weights of k and v, where these have other ranks */
+    void *again;        /* of what a state does not keep, of one layer at a time */
+    size_t again_bytes; /* as much as any state wants */
+    void *memory;       /* of work */
+    float *kv_gradient; /* of the weights of k and v, where these have other ranks */
 };
 
 /* Streams of random numbers for dropout (tensor/dropout.h). */
 enum { LS_BEHIND_ATTENTION = 1, LS_BEHIND_MLP = 2 };
 
 struct ls_layer_state {
-    const struct ls_layer_plan *plan;
+    struct ls_layer_plan *plan;
+    unsigned pieces; /* that are made again */
     void *kept[LS_KEPT_KINDS];
-    uint64_t seed; /* of the last forward */
+    size_t again[LS_KEPT_KINDS]; /* of what is not kept, where in the plan's memory */
+    uint64_t seed;               /* of the last forward */
 };
 
 /* For plan.c: ls_comm_agree and, if all ranks are well, whether they ask for the same layer, as
@@ -102,8 +104,12 @@ struct ls_tensor ls_layer_tensor(const struct ls_layer_plan *plan, ls_kept_kind 
 /* Its bytes; 0: there is none. */
 size_t ls_layer_kind_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind);
 
-/* Whether it is not kept, and then made again in memory of the plan's. */
-bool ls_layer_makes_again(const struct ls_layer_plan *plan, ls_kept_kind kind);
+/* Memory for what these pieces make again, if there is less. Errors: LS_ENOMEM. */
+ls_status ls_layer_reserve(struct ls_layer_plan *plan, unsigned pieces);
+
+/* Whether it is not kept, and then made again in memory of the plan's; masks behind blocks are
+ * nowhere. */
+bool ls_layer_makes_again(const struct ls_layer_state *state, ls_kept_kind kind);
 
 /* The tensor with data: the state's own or the plan's. */
 struct ls_tensor ls_layer_kept(const struct ls_layer_state *state, ls_kept_kind kind);

@@ -81,6 +81,23 @@ holds "norms behind, two layers" verified
 layer 1 $shape --verify --parallel --recompute core,mlp
 holds "blocks in parallel" verified
 holds "and as planned" as_planned
+layer 1 $shape --layers 3 --recompute none/full/core,norm
+holds "layers that differ" as_planned
+holds "and say so" grep -q '"recompute": "none/full/core,norm"' j.json
+
+# chosen RANKS OPTION...: a budget in the middle between all kept and nothing kept
+chosen()
+{
+    layer "$@" --recompute none
+    most=$(number ledger_peak)
+    layer "$@" --recompute full
+    budget=$((($(number ledger_peak) + most) / 2))
+    layer "$@" --recompute auto --memory "$budget"
+    holds "chosen on $1: as planned" as_planned
+    holds "chosen on $1: fits" test "$(number ledger_peak)" -le "$budget"
+    holds "chosen on $1: something is computed again" test "$(number ledger_peak)" -lt "$most"
+}
+chosen 1 $shape --seq 512 --layers 4
 longspan bench layer $shape --threads 2 --repeat 2 --trace trace.json
 holds "a trace" grep -q '"name": *"backward"' trace.json
 
@@ -111,6 +128,10 @@ refused "heads" 1 "--hidden 48 cannot be shared evenly by --heads 5" $shape --he
 refused "groups" 1 "--heads 4 is not a multiple of --kv-heads 3" $shape --kv-heads 3
 refused "ranks" 1 "2 ranks, and there is 1: start as many (mpirun -n 2)" $shape --tp 2
 refused "a piece" 1 "(activation?)" $shape --recompute norm,activaton
+refused "a list of pieces" 1 "is of 2 layers, --layers of 3" $shape --layers 3 --recompute full/none
+refused "no budget" 1 "needs --memory BYTES" $shape --recompute auto
+refused "a budget for nothing" 1 "--recompute auto" $shape --recompute full --memory 1GiB
+refused "too small a budget" 1 "more than 1000" $shape --recompute auto --memory 1000
 refused "a norm" 1 "is 'layer' meant?" $shape --norm layr
 refused "an option" 1 "is --recompute meant?" $shape --recomptue full
 refused "a core" 1 "is 'materialized' meant?" $shape --core materialised
@@ -190,6 +211,7 @@ done
 
 layer 2 $shape --tp 2 --sp --kv-heads 2 --verify
 holds "t 2" verified
+chosen 2 $shape --seq 512 --layers 4 --tp 2 --sp
 layer 4 $shape --tp 4 --sp --kv-heads 2 --parallel --verify --recompute qkv,mlp
 holds "t 4, two ranks a key/value head" verified
 holds "and as planned" as_planned

@@ -175,7 +175,7 @@ static inline void open_side(struct side *s, struct ls_device *device,
     s->options.sp = sp;
     s->options.device = device;
     MPI_CHECK_OK(ls_layer_plan_create(&s->plan, world, shape, &s->options));
-    MPI_CHECK_OK(ls_layer_state_create(&s->state, s->plan));
+    MPI_CHECK_OK(ls_layer_state_create(&s->state, s->plan, NULL));
     open_tensors(s);
 }
 

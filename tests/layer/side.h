@@ -107,7 +107,7 @@ static inline void open_side(struct side *s, struct ls_comm *comm, const struct 
     s->before = ls_ledger_live_total(ls_device_ledger(s->device));
     o.device = s->device;
     MPI_CHECK_OK(ls_layer_plan_create(&s->plan, comm, &w->shape, &o));
-    MPI_CHECK_OK(ls_layer_state_create(&s->state, s->plan));
+    MPI_CHECK_OK(ls_layer_state_create(&s->state, s->plan, NULL));
     open_parameters(s, w, o.tp, s->plan->grid.tensor);
     const int64_t dim[] = {w->shape.b, ls_layer_rows(s->plan), w->shape.e};
     struct ls_tensor *const list[] = {&s->x, &s->dy, &s->y, &s->dx};

@@ -117,7 +117,7 @@ static void open_stack(struct stack *k, struct side *s)
     k->h[0] = s->x;
     k->dh[LAYERS] = s->dy;
     for (int i = 0; i < LAYERS; i++) {
-        MPI_CHECK_OK(ls_layer_state_create(&k->state[i], s->plan));
+        MPI_CHECK_OK(ls_layer_state_create(&k->state[i], s->plan, NULL));
         k->h[i + 1] = create_tensor(s, s->x.type, 3, s->x.dim);
         k->dh[i] = create_tensor(s, s->x.type, 3, s->x.dim);
     }

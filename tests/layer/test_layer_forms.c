@@ -144,7 +144,7 @@ static struct ls_model_run run_of(const struct side *s)
                                  .pieces = s->plan->pieces};
 }
 
-/* Whatever set of pieces: a state asks the plan which. */
+/* Whatever set of pieces. */
 static void check_kept(const struct form *form, struct ls_device *device, int t, bool sp)
 {
     const struct ls_model_shape model = model_of(form);
@@ -152,12 +152,13 @@ static void check_kept(const struct form *form, struct ls_device *device, int t,
 
     open_side(&s, device, &form->shape, &form->options, t, sp);
     ls_layer_state_destroy(s.state);
+    MPI_CHECK_OK(ls_layer_reserve(s.plan, LS_PIECE_LAYER)); /* as much as any set wants */
     for (unsigned pieces = 0; pieces < LS_PIECE_LAYER << 1; pieces++) {
-        s.plan->pieces = pieces;
-        const struct ls_model_run run = run_of(&s);
+        struct ls_model_run run = run_of(&s);
+        run.pieces = pieces;
         const struct ls_kept_bytes planned = ls_layer_kept_bytes(&model, &run);
         const int64_t before = (int64_t)ls_ledger_live_total(ls_device_ledger(device));
-        const ls_status status = ls_layer_state_create(&s.state, s.plan);
+        const ls_status status = ls_layer_state_create(&s.state, s.plan, ls_pieces_name(pieces).s);
         const int64_t kept = (int64_t)ls_ledger_live_total(ls_device_ledger(device)) - before;
 
         MPI_CHECK(status == LS_OK && kept == planned.paper + planned.own,
@@ -167,7 +168,6 @@ static void check_kept(const struct form *form, struct ls_device *device, int t,
         ls_layer_state_destroy(s.state);
     }
     s.state = NULL;
-    s.plan->pieces = 0;
     close_side(&s);
 }
 

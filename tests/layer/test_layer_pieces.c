@@ -155,7 +155,7 @@ static void check_kept(const struct ls_layer_shape *n, struct ls_layer_options o
     for (size_t layers = 1; layers <= COUNT(state); layers++) {
         const size_t more = layers * (size_t)(planned.paper + planned.own);
 
-        MPI_CHECK_OK(ls_layer_state_create(&state[layers - 1], s.plan));
+        MPI_CHECK_OK(ls_layer_state_create(&state[layers - 1], s.plan, NULL));
         MPI_CHECK(live(&s, LS_TAG_ACTIVATION) - kept == more,
                   "t %d c %d sp %d %s: %zu layers keep %zu bytes, planned %zu", o.tp, o.cp, o.sp,
                   o.recompute, layers, live(&s, LS_TAG_ACTIVATION) - kept, more);
@@ -188,6 +188,51 @@ MPI_TEST(layer_pieces, keeps_what_is_planned_to_the_byte)
             o.recompute = sets[i / COUNT(shapes) / COUNT(kinds)];
             if (n.h_kv % t == 0 && (o.cp - 1) * LS_LEAF < n.s) check_kept(&n, o);
         }
+}
+
+static void clear(const struct ls_tensor *t)
+{
+    memset(t->data, 0, (size_t)(t->dim[0] * (t->ndim > 1 ? t->dim[1] : 1)) * sizeof(float));
+}
+
+/* States of one plan may differ: what they bring back is in one place, as large as the most of them
+ * want, and what comes out has the bits of states that keep all. */
+MPI_TEST(layer_pieces, states_share_the_memory_of_what_they_bring_back)
+{
+    static const char *const sets[] = {"mlp", "core,norm", "full", "none", "norm,activation"};
+    const struct ls_layer_options *kind = &kinds[0];
+    const struct ls_layer_shape *n = &shapes[0];
+    struct ls_layer_options o = *kind;
+    struct side plain, s;
+    struct whole w;
+
+    create_whole(&w, n, kind);
+    o.tp = 1;
+    o.cp = size;
+    open_side(&plain, world, &w, &o);
+    run_side(&plain);
+    open_side(&s, world, &w, &o);
+    const struct ls_model_shape model = model_of(n, &o);
+    struct ls_model_run run = run_on(s.plan);
+    int64_t most = 0;
+    for (int i = 0; i < COUNT(sets); i++) {
+        ls_layer_state_destroy(s.state);
+        MPI_CHECK_OK(ls_layer_state_create(&s.state, s.plan, sets[i]));
+        MPI_CHECK_OK(ls_pieces_parse(&run.pieces, sets[i]));
+        const int64_t again = ls_layer_again_bytes(&model, &run);
+        if (again > most) most = again;
+        MPI_CHECK((int64_t)live(&s, LS_TAG_RECOMPUTE) == most, "%s: %zu bytes to compute again",
+                  sets[i], live(&s, LS_TAG_RECOMPUTE));
+        for (int k = 0; k < PARAMETERS; k++)
+            if (s.gradient[k].data) clear(&s.gradient[k]);
+        run_side(&s);
+        MPI_CHECK(same_results(&s, &plain), "%s", sets[i]);
+    }
+    struct ls_layer_state *none;
+    MPI_CHECK(ls_layer_state_create(&none, s.plan, "coer") == LS_EVALUE, "a piece misspelt");
+    close_side(&s);
+    close_side(&plain);
+    destroy_whole(&w);
 }
 
 /* Bytes that all ranks send in a backward. */

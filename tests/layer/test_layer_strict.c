@@ -129,7 +129,7 @@ static bool run_job(struct job *out, struct ls_comm *comm, const struct ls_layer
         ls_device_close(j->device);
         return false;
     }
-    MPI_CHECK_OK(ls_layer_state_create(&j->state, j->plan));
+    MPI_CHECK_OK(ls_layer_state_create(&j->state, j->plan, NULL));
     open_parameters(j);
     open_rows(j);
     MPI_CHECK_OK(ls_layer_forward(&j->y, j->plan, j->state, &j->weights, &j->x, 7));
