@@ -1,6 +1,7 @@
 """A whole transformer layer, forward and backward, beside PyTorch and beside itself."""
 
 import json
+import random
 import tempfile
 from time import perf_counter
 
@@ -120,9 +121,50 @@ def recomputation(longspan):
               full / selective, None)
 
 
+# Four layers, so that what is chosen for each matters.
+FOUR = "bench layer --hidden 1024 --heads 16 --seq 1024 --layers 4 --repeat 2"
+PIECES = ("core", "norm", "activation", "mlp", "qkv", "dropout")
+UNIFORM = ("none", *PIECES, "core,norm,activation", "core,norm,mlp,qkv,dropout", "full")
+
+
+def drawn_sets(draws, n):
+    """Sets of pieces for four layers each, as --recompute takes them."""
+    def one():
+        chosen = [piece for piece in PIECES if draws.random() < 0.4]
+        return draws.choice(("full", "none", ",".join(chosen) or "none"))
+
+    return ["/".join(one() for _ in range(4)) for _ in range(n)]
+
+
+def chosen(longspan):
+    """What --recompute auto chooses for ten budgets, beside uniform sets and 50 random ones."""
+    others = [*UNIFORM, *drawn_sets(random.Random(1), 50)]
+    runs = {pieces: [longspan(f"{FOUR} --recompute {pieces}", threads=2)] for pieces in others}
+    peak = {pieces: run[0]["of_ranks"][0]["ledger_peak"] for pieces, run in runs.items()}
+    least, most = peak["full"], peak["none"]
+    for i in range(10):
+        budget = least + (most - least) * (i + 1) // 10
+        ours = [longspan(f"{FOUR} --recompute auto --memory {budget}", threads=2)]
+        fitting = sorted((p for p in others if peak[p] <= budget),
+                         key=lambda p: best(runs[p], "seconds"))[:3]
+        for _ in range(longspan.rounds):
+            ours.append(longspan(f"{FOUR} --recompute {ours[0]['recompute']}", threads=2))
+            for pieces in fitting:
+                runs[pieces].append(longspan(f"{FOUR} --recompute {pieces}", threads=2))
+        seconds = best(ours, "seconds")
+        least_other = min(best(runs[p], "seconds") for p in fitting)
+        name = f"{budget / MIB:.0f} MiB: {ours[0]['recompute']}"
+        yield Row(f"{name}, peak", f"{ours[0]['of_ranks'][0]['ledger_peak'] / MIB:.1f} MiB",
+                  f"{budget / MIB:.1f} MiB", ours[0]["of_ranks"][0]["ledger_peak"] / budget, 1.0,
+                  True)
+        yield Row(f"{name}, time", f"{1e3 * seconds:.0f} ms", f"{1e3 * least_other:.0f} ms",
+                  seconds / least_other, 1.03, True)
+
+
 SECTIONS = {
     "layer": over_pytorch,
     "tensor-parallel": tensor_parallel,
     "kept": kept,
     "recomputation": recomputation,
+    "chosen": chosen,
 }

@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "bench"))
 
-from bars import MIB, Runner, add_launcher  # noqa: E402
+from bars import MIB, Runner, add_launcher, problem  # noqa: E402
+
+GIB = 1 << 30
 
 # Schemes of Korthikanti et al. 2022, with the core that they had. What selective recomputation keeps
 # is what a fused core keeps, but for LSE.
@@ -23,7 +25,6 @@ SCHEMES = {
     "and selective recomputation (or a fused core)": "--sp --recompute selective",
     "full recomputation": "--sp --recompute full",
 }
-
 
 AXES = "set logscale x 2; set logscale y 10; set format y '%h'"
 
@@ -53,7 +54,48 @@ def memory_by_ranks(longspan):
         yield name, [(t, kept(longspan, scheme, t=t)) for t in (1, 2, 4, 8, 16, 32, 64)]
 
 
-PLOTS = {"memory-by-length": memory_by_length, "memory-by-ranks": memory_by_ranks}
+def frontier(longspan):
+    """GPT-3 on 64 ranks, materialized, with SP: what computing again costs, by a rank's bytes"""
+    plan = longspan("plan model --preset gpt-175b --interleave 1 --sp --core materialized --rate 150 "
+                    "--bandwidth 1700 --recompute auto --memory 80GiB", threads=None)
+    yield ('set xlabel "GiB of a rank"', 'set ylabel "ms of a micro-batch spent on it"')
+    yield "each layer its own pieces", [(point["bytes_per_rank"] / GIB, 1e3 * point["seconds"])
+                                        for point in plan["frontier"]]
+
+
+def steps(longspan):
+    """A layer of width 1024, 16 heads, 2048 tokens on this machine: its step, by what it keeps"""
+    yield ('set xlabel "MiB kept"', 'set ylabel "ms forward and backward"')
+    for core in ("materialized", "fused"):
+        points = []
+        for pieces in ("none", "selective", "activation", "norm,activation", "core",
+                       "core,norm,activation", "core,norm,mlp", "full"):
+            run = longspan("bench layer --hidden 1024 --heads 16 --seq 2048 --repeat 5 "
+                           f"--core {core} --recompute {pieces}", threads=2)
+            points.append((run["activation_kept_measured"] / MIB, 1e3 * run["seconds"]))
+        yield f"{core} core", sorted(points)
+
+
+def attention(longspan):
+    """Causal attention of 4 heads of 64 on this machine, bf16, by the length of its sequence"""
+    yield ("set logscale x 2", 'set xlabel "tokens"', 'set ylabel "GF/s"', "set yrange [0:*]")
+    lengths = [1024 << i for i in range(6)]
+    for threads in (1, 2):
+        yield f"{threads} threads", [
+            (s, longspan(f"bench attend {problem(s, 4, 64, True)} --repeat 3", threads=threads)
+             ["gflops"]) for s in lengths]
+    yield "2 ranks of a thread, ring", [
+        (s, longspan(f"bench attend {problem(s, 4, 64, True)} --repeat 3 --method ring", ranks=2)
+         ["gflops"]) for s in lengths]
+
+
+PLOTS = {
+    "memory-by-length": memory_by_length,
+    "memory-by-ranks": memory_by_ranks,
+    "frontier": frontier,
+    "steps": steps,
+    "attention": attention,
+}
 
 
 def draw(path, title, setting, curves):
