@@ -93,7 +93,7 @@ bad()
 }
 bad "unknown operation" "all-reduc'.*'all-reduce'" --op all-reduc
 bad "no size" "--smallest: '0'" --smallest 0
-bad "unknown unit" "--largest: '1T'.*256M" --largest 1T
+bad "unknown unit" "--largest: '1Q'.*256M" --largest 1Q
 bad "too large" "--largest" --largest 1025G
 bad "sizes in the wrong order" "--smallest 1024 is more than --largest 64" \
     --smallest 1K --largest 64
