@@ -27,6 +27,7 @@ enum { MOST_NAMES = 16 };
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 static const char *names[MOST_NAMES];
 static bool published;
+static atomic_bool abandoned; /* the lock is kept: nothing is to come */
 
 /* No signal is handled by the thread that has the lock: a handler can wait for it. */
 static void lock(sigset_t *before)
@@ -53,13 +54,20 @@ static void put_name(const char *old, const char *new)
     names[i] = new;
 }
 
+/* Of two signals the handlers may run one after the other. */
 bool ls_temporary_abandon(void)
 {
-    sigset_t before;
+    sigset_t all;
 
-    lock(&before);
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    while (atomic_flag_test_and_set(&busy)) {
+        if (abandoned) return published;
+        sched_yield();
+    }
     for (int i = 0; i < MOST_NAMES; i++)
         if (names[i] != NULL) unlink(names[i]);
+    abandoned = true;
     return published;
 }
 

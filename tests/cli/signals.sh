@@ -115,6 +115,22 @@ for signal in TERM INT; do
     holds "SIG$signal: a line says so" says $signal
     holds "SIG$signal leaves nothing" clean
 done
+
+# Nobody reads what is said, and more than one signal comes.
+mkfifo nobody
+# shellcheck disable=SC2016,SC2086 # for the shell that is started; several words
+sh -c 'echo $$ >pid.1; exec "$@" 2>nobody' sh "$LONGSPAN" $job &
+started=$!
+: <nobody
+until [ -s pid.1 ]; do sleep 0.01; done
+sleep 1
+kill -s TERM "$started"
+kill -s INT "$started" 2>/dev/null
+ended() { ! kill -0 "$started" 2>/dev/null; }
+for _ in $(seq 100); do ended || sleep 0.1; done
+holds "two signals, and nobody to tell, end the process" ended
+kill -s KILL "$started" 2>/dev/null
+wait "$started"
 run env nohup sh -c 'echo $$ >pid.0; exec "$@"' sh "$LONGSPAN" attend --random 1,1,1,8,8,8 --quiet
 holds "nohup still works" [ "$status" -eq 0 ]
 
