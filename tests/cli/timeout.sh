@@ -51,7 +51,7 @@ ends()
     wait $job
     status=$?
     [ $status -eq 3 ] || { fails "$1: exit status $status"; return; }
-    grep -qE "longspan attend: rank [0-2] waits( in ring forward, step [0-2])? for rank $silent, of which it has heard nothing for [0-9]+ s \(the timeout is 2 s\), [0-9]+ bytes outstanding; last heard of: rank" \
+    grep -qE "longspan attend: rank [0-2] waits( in (ring forward|computing), step [0-9]+)? for rank $silent, of which it has heard nothing for [0-9]+ s \(the timeout is 2 s\), [0-9]+ bytes outstanding; last heard of: rank" \
         "$work/stderr" || { fails "$1: the message"; return; }
     passed "$1"
 }
