@@ -29,13 +29,18 @@ static const char *names[MOST_NAMES];
 static bool published;
 static atomic_bool abandoned; /* the lock is kept: nothing is to come */
 
-/* No signal is handled by the thread that has the lock: a handler can wait for it. */
-static void lock(sigset_t *before)
+static void block_signals(sigset_t *before)
 {
     sigset_t all;
 
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, before);
+}
+
+/* No signal is handled by the thread that has the lock: a handler can wait for it. */
+static void lock(sigset_t *before)
+{
+    block_signals(before);
     while (atomic_flag_test_and_set(&busy)) sched_yield();
 }
 
@@ -57,10 +62,7 @@ static void put_name(const char *old, const char *new)
 /* Of two signals the handlers may run one after the other. */
 bool ls_temporary_abandon(void)
 {
-    sigset_t all;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    block_signals(NULL);
     while (atomic_flag_test_and_set(&busy)) {
         if (abandoned) return published;
         sched_yield();
