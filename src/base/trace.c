@@ -1,5 +1,7 @@
 #include "base/trace.h"
 
+#include "base/profile.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +83,12 @@ void ls_trace_stop(void)
     ls_trace_on = false;
     for (int t = 0; t < trace.threads; t++)
         qsort(trace.record[t].event, (size_t)trace.record[t].count, sizeof *trace.memory, compare);
+}
+
+void ls_trace_note(const struct ls_trace_kind *kind, double since, int64_t number)
+{
+    if (ls_trace_on)
+        ls_trace_add(kind, 0, since, ls_now(), (const int64_t[LS_TRACE_NUMBERS]){number});
 }
 
 int64_t ls_trace_events(const struct ls_trace_event **out, int thread)

@@ -44,6 +44,10 @@ void ls_trace_stop(void);
 void ls_trace_add(const struct ls_trace_kind *kind, int thread, double begin, double end,
                   const int64_t number[LS_TRACE_NUMBERS]);
 
+/* The first thread's, from `since` until now, with one number if the kind has any; nothing unless
+ * recording. */
+void ls_trace_note(const struct ls_trace_kind *kind, double since, int64_t number);
+
 /* *out [count], borrowed: one thread's events, while stopped, in the order in which they began, an
  * outer one before those within it. */
 int64_t ls_trace_events(const struct ls_trace_event **out, int thread);

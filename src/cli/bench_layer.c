@@ -234,7 +234,7 @@ static ls_status read_options(bool *done, struct cli_layer_run *run, int argc, c
 /* What cannot be, and what cannot fit, before anything is touched. */
 static ls_status check_run(const struct cli_layer_run *run)
 {
-    const struct ls_model_shape model = cli_layer_model(run);
+    const struct ls_model_shape model = ls_layer_as_model(&run->shape, &run->layer);
     struct ls_model_run how = cli_layer_how(run, run->chooses ? LS_PIECE_LAYER : run->pieces[0]);
     struct ls_rank_bytes bytes;
     double layers = 0;
@@ -260,7 +260,7 @@ static ls_status create_layers(struct cli_layer_run *run)
 /* The pieces that want most memory to bring back. */
 static unsigned most_again(const struct cli_layer_run *run)
 {
-    const struct ls_model_shape model = cli_layer_model(run);
+    const struct ls_model_shape model = ls_layer_as_model(&run->shape, &run->layer);
     unsigned pieces = run->pieces[0];
     int64_t most = 0;
 

@@ -4,6 +4,7 @@
 
 #include "cli/gemm.h"
 #include "cli/report.h"
+#include "layer/as_model.h"
 #include "layer/parameters.h"
 #include "layer/plan.h"
 #include "longspan/timeline.h"
@@ -116,9 +117,8 @@ ls_status cli_layer_name_pieces(char **out, const struct cli_layer_run *run);
 
 /* ---- what is planned */
 
-/* One layer as a model, and how it is run: of this rank's rows once there is a plan, until then of
- * the rank that has most. */
-struct ls_model_shape cli_layer_model(const struct cli_layer_run *run);
+/* How a layer is run: of this rank's rows once there is a plan, until then of the rank that has
+ * most. */
 struct ls_model_run cli_layer_how(const struct cli_layer_run *run, unsigned pieces);
 
 /* run->planned. Agreed by all ranks. Errors: LS_ENOMEM. */

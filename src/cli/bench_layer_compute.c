@@ -10,11 +10,6 @@
 static const struct ls_trace_kind forward_kind = {"forward", "layer", {"layer"}};
 static const struct ls_trace_kind backward_kind = {"backward", "layer", {"layer"}};
 
-static void note(const struct ls_trace_kind *kind, double begin, int64_t layer)
-{
-    if (ls_trace_on) ls_trace_add(kind, 0, begin, ls_now(), (const int64_t[]){layer, 0, 0});
-}
-
 /* Layer i writes one of two tensors in turn, and reads the other one or what came first. */
 static ls_status forward(struct cli_layer_run *run)
 {
@@ -26,7 +21,7 @@ static ls_status forward(struct cli_layer_run *run)
 
         LS_TRY(ls_layer_forward(&t->between[i % 2], run->plan, run->state[i], &t->weights, in,
                                 (uint64_t)i));
-        note(&forward_kind, begin, i);
+        ls_trace_note(&forward_kind, begin, i);
     }
     return LS_OK;
 }
@@ -42,7 +37,7 @@ static ls_status backward(struct cli_layer_run *run)
 
         LS_TRY(ls_layer_backward(&t->d_between[i % 2], &t->gradients, run->plan, run->state[i],
                                  &t->weights, in));
-        note(&backward_kind, begin, i);
+        ls_trace_note(&backward_kind, begin, i);
     }
     return LS_OK;
 }

@@ -77,7 +77,7 @@ static ls_status find_rates(struct ls_rates *out, const struct cli_layer_run *ru
 /* Of a rank with most rows, beside `fixed` bytes. */
 static ls_status choose(struct cli_layer_run *run, const struct ls_rates *rates, int64_t fixed)
 {
-    const struct ls_model_shape model = cli_layer_model(run);
+    const struct ls_model_shape model = ls_layer_as_model(&run->shape, &run->layer);
     struct ls_model_run how = cli_layer_how(run, 0);
     struct ls_recompute_problem problem;
     struct ls_recompute_choice choice;

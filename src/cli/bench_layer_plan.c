@@ -4,44 +4,13 @@
 #include "plan/layer_traffic.h"
 #include "plan/memory.h"
 
-struct ls_model_shape cli_layer_model(const struct cli_layer_run *run)
-{
-    const struct ls_layer_shape *n = &run->shape;
-
-    return (struct ls_model_shape){.h = n->e,
-                                   .L = 1,
-                                   .a = n->h,
-                                   .a_kv = n->h_kv,
-                                   .d = n->d,
-                                   .f = n->f,
-                                   .norm = run->layer.norm,
-                                   .activation = run->layer.activation,
-                                   .bias = !run->layer.no_bias,
-                                   .post_norm = run->layer.post_norm,
-                                   .parallel = run->layer.parallel};
-}
-
 struct ls_model_run cli_layer_how(const struct cli_layer_run *run, unsigned pieces)
 {
-    const struct ls_layer_options *o = &run->layer;
-    struct ls_model_run how = {.type = run->shape.type,
-                               .b = run->shape.b,
-                               .s = run->shape.s,
-                               .t = o->tp,
-                               .c = o->cp,
-                               .p = 1,
-                               .m = 1,
-                               .sp = o->sp && o->tp > 1,
-                               .causal = o->causal,
-                               .layout = o->layout,
-                               .dropout = o->dropout > 0,
-                               .core = o->core,
-                               .pieces = pieces};
+    struct ls_model_run how;
 
-    if (!run->plan) return how;
-    how.has_rows = true;
-    how.rows = run->plan->rows;
-    how.outer_rows = run->plan->outer_rows;
+    if (run->plan) return ls_layer_plan_as_run(run->plan, pieces);
+    how = ls_layer_as_run(&run->shape, &run->layer);
+    how.pieces = pieces;
     return how;
 }
 
@@ -61,7 +30,7 @@ static ls_status plan_attention(int64_t *bytes, const struct cli_layer_run *run,
 ls_status cli_layer_plan(struct cli_layer_run *run)
 {
     const struct ls_layer_plan *plan = run->plan;
-    const struct ls_model_shape model = cli_layer_model(run);
+    const struct ls_model_shape model = ls_layer_as_model(&run->shape, &run->layer);
     const struct ls_layer_place place = {.tensor = plan->grid.tensor,
                                          .outer_nodes = plan->outer.most,
                                          .inner_nodes = plan->inner.most,

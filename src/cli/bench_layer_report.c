@@ -52,7 +52,7 @@ static struct total total_of(const struct pair *ranks, int size)
 
 static double flops_of(const struct cli_layer_run *run)
 {
-    const struct ls_model_shape model = cli_layer_model(run);
+    const struct ls_model_shape model = ls_layer_as_model(&run->shape, &run->layer);
     double sum = 0;
 
     for (int64_t i = 0; i < run->options.layers; i++) {

@@ -85,7 +85,7 @@ void cli_model_report_layer(const struct cli_report *report, const struct cli_mo
                     cli_bytes((double)all.own).s);
     for (int i = 0; i < n; i++) {
         const struct ls_kept_about *about = ls_kept_about(kept[i].kind);
-        const bool gone = about->pieces & o->run.pieces;
+        const bool gone = ls_kept_is_discarded(kept[i].kind, o->run.pieces);
 
         cli_report_line(report, "", "%-22s %10s%s%s", about->name,
                         cli_bytes((double)kept[i].bytes).s, about->paper ? "" : "  not the paper's",

@@ -126,17 +126,12 @@ ls_status ls_comm_beat(struct ls_comm *comm)
 static const struct ls_trace_kind barrier_kind = {"barrier", "collective", {NULL}};
 static const struct ls_trace_kind reduce_kind = {"reduce", "collective", {"values"}};
 
-static void trace(const struct ls_trace_kind *kind, double since, int64_t number)
-{
-    if (ls_trace_on) ls_trace_add(kind, 0, since, ls_now(), (const int64_t[]){number, 0, 0});
-}
-
 ls_status ls_comm_barrier(struct ls_comm *comm)
 {
     const double since = ls_trace_on ? ls_now() : 0;
     const ls_status status = comm->ops->barrier(comm->self);
 
-    trace(&barrier_kind, since, 0);
+    ls_trace_note(&barrier_kind, since, 0);
     return status;
 }
 
@@ -145,7 +140,7 @@ ls_status ls_comm_reduce(double *values, struct ls_comm *comm, int n, ls_reducti
     const double since = ls_trace_on ? ls_now() : 0;
     const ls_status status = comm->ops->reduce(values, comm->self, n, how);
 
-    trace(&reduce_kind, since, n);
+    ls_trace_note(&reduce_kind, since, n);
     return status;
 }
 

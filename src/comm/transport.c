@@ -194,8 +194,7 @@ ls_status ls_batch_wait(struct ls_batch *batch)
     const ls_status status = wait_for_messages(batch);
 
     traffic->exposed_seconds += ls_now() - since;
-    if (ls_trace_on)
-        ls_trace_add(&wait_kind, 0, since, ls_now(), (const int64_t[]){messages, 0, 0});
+    ls_trace_note(&wait_kind, since, messages);
     unlink_batch(batch);
     empty(batch);
     return batch->failed == LS_OK ? status : ls_fail(batch->failed, "%s", batch->failure);

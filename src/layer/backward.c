@@ -8,10 +8,11 @@
  * once, and the sum of their parts is one exchange. Source: Korthikanti et al. 2022, section 4.2.2.
  */
 #include "attention/problem.h"
+#include "base/profile.h"
+#include "base/trace.h"
 #include "device/norm.h"
 #include "device/pointwise.h"
 #include "layer/core.h"
-#include "layer/note.h"
 
 struct backward {
     struct ls_layer_plan *plan;
@@ -179,7 +180,7 @@ static ls_status core_gradient(const struct backward *g, const struct ls_tensor 
     const double begin = ls_now();
 
     LS_TRY(g->plan->core->backward(dqkv, g->plan, g->state, d_o));
-    ls_layer_note(&kind, begin);
+    ls_trace_note(&kind, begin, 0);
     return LS_OK;
 }
 
@@ -341,7 +342,7 @@ static ls_status bring_back(const struct backward *g)
     for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
         pass.makes[kind] = ls_layer_makes_again(g->state, kind);
     LS_TRY(ls_layer_make(&pass));
-    ls_layer_note(&span, begin);
+    ls_trace_note(&span, begin, 0);
     return LS_OK;
 }
 

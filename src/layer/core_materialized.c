@@ -9,6 +9,7 @@
 #include "device/materialized.h"
 #include "device/rows.h"
 #include "layer/core.h"
+#include "plan/attention_size.h"
 #include "tensor/dtype.h"
 
 struct ls_layer_materialized {
@@ -33,11 +34,7 @@ static int64_t rows_of(const struct ls_layer_plan *plan, int rank)
 
 static int64_t block_elements(const struct ls_layer_plan *plan)
 {
-    int64_t most = 0;
-
-    for (int r = 0; r < plan->grid.c; r++)
-        if (rows_of(plan, r) > most) most = rows_of(plan, r);
-    return plan->shape.b * most * 2 * plan->kv_heads * plan->shape.d;
+    return plan->shape.b * ls_layout_most_rows(&plan->layout) * 2 * plan->kv_heads * plan->shape.d;
 }
 
 static size_t element(const struct ls_layer_plan *plan)
@@ -224,9 +221,6 @@ static ls_status check(const struct ls_layer_plan *plan)
                                   "one are of the same work, choose another");
     if ((unsigned)o->layout > LS_LAYOUT_BALANCED)
         return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
-    if (plan->heads % plan->kv_heads != 0)
-        return ls_fail(LS_ESHAPE, "%lld heads are not a multiple of %lld key/value heads",
-                       (long long)s->h, (long long)s->h_kv);
     if (s->d < 1 || s->d > LS_MAX_HEAD_DIM)
         return ls_fail(LS_ESHAPE, "head dim is %lld, must be 1 to %d", (long long)s->d,
                        LS_MAX_HEAD_DIM);
@@ -236,14 +230,12 @@ static ls_status check(const struct ls_layer_plan *plan)
     return LS_OK;
 }
 
-/* As a plan of attention would choose it. */
 static struct ls_layout layout_of(const struct ls_layer_plan *plan)
 {
     const struct ls_layer_options *o = &plan->options;
     struct ls_layout layout = {.kind = o->layout, .s = plan->shape.s, .p = plan->grid.c};
 
-    if (layout.kind == LS_LAYOUT_AUTO)
-        layout.kind = o->causal && layout.p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+    if (layout.kind == LS_LAYOUT_AUTO) layout.kind = ls_layout_for_rings(o->causal, layout.p);
     return layout;
 }
 

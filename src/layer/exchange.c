@@ -1,8 +1,9 @@
 #include "layer/exchange.h"
 
 #include "attention/problem.h"
+#include "base/profile.h"
+#include "base/trace.h"
 #include "device/rows.h"
-#include "layer/note.h"
 
 /* ---- blocks: one of each rank, [b, most outer rows, e] */
 
@@ -144,9 +145,9 @@ ls_status ls_exchange_start_sum(struct ls_exchange *x, const struct ls_tensor *o
 ls_status ls_exchange_wait(struct ls_exchange *x)
 {
     static const struct ls_trace_kind kind = {"exchange", "layer", {NULL}};
-    const double begin = ls_now();
 
     if (x->grid->t == 1) return LS_OK;
+    const double begin = ls_now();
     LS_TRY(ls_batch_wait(&x->batch));
     if (x->arrives == LS_ARRIVES_FROM_ALL) from_blocks(x);
     if (x->arrives == LS_ARRIVES_IN_A_BLOCK) {
@@ -155,6 +156,6 @@ ls_status ls_exchange_wait(struct ls_exchange *x)
         ls_copy(x->queue, &x->arriving, &sum);
     }
     x->arrives = LS_ARRIVES_IN_PLACE;
-    ls_layer_note(&kind, begin);
+    ls_trace_note(&kind, begin, 0);
     return LS_OK;
 }

@@ -7,10 +7,11 @@
  * its own, whose mask a rank has of its own rows alone. The same page makes again what was not
  * kept. Sources: Korthikanti et al. 2022, sections 3 and 4; of parallel blocks Chowdhery et al.
  * 2022 (PaLM), section 2. */
+#include "base/profile.h"
+#include "base/trace.h"
 #include "device/norm.h"
 #include "device/pointwise.h"
 #include "layer/core.h"
-#include "layer/note.h"
 
 static struct ls_queue *queue_of(const struct ls_layer_pass *p)
 {
@@ -92,7 +93,7 @@ static ls_status make_core(const struct ls_layer_pass *p)
     const double begin = ls_now();
 
     LS_TRY(p->plan->core->forward(p));
-    ls_layer_note(&kind, begin);
+    ls_trace_note(&kind, begin, 0);
     return LS_OK;
 }
 

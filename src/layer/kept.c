@@ -127,16 +127,10 @@ size_t ls_layer_kind_bytes(const struct ls_layer_plan *plan, ls_kept_kind kind)
     return t.ndim > 0 ? bytes : 0;
 }
 
-static bool is_discarded(unsigned pieces, ls_kept_kind kind)
-{
-    return ls_kept_about(kind)->pieces & pieces;
-}
-
-/* Masks behind blocks are drawn again where they are needed. Also without rows: other ranks wait
- * for this one. */
+/* Also without rows: other ranks wait for this one. */
 static bool is_made_again(const struct ls_layer_plan *plan, unsigned pieces, ls_kept_kind kind)
 {
-    return is_discarded(pieces, kind) && !is_mask(kind) && elements_of(plan, kind).ndim > 0;
+    return ls_kept_is_made_again(kind, pieces) && elements_of(plan, kind).ndim > 0;
 }
 
 bool ls_layer_makes_again(const struct ls_layer_state *state, ls_kept_kind kind)
@@ -148,7 +142,7 @@ bool ls_layer_makes_again(const struct ls_layer_state *state, ls_kept_kind kind)
 
 static bool is_kept(const struct ls_layer_state *state, ls_kept_kind kind)
 {
-    return !is_discarded(state->pieces, kind) && ls_layer_kind_bytes(state->plan, kind) > 0;
+    return !ls_kept_is_discarded(kind, state->pieces) && ls_layer_kind_bytes(state->plan, kind) > 0;
 }
 
 struct ls_tensor ls_layer_kept(const struct ls_layer_state *state, ls_kept_kind kind)

@@ -266,6 +266,11 @@ size_t ls_row_state_bytes(const struct ls_attention_shape *shape, int64_t rows)
            sizeof(float);
 }
 
+ls_layout_kind ls_layout_for_rings(bool causal, int p)
+{
+    return causal && p > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+}
+
 int64_t ls_layout_most_rows(const struct ls_layout *layout)
 {
     int64_t most = 0;

@@ -29,6 +29,10 @@ size_t ls_row_state_bytes(const struct ls_attention_shape *shape, int64_t rows);
 double ls_most_pairs_of_queries(const struct ls_layout *queries, const struct ls_mask *mask);
 double ls_most_pairs_of_keys(const struct ls_layout *keys, const struct ls_mask *mask);
 
+/* What gives p ranks even work where each has its own queries and sees all keys: what a ring of
+ * full or causal attention chooses. */
+ls_layout_kind ls_layout_for_rings(bool causal, int p);
+
 /* The most rows, and leaves, that a rank holds. */
 int64_t ls_layout_most_rows(const struct ls_layout *layout);
 int64_t ls_layout_most_leaves(const struct ls_layout *layout);

@@ -30,7 +30,7 @@ static struct exchanges again_exchanges(const struct ls_kept *kept, int n, unsig
     for (int i = 0; i < n; i++) {
         const ls_kept_kind kind = kept[i].kind;
 
-        if (!(ls_kept_about(kind)->pieces & pieces)) continue;
+        if (!ls_kept_is_discarded(kind, pieces)) continue;
         again.gathers += kind == LS_KEPT_QKV || kind == LS_KEPT_UP;
         again.sums += kind == LS_KEPT_SUM1 || kind == LS_KEPT_SUM2;
     }
@@ -104,16 +104,11 @@ static int64_t vector_bytes(const struct ls_model_shape *model, const struct ls_
 
 /* ---- the core */
 
-static bool is_again(const struct ls_model_run *run, ls_kept_kind kind)
-{
-    return ls_kept_about(kind)->pieces & run->pieces;
-}
-
 /* Blocks are as long as the longest: gathered forward, as often as that is done, and backward,
  * where parts of gradients go back as f32. */
 static int64_t key_bytes(const struct ls_model_shape *model, const struct ls_model_run *run)
 {
-    const int64_t gathers = 2 + is_again(run, LS_KEPT_SOFTMAX);
+    const int64_t gathers = 2 + ls_kept_is_discarded(LS_KEPT_SOFTMAX, run->pieces);
     const int64_t block = times(times(run->b, most_rows(run)), 2 * kv_width(model, run->t));
 
     if (run->core == LS_CORE_FUSED || run->c == 1) return 0;
@@ -124,7 +119,7 @@ static int64_t key_bytes(const struct ls_model_shape *model, const struct ls_mod
 static int attentions(const struct ls_model_run *run)
 {
     if (run->core == LS_CORE_MATERIALIZED) return 0;
-    return is_again(run, LS_KEPT_ATTENTION) ? 2 : 1;
+    return ls_kept_is_discarded(LS_KEPT_ATTENTION, run->pieces) ? 2 : 1;
 }
 
 struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,

@@ -45,12 +45,22 @@ const struct ls_kept_about *ls_kept_about(ls_kept_kind kind)
     return &rows[kind];
 }
 
+bool ls_kept_is_discarded(ls_kept_kind kind, unsigned pieces)
+{
+    return ls_kept_about(kind)->pieces & pieces;
+}
+
+bool ls_kept_is_made_again(ls_kept_kind kind, unsigned pieces)
+{
+    return ls_kept_is_discarded(kind, pieces) && kind != LS_KEPT_MASK1 && kind != LS_KEPT_MASK2;
+}
+
 unsigned ls_kept_discarded(unsigned pieces)
 {
     unsigned kinds = 0;
 
     for (int kind = 0; kind < LS_KEPT_KINDS; kind++)
-        if (ls_kept_about(kind)->pieces & pieces) kinds |= 1U << kind;
+        if (ls_kept_is_discarded(kind, pieces)) kinds |= 1U << kind;
     return kinds;
 }
 
@@ -142,18 +152,11 @@ struct ls_kept_bytes ls_layer_kept_bytes(const struct ls_model_shape *model,
     const int n = ls_layer_keeps(kept, model, run);
 
     for (int i = 0; i < n; i++) {
-        const struct ls_kept_about *about = ls_kept_about(kept[i].kind);
-        int64_t *sum = about->paper ? &bytes.paper : &bytes.own;
+        int64_t *sum = ls_kept_about(kept[i].kind)->paper ? &bytes.paper : &bytes.own;
 
-        if (!(about->pieces & run->pieces)) *sum = plus(*sum, kept[i].bytes);
+        if (!ls_kept_is_discarded(kept[i].kind, run->pieces)) *sum = plus(*sum, kept[i].bytes);
     }
     return bytes;
-}
-
-/* Masks behind the blocks are drawn where they are used. */
-static bool is_made_again(ls_kept_kind kind, unsigned pieces)
-{
-    return (ls_kept_about(kind)->pieces & pieces) && kind != LS_KEPT_MASK1 && kind != LS_KEPT_MASK2;
 }
 
 int64_t ls_layer_again_bytes(const struct ls_model_shape *model, const struct ls_model_run *run)
@@ -163,7 +166,7 @@ int64_t ls_layer_again_bytes(const struct ls_model_shape *model, const struct ls
     int64_t bytes = 0;
 
     for (int i = 0; i < n; i++)
-        if (is_made_again(kept[i].kind, run->pieces)) bytes = plus(bytes, kept[i].bytes);
+        if (ls_kept_is_made_again(kept[i].kind, run->pieces)) bytes = plus(bytes, kept[i].bytes);
     return bytes;
 }
 

@@ -35,6 +35,11 @@ struct ls_kept_about {
 
 const struct ls_kept_about *ls_kept_about(ls_kept_kind kind);
 
+/* Whether these pieces discard it; and whether it is then made again before backward, in memory of
+ * its own: masks behind the blocks are drawn where they are used. */
+bool ls_kept_is_discarded(ls_kept_kind kind, unsigned pieces);
+bool ls_kept_is_made_again(ls_kept_kind kind, unsigned pieces);
+
 /* 1 << kind for each that these pieces discard. */
 unsigned ls_kept_discarded(unsigned pieces);
 

@@ -13,8 +13,7 @@ static inline int64_t most_rows(const struct ls_model_run *run)
 {
     struct ls_layout layout = {.kind = run->layout, .s = run->s, .p = (int)run->c};
 
-    if (layout.kind == LS_LAYOUT_AUTO)
-        layout.kind = run->causal && run->c > 1 ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
+    if (layout.kind == LS_LAYOUT_AUTO) layout.kind = ls_layout_for_rings(run->causal, layout.p);
     return ls_layout_most_rows(&layout);
 }
 

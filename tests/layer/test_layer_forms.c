@@ -1,6 +1,7 @@
 /* Forms of a layer: blocks in parallel, and more tensor-parallel ranks than key/value heads.
  * Against the same layer in double precision, on any grid of ranks. */
 #include "answer.h"
+#include "layer/as_model.h"
 #include "plan/layer_traffic.h"
 #include "plan/model_size.h"
 #include "plan/pieces.h"
@@ -104,57 +105,17 @@ MPI_TEST(layer_forms, have_the_same_gradients_of_shared_heads)
 
 /* ---- recomputation and memory */
 
-static struct ls_model_shape model_of(const struct form *form)
-{
-    const struct ls_layer_shape *n = &form->shape;
-    const struct ls_layer_options *o = &form->options;
-
-    return (struct ls_model_shape){.h = n->e,
-                                   .L = 1,
-                                   .v = 1,
-                                   .a = n->h,
-                                   .a_kv = n->h_kv,
-                                   .d = n->d,
-                                   .f = n->f,
-                                   .norm = o->norm,
-                                   .activation = o->activation,
-                                   .bias = !o->no_bias,
-                                   .post_norm = o->post_norm,
-                                   .parallel = o->parallel};
-}
-
-static struct ls_model_run run_of(const struct side *s)
-{
-    const struct ls_layer_options *o = &s->options;
-
-    return (struct ls_model_run){.type = s->shape.type,
-                                 .b = s->shape.b,
-                                 .s = s->shape.s,
-                                 .t = o->tp,
-                                 .c = o->cp,
-                                 .p = 1,
-                                 .m = 1,
-                                 .sp = o->sp,
-                                 .has_rows = true,
-                                 .rows = s->plan->rows,
-                                 .outer_rows = s->plan->outer_rows,
-                                 .causal = o->causal,
-                                 .dropout = o->dropout > 0,
-                                 .core = LS_CORE_FUSED,
-                                 .pieces = s->plan->pieces};
-}
-
 /* Whatever set of pieces. */
 static void check_kept(const struct form *form, struct ls_device *device, int t, bool sp)
 {
-    const struct ls_model_shape model = model_of(form);
+    const struct ls_model_shape model = ls_layer_as_model(&form->shape, &form->options);
     struct side s;
 
     open_side(&s, device, &form->shape, &form->options, t, sp);
     ls_layer_state_destroy(s.state);
     MPI_CHECK_OK(ls_layer_reserve(s.plan, LS_PIECE_LAYER)); /* as much as any set wants */
     for (unsigned pieces = 0; pieces < LS_PIECE_LAYER << 1; pieces++) {
-        struct ls_model_run run = run_of(&s);
+        struct ls_model_run run = ls_layer_plan_as_run(s.plan, s.plan->pieces);
         run.pieces = pieces;
         const struct ls_kept_bytes planned = ls_layer_kept_bytes(&model, &run);
         const int64_t before = (int64_t)ls_ledger_live_total(ls_device_ledger(device));
@@ -202,12 +163,12 @@ MPI_TEST(layer_forms, have_the_same_bits_whatever_is_computed_again)
 
 static void check_parameters(const struct form *form, struct ls_device *device, int t, bool sp)
 {
-    struct ls_model_shape model = model_of(form);
+    struct ls_model_shape model = ls_layer_as_model(&form->shape, &form->options);
     int64_t count = 0;
     struct side s;
 
     open_side(&s, device, &form->shape, &form->options, t, sp);
-    const struct ls_model_run run = run_of(&s);
+    const struct ls_model_run run = ls_layer_plan_as_run(s.plan, s.plan->pieces);
     const int64_t one = ls_rank_parameters(&model, &run);
 
     model.L = 2;
@@ -228,7 +189,7 @@ MPI_TEST(layer_forms, have_the_parameters_that_are_planned)
 static void check_traffic(const struct form *form, struct ls_device *device, int t, bool sp)
 {
     static const char *const sets[] = {"none", "mlp", "core,qkv,mlp", "full"};
-    const struct ls_model_shape model = model_of(form);
+    const struct ls_model_shape model = ls_layer_as_model(&form->shape, &form->options);
 
     for (int i = 0; i < COUNT(sets); i++) {
         struct ls_layer_options o = form->options;
@@ -236,7 +197,7 @@ static void check_traffic(const struct form *form, struct ls_device *device, int
 
         o.recompute = sets[i];
         open_side(&s, device, &form->shape, &o, t, sp);
-        const struct ls_model_run run = run_of(&s);
+        const struct ls_model_run run = ls_layer_plan_as_run(s.plan, s.plan->pieces);
         const struct ls_layer_traffic planned =
             ls_layer_traffic_of(&model, &run,
                                 &(struct ls_layer_place){.tensor = s.plan->grid.tensor,

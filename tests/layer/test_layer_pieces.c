@@ -1,6 +1,7 @@
 /* Whatever of a layer is computed again: its bits stay, and what it keeps is what the planner says.
  */
 #include "../mpi/harness.h"
+#include "layer/as_model.h"
 #include "plan/layer_traffic.h"
 #include "plan/layer_work.h"
 #include "plan/memory.h"
@@ -8,52 +9,6 @@
 #include "side.h"
 
 MPI_SUITE(layer_pieces)
-
-/* ---- as the planner knows a layer */
-
-static struct ls_model_shape model_of(const struct ls_layer_shape *n,
-                                      const struct ls_layer_options *o)
-{
-    return (struct ls_model_shape){.h = n->e,
-                                   .L = 1,
-                                   .v = 1,
-                                   .a = n->h,
-                                   .a_kv = n->h_kv,
-                                   .d = n->d,
-                                   .f = n->f,
-                                   .norm = o->norm,
-                                   .activation = o->activation,
-                                   .bias = !o->no_bias,
-                                   .post_norm = o->post_norm};
-}
-
-static struct ls_model_run run_of(const struct ls_layer_shape *n, const struct ls_layer_options *o)
-{
-    return (struct ls_model_run){.type = n->type,
-                                 .b = n->b,
-                                 .s = n->s,
-                                 .t = o->tp,
-                                 .c = o->cp,
-                                 .p = 1,
-                                 .m = 1,
-                                 .sp = o->sp,
-                                 .causal = o->causal,
-                                 .dropout = o->dropout > 0,
-                                 .core = o->core};
-}
-
-/* On this rank. */
-static struct ls_model_run run_on(const struct ls_layer_plan *plan)
-{
-    struct ls_model_run run = run_of(&plan->shape, &plan->options);
-
-    run.has_rows = true;
-    run.rows = plan->rows;
-    run.outer_rows = plan->outer_rows;
-    run.layout = plan->layout.kind;
-    run.pieces = plan->pieces;
-    return run;
-}
 
 /* ---- bits */
 
@@ -77,8 +32,8 @@ static bool same_results(const struct side *a, const struct side *b)
 static void check_sent(const struct side *s)
 {
     const struct ls_layer_plan *plan = s->plan;
-    const struct ls_model_shape model = model_of(&plan->shape, &plan->options);
-    const struct ls_model_run run = run_on(plan);
+    const struct ls_model_shape model = ls_layer_as_model(&plan->shape, &plan->options);
+    const struct ls_model_run run = ls_layer_plan_as_run(plan, plan->pieces);
     const struct ls_layer_traffic planned =
         ls_layer_traffic_of(&model, &run,
                             &(struct ls_layer_place){plan->grid.tensor, plan->outer.most,
@@ -138,14 +93,14 @@ static size_t live(const struct side *s, ls_tag tag)
  * hides elsewhere; what is computed again has room once. */
 static void check_kept(const struct ls_layer_shape *n, struct ls_layer_options o)
 {
-    const struct ls_model_shape model = model_of(n, &o);
+    const struct ls_model_shape model = ls_layer_as_model(n, &o);
     struct ls_layer_state *state[4];
     struct side s = {.device = NULL};
 
     MPI_CHECK_OK(ls_device_open(&s.device, "cpu", 0, 1));
     o.device = s.device;
     MPI_CHECK_OK(ls_layer_plan_create(&s.plan, world, n, &o));
-    struct ls_model_run run = run_on(s.plan);
+    struct ls_model_run run = ls_layer_plan_as_run(s.plan, s.plan->pieces);
     const struct ls_kept_bytes planned = ls_layer_kept_bytes(&model, &run);
     const struct ls_ledger *ledger = ls_device_ledger(s.device);
     const size_t before = ls_ledger_live_total(ledger), kept = live(&s, LS_TAG_ACTIVATION);
@@ -212,8 +167,8 @@ MPI_TEST(layer_pieces, states_share_the_memory_of_what_they_bring_back)
     open_side(&plain, world, &w, &o);
     run_side(&plain);
     open_side(&s, world, &w, &o);
-    const struct ls_model_shape model = model_of(n, &o);
-    struct ls_model_run run = run_on(s.plan);
+    const struct ls_model_shape model = ls_layer_as_model(n, &o);
+    struct ls_model_run run = ls_layer_plan_as_run(s.plan, s.plan->pieces);
     int64_t most = 0;
     for (int i = 0; i < COUNT(sets); i++) {
         ls_layer_state_destroy(s.state);
@@ -266,8 +221,8 @@ MPI_TEST(layer_pieces, bringing_back_exchanges_what_is_planned)
         o.sp = i % 2;
         const double none = backward_bytes(&w, &o);
         o.recompute = sets[i / 2];
-        const struct ls_model_shape model = model_of(n, &o);
-        struct ls_model_run run = run_of(n, &o);
+        const struct ls_model_shape model = ls_layer_as_model(n, &o);
+        struct ls_model_run run = ls_layer_as_run(n, &o);
         MPI_CHECK_OK(ls_pieces_parse(&run.pieces, o.recompute));
         const double more = backward_bytes(&w, &o) - none;
         const double planned = size * ls_layer_again(&model, &run).exchanged;
