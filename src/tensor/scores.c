@@ -6,9 +6,14 @@
 
 #define BLOCK 256 /* keys */
 
+bool ls_scores_are_products(const struct ls_scores *scores)
+{
+    return scores->soft_cap == 0 && !scores->alibi;
+}
+
 bool ls_scores_are_plain(const struct ls_scores *scores)
 {
-    return scores->soft_cap == 0 && !scores->alibi && scores->dropout == 0;
+    return ls_scores_are_products(scores) && scores->dropout == 0;
 }
 
 void ls_alibi_slopes(float *out, int64_t heads)

@@ -21,7 +21,8 @@ struct ls_scores {
     int64_t heads, first_head;
 };
 
-/* Whether a logit is nothing but scale q.k, and no probability is dropped. */
+/* Whether a logit is nothing but scale q.k; plain: and no probability is dropped. */
+bool ls_scores_are_products(const struct ls_scores *scores);
 bool ls_scores_are_plain(const struct ls_scores *scores);
 
 /* out [heads] = the standard slopes: 2^(-8 i / h) for the i-th of h heads where h is a power of

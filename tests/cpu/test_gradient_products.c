@@ -28,6 +28,7 @@ static struct bench {
     struct sum_path path[SUMS];
     float lse[LS_LEAF], delta[LS_LEAF];
     struct ls_leaf_keys visible[LS_LEAF];
+    struct gradient_kept kept;
     struct gradient_tile tile;
     double exact[SUMS][LS_LEAF][LS_MAX_HEAD_DIM];
     double bound[SUMS][LS_LEAF][LS_MAX_HEAD_DIM]; /* the same sums, of magnitudes */
@@ -150,16 +151,27 @@ static void draw_statistics(int rows)
     }
 }
 
-static void draw_tile(enum mask mask, int rows, int keys)
+/* Rows that are not in use have bits as well, which nobody may care about. */
+static void draw_kept(const struct ls_scores *scores)
 {
-    static const struct ls_scores plain = {.scale = 1};
+    bool kept[LS_LEAF];
 
-    bench.tile = (struct gradient_tile){.scores = &plain,
+    memset(&bench.kept, 0, sizeof bench.kept);
+    for (int r = 0; r < LS_LEAF && scores->dropout > 0; r++) {
+        ls_dropout_kept(kept, scores, 0, 0, r, 0, LS_LEAF);
+        for (int j = 0; j < LS_LEAF; j++) bench.kept.row[r][j / 64] |= (uint64_t)kept[j] << j % 64;
+    }
+}
+
+static void draw_tile(enum mask mask, const struct ls_scores *scores, int rows, int keys)
+{
+    bench.tile = (struct gradient_tile){.scores = scores,
                                         .keys = bench.keys,
                                         .queries = bench.queries,
                                         .lse = bench.lse,
                                         .delta = bench.delta,
                                         .visible = mask == ALL ? NULL : bench.visible,
+                                        .kept = scores->dropout > 0 ? &bench.kept : NULL,
                                         .rows = rows,
                                         .key_count = keys,
                                         .scale = (float)(1 / sqrt((double)bench.d)),
@@ -171,6 +183,7 @@ static void draw_tile(enum mask mask, int rows, int keys)
     draw_rows(K, keys);
     draw_rows(V, keys);
     for (int r = 0; r < rows; r++) bench.visible[r] = leaf_keys(mask, r, keys);
+    draw_kept(scores);
     draw_statistics(rows);
 }
 
@@ -203,17 +216,19 @@ static void add_exact(enum sum sum, int row, double factor, double size, enum op
 static void compute_exact(void)
 {
     const double scale = (double)bench.tile.scale;
+    const double keep = 1 / (1 - (double)bench.tile.scores->dropout);
 
     memset(bench.exact, 0, sizeof bench.exact);
     memset(bench.bound, 0, sizeof bench.bound);
     for (int r = 0; r < bench.tile.rows; r++) {
         for (int j = 0; j < bench.tile.key_count; j++) {
+            const double passed = gradient_tile_keeps(&bench.tile, r, j) ? keep : 0;
             double dp = 0, size = fabs((double)bench.delta[r]);
 
             if (!sees(r, j)) continue;
             const double p = exp2(logit(r, j) / log(2) - (double)bench.lse[r]);
             for (int e = 0; e < bench.d; e++) {
-                const double term = bench.value[D_O][r][e] * bench.value[V][j][e];
+                const double term = passed * bench.value[D_O][r][e] * bench.value[V][j][e];
 
                 dp += term;
                 size += fabs(term);
@@ -221,7 +236,7 @@ static void compute_exact(void)
             const double ds = scale * p * (dp - (double)bench.delta[r]);
             add_exact(DQ, r, ds, scale * p * size, K, j);
             add_exact(DK, j, ds, scale * p * size, Q, r);
-            add_exact(DV, j, p, p, D_O, r);
+            add_exact(DV, j, passed * p, passed * p, D_O, r);
         }
     }
 }
@@ -254,12 +269,15 @@ static void check(const char *name)
     }
 }
 
+static const struct ls_scores plain = {.scale = 1};
+
 static void equals_double(const struct gradient_products *products, ls_isa isa)
 {
     static const char *const names[] = {"all", "causal", "window", "prefix", "documents", "ragged"};
     static const int dims[] = {64, 16, 17, 40, 80, 96, 128, 200, 256};
     static const int sizes[][2] = {{256, 256}, {256, 255}, {100, 256}, {1, 1},
                                    {17, 33},   {256, 64},  {255, 129}};
+    static const struct ls_scores dropped = {.scale = 1, .dropout = 0.25F, .seed = 9};
 
     for (int c = 0; c < LENGTH(dims); c++) {
         bench_open(products, isa, dims[c]);
@@ -267,7 +285,7 @@ static void equals_double(const struct gradient_products *products, ls_isa isa)
             const enum mask mask = (enum mask)((i + c) % MASKS);
             const int *size = sizes[(2 * c + i) % LENGTH(sizes)];
 
-            draw_tile(mask, size[0], size[1]);
+            draw_tile(mask, i % 2 ? &dropped : &plain, size[0], size[1]);
             compute();
             compute_exact();
             check(names[mask]);
@@ -318,7 +336,7 @@ static void place_changes_no_bit(const struct gradient_products *products, ls_is
         const int a = places[c % LENGTH(places)][0], b = places[c % LENGTH(places)][1];
 
         bench_open(products, isa, dims[c / LENGTH(places)]);
-        draw_tile(ALL, LS_LEAF, LS_LEAF);
+        draw_tile(ALL, &plain, LS_LEAF, LS_LEAF);
         compute();
         keep_row(dq, DQ, a);
         keep_row(dk, DK, a);
@@ -329,7 +347,7 @@ static void place_changes_no_bit(const struct gradient_products *products, ls_is
         swap_floats(bench.delta, a, b);
         compute();
         expect_row(dq, DQ, b, "at another place");
-        draw_tile(ALL, LS_LEAF, LS_LEAF);
+        draw_tile(ALL, &plain, LS_LEAF, LS_LEAF);
         swap_rows(K, a, b);
         swap_rows(V, a, b);
         compute();
@@ -345,7 +363,7 @@ static void strangers_change_no_bit(const struct gradient_products *products, ls
     float dq[LS_MAX_HEAD_DIM], dk[LS_MAX_HEAD_DIM], dv[LS_MAX_HEAD_DIM];
 
     bench_open(products, isa, 64);
-    draw_tile(CAUSAL, LS_LEAF, LS_LEAF);
+    draw_tile(CAUSAL, &plain, LS_LEAF, LS_LEAF);
     compute();
     keep_row(dq, DQ, ROW);
     keep_row(dk, DK, KEY);
@@ -373,7 +391,6 @@ static void strangers_change_no_bit(const struct gradient_products *products, ls
 static void each_storage(void (*test)(const struct gradient_products *products, ls_isa isa))
 {
     static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16};
-    static const struct ls_scores plain = {.scale = 1};
     const struct gradient_products *found[LENGTH(types)];
     ls_isa isa;
 

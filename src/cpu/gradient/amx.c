@@ -16,7 +16,7 @@ static ls_status tile(void *worker, const struct gradient_tile *tile)
 
 static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 {
-    return isa == LS_ISA_AMX && storage == LS_BF16 && ls_scores_are_plain(scores);
+    return isa == LS_ISA_AMX && storage == LS_BF16 && ls_scores_are_products(scores);
 }
 
 const struct gradient_products GRADIENT_AMX = {

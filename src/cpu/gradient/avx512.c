@@ -137,12 +137,19 @@ TARGET_AVX512 static void score_block(float *out, struct run *run, const float *
     bring_nearer(&run->ahead);
 }
 
+/* Of sixteen keys, those that dropout keeps for a query. */
+static inline __mmask16 kept_keys(const struct gradient_tile *tile, int query, int key)
+{
+    return (__mmask16)(tile->kept->row[query][key / 64] >> key % 64);
+}
+
 /* Scores become p, and dp becomes ds. */
-TARGET_AVX512 static void take_block(struct run *run, bool masked)
+INLINE_AVX512 void take(struct run *run, bool masked, bool dropped)
 {
     static const float coefficient[] = EXP2_DEGREE_5;
     const struct tile_lanes *lanes = &run->lanes;
-    const __m512 factor = _mm512_set1_ps(lanes->factor), scale = _mm512_set1_ps(lanes->scale);
+    const __m512 factor = _mm512_set1_ps(lanes->factor), keep = _mm512_set1_ps(lanes->keep);
+    const __m512 scale = _mm512_set1_ps(lanes->scale);
     float *p = run->p, *ds = run->ds;
 
     for (int query = run->query; query < run->query + BLOCK; query++) {
@@ -154,12 +161,22 @@ TARGET_AVX512 static void take_block(struct run *run, bool masked)
             const __mmask16 seen =
                 masked ? seen_mask(key / 16, keys_of_query(lanes, query)) : 0xffff;
             const __m512 x = probability_512(_mm512_load_ps(p), factor, lse, seen, coefficient, 5);
-            const __m512 dp = _mm512_fmsub_ps(_mm512_load_ps(ds), scale, delta);
+            const __mmask16 kept = dropped ? kept_keys(run->tile, query, key) : 0xffff;
+            const __m512 passed = _mm512_maskz_mov_ps(kept, _mm512_load_ps(ds));
+            const __m512 dp = _mm512_fmsub_ps(passed, scale, delta);
 
-            _mm512_store_ps(p, x);
+            _mm512_store_ps(p, dropped ? _mm512_maskz_mul_ps(kept, x, keep) : x);
             _mm512_store_ps(ds, _mm512_maskz_mul_ps(seen, x, dp)); /* dp may be anything */
         }
     }
+}
+
+TARGET_AVX512 static void take_block(struct run *run, bool masked)
+{
+    if (run->tile->kept)
+        take(run, masked, true);
+    else
+        take(run, masked, false);
 }
 
 /* Complete sums take the path as in cpu_sum_path_take, from registers. */
@@ -358,7 +375,7 @@ static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
 static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 {
     (void)storage;
-    return isa >= LS_ISA_AVX512 && ls_scores_are_plain(scores);
+    return isa >= LS_ISA_AVX512 && ls_scores_are_products(scores);
 }
 
 const struct gradient_products cpu_gradient_avx512 = {

@@ -11,7 +11,8 @@ struct tile_lanes {
     float delta[LS_LEAF]; /* times scale */
     int32_t prefix[LS_LEAF], from[LS_LEAF], to[LS_LEAF];
     const float *lse;
-    float scale, factor; /* of ds; of scores, log2(e) folded in */
+    float scale, factor; /* of dp; of scores, log2(e) folded in */
+    float keep;          /* what dropout multiplies by what it keeps; 1 without */
     bool full;           /* every row sees every key: prefix, from and to are not set */
 } __attribute__((aligned(64)));
 
@@ -20,8 +21,9 @@ enum sight { SEES_NOTHING, SEES_SOME, SEES_ALL };
 static inline void lanes_of_tile(struct tile_lanes *lanes, const struct gradient_tile *tile)
 {
     lanes->lse = tile->lse;
-    lanes->scale = tile->scale;
     lanes->factor = (float)((double)tile->scale * 1.44269504088896340736);
+    lanes->keep = tile->kept ? 1 / (1 - tile->scores->dropout) : 1;
+    lanes->scale = tile->scale * lanes->keep;
     lanes->full = !tile->visible && tile->key_count == LS_LEAF;
     for (int r = 0; r < LS_LEAF; r++) lanes->delta[r] = tile->delta[r] * tile->scale;
     if (lanes->full) return;

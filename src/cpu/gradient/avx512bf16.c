@@ -18,7 +18,7 @@ static ls_status tile(void *worker, const struct gradient_tile *tile)
 
 static bool fits(ls_isa isa, ls_dtype storage, const struct ls_scores *scores)
 {
-    return ls_cpu_bf16_pays(isa) && storage == LS_BF16 && ls_scores_are_plain(scores);
+    return ls_cpu_bf16_pays(isa) && storage == LS_BF16 && ls_scores_are_products(scores);
 }
 
 const struct gradient_products cpu_gradient_avx512bf16 = {

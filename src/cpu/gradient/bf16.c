@@ -109,6 +109,7 @@ struct steps {
 /* A tile on its way. */
 struct run {
     struct tile_lanes lanes;
+    struct gradient_kept kept; /* turned: a row for each key */
     struct ahead ahead;
     struct worker *w;
     const struct gradient_tile *tile;
@@ -119,7 +120,8 @@ struct run {
 /* What becomes of a block. */
 struct block {
     const struct tile_lanes *lanes;
-    const float *scores, *dp; /* [SIDE][SIDE] */
+    const struct gradient_kept *kept; /* turned; NULL: all */
+    const float *scores, *dp;         /* [SIDE][SIDE] */
     char *p, *ds, *ds_right;
     int key, query;
     bool masked;
@@ -130,24 +132,33 @@ static const char *operand(const void *packed, const struct run *run, int index)
     return (const char *)packed + (size_t)index * leaf_bytes(run->w->d_pad);
 }
 
+static inline __mmask16 kept_lanes(const struct block *b, int row, int query)
+{
+    return (__mmask16)(b->kept->row[b->key + row][query / 64] >> query % 64);
+}
+
 /* Of a key and sixteen queries. */
-TARGET_AVX512BF16 static inline void pair_lanes(__m512 *p, __m512 *ds, const struct block *b,
-                                                int row, int lane)
+TARGET_AVX512BF16 static inline __attribute__((always_inline)) void
+pair_lanes(__m512 *p, __m512 *ds, const struct block *b, int row, int lane, bool dropped)
 {
     static const float coefficient[] = EXP2_DEGREE_4;
     const struct tile_lanes *lanes = b->lanes;
     const int at = row * SIDE + lane, query = b->query + lane;
     const __mmask16 seen = b->masked ? lanes_that_see(lanes, b->key + row, query) : 0xffff;
-    const __m512 dp = _mm512_fmsub_ps(_mm512_load_ps(b->dp + at), _mm512_set1_ps(lanes->scale),
-                                      _mm512_load_ps(lanes->delta + query));
+    const __mmask16 kept = dropped ? kept_lanes(b, row, query) : 0xffff;
+    const __m512 dp =
+        _mm512_fmsub_ps(_mm512_maskz_mov_ps(kept, _mm512_load_ps(b->dp + at)),
+                        _mm512_set1_ps(lanes->scale), _mm512_load_ps(lanes->delta + query));
+    const __m512 x = probability_512(_mm512_load_ps(b->scores + at), _mm512_set1_ps(lanes->factor),
+                                     _mm512_loadu_ps(lanes->lse + query), seen, coefficient, 4);
 
-    *p = probability_512(_mm512_load_ps(b->scores + at), _mm512_set1_ps(lanes->factor),
-                         _mm512_loadu_ps(lanes->lse + query), seen, coefficient, 4);
-    *ds = _mm512_maskz_mul_ps(seen, *p, dp);
+    *p = dropped ? _mm512_maskz_mul_ps(kept, x, _mm512_set1_ps(lanes->keep)) : x;
+    *ds = _mm512_maskz_mul_ps(seen, x, dp);
 }
 
 /* p and ds of a block, two keys at a time. */
-TARGET_AVX512BF16 static void take_block(const struct block *b)
+TARGET_AVX512BF16 static inline __attribute__((always_inline)) void take(const struct block *b,
+                                                                         bool dropped)
 {
     const __m512i first_lanes =
         _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
@@ -161,8 +172,8 @@ TARGET_AVX512BF16 static void take_block(const struct block *b)
         for (int i = 0; i < 2; i++) {
             __m512 p[2], ds[2];
 
-            pair_lanes(&p[0], &ds[0], b, row + i, 0);
-            pair_lanes(&p[1], &ds[1], b, row + i, 16);
+            pair_lanes(&p[0], &ds[0], b, row + i, 0, dropped);
+            pair_lanes(&p[1], &ds[1], b, row + i, 16, dropped);
             ds_of[i] = (__m512i)_mm512_cvtne2ps_pbh(ds[1], ds[0]);
             _mm512_store_si512(b->p + 64 * (row + i), (__m512i)_mm512_cvtne2ps_pbh(p[1], p[0]));
             _mm512_store_si512(b->ds + 64 * (row + i), ds_of[i]);
@@ -174,6 +185,14 @@ TARGET_AVX512BF16 static void take_block(const struct block *b)
     }
 }
 
+TARGET_AVX512BF16 static void take_block(const struct block *b)
+{
+    if (b->kept)
+        take(b, true);
+    else
+        take(b, false);
+}
+
 /* 32 keys and 32 queries. */
 TARGET_AVX512BF16 static void compute_block(struct run *run, int key, int query, enum sight sight)
 {
@@ -182,6 +201,7 @@ TARGET_AVX512BF16 static void compute_block(struct run *run, int key, int query,
     const ptrdiff_t k = key / SIDE * steps * STEP_BYTES, q = query / SIDE * steps * STEP_BYTES;
     struct block block = {
         .lanes = &run->lanes,
+        .kept = run->tile->kept ? &run->kept : NULL,
         .scores = w->scores,
         .dp = w->dp,
         .p = w->p + query / SIDE * STEP_BYTES,
@@ -266,6 +286,32 @@ static void strip_of_keys(struct run *run, int key)
     sum_over_queries(tile->dk, key, run, run->w->ds, operand(tile->queries, run, 2));
 }
 
+/* Rows of bits become columns. Source: Warren, Hacker's Delight, 7-3. */
+static void turn_bits(uint64_t bits[64])
+{
+    uint64_t low = 0xffffffff;
+
+    for (int half = 32; half > 0; half /= 2, low ^= low << half)
+        for (int i = 0; i < 64; i = ((i | half) + 1) & ~half) {
+            const uint64_t swapped = (bits[i] >> half ^ bits[i | half]) & low;
+
+            bits[i | half] ^= swapped;
+            bits[i] ^= swapped << half;
+        }
+}
+
+static void turn_kept(struct gradient_kept *out, const struct gradient_kept *in)
+{
+    uint64_t bits[64];
+
+    for (int i = 0; i < LS_LEAF; i += 64)
+        for (int j = 0; j < LS_LEAF; j += 64) {
+            for (int r = 0; r < 64; r++) bits[r] = in->row[i + r][j / 64];
+            turn_bits(bits);
+            for (int r = 0; r < 64; r++) out->row[j + r][i / 64] = bits[r];
+        }
+}
+
 void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply)
 {
     struct run run = {.w = worker,
@@ -274,6 +320,7 @@ void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_bloc
                       .ahead = ahead_of_tile(tile, SIDES * SIDES)};
 
     lanes_of_tile(&run.lanes, tile);
+    if (tile->kept) turn_kept(&run.kept, tile->kept);
     for (int key = 0; key < LS_LEAF; key += SIDE) {
         strip_of_keys(&run, key);
         progress_tick(tile->clock);

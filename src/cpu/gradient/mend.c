@@ -95,18 +95,15 @@ static void add_pair(const struct mend *mend, int i, int j)
     const struct ls_scores *scores = tile->scores;
     const int64_t d = mend->kernel->shape.attention.global.d, key = tile->first_key + j;
     float q[LS_MAX_HEAD_DIM], d_o[LS_MAX_HEAD_DIM], k[LS_MAX_HEAD_DIM], v[LS_MAX_HEAD_DIM];
-    bool kept[4] = {true, true, true, true};
 
     load(q, mend->queries.first, &mend->queries, i);
     load(d_o, mend->queries.second, &mend->queries, i);
     load(k, mend->keys.first, &mend->keys, j);
     load(v, mend->keys.second, &mend->keys, j);
-    if (scores->dropout != 0)
-        ls_dropout_kept(kept, scores, tile->batch, tile->head, tile->first_query + i, key / 4 * 4,
-                        4);
-    const struct gradient_pair pair = gradient_of_pair(
-        dot(q, k, d), dot(d_o, v, d), tile->lse[i], tile->delta[i], scores, tile->scale,
-        scores->alibi ? scores->alibi[tile->head] : 0, tile->first_place + i - key, kept[key % 4]);
+    const struct gradient_pair pair =
+        gradient_of_pair(dot(q, k, d), dot(d_o, v, d), tile->lse[i], tile->delta[i], scores,
+                         tile->scale, scores->alibi ? scores->alibi[tile->head] : 0,
+                         tile->first_place + i - key, gradient_tile_keeps(tile, i, j));
 
     for (int64_t e = 0; e < d; e++) {
         mend->dq[i * mend->kernel->d_pad + e] += pair.ds * k[e];

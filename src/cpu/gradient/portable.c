@@ -165,16 +165,6 @@ LS_CLONED static void plain_row(float *score, float *dp, const struct gradient_t
     }
 }
 
-static bool is_kept(const struct gradient_tile *tile, int query, int64_t key)
-{
-    bool kept[4];
-
-    if (tile->scores->dropout == 0) return true;
-    ls_dropout_kept(kept, tile->scores, tile->batch, tile->head, tile->first_query + query,
-                    key / 4 * 4, 4);
-    return kept[key % 4];
-}
-
 static void scored_row(float *score, float *dp, const struct gradient_tile *tile, int key)
 {
     const float slope = tile->scores->alibi ? tile->scores->alibi[tile->head] : 0;
@@ -184,7 +174,7 @@ static void scored_row(float *score, float *dp, const struct gradient_tile *tile
         if (!sees(tile, i, key)) continue;
         const struct gradient_pair pair = gradient_of_pair(
             score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale, slope,
-            tile->first_place + i - position, is_kept(tile, i, position));
+            tile->first_place + i - position, gradient_tile_keeps(tile, i, key));
 
         score[i] = pair.p;
         dp[i] = pair.ds;

@@ -14,6 +14,11 @@
 #include "cpu/progress.h"
 #include "device/gradient.h"
 
+/* A row for each query, in which there is a bit for each key. */
+struct gradient_kept {
+    uint64_t row[LS_LEAF][LS_LEAF / 64];
+};
+
 struct gradient_tile {
     const void *keys, *queries; /* packed */
     const float *lse;           /* [LS_LEAF], log2 units; +inf where there is no row, or it sees
@@ -21,7 +26,8 @@ struct gradient_tile {
     const float *delta;         /* [LS_LEAF] */
     /* [LS_LEAF] the keys that a row sees; NULL: all of `key_count` */
     const struct ls_leaf_keys *visible;
-    int rows, key_count; /* in use, from the first one */
+    const struct gradient_kept *kept; /* by dropout; NULL: all */
+    int rows, key_count;              /* in use, from the first one */
     float scale;
     /* what the rows take, of d_pad or fewer columns; of rows that are not in use: anything */
     const struct sum_path *dq, *dk, *dv;
@@ -36,6 +42,11 @@ struct gradient_tile {
     int64_t first_query, first_key; /* positions in the whole sequence */
     int64_t first_place;            /* of the first query among the keys */
 };
+
+static inline bool gradient_tile_keeps(const struct gradient_tile *tile, int query, int key)
+{
+    return !tile->kept || (tile->kept->row[query][key / 64] >> key % 64 & 1);
+}
 
 /* Operand rows are d_pad elements of `type`, zero beyond d and beyond the last row. */
 struct gradient_products {

@@ -1,6 +1,10 @@
 /* One tile: which of its pairs are seen, and by which way it is computed. */
+#include <endian.h>
+#include <string.h>
+
 #include "cpu/attention/leaf.h"
 #include "cpu/gradient/gradient.h"
+#include "cpu/pointwise/draw.h"
 
 bool cpu_gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
                                int64_t k_leaf)
@@ -41,6 +45,40 @@ static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
     for (int r = 0; r < LS_LEAF; r++)
         w->visible[r] = r < rows ? ls_visible_in_leaf(row[r], k_leaf) : (struct ls_leaf_keys){0};
     return w->visible;
+}
+
+/* Eight bytes that are 0 or 1 as bits. */
+static uint64_t bits_of(const uint8_t *bytes)
+{
+    uint64_t x;
+
+    memcpy(&x, bytes, sizeof x);
+    return le64toh(x) * 0x0102040810204080 >> 56;
+}
+
+/* Which pairs dropout keeps; NULL: all. */
+static const struct gradient_kept *draw_kept(struct gradient_worker *w,
+                                             const struct ls_gradient_kernel *kernel,
+                                             const struct gradient_tile *tile)
+{
+    const struct ls_scores *scores = tile->scores;
+    const struct ls_dropout dropout = {.rate = scores->dropout,
+                                       .seed = scores->seed,
+                                       .stream = ls_dropout_head(scores, tile->batch, tile->head)};
+    uint8_t bytes[LS_LEAF];
+
+    if (scores->dropout == 0) return NULL;
+    const struct drawing drawing = drawing_of(&dropout, LS_RANDOM_DROPOUT, kernel->cpu.isa);
+    for (int r = 0; r < tile->rows; r++) {
+        uint64_t *bits = w->kept->row[r];
+
+        draw(bytes, &drawing, tile->first_query + r, tile->first_key, LS_LEAF);
+        for (int i = 0; i < LS_LEAF / 64; i++) {
+            bits[i] = 0;
+            for (int j = 0; j < 8; j++) bits[i] |= bits_of(bytes + 64 * i + 8 * j) << 8 * j;
+        }
+    }
+    return w->kept;
 }
 
 /* Tiles go on to the next leaf of keys of the chunk, or to its first one with the leaf of queries
@@ -92,6 +130,7 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
         .first_place = queries->number * LS_LEAF + shape->mask.shift,
     };
 
+    tile.kept = draw_kept(w, kernel, &tile);
     look_ahead(&tile, job, head, q_leaf, k_leaf);
     w->tiles++;
     if (tile.visible && !(kernel->keys.clean[k_slot] && kernel->packed.clean[q_slot]))
