@@ -3,6 +3,8 @@
 struct ls_model_shape ls_layer_as_model(const struct ls_layer_shape *shape,
                                         const struct ls_layer_options *options)
 {
+    const bool rotary = options->rope_theta != 0;
+
     return (struct ls_model_shape){.h = shape->e,
                                    .L = 1,
                                    .a = shape->h,
@@ -13,7 +15,8 @@ struct ls_model_shape ls_layer_as_model(const struct ls_layer_shape *shape,
                                    .activation = options->activation,
                                    .bias = !options->no_bias,
                                    .post_norm = options->post_norm,
-                                   .parallel = options->parallel};
+                                   .parallel = options->parallel,
+                                   .positions = rotary ? LS_POSITIONS_ROTARY : LS_POSITIONS_NONE};
 }
 
 struct ls_model_run ls_layer_as_run(const struct ls_layer_shape *shape,

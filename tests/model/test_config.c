@@ -25,28 +25,29 @@ Test(config, gives_the_parameters_of_the_weights)
     static const struct {
         const char *text;
         int64_t parameters, s;
+        ls_position_kind positions;
     } known[] = {
         {"{\"model_type\": \"gpt2\", \"n_embd\": 768, \"n_layer\": 12, \"n_head\": 12, "
          "\"n_inner\": null,"
          " \"vocab_size\": 50257, \"n_positions\": 1024, \"activation_function\": \"gelu_new\"}",
-         124439808, 1024}, /* GPT-2 */
+         124439808, 1024, LS_POSITIONS_LEARNED}, /* GPT-2 */
         {"{\"model_type\": \"opt\", \"hidden_size\": 768, \"num_hidden_layers\": 12, \"ffn_dim\": "
          "3072,"
          " \"num_attention_heads\": 12, \"vocab_size\": 50272, \"max_position_embeddings\": 2048}",
-         125239296, 2048}, /* OPT-125M */
+         125239296, 2048, LS_POSITIONS_LEARNED}, /* OPT-125M */
         {"{\"model_type\": \"bloom\", \"n_embd\": 1024, \"n_layer\": 24, \"n_head\": 16,"
          " \"vocab_size\": 250880, \"seq_length\": 2048}",
-         559214592, 2048}, /* BLOOM-560M */
+         559214592, 2048, LS_POSITIONS_NONE}, /* BLOOM-560M */
         {"{\"model_type\": \"llama\", \"hidden_size\": 576, \"num_hidden_layers\": 30,"
          " \"num_attention_heads\": 9, \"num_key_value_heads\": 3, \"intermediate_size\": 1536,"
          " \"vocab_size\": 49152, \"max_position_embeddings\": 8192, \"hidden_act\": \"silu\","
          " \"tie_word_embeddings\": true}",
-         134515008, 8192}, /* SmolLM2-135M */
+         134515008, 8192, LS_POSITIONS_ROTARY}, /* SmolLM2-135M */
         {"{\"model_type\": \"qwen2\", \"hidden_size\": 896, \"num_hidden_layers\": 24,"
          " \"num_attention_heads\": 14, \"num_key_value_heads\": 2, \"intermediate_size\": 4864,"
          " \"vocab_size\": 151936, \"max_position_embeddings\": 32768,"
          " \"tie_word_embeddings\": true}",
-         494032768, 32768}, /* Qwen2.5-0.5B */
+         494032768, 32768, LS_POSITIONS_ROTARY}, /* Qwen2.5-0.5B */
     };
 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -57,6 +58,7 @@ Test(config, gives_the_parameters_of_the_weights)
         cr_expect_eq(ls_model_parameters(&model), known[i].parameters, "%s: %lld", known[i].text,
                      (long long)ls_model_parameters(&model));
         cr_expect_eq(s, known[i].s);
+        cr_expect_eq(model.positions, known[i].positions, "%s", known[i].text);
     }
 }
 
