@@ -56,8 +56,7 @@ static ls_status set_option(void *options, int key, const char *value)
 
     switch (key) {
     case KEY_METHOD:
-        o->shared.attention.method = strcmp(value, "auto") == 0 ? NULL : value;
-        return LS_OK;
+        return cli_value_method(&o->shared.attention.method, "--method", value);
     case KEY_REPEAT:
         return cli_value_integer(&o->repeat, "--repeat", value, 1, MOST_REPEATS);
     case KEY_OUT:

@@ -1,7 +1,6 @@
 #include "cli/bench_layer.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <strings.h>
 
 #include "cli/binding.h"
@@ -18,7 +17,7 @@
 
 /* ---- options: a row each */
 
-typedef enum { FLAG, COUNT, NUMBER, NAME, TEXT, TYPE } value_kind;
+typedef enum { FLAG, COUNT, NUMBER, NAME, METHOD, TEXT, TYPE } value_kind;
 
 static const char *const norms[] = {"layer", "rms", NULL};
 static const char *const activations[] = {"gelu", "gelu-erf", "relu", "swiglu", NULL};
@@ -86,7 +85,7 @@ static const struct row {
      .doc = "Attention by tiles: fused (default), or materialized, of which all probabilities are "
             "kept",
      .names = cores},
-    {"method", "NAME", WORK, TEXT, FIELD(method),
+    {"method", "NAME", WORK, METHOD, FIELD(method),
      .doc = "How ranks share fused attention (see longspan methods); default auto"},
     {"layout", "NAME", WORK, NAME, FIELD(layout),
      .doc = "Which positions a context-parallel rank holds: auto (default), contiguous, zigzag, "
@@ -130,6 +129,8 @@ static ls_status set_option(void *options, int key, const char *value)
         return cli_value_float(field, option, value);
     case NAME:
         return set_name(field, option, value, row->names);
+    case METHOD:
+        return cli_value_method(field, option, value);
     case TYPE:
         return cli_value_dtype(field, option, value);
     default:
@@ -201,7 +202,7 @@ static struct ls_layer_options layer_options(const struct cli_layer_run *run)
     layer.sp = o->sp;
     layer.strict = o->strict;
     layer.core = (ls_core_kind)o->core;
-    layer.method = o->method && strcmp(o->method, "auto") == 0 ? NULL : o->method;
+    layer.method = o->method;
     layer.layout = (ls_layout_kind)o->layout;
     return layer;
 }

@@ -8,7 +8,7 @@
 #include "comm/comm.h"
 #include "plan/recompute.h"
 
-/* ---- as given */
+/* ---- as asked for */
 
 static int64_t count_sets(const char *text)
 {
@@ -18,23 +18,42 @@ static int64_t count_sets(const char *text)
     return n;
 }
 
-/* "full": of all layers; "none/full": of one after the other. */
+static ls_status read_list(unsigned *pieces, int64_t sets, const char *text)
+{
+    char *copy = strdup(text), *next = copy;
+    ls_status status = LS_OK;
+
+    if (!copy) return ls_fail(LS_ENOMEM, "no memory for a list of pieces");
+    for (int64_t i = 0; i < sets && status == LS_OK; i++)
+        status = ls_pieces_parse(&pieces[i], strsep(&next, "/"));
+    free(copy);
+    return status;
+}
+
+/* "full" or "auto": of all layers; "none/full": of one after the other. */
 static ls_status read_sets(struct cli_layer_run *run, const char *text)
 {
     const int64_t layers = run->options.layers, sets = count_sets(text);
-    char *copy, *next;
 
     if (sets != 1 && sets != layers)
         return ls_fail(LS_EVALUE, "--recompute %s is of %lld layers, --layers of %lld", text,
                        (long long)sets, (long long)layers);
-    next = copy = strdup(text);
-    if (!copy) return ls_fail(LS_ENOMEM, "no memory for a list of pieces");
-    ls_status status = LS_OK;
-    for (int64_t i = 0; i < sets && status == LS_OK; i++)
-        status = ls_pieces_parse(&run->pieces[i], strsep(&next, "/"));
-    for (int64_t i = sets; i < layers; i++) run->pieces[i] = run->pieces[0];
-    free(copy);
-    return status;
+    if (sets > 1) return read_list(run->pieces, sets, text);
+    LS_TRY(ls_pieces_parse_or_auto(&run->chooses, &run->pieces[0], text));
+    for (int64_t i = 1; i < layers; i++) run->pieces[i] = run->pieces[0];
+    return LS_OK;
+}
+
+/* What --recompute auto may take. */
+static ls_status read_memory(struct cli_layer_run *run)
+{
+    const char *memory = run->options.memory;
+
+    if (run->chooses && !memory)
+        return ls_fail(LS_EVALUE, "--recompute auto needs --memory BYTES: what a rank may take");
+    if (memory && !run->chooses)
+        return ls_fail(LS_EVALUE, "--memory is what --recompute auto may take: add it");
+    return memory ? cli_value_bytes(&run->memory, "--memory", memory, 1, INT64_MAX / 2) : LS_OK;
 }
 
 /* Masks that are not stored are a piece, whatever else is one. */
@@ -48,15 +67,10 @@ ls_status cli_layer_read_pieces(struct cli_layer_run *run)
 {
     const struct cli_layer_options *o = &run->options;
 
-    run->chooses = o->recompute && strcmp(o->recompute, "auto") == 0;
-    if (run->chooses && !o->memory)
-        return ls_fail(LS_EVALUE, "--recompute auto needs --memory BYTES: what a rank may take");
-    if (o->memory && !run->chooses)
-        return ls_fail(LS_EVALUE, "--memory is what --recompute auto may take: add it");
-    if (o->memory) LS_TRY(cli_value_bytes(&run->memory, "--memory", o->memory, 1, INT64_MAX / 2));
     run->pieces = calloc((size_t)o->layers, sizeof *run->pieces);
     if (!run->pieces) return ls_fail(LS_ENOMEM, "no memory for a list of layers");
-    if (o->recompute && !run->chooses) LS_TRY(read_sets(run, o->recompute));
+    if (o->recompute) LS_TRY(read_sets(run, o->recompute));
+    LS_TRY(read_memory(run));
     add_masks(run);
     return LS_OK;
 }

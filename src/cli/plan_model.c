@@ -1,5 +1,4 @@
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/command.h"
 #include "cli/plan_model.h"
@@ -61,13 +60,6 @@ static ls_status set_rate(float *out, const char *option, const char *value)
     return ls_fail(LS_EVALUE, "%s: %s must be more than 0", option, value);
 }
 
-static ls_status set_recompute(struct cli_model_options *o, const char *value)
-{
-    o->choose = strcmp(value, "auto") == 0;
-    o->run.pieces = 0;
-    return o->choose ? LS_OK : ls_pieces_parse(&o->run.pieces, value);
-}
-
 /* How fast ranks are, and what may be chosen for them. */
 static ls_status set_choice(struct cli_model_options *o, int key, const char *value)
 {
@@ -121,7 +113,7 @@ static ls_status set_option(void *options, int key, const char *value)
         run->causal = true;
         return LS_OK;
     case KEY_RECOMPUTE:
-        return set_recompute(o, value);
+        return ls_pieces_parse_or_auto(&o->choose, &run->pieces, value);
     case KEY_CORE:
         return set_core(run, value);
     case KEY_DROPOUT:

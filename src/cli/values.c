@@ -1,5 +1,6 @@
 #include "cli/values.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -7,8 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/methods/table.h"
 #include "base/nearest.h"
 #include "tensor/dtype.h"
+
+#define MOST_NAMES 32
 
 /* Reads a number at *text and moves behind it; false if there is none or it is out of range. */
 static bool read_integer(int64_t *out, const char **text, int64_t least, int64_t most)
@@ -122,6 +126,19 @@ ls_status cli_value_name(int *out, const char *option, const char *text, const c
         return ls_fail(LS_EVALUE, "%s: unknown name '%s'; is '%s' meant?", option, text, nearest);
     join(all, sizeof(all), names, n);
     return ls_fail(LS_EVALUE, "%s: unknown name '%s'; there are: %s", option, text, all);
+}
+
+ls_status cli_value_method(const char **out, const char *option, const char *text)
+{
+    const char *names[MOST_NAMES] = {"auto"};
+    const int methods = ls_method_count();
+    int i = 0;
+
+    assert(1 + methods <= MOST_NAMES);
+    for (int m = 0; m < methods; m++) names[1 + m] = ls_method_at(m)->name;
+    LS_TRY(cli_value_name(&i, option, text, names, 1 + methods));
+    *out = i > 0 ? names[i] : NULL;
+    return LS_OK;
 }
 
 ls_status cli_value_dtype(ls_dtype *out, const char *option, const char *text)

@@ -26,6 +26,9 @@ ls_status cli_value_list(int64_t *out, int *count, const char *option, const cha
 ls_status cli_value_name(int *out, const char *option, const char *text, const char *const *names,
                          int n);
 
+/* A method of attention; NULL: "auto". */
+ls_status cli_value_method(const char **out, const char *option, const char *text);
+
 /* bf16, f16 or f32. */
 ls_status cli_value_dtype(ls_dtype *out, const char *option, const char *text);
 

@@ -22,29 +22,33 @@ static const struct {
 
 enum { PIECE_NAMES = sizeof piece_names / sizeof *piece_names };
 
-static ls_status unknown_piece(const char *text)
+static const char automatic[] = "auto";
+
+static ls_status unknown_piece(const char *text, bool or_auto)
 {
-    const char *names[PIECE_NAMES];
+    const char *names[PIECE_NAMES + 1];
 
     for (int i = 0; i < PIECE_NAMES; i++) names[i] = piece_names[i].name;
-    const char *near = ls_nearest(text, names, PIECE_NAMES);
+    names[PIECE_NAMES] = automatic;
+    const char *near = ls_nearest(text, names, PIECE_NAMES + or_auto);
     return ls_fail(LS_EVALUE,
-                   "no piece \"%s\"%s%s%s: none, selective, full, or of core, norm, activation, "
+                   "no piece \"%s\"%s%s%s: none, selective, full, %sor of core, norm, activation, "
                    "mlp, qkv, dropout some, with commas",
-                   text, near ? " (" : "", near ? near : "", near ? "?)" : "");
+                   text, near ? " (" : "", near ? near : "", near ? "?)" : "",
+                   or_auto ? "auto, " : "");
 }
 
-static ls_status add_piece(unsigned *pieces, const char *name)
+static ls_status add_piece(unsigned *pieces, const char *name, bool or_auto)
 {
     for (int i = 0; i < PIECE_NAMES; i++) {
         if (strcmp(name, piece_names[i].name) != 0) continue;
         *pieces |= piece_names[i].pieces;
         return LS_OK;
     }
-    return unknown_piece(name);
+    return unknown_piece(name, or_auto);
 }
 
-ls_status ls_pieces_parse(unsigned *out, const char *text)
+static ls_status parse(unsigned *out, const char *text, bool or_auto)
 {
     unsigned pieces = 0;
     char name[32];
@@ -53,8 +57,25 @@ ls_status ls_pieces_parse(unsigned *out, const char *text)
         const size_t length = strcspn(at, ",");
 
         snprintf(name, sizeof name, "%.*s", (int)length, at);
-        LS_TRY(length < sizeof name ? add_piece(&pieces, name) : unknown_piece(text));
+        LS_TRY(length < sizeof name ? add_piece(&pieces, name, or_auto)
+                                    : unknown_piece(text, or_auto));
     }
+    *out = pieces;
+    return LS_OK;
+}
+
+ls_status ls_pieces_parse(unsigned *out, const char *text)
+{
+    return parse(out, text, false);
+}
+
+ls_status ls_pieces_parse_or_auto(bool *chooses, unsigned *out, const char *text)
+{
+    const bool is_auto = strcmp(text, automatic) == 0;
+    unsigned pieces = 0;
+
+    if (!is_auto) LS_TRY(parse(&pieces, text, !strchr(text, ',')));
+    *chooses = is_auto;
     *out = pieces;
     return LS_OK;
 }

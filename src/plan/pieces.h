@@ -2,6 +2,8 @@
 #ifndef LS_PLAN_PIECES_H
 #define LS_PLAN_PIECES_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
 enum {
@@ -17,6 +19,9 @@ enum {
 
 /* "selective", or "core,norm". Errors: LS_EVALUE, with the nearest name. */
 ls_status ls_pieces_parse(unsigned *out, const char *text);
+
+/* The same where "auto" may stand as well, alone: then *chooses, and *out is 0. */
+ls_status ls_pieces_parse_or_auto(bool *chooses, unsigned *out, const char *text);
 
 /* The same backwards. */
 struct ls_pieces_text {

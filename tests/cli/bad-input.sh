@@ -310,6 +310,7 @@ zeros 8192 | safetensors "{$(entry o BF16 1,64,2,16 0 4096),$(entry dq BF16 1,32
 # shellcheck disable=SC2086
 bad "dq of another shape" 2 "dq: .*1,32,4,16.*1,64,2,16" check $small --result dq.safetensors
 bad_option "unknown layout" "zigzug.*zigzag" --layout zigzug
+bad_option "unknown method" "rign.*ring" --method rign
 bad_option "unknown type" "bf61.*bf16" --dtype bf61
 bad_option "option without its value" "--method" --method
 bad_option "value of an option without one" "--causal takes no value" --causal=yes

@@ -128,6 +128,8 @@ refused "heads" 1 "--hidden 48 cannot be shared evenly by --heads 5" $shape --he
 refused "groups" 1 "--heads 4 is not a multiple of --kv-heads 3" $shape --kv-heads 3
 refused "ranks" 1 "2 ranks, and there is 1: start as many (mpirun -n 2)" $shape --tp 2
 refused "a piece" 1 "(activation?)" $shape --recompute norm,activaton
+refused "what chooses pieces" 1 "(auto?)" $shape --recompute atuo --memory 1GiB
+refused "a choice for one layer" 1 "no piece \"auto\"" $shape --layers 2 --recompute auto/none
 refused "a list of pieces" 1 "is of 2 layers, --layers of 3" $shape --layers 3 --recompute full/none
 refused "no budget" 1 "needs --memory BYTES" $shape --recompute auto
 refused "a budget for nothing" 1 "--recompute auto" $shape --recompute full --memory 1GiB
@@ -135,6 +137,7 @@ refused "too small a budget" 1 "more than 1000" $shape --recompute auto --memory
 refused "a norm" 1 "is 'layer' meant?" $shape --norm layr
 refused "an option" 1 "is --recompute meant?" $shape --recomptue full
 refused "a core" 1 "is 'materialized' meant?" $shape --core materialised
+refused "what chooses a method" 1 "is 'auto' meant?" $shape --method atuo
 refused "a method of none" 1 "method ring is for a fused core" $shape --core materialized --method ring
 refused "dropout" 1 "must be 0 to below 1" $shape --dropout 1
 refused "f16" 1 "not f16" $shape --dtype f16

@@ -110,7 +110,8 @@ for case in "plan model|a model is needed" \
     "plan model --preset gpt-22b --memory 80GiB|add one of them" \
     "plan model --preset gpt-22b --recompute auto --memory 80Gib|such as 8, 64K" \
     "plan model --preset gpt-22b --recompute auto --memory 9223372036854775807|is not a number" \
-    "plan model --preset gpt-22b --recompute atuo,norm --memory 1G|no piece" \
+    "plan model --preset gpt-22b --recompute atuo --memory 1G|(auto?)" \
+    "plan model --preset gpt-22b --recompute atuo,norm --memory 1G|none, selective, full, or of" \
     "plan model --preset gpt-22b --ranks 8|--search" \
     "plan model --preset gpt-22b --measure --rate 1|leave out one" \
     "plan model --preset gpt-22b --bandwidth 1|goes with --rate" \

@@ -106,3 +106,20 @@ Test(cli_values, a_wrong_name_is_answered_with_the_nearest_or_with_all)
     cr_expect_eq(type, LS_F16);
     cr_expect_eq(cli_value_dtype(&type, "--dtype", "f64"), LS_EVALUE, "f64 is for files only");
 }
+
+Test(cli_values, a_method_is_one_of_the_table_or_chosen)
+{
+    static const struct {
+        const char *wrong, *near;
+    } cases[] = {{"atuo", "'auto'"}, {"rign", "'ring'"}, {"other", "auto, local"}};
+    const char *method = "none";
+
+    cr_assert_eq(cli_value_method(&method, "--method", "tree"), LS_OK);
+    cr_expect_str_eq(method, "tree");
+    cr_assert_eq(cli_value_method(&method, "--method", "auto"), LS_OK);
+    cr_expect_null(method);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_expect_eq(cli_value_method(&method, "--method", cases[i].wrong), LS_EVALUE);
+        cr_expect(strstr(ls_message(), cases[i].near), "%s", ls_message());
+    }
+}

@@ -294,3 +294,22 @@ Test(memory, pieces_are_named)
                  LS_EVALUE);
     cr_expect_eq(pieces, LS_PIECE_CORE | LS_PIECE_NORM, "nothing is written");
 }
+
+/* Where something may choose them, its word is known, too; but it is no piece. */
+Test(memory, pieces_or_auto)
+{
+    bool chooses = false;
+    unsigned pieces = 77;
+
+    cr_assert_eq(ls_pieces_parse_or_auto(&chooses, &pieces, "auto"), LS_OK);
+    cr_expect(chooses && pieces == 0);
+    cr_assert_eq(ls_pieces_parse_or_auto(&chooses, &pieces, "core,norm"), LS_OK);
+    cr_expect(!chooses && pieces == (LS_PIECE_CORE | LS_PIECE_NORM));
+    cr_expect_eq(ls_pieces_parse_or_auto(&chooses, &pieces, "atuo"), LS_EVALUE);
+    cr_expect(strstr(ls_message(), "(auto?)"), "%s", ls_message());
+    cr_expect_eq(ls_pieces_parse_or_auto(&chooses, &pieces, "atuo,norm"), LS_EVALUE);
+    cr_expect_not(strstr(ls_message(), "auto"), "%s", ls_message());
+    cr_expect_eq(ls_pieces_parse(&pieces, "auto"), LS_EVALUE);
+    cr_expect_not(strstr(ls_message(), "auto?"), "%s", ls_message());
+    cr_expect(!chooses && pieces == (LS_PIECE_CORE | LS_PIECE_NORM), "nothing is written");
+}
