@@ -1,53 +1,29 @@
 #include "plan/layer_traffic.h"
 
 #include "comm/transport.h"
-#include "plan/memory.h"
+#include "plan/layer_work.h"
 #include "plan/model_widths.h"
-#include "plan/pieces.h"
 #include "tensor/dtype.h"
+
+static int64_t times_in_step(const struct ls_layer_exchanges *n, ls_exchange_kind kind)
+{
+    return n->forward[kind] + n->backward[kind] + n->again[kind];
+}
 
 /* ---- rows, between tensor-parallel ranks */
 
-/* Gathers of what is outside, and sums of what each rank has a part of. */
-struct exchanges {
-    int gathers, sums;
-};
-
-/* Forward both blocks gather once and sum once. Backward both gather the gradient, sum it again,
- * and gather the input of their first linear. In parallel that input and its gradient are one. */
-static struct exchanges plain_exchanges(bool parallel)
-{
-    if (parallel) return (struct exchanges){.gathers = 1 + 3, .sums = 2 + 1};
-    return (struct exchanges){.gathers = 2 + 4, .sums = 2 + 2};
-}
-
-/* Those that stand before what is computed again. */
-static struct exchanges again_exchanges(const struct ls_kept *kept, int n, unsigned pieces,
-                                        bool parallel)
-{
-    struct exchanges again = {0, 0};
-
-    for (int i = 0; i < n; i++) {
-        const ls_kept_kind kind = kept[i].kind;
-
-        if (!ls_kept_is_discarded(kind, pieces)) continue;
-        again.gathers += kind == LS_KEPT_QKV || kind == LS_KEPT_UP;
-        again.sums += kind == LS_KEPT_SUM1 || kind == LS_KEPT_SUM2;
-    }
-    if (parallel && again.gathers > 1) again.gathers = 1;
-    return again;
-}
-
 static int64_t row_bytes(const struct ls_model_shape *model, const struct ls_model_run *run,
-                         const struct ls_layer_place *place, struct exchanges n)
+                         const struct ls_layer_place *place, const struct ls_layer_exchanges *n)
 {
+    const int64_t gathers = times_in_step(n, LS_EXCHANGE_GATHER);
+    const int64_t sums = times_in_step(n, LS_EXCHANGE_SUM);
     const int64_t row = times(run->b, model->h), t = run->t;
     const int64_t block = times(times(share(run->rows, t), row), ls_dtype_size(run->type));
 
     if (t == 1) return 0;
-    if (run->sp) return times(n.gathers + n.sums, times(t - 1, block));
+    if (run->sp) return times(gathers + sums, times(t - 1, block));
     return times(
-        n.sums, ls_batch_all_reduce_bytes((int)t, place->tensor, times(run->rows, row), run->type));
+        sums, ls_batch_all_reduce_bytes((int)t, place->tensor, times(run->rows, row), run->type));
 }
 
 /* ---- gradients of parameters */
@@ -106,9 +82,10 @@ static int64_t vector_bytes(const struct ls_model_shape *model, const struct ls_
 
 /* Blocks are as long as the longest: gathered forward, as often as that is done, and backward,
  * where parts of gradients go back as f32. */
-static int64_t key_bytes(const struct ls_model_shape *model, const struct ls_model_run *run)
+static int64_t key_bytes(const struct ls_model_shape *model, const struct ls_model_run *run,
+                         const struct ls_layer_exchanges *n)
 {
-    const int64_t gathers = 2 + ls_kept_is_discarded(LS_KEPT_SOFTMAX, run->pieces);
+    const int64_t gathers = times_in_step(n, LS_EXCHANGE_KEYS);
     const int64_t block = times(times(run->b, most_rows(run)), 2 * kv_width(model, run->t));
 
     if (run->core == LS_CORE_FUSED || run->c == 1) return 0;
@@ -116,28 +93,23 @@ static int64_t key_bytes(const struct ls_model_shape *model, const struct ls_mod
                  times(block, gathers * ls_dtype_size(run->type) + (int64_t)sizeof(float)));
 }
 
-static int attentions(const struct ls_model_run *run)
+static int attentions(const struct ls_model_run *run, const struct ls_layer_exchanges *n)
 {
     if (run->core == LS_CORE_MATERIALIZED) return 0;
-    return ls_kept_is_discarded(LS_KEPT_ATTENTION, run->pieces) ? 2 : 1;
+    return n->forward[LS_EXCHANGE_KEYS] + n->again[LS_EXCHANGE_KEYS];
 }
 
 struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
                                             const struct ls_model_run *run,
                                             const struct ls_layer_place *place)
 {
-    struct ls_kept kept[LS_KEPT_KINDS];
-    const int n = ls_layer_keeps(kept, model, run);
-    const struct exchanges plain = plain_exchanges(model->parallel);
-    const struct exchanges again = again_exchanges(kept, n, run->pieces, model->parallel);
+    const struct ls_layer_exchanges n = ls_layer_exchanges_of(model, run);
 
     return (struct ls_layer_traffic){
-        .rows =
-            row_bytes(model, run, place,
-                      (struct exchanges){plain.gathers + again.gathers, plain.sums + again.sums}),
+        .rows = row_bytes(model, run, place, &n),
         .weights = weight_bytes(model, run, place),
         .vectors = vector_bytes(model, run, place),
-        .keys = key_bytes(model, run),
-        .attentions = attentions(run),
+        .keys = key_bytes(model, run, &n),
+        .attentions = attentions(run, &n),
     };
 }

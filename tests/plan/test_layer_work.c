@@ -4,6 +4,7 @@
 
 #include "longspan/layout.h"
 #include "model/presets.h"
+#include "plan/layer_traffic.h"
 #include "plan/layer_work.h"
 #include "plan/model_size.h"
 #include "plan/pieces.h"
@@ -151,6 +152,55 @@ Test(layer_work, a_step_exchanges_what_the_paper_says)
             cr_expect_float_eq(ls_layer_step(&model, &run).exchanged, (16 + 4 * sp) * sbh * part,
                                1e-6 * sbh, "t %d, sp %d", (int)t, sp);
         }
+}
+
+/* In parallel one input less is gathered in each direction, and one gradient less is summed. */
+Test(layer_work, parallel_blocks_exchange_less)
+{
+    struct ls_model_shape model = model_of("gpt-22b");
+    struct ls_model_run run = run_of(4, 1, false, LS_CORE_FUSED);
+    const double unit = 2 * 2048 * (double)model.h * 3 / 4;
+
+    model.parallel = true;
+    cr_expect_float_eq(ls_layer_step(&model, &run).exchanged, 12 * unit, 1e-6 * unit);
+    run.sp = true;
+    cr_expect_float_eq(ls_layer_step(&model, &run).exchanged, 14 * unit, 1e-6 * unit);
+    cr_expect_float_eq(again(&model, &run, "mlp").exchanged, 2 * unit, 1e-6 * unit);
+    cr_expect_float_eq(again(&model, &run, "qkv,mlp").exchanged, 2 * unit, 1e-6 * unit);
+    cr_expect_float_eq(again(&model, &run, "full").exchanged, 2 * unit, 1e-6 * unit);
+}
+
+static void check_sent(const struct ls_model_shape *model, struct ls_model_run run)
+{
+    run.has_rows = true;
+    run.rows = run.s / run.c;
+    run.outer_rows = run.rows / (run.sp ? run.t : 1);
+    for (run.pieces = 0; run.pieces < LS_PIECE_LAYER << 1; run.pieces++) {
+        const struct ls_layer_traffic traffic =
+            ls_layer_traffic_of(model, &run, &(struct ls_layer_place){.tensor = 0});
+        const double came =
+            ls_layer_step(model, &run).exchanged + ls_layer_again(model, &run).exchanged;
+
+        cr_expect_float_eq(came, (double)(traffic.rows + traffic.keys), 1e-9 * came,
+                           "t %d c %d sp %d %s%s: %.17g bytes come, %.17g go", (int)run.t,
+                           (int)run.c, run.sp, model->parallel ? "parallel, " : "",
+                           ls_pieces_name(run.pieces).s, came,
+                           (double)(traffic.rows + traffic.keys));
+    }
+}
+
+/* Of ranks that have equal parts each brings as much as it sends. */
+Test(layer_work, what_comes_is_what_others_send)
+{
+    struct ls_model_shape model = model_of("gpt-22b");
+
+    for (int i = 0; i < 16; i++) {
+        model.parallel = i & 1;
+        model.post_norm = !model.parallel && i & 2;
+        check_sent(&model,
+                   run_of(i & 4 ? 4 : 1, i & 8 ? 2 : 1, i & 4 && i & 8, LS_CORE_MATERIALIZED));
+        check_sent(&model, run_of(4, 1, i & 8, LS_CORE_FUSED));
+    }
 }
 
 /* Forward's bytes three times: n, w as above; nothing of it is what only recomputation does. */
