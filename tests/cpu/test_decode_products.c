@@ -2,6 +2,7 @@
  * against double. */
 #include "../device/harness.h"
 #include "cpu/attention/decode.h"
+#include "cpu/attention/decode_products.h"
 
 static const ls_isa isas[] = {LS_ISA_GENERIC, LS_ISA_AVX2, LS_ISA_AVX512};
 static const ls_dtype types[] = {LS_BF16, LS_F16, LS_F32};

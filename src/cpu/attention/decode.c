@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/attention/decode_products.h"
+
 static size_t packs_nothing(int d_pad)
 {
     (void)d_pad;

@@ -1,5 +1,5 @@
 /* Products with keys where the caller has them, in AVX-512. */
-#include "cpu/attention/decode.h"
+#include "cpu/attention/decode_products.h"
 
 #if defined(__x86_64__)
 

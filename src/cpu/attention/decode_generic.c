@@ -1,6 +1,5 @@
 /* Products with keys where the caller has them, in plain C. */
-#include "cpu/attention/decode.h"
-#include "tensor/dtype.h"
+#include "cpu/attention/decode_products.h"
 
 #define LANES 4
 

@@ -72,7 +72,8 @@ struct products {
     ls_status (*probabilities)(const struct softmax_rows *softmax, void *worker, const void *q,
                                struct operand k, struct key_span keys);
 
-    /* decode.h: nothing is packed, and these are the products. NULL: the ones above are. */
+    /* decode_products.h: nothing is packed, and these are the products. NULL: the ones above are.
+     */
     const struct decode_products *decode;
 };
 

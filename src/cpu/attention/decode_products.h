@@ -1,0 +1,49 @@
+/* Products of a few query rows with keys where the caller has them: a table for each instruction
+ * set. */
+#ifndef LS_CPU_ATTENTION_DECODE_PRODUCTS_H
+#define LS_CPU_ATTENTION_DECODE_PRODUCTS_H
+
+#include "cpu/attention/products.h"
+#include "tensor/dtype.h"
+
+/* The two products, for 1 or DECODE_STRIP rows of queries. Rows of q and acc are padded to
+ * DECODE_LANES floats, those of s and p are LS_LEAF apart. Of the keys nothing but `keys` is read,
+ * of s nothing else is written, and no result depends on other rows or keys. */
+struct decode_products {
+    /* s = q k^T */
+    void (*scores)(float *s, const float *q, int rows, const struct key_rows *k,
+                   struct key_span keys);
+    /* acc += p v, key after key */
+    void (*output)(float *acc, const float *p, int rows, const struct key_rows *v,
+                   struct key_span keys);
+};
+
+#define DECODE_LANES 16
+#define DECODE_STRIP 4
+#define DECODE_AHEAD 1024 /* bytes */
+#define DECODE_AHEAD_ROWS 8
+
+/* Rows of q or acc lie so many floats apart. */
+static inline int decode_pitch(const struct key_rows *rows)
+{
+    return (rows->d + DECODE_LANES - 1) / DECODE_LANES * DECODE_LANES;
+}
+
+static inline size_t decode_bytes(const struct key_rows *rows)
+{
+    return (size_t)rows->d * (size_t)ls_dtype_size(rows->type);
+}
+
+/* With a row, what comes a little later is asked for; too early, and it is slower than never. */
+static inline void decode_prefetch(const struct key_rows *rows, const char *row)
+{
+    const size_t bytes = decode_bytes(rows);
+    const bool side_by_side = rows->stride == (ptrdiff_t)bytes;
+    const char *later = row + (side_by_side ? DECODE_AHEAD : DECODE_AHEAD_ROWS * rows->stride);
+
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(later + i);
+}
+
+extern const struct decode_products cpu_decode_generic, cpu_decode_avx2, cpu_decode_avx512;
+
+#endif
