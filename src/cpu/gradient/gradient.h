@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "cpu/attention/leaf.h"
 #include "cpu/device.h"
 #include "cpu/gradient/products.h"
 #include "cpu/team.h"
@@ -77,6 +78,26 @@ static inline int64_t gradient_chunks(const struct gradient_job *job)
     return (job->call->k_leaves.count + job->kernel->chunk - 1) / job->kernel->chunk;
 }
 
+/* Whether these are among the keys of a leaf. */
+static inline bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
+                                         int64_t k_leaf)
+{
+    const int64_t number = job->call->k_leaves.leaf[k_leaf].number;
+
+    return ls_visible_count(visible, number * LS_LEAF,
+                            leaf_rows(number, job->kernel->shape.attention.global.s_k)) > 0;
+}
+
+/* The first chunk, of `from` and those behind it, that has some of them; none: gradient_chunks. */
+static inline int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
+                                          int64_t from)
+{
+    int64_t j = from * job->kernel->chunk;
+
+    while (j < job->call->k_leaves.count && !gradient_leaf_is_seen(job, visible, j)) j++;
+    return j < job->call->k_leaves.count ? j / job->kernel->chunk : gradient_chunks(job);
+}
+
 /* Place of a leaf of queries in the wave's arrays, and of a leaf of keys that this head sees. */
 static inline int64_t queries_slot(const struct gradient_job *job, int64_t head, int64_t leaf)
 {
@@ -104,12 +125,6 @@ bool cpu_gradient_queries_are_packed(const struct gradient_job *job);
 
 /* tile.c */
 
-/* Whether these are among the keys of a leaf. */
-bool cpu_gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
-                               int64_t k_leaf);
-/* The first chunk, of `from` and those behind it, that has some of them; none: gradient_chunks. */
-int64_t cpu_gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
-                                int64_t from);
 /* Where the parts of one tile, of a leaf of queries and one of keys, go. */
 struct gradient_paths {
     struct sum_path dq, dk, dv;

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/attention/leaf.h"
 #include "cpu/gradient/gradient.h"
 #include "cpu/gradient/pair.h"
 #include "longspan/attention.h"

@@ -2,7 +2,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/attention/leaf.h"
 #include "cpu/gradient/gradient.h"
 #include "cpu/gradient/pair.h"
 #include "tensor/dtype.h"
@@ -77,7 +76,7 @@ static void start_dq(struct gradient_queries *out, const struct gradient_job *jo
     sum_forest_start(&out->dq, rows, (int)d);
     out->dq.node[0] = (struct sums){job->call->dq + first * d, d};
     out->visible = ls_mask_rows(mask, number * LS_LEAF, rows);
-    out->turn = cpu_gradient_next_chunk(job, out->visible, 0);
+    out->turn = gradient_next_chunk(job, out->visible, 0);
     if (out->turn == gradient_chunks(job)) cpu_sums_clear(out->dq.node[0], rows, (int)d);
 }
 

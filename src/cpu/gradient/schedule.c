@@ -6,7 +6,6 @@
 #include <omp.h>
 #include <sched.h>
 
-#include "cpu/attention/leaf.h"
 #include "cpu/float_mode.h"
 #include "cpu/gradient/gradient.h"
 #include "cpu/gradient/kernel.h"
@@ -90,7 +89,7 @@ static int64_t last_seen(const struct gradient_job *job, const struct item *item
                          struct ls_visible visible)
 {
     for (int64_t j = item->end - 1; j >= item->first; j--)
-        if (cpu_gradient_leaf_is_seen(job, visible, j)) return j;
+        if (gradient_leaf_is_seen(job, visible, j)) return j;
     return -1;
 }
 
@@ -101,13 +100,13 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
 {
     struct gradient_queries *queries = &job->kernel->queries[queries_slot(job, item->head, q_leaf)];
     const int64_t last = last_seen(job, item, queries->visible);
-    const int64_t next = cpu_gradient_next_chunk(job, queries->visible, item->chunk + 1);
+    const int64_t next = gradient_next_chunk(job, queries->visible, item->chunk + 1);
 
     sum_forest_start(&w->dq, LS_LEAF, job->kernel->d_pad);
     for (int64_t j = item->first; j <= last; j++) {
         struct gradient_paths paths = {0};
 
-        if (!cpu_gradient_leaf_is_seen(job, queries->visible, j)) continue;
+        if (!gradient_leaf_is_seen(job, queries->visible, j)) continue;
         sum_forest_lead(&paths.dq, &w->dq, j, j == last);
         sum_forest_lead(&paths.dk, &w->dk[j - item->first], ~q_leaf, false);
         sum_forest_lead(&paths.dv, &w->dv[j - item->first], ~q_leaf, false);

@@ -2,27 +2,8 @@
 #include <endian.h>
 #include <string.h>
 
-#include "cpu/attention/leaf.h"
 #include "cpu/gradient/gradient.h"
 #include "cpu/pointwise/draw.h"
-
-bool cpu_gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
-                               int64_t k_leaf)
-{
-    const int64_t number = job->call->k_leaves.leaf[k_leaf].number;
-
-    return ls_visible_count(visible, number * LS_LEAF,
-                            leaf_rows(number, job->kernel->shape.attention.global.s_k)) > 0;
-}
-
-int64_t cpu_gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
-                                int64_t from)
-{
-    int64_t j = from * job->kernel->chunk;
-
-    while (j < job->call->k_leaves.count && !cpu_gradient_leaf_is_seen(job, visible, j)) j++;
-    return j < job->call->k_leaves.count ? j / job->kernel->chunk : gradient_chunks(job);
-}
 
 /* What each row of a leaf of queries sees; remembered until another one comes. */
 static const struct ls_visible *visible_rows(struct gradient_worker *w, const struct ls_mask *mask,
