@@ -1,13 +1,10 @@
 /* A grid of ranks: rows outside of attention and MLP are shared by tensor-parallel ranks, gathered
  * for the inside and summed on the way back, whatever divides; and no byte is sent that need not
  * be. */
-#include "../mpi/harness.h"
 #include "layer/exchange.h"
-#include "tensor/dtype.h"
+#include "tensors.h"
 
 MPI_SUITE(exchange)
-
-#define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
 /* A grid on all ranks, and one exchange between tensor-parallel ones. */
 struct side {
@@ -27,14 +24,9 @@ static const struct shape {
     {2, 31, 16, LS_BF16}, {2, 1, 3, LS_F32},  {1, 0, 8, LS_BF16},
 };
 
-static struct ls_tensor tensor(struct side *x, const struct shape *s, int64_t rows)
+static struct ls_tensor create_rows(struct side *x, const struct shape *s, int64_t rows)
 {
-    const int64_t dim[] = {s->b, rows, s->e};
-    struct ls_tensor t = ls_tensor_view(NULL, s->type, 3, dim);
-
-    MPI_CHECK_OK(ls_device_alloc(&t.data, x->device, LS_TAG_ACTIVATION,
-                                 (size_t)(s->b * rows * s->e + 1) * sizeof(float)));
-    return t;
+    return create_tensor(x->device, s->type, 3, (const int64_t[]){s->b, rows, s->e});
 }
 
 static void open_side(struct side *x, const struct shape *s, int t, bool sp)
@@ -51,8 +43,8 @@ static void open_side(struct side *x, const struct shape *s, int t, bool sp)
                   ls_exchange_bytes(&x->grid, s->b, s->rows, s->e, s->type),
               "bytes of blocks");
     x->own = ls_grid_outer_rows(&x->grid, s->rows, x->grid.tensor);
-    x->inside = tensor(x, s, s->rows);
-    x->outside = x->grid.sp ? tensor(x, s, x->own.count) : x->inside;
+    x->inside = create_rows(x, s, s->rows);
+    x->outside = x->grid.sp ? create_rows(x, s, x->own.count) : x->inside;
 }
 
 static void close_side(struct side *x)
@@ -64,50 +56,48 @@ static void close_side(struct side *x)
     ls_device_close(x->device);
 }
 
-static char *element(const struct ls_tensor *t, int64_t b, int64_t row, int64_t i)
+/* A number of few bits, of element i of rows from `first` on of all rows as one rank has them. */
+static double number(const struct ls_tensor *t, int64_t first, int64_t i)
 {
-    return (char *)t->data + (b * t->stride[0] + row * t->stride[1] + i) * ls_dtype_size(t->type);
-}
+    const int64_t rows = t->dim[1], e = t->dim[2];
 
-/* A number of few bits, of an element of all rows as one rank has it. */
-static double number(int64_t b, int64_t row, int64_t i, int of)
-{
-    return (double)((b * 31 + row * 7 + i * 3) % 61) / 4 + of;
+    return (double)((i / e / rows * 31 + (first + i / e % rows) * 7 + i % e * 3) % 61) / 4;
 }
 
 /* Every element of a tensor whose first row is this one of all. */
-static void fill(const struct ls_tensor *t, int64_t first, int of)
+static void fill(const struct side *x, const struct ls_tensor *t, int64_t first, int addend)
 {
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t row = 0; row < t->dim[1]; row++)
-            for (int64_t i = 0; i < t->dim[2]; i++)
-                ls_dtype_store(t->type, element(t, b, row, i), number(b, first + row, i, of));
+    double *numbers = malloc((size_t)numbers_of(t) * sizeof *numbers + 1);
+
+    for (int64_t i = 0; i < numbers_of(t); i++) numbers[i] = number(t, first, i) + addend;
+    write_numbers(x->device, t, numbers);
+    free(numbers);
 }
 
 /* Whether it is the number of each, so often, plus so much, rounded. */
-static bool holds(const struct ls_tensor *t, int64_t first, double times, double plus)
+static bool holds(const struct side *x, const struct ls_tensor *t, int64_t first, double times,
+                  double plus)
 {
-    for (int64_t b = 0; b < t->dim[0]; b++)
-        for (int64_t row = 0; row < t->dim[1]; row++)
-            for (int64_t i = 0; i < t->dim[2]; i++) {
-                double rounded;
+    double *got = read_numbers(x->device, t), rounded;
+    bool right = true;
 
-                ls_dtype_store(t->type, &rounded, number(b, first + row, i, 0) * times + plus);
-                if (memcmp(element(t, b, row, i), &rounded, (size_t)ls_dtype_size(t->type)) != 0)
-                    return false;
-            }
-    return true;
+    for (int64_t i = 0; i < numbers_of(t); i++) {
+        ls_dtype_store(t->type, &rounded, number(t, first, i) * times + plus);
+        right &= got[i] == ls_dtype_load(t->type, &rounded);
+    }
+    free(got);
+    return right;
 }
 
 static void check_gather(struct side *x, const char *text)
 {
     const int which = x->grid.context; /* groups hold different rows */
 
-    fill(&x->inside, 0, 99);
-    fill(&x->outside, x->grid.sp ? x->own.first : 0, which);
+    fill(x, &x->inside, 0, 99);
+    fill(x, &x->outside, x->grid.sp ? x->own.first : 0, which);
     MPI_CHECK_OK(ls_exchange_start_gather(&x->exchange, &x->inside, &x->outside));
     MPI_CHECK_OK(ls_exchange_wait(&x->exchange));
-    MPI_CHECK(holds(&x->inside, 0, 1, which), "%s: gathered", text);
+    MPI_CHECK(holds(x, &x->inside, 0, 1, which), "%s: gathered", text);
 }
 
 /* Rank i of a group adds i. */
@@ -115,11 +105,11 @@ static void check_sum(struct side *x, const char *text)
 {
     const int t = x->grid.t;
 
-    if (x->grid.sp) fill(&x->outside, 0, 99);
-    fill(&x->inside, 0, x->grid.tensor);
+    if (x->grid.sp) fill(x, &x->outside, 0, 99);
+    fill(x, &x->inside, 0, x->grid.tensor);
     MPI_CHECK_OK(ls_exchange_start_sum(&x->exchange, &x->outside, &x->inside));
     MPI_CHECK_OK(ls_exchange_wait(&x->exchange));
-    MPI_CHECK(holds(&x->outside, x->own.first, t, t * (t - 1) / 2.0), "%s: summed", text);
+    MPI_CHECK(holds(x, &x->outside, x->own.first, t, t * (t - 1) / 2.0), "%s: summed", text);
 }
 
 /* Where rows divide: of each exchange (t - 1) / t of all rows, twice that of an all-reduce. */
@@ -165,14 +155,15 @@ MPI_TEST(exchange, adds_bf16_in_f32)
         uint16_t rounded;
 
         open_side(&x, &s, size, sp);
-        for (int64_t i = 0; i < s.rows * s.e; i++)
-            ls_dtype_store(LS_BF16, element(&x.inside, 0, 0, i), x.grid.tensor ? 0x1p-9 : 1);
+        write_everywhere(x.device, &x.inside, x.grid.tensor ? 0x1p-9 : 1);
         MPI_CHECK_OK(ls_exchange_start_sum(&x.exchange, &x.outside, &x.inside));
         MPI_CHECK_OK(ls_exchange_wait(&x.exchange));
         ls_dtype_store(LS_BF16, &rounded, exact);
+        double *got = read_numbers(x.device, &x.outside);
         bool right = true;
-        for (int64_t row = 0; row < x.outside.dim[1]; row++)
-            right &= memcmp(element(&x.outside, 0, row, 3), &rounded, sizeof rounded) == 0;
+        for (int64_t i = 0; i < numbers_of(&x.outside); i++)
+            right &= got[i] == ls_dtype_load(LS_BF16, &rounded);
+        free(got);
         MPI_CHECK(right, "sp %d: not %g", sp, exact);
         close_side(&x);
     }

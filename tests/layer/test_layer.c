@@ -1,38 +1,73 @@
 /* A layer on any grid of ranks, with and without sequence parallelism, against the same layer in
  * double precision; and what it refuses. */
-#include "../mpi/harness.h"
-#include "side.h"
+#include "answer.h"
+#include "forms.h"
 
 MPI_SUITE(layer)
 
-static void check_contract(struct whole *w, int t, bool sp)
+/* Tensor-parallel ranks of one key/value head, and those of all contexts, have the same gradients
+ * of its weights, the last of qkv. */
+static void check_shared_heads(const struct side *s)
 {
-    struct ls_layer_options o = w->options;
-    struct side s;
-    char text[80];
+    const struct ls_layer_shape *n = &s->form->shape;
+    const struct ls_tensor *gradient = &s->got[LS_PARAMETER_QKV];
+    const int t = s->options.tp, copies = t / (int)n->h_kv;
+    const size_t bytes = (size_t)(2 * n->d * n->e) * sizeof(float);
 
-    o.tp = t;
-    o.cp = size / t;
-    o.sp = sp;
-    snprintf(text, sizeof text, "%s%s%s, t %d c %d%s", ls_dtype_name(w->shape.type),
-             o.post_norm ? " post-norm"
-             : o.no_bias ? " llama"
-                         : "",
-             o.core == LS_CORE_MATERIALIZED ? " materialized" : "", t, o.cp, sp ? " sp" : "");
-    open_side(&s, world, w, &o);
+    if (copies < 2) return;
+    char *all = malloc((size_t)size * bytes), *own = read_bytes(s->device, gradient);
+    memmove(own, own + bytes_of(gradient) - bytes, bytes);
+    MPI_CHECK_OK(ls_comm_gather(all, world, own, bytes));
+    bool same = true;
+    for (int r = 0; r < size; r++)
+        if (r % t / copies == s->plan->grid.tensor / copies)
+            same &= memcmp(all + (size_t)r * bytes, own, bytes) == 0;
+    MPI_CHECK(same, "%s: shared heads", text_of(s));
+    free(own);
+    free(all);
+}
+
+static void check_contract(const struct form *form, int t, bool sp)
+{
+    struct side s = side_of(form, t, sp);
+
+    open_side(&s);
     run_side(&s);
-    judge_side(&s, w, t, text);
+    judge_side(&s);
+    check_shared_heads(&s);
     close_side(&s);
 }
 
 MPI_TEST(layer, keeps_the_contract_on_any_grid)
 {
-    check_all(check_contract);
+    check_forms(check_contract);
 }
 
 MPI_TEST(layer, a_rank_may_have_no_rows_outside)
 {
     check_ranks_without_rows(check_contract);
+}
+
+/* Biases that there are not take no memory. */
+MPI_TEST(layer, without_biases_has_no_room_for_them)
+{
+    const struct ls_layer_shape n = {1, 256 * size, 24, 4, 2, 8, 16, LS_F32};
+    const struct form with = {"biases", n, {OPTIONS, RMS}};
+    const struct form without = {"no biases", n, {OPTIONS, RMS, .no_bias = true}};
+    const struct form *const both[] = {&with, &without};
+    int64_t taken[2], most = 0;
+
+    for (int i = 0; i < COUNT(both); i++) {
+        struct side s = side_of(both[i], 1, false);
+
+        open_side(&s);
+        taken[i] = (int64_t)ls_ledger_live(ls_device_ledger(s.device), LS_TAG_GRADIENT);
+        most = s.plan->outer.most;
+        close_side(&s);
+    }
+    const int64_t numbers = most * (2 * n.e + (n.h + 2 * n.h_kv) * n.d + n.f);
+    MPI_CHECK(taken[0] - taken[1] == size * numbers * (int64_t)sizeof(float), "%lld bytes",
+              (long long)(taken[0] - taken[1]));
 }
 
 /* ---- what is refused */
@@ -70,6 +105,16 @@ MPI_TEST(layer, what_does_not_fit_is_refused)
          "head dim is 300"},
         {{1, 256, 8, 4, 4, 5, 8, LS_F32}, {.rope_theta = 1e4F}, LS_ESHAPE, "head dim is 5"},
         {{1, 256, 8, 4, 4, 4, 8, LS_F32}, {.tp = 1, .cp = 7}, LS_EVALUE, "are not the"},
+        {{1, 256, 8, 4, 4, 4, 8, LS_F32},
+         {.parallel = true, .post_norm = true},
+         LS_EVALUE,
+         "parallel goes with post_norm off"},
+        {{1, 256, 8, 12, 4, 4, 12, LS_F32},
+         {.tp = 6},
+         LS_ESHAPE,
+         "4 key/value heads and 6 tensor-parallel ranks"},
+        {{1, 256, 8, 6, 4, 4, 6, LS_F32}, {.tp = 2}, LS_ESHAPE, "6 heads are not a multiple of 4"},
+        {{1, 256, 8, 4, 0, 4, 8, LS_F32}, {.tp = 2}, LS_ESHAPE, "not a multiple of 0 key/value"},
     };
     struct ls_device *device;
 
@@ -105,25 +150,22 @@ MPI_TEST(layer, a_materialized_core_is_strict_on_one_context_alone)
 
 MPI_TEST(layer, a_bad_tensor_on_one_rank_fails_on_all)
 {
-    struct ls_layer_options o = kinds[0];
-    struct whole w;
-    struct side s;
+    const struct form *form = &forms[1];
+    const int t = most_tensor_ranks(&form->shape);
 
-    o.tp = size <= 4 && 4 % size == 0 ? size : 1;
-    o.cp = size / o.tp;
-    if ((o.cp - 1) * LS_LEAF >= shapes[0].s) MPI_SKIP("more ranks than leaves");
-    create_whole(&w, &shapes[0], &kinds[0]);
-    open_side(&s, world, &w, &o);
+    if (t == 0) MPI_SKIP("more ranks than leaves");
+    struct side s = side_of(form, t, false);
+    open_side(&s);
     if (rank == size - 1) s.weights.qkv = NULL;
-    check_failure(ls_layer_forward(&s.y, s.plan, s.state, &s.weights, &s.x, 1), LS_EVALUE,
-                  "qkv is missing", "no weights");
-    s.weights.qkv = &s.weight[QKV];
-    if (rank == 0) s.x.dim[1]++;
-    check_failure(ls_layer_forward(&s.y, s.plan, s.state, &s.weights, &s.x, 1), LS_ESHAPE,
-                  "x: dimension 1", "rows");
-    if (rank == 0) s.x.dim[1]--;
+    check_failure(run_forward(&s, 1), LS_EVALUE, "qkv is missing", "no weights");
+    s.weights.qkv = &s.given[LS_PARAMETER_QKV];
+    if (rank == 0) s.given[X].dim[1]++;
+    check_failure(run_forward(&s, 1), LS_ESHAPE, "x: dimension 1", "rows");
+    if (rank == 0) s.given[X].dim[1]--;
+    s.weights.norm2 = s.weights.norm1;
+    check_failure(run_forward(&s, 1), LS_EVALUE, "norm2 is given, but the layer has none", "norm2");
+    s.weights.norm2 = NULL;
     run_side(&s);
-    judge_side(&s, &w, o.tp, "after failures");
+    judge_side(&s);
     close_side(&s);
-    destroy_whole(&w);
 }

@@ -1,14 +1,13 @@
 /* Ranks that ask for different layers are told so, each of all; and layers that run one after the
  * other may agree once, at the end of their step. */
+#include "forms.h"
 #include "layer/operands.h"
 #include "layer/pass.h"
-#include "share.h"
+#include "side.h"
 
 MPI_SUITE(layer_agreement)
 
 static const struct ls_layer_shape shape = {1, 256, 16, 4, 4, 8, 16, LS_F32};
-
-#define OPTIONS .size = sizeof(struct ls_layer_options)
 
 /* ---- plans */
 
@@ -80,23 +79,20 @@ MPI_TEST(layer_agreement, ranks_that_differ_are_told_about_what)
 
 /* ---- calls */
 
-static const struct ls_layer_options dropping = {OPTIONS, .dropout = 0.25F};
-static const struct ls_layer_shape whole = {1, 530, 16, 8, 2, 8, 16, LS_BF16};
+static const struct form whole = {
+    "8 heads", {1, 530, 16, 8, 2, 8, 16, LS_BF16}, {OPTIONS, .dropout = 0.25F}};
 
 MPI_TEST(layer_agreement, seeds_that_differ_are_refused)
 {
-    struct ls_device *device;
-    struct side s;
+    const int t = most_tensor_ranks(&whole.shape);
 
-    if (size == 1 || most_tensor_ranks(&whole) == 0) MPI_SKIP("no grid of several ranks");
-    MPI_CHECK_OK(ls_device_open(&device, "cpu", 0, 1));
-    open_side(&s, device, &whole, &dropping, most_tensor_ranks(&whole), true);
-    check_failure(
-        ls_layer_forward(&s.y, s.plan, s.state, &s.weights, &s.x, rank == size - 1 ? 12 : 11),
-        LS_ESHAPE, "ranks disagree about the seed of dropout", "seeds");
+    if (size == 1 || t == 0) MPI_SKIP("no grid of several ranks");
+    struct side s = side_of(&whole, t, true);
+    open_side(&s);
+    check_failure(run_forward(&s, rank == size - 1 ? 12 : 11), LS_ESHAPE,
+                  "ranks disagree about the seed of dropout", "seeds");
     run_side(&s);
     close_side(&s);
-    ls_device_close(device);
 }
 
 /* ---- steps */
@@ -114,12 +110,12 @@ struct stack {
 static void open_stack(struct stack *k, struct side *s)
 {
     *k = (struct stack){.side = s};
-    k->h[0] = s->x;
-    k->dh[LAYERS] = s->dy;
+    k->h[0] = s->given[X];
+    k->dh[LAYERS] = s->given[DY];
     for (int i = 0; i < LAYERS; i++) {
         MPI_CHECK_OK(ls_layer_state_create(&k->state[i], s->plan, NULL));
-        k->h[i + 1] = create_tensor(s, s->x.type, 3, s->x.dim);
-        k->dh[i] = create_tensor(s, s->x.type, 3, s->x.dim);
+        k->h[i + 1] = create_tensor(s->device, k->h[0].type, 3, k->h[0].dim);
+        k->dh[i] = create_tensor(s->device, k->h[0].type, 3, k->h[0].dim);
     }
 }
 
@@ -157,15 +153,16 @@ static void run_stack_one_by_one(struct stack *k)
                                        &k->dh[i + 1]));
 }
 
-static bool has_same_gradients(const struct stack *a, const struct stack *b)
+static bool has_same_numbers(const struct stack *a, const struct stack *b)
 {
+    struct ls_device *of_a = a->side->device, *of_b = b->side->device;
     bool same = true;
 
     for (int i = 0; i < LAYERS; i++)
-        same &= has_same_numbers(a->side, &a->dh[i], b->side, &b->dh[i]) &&
-                has_same_numbers(a->side, &a->h[i + 1], b->side, &b->h[i + 1]);
+        same &= has_same_bits(of_a, &a->dh[i], of_b, &b->dh[i]) &&
+                has_same_bits(of_a, &a->h[i + 1], of_b, &b->h[i + 1]);
     for (int i = 0; i < PARAMETERS; i++)
-        same &= has_same_numbers(a->side, &a->side->gradient[i], b->side, &b->side->gradient[i]);
+        same &= has_same_bits(of_a, &a->side->got[i], of_b, &b->side->got[i]);
     return same;
 }
 
@@ -176,28 +173,24 @@ static void fail_one_step(struct stack *k)
 
     if (rank == 0) ls_queue_note(&s->device->queue, ls_fail(LS_EINTERNAL, "an operation failed"));
     check_failure(ls_layer_end(s->plan, run_stack(k)), LS_EINTERNAL, "an operation failed", "step");
-    for (int i = 0; i < PARAMETERS; i++)
-        if (s->gradient[i].ndim > 0) fill_parameter(s, i);
+    clear_gradients(s);
 }
 
 MPI_TEST(layer_agreement, layers_of_a_step_may_end_at_once)
 {
-    struct ls_device *device;
+    const int t = most_tensor_ranks(&whole.shape);
     struct stack one_by_one, at_once;
-    struct side s[2];
-    const int t = most_tensor_ranks(&whole);
 
     if (t == 0) MPI_SKIP("more ranks than leaves");
-    MPI_CHECK_OK(ls_device_open(&device, "cpu", 0, 1));
-    for (int i = 0; i < 2; i++) open_side(&s[i], device, &whole, &dropping, t, true);
+    struct side s[] = {side_of(&whole, t, true), side_of(&whole, t, true)};
+    for (int i = 0; i < COUNT(s); i++) open_side(&s[i]);
     open_stack(&one_by_one, &s[0]);
     open_stack(&at_once, &s[1]);
     run_stack_one_by_one(&one_by_one);
     fail_one_step(&at_once);
     MPI_CHECK_OK(ls_layer_end(s[1].plan, run_stack(&at_once)));
-    MPI_CHECK(has_same_gradients(&one_by_one, &at_once), "t %d of %d", t, size);
+    MPI_CHECK(has_same_numbers(&one_by_one, &at_once), "%s", text_of(&s[0]));
     close_stack(&at_once);
     close_stack(&one_by_one);
-    for (int i = 0; i < 2; i++) close_side(&s[i]);
-    ls_device_close(device);
+    for (int i = COUNT(s) - 1; i >= 0; i--) close_side(&s[i]);
 }

@@ -1,167 +1,39 @@
 /* Strict mode of a layer: at one number of tensor-parallel ranks, outputs and gradients have the
  * bits that a single context-parallel rank finds, however the sequence is cut. Every group of
  * tensor-parallel ranks also computes the whole sequence alone, and compares its rows. */
-#include "../mpi/harness.h"
-#include "base/random.h"
-#include "layer/parameters.h"
-#include "layer/plan.h"
-#include "tensor/dtype.h"
+#include "forms.h"
+#include "side.h"
 
 MPI_SUITE(layer_strict)
 
-#define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
-
-enum { PARAMETERS = LS_LAYER_PARAMETERS, X = 100, DY = 101, SHARE = 1000 };
-
-/* A layer on some ranks, and what it gave. */
-struct job {
-    struct ls_layer_shape shape;
-    struct ls_layer_options options;
-    struct ls_device *device;
-    struct ls_layer_plan *plan;
-    struct ls_layer_state *state;
-    struct ls_tensor weight[PARAMETERS], gradient[PARAMETERS], x, dy, y, dx;
-    struct ls_layer_parameters weights, gradients;
-};
-
-/* ---- what it is given */
-
-static size_t bytes_of(const struct ls_tensor *t)
-{
-    size_t bytes = (size_t)ls_dtype_size(t->type);
-
-    for (int i = 0; i < t->ndim; i++) bytes *= (size_t)t->dim[i];
-    return bytes;
-}
-
-/* Normal numbers [first, first + n) of a stream. */
-static void draw(char *to, ls_dtype type, uint32_t stream, int64_t first, int64_t n)
-{
-    const double factor = stream == X || stream == DY ? 1 : 0.25;
-    float number[32];
-
-    for (int64_t i = 0; i < n; i++) {
-        if (i % COUNT(number) == 0)
-            ls_random_normal(number, 5, stream, (uint64_t)(first + i), COUNT(number));
-        ls_dtype_store(type, to + i * ls_dtype_size(type),
-                       (double)number[i % COUNT(number)] * factor);
-    }
-}
-
-static struct ls_tensor tensor(const struct job *j, ls_dtype type, int ndim, const int64_t *dim)
-{
-    struct ls_tensor t = ls_tensor_view(NULL, type, ndim, dim);
-
-    MPI_CHECK_OK(ls_device_alloc(&t.data, j->device, LS_TAG_PARAMETER, bytes_of(&t)));
-    return t;
-}
-
-/* Numbers of a parameter of which ranks have shares are each rank's own. Gradients have something
- * already. */
-static void open_parameters(struct job *j)
-{
-    const int t = j->plan->grid.t, own = j->plan->grid.tensor;
-
-    for (int i = 0; i < PARAMETERS; i++) {
-        const struct ls_parameter_part part = ls_parameter_part(i, &j->shape, &j->options, t, own);
-        int64_t dim[2];
-        const int ndim = ls_parameter_share(dim, &part);
-        const int64_t n = dim[0] * dim[1];
-        const bool shared = n < part.dim[0] * part.dim[1];
-        const uint32_t stream = (uint32_t)i + (shared ? SHARE * (uint32_t)(1 + own) : 0);
-
-        if (!ls_parameter_exists(i, &j->options)) continue;
-        j->weight[i] = tensor(j, j->shape.type, ndim, dim);
-        j->gradient[i] = tensor(j, LS_F32, ndim, dim);
-        draw(j->weight[i].data, j->shape.type, stream, 0, n);
-        draw(j->gradient[i].data, LS_F32, stream + PARAMETERS, 0, n);
-        *ls_parameter_in(&j->weights, i) = &j->weight[i];
-        *ls_parameter_in(&j->gradients, i) = &j->gradient[i];
-    }
-}
-
-static char *row_at(const struct ls_tensor *t, int64_t batch, int64_t row)
-{
-    return (char *)t->data + (batch * t->stride[0] + row * t->stride[1]) * ls_dtype_size(t->type);
-}
-
-static void open_rows(struct job *j)
-{
-    const int64_t e = j->shape.e, rows = ls_layer_rows(j->plan), dim[] = {j->shape.b, rows, e};
-    struct ls_tensor *const list[] = {&j->x, &j->dy, &j->y, &j->dx};
-
-    for (int i = 0; i < COUNT(list); i++) *list[i] = tensor(j, j->shape.type, 3, dim);
-    for (int64_t i = 0; i < j->shape.b * rows; i++) {
-        const int64_t position = ls_layer_position(j->plan, i % rows);
-        const int64_t at = (i / rows * j->shape.s + position) * e;
-
-        draw(row_at(&j->x, i / rows, i % rows), j->shape.type, X, at, e);
-        draw(row_at(&j->dy, i / rows, i % rows), j->shape.type, DY, at, e);
-    }
-}
-
-static void close_job(struct job *j)
-{
-    struct ls_tensor *const list[] = {&j->x, &j->dy, &j->y, &j->dx};
-
-    for (int i = 0; i < COUNT(list); i++) ls_device_free(j->device, list[i]->data);
-    for (int i = 0; i < PARAMETERS; i++) {
-        ls_device_free(j->device, j->weight[i].data);
-        ls_device_free(j->device, j->gradient[i].data);
-    }
-    ls_layer_state_destroy(j->state);
-    ls_layer_plan_destroy(j->plan);
-    ls_device_close(j->device);
-}
-
-/* Collective. Whether the method can do it at all. */
-static bool run_job(struct job *out, struct ls_comm *comm, const struct ls_layer_shape *shape,
-                    const struct ls_layer_options *options, int threads)
-{
-    struct job *j = out;
-
-    *j = (struct job){.shape = *shape, .options = *options};
-    MPI_CHECK_OK(ls_device_open(&j->device, "cpu", 0, threads));
-    j->options.device = j->device;
-    const ls_status status = ls_layer_plan_create(&j->plan, comm, shape, &j->options);
-    MPI_CHECK(status == LS_OK || status == LS_EFIT, "%s", ls_message());
-    if (status == LS_EFIT) {
-        ls_device_close(j->device);
-        return false;
-    }
-    MPI_CHECK_OK(ls_layer_state_create(&j->state, j->plan, NULL));
-    open_parameters(j);
-    open_rows(j);
-    MPI_CHECK_OK(ls_layer_forward(&j->y, j->plan, j->state, &j->weights, &j->x, 7));
-    MPI_CHECK_OK(ls_layer_backward(&j->dx, &j->gradients, j->plan, j->state, &j->weights, &j->dy));
-    return true;
-}
-
 /* ---- the verdict */
 
-/* `whole` has all rows, in order. */
-static bool same_rows(const struct job *j, const struct ls_tensor *rows,
-                      const struct ls_tensor *whole)
+/* Rows of each sequence, those of `whole` in order. */
+static bool has_same_rows(const struct side *s, const struct side *whole, int which)
 {
-    const size_t bytes = (size_t)(j->shape.e * ls_dtype_size(rows->type));
-    const int64_t n = ls_layer_rows(j->plan);
+    const struct ls_tensor *t = &s->got[which];
+    const size_t bytes = (size_t)(t->dim[2] * ls_dtype_size(t->type));
+    char *own = read_bytes(s->device, t), *all = read_bytes(whole->device, &whole->got[which]);
     bool same = true;
 
-    for (int64_t i = 0; i < j->shape.b * n; i++)
-        same = same && memcmp(row_at(rows, i / n, i % n),
-                              row_at(whole, i / n, ls_layer_position(j->plan, i % n)), bytes) == 0;
+    for (int64_t i = 0; i < t->dim[0] * t->dim[1]; i++) {
+        const int64_t at = row_index(s, i * t->dim[2]) / t->dim[2];
+
+        same &= memcmp(own + (size_t)i * bytes, all + (size_t)at * bytes, bytes) == 0;
+    }
+    free(own);
+    free(all);
     return same;
 }
 
-static void compare(const struct job *j, const struct job *whole, const char *text)
+static void compare(const struct side *s, const struct side *whole)
 {
-    MPI_CHECK(same_rows(j, &j->y, &whole->y), "%s: y", text);
-    MPI_CHECK(same_rows(j, &j->dx, &whole->dx), "%s: dx", text);
-    for (int i = 0; i < PARAMETERS; i++) {
-        const struct ls_tensor *a = &j->gradient[i], *b = &whole->gradient[i];
+    for (int i = 0; i < TENSORS; i++) {
+        const bool same = i < PARAMETERS
+                              ? has_same_bits(s->device, &s->got[i], whole->device, &whole->got[i])
+                              : has_same_rows(s, whole, i);
 
-        MPI_CHECK(!a->data || memcmp(a->data, b->data, bytes_of(a)) == 0, "%s: %s", text,
-                  ls_parameter_gradient(i));
+        MPI_CHECK(same, "%s: %s", text_of(s), name_of(i));
     }
 }
 
@@ -169,21 +41,19 @@ static void compare(const struct job *j, const struct job *whole, const char *te
 
 /* Several leaves a rank and fewer than ranks, lengths that nothing divides, a last leaf of one row;
  * each method of attention that merges results, and those that bring all keys. */
-static const struct ls_layer_shape shapes[] = {
-    {.b = 2, .s = 1041, .e = 20, .h = 4, .h_kv = 2, .d = 6, .f = 26, .type = LS_F32},
-    {.b = 1, .s = 1290, .e = 40, .h = 6, .h_kv = 2, .d = 8, .f = 36, .type = LS_BF16},
-    {.b = 3, .s = 513, .e = 9, .h = 2, .h_kv = 2, .d = 8, .f = 70, .type = LS_F32},
-    {.b = 1, .s = 100, .e = 33, .h = 2, .h_kv = 2, .d = 16, .f = 6, .type = LS_BF16},
-};
-
-static const struct ls_layer_options kinds[] = {
-    {.size = sizeof(struct ls_layer_options), .causal = true, .dropout = 0.2F},
-    {.size = sizeof(struct ls_layer_options),
-     .norm = LS_NORM_RMS,
-     .activation = LS_ACTIVATION_SWIGLU,
-     .no_bias = true,
-     .rope_theta = 1e4F},
-    {.size = sizeof(struct ls_layer_options), .post_norm = true, .causal = true},
+static const struct form cases[] = {
+    {"s 1041",
+     {.b = 2, .s = 1041, .e = 20, .h = 4, .h_kv = 2, .d = 6, .f = 26, .type = LS_F32},
+     {OPTIONS, .strict = true, .causal = true, .dropout = 0.2F}},
+    {"s 1290",
+     {.b = 1, .s = 1290, .e = 40, .h = 6, .h_kv = 2, .d = 8, .f = 36, .type = LS_BF16},
+     {OPTIONS, .strict = true, RMS, SWIGLU, .no_bias = true, .rope_theta = 1e4F}},
+    {"s 513",
+     {.b = 3, .s = 513, .e = 9, .h = 2, .h_kv = 2, .d = 8, .f = 70, .type = LS_F32},
+     {OPTIONS, .strict = true, .post_norm = true, .causal = true}},
+    {"s 100",
+     {.b = 1, .s = 100, .e = 33, .h = 2, .h_kv = 2, .d = 16, .f = 6, .type = LS_BF16},
+     {OPTIONS, .strict = true, .causal = true, .dropout = 0.2F}},
 };
 
 static const char *const methods[] = {"ring", "allreduce", "ulysses", "allgather", NULL};
@@ -192,52 +62,45 @@ static const char *const pieces[] = {NULL, "core,norm", "full", "mlp,qkv,dropout
 static const ls_layout_kind layouts[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED};
 
 /* Of all methods and layouts those whose turn it is; one, where the sequence is not cut. */
-static void check_grid(const struct job *whole, int t, bool sp, int turn)
+static void check_grid(const struct side *whole, int t, bool sp, int turn)
 {
-    const int step = size > t ? COUNT(shapes) : COUNT(methods) * COUNT(layouts);
+    const int step = size > t ? COUNT(cases) : COUNT(methods) * COUNT(layouts);
 
     for (int i = turn; i < COUNT(methods) * COUNT(layouts); i += step) {
-        struct ls_layer_options o = whole->options;
-        struct job j;
-        char text[120];
+        struct side s = side_of(whole->form, t, sp);
 
-        o.cp = size / t;
-        o.sp = sp;
-        o.layout = layouts[i % COUNT(layouts)];
-        o.method = methods[i / COUNT(layouts)];
-        o.recompute = pieces[i % COUNT(pieces)];
-        snprintf(text, sizeof text, "s %ld, t %d c %d sp %d, %s %s %s", (long)whole->shape.s, t,
-                 o.cp, sp, ls_layout_name(o.layout), o.method ? o.method : "auto",
-                 o.recompute ? o.recompute : "");
-        if (!run_job(&j, world, &whole->shape, &o, 1 + (i + rank) % 2)) continue;
-        compare(&j, whole, text);
-        close_job(&j);
+        s.options.layout = layouts[i % COUNT(layouts)];
+        s.options.method = methods[i / COUNT(layouts)];
+        s.options.recompute = pieces[i % COUNT(pieces)];
+        MPI_CHECK_OK(ls_device_open(&s.device, "cpu", 0, 1 + (i + rank) % 2));
+        if (!try_to_open(&s)) continue;
+        run_side(&s);
+        compare(&s, whole);
+        close_side(&s);
     }
 }
 
 /* All groups of t ranks find the same. */
-static void check_shape(int which, int t)
+static void check_case(int which, int t)
 {
-    const struct ls_layer_shape *shape = &shapes[which];
-    struct ls_layer_options o = kinds[which % COUNT(kinds)];
-    struct ls_comm *group;
-    struct job whole;
+    struct side whole = side_of(&cases[which], t, false);
     int ranks[2];
 
     for (int i = 0; i < t; i++) ranks[i] = rank / t * t + i;
-    MPI_CHECK_OK(ls_comm_split(&group, world, ranks, t));
-    o.strict = true;
-    o.tp = t;
-    MPI_CHECK(run_job(&whole, group, shape, &o, 2), "one rank fits");
+    MPI_CHECK_OK(ls_comm_split(&whole.comm, world, ranks, t));
+    MPI_CHECK_OK(ls_device_open(&whole.device, "cpu", 0, 2));
+    whole.options.cp = 1;
+    open_side(&whole);
+    run_side(&whole);
     for (int sp = 0; sp < t; sp++) check_grid(&whole, t, sp, which);
-    close_job(&whole);
-    ls_comm_destroy(group);
+    close_side(&whole);
+    ls_comm_destroy(whole.comm);
 }
 
 MPI_TEST(layer_strict, any_cut_of_the_sequence_has_the_bits_of_none)
 {
     for (int t = 1; t <= 2 && size % t == 0; t++)
-        for (int i = 0; i < COUNT(shapes); i++) check_shape(i, t);
+        for (int i = 0; i < COUNT(cases); i++) check_case(i, t);
 }
 
 /* ---- what sums of weights take */
@@ -270,10 +133,8 @@ static void open_linear(struct linear *l, const struct ls_layout *layout, int64_
         l->leaf[i] = (struct ls_leaf){ls_layout_part_leaf(layout, rank, i), i * LS_LEAF};
     MPI_CHECK_OK(ls_weight_sums_init(&l->sums, &transport, l->device, &sums));
     for (int i = 0; i < COUNT(list); i++) {
-        const struct job job = {.device = l->device};
-
-        *list[i] = tensor(&job, LS_F32, 2, dims[i]);
-        memset(list[i]->data, 0, bytes_of(list[i]));
+        *list[i] = create_tensor(l->device, LS_F32, 2, dims[i]);
+        write_everywhere(l->device, list[i], 0);
     }
 }
 
