@@ -106,10 +106,22 @@ struct steps {
     int first, end;
 };
 
+/* What dropout keeps, for sixteen queries at a time: of 32 keys each, a word for each query. */
+struct lane_keys {
+    uint32_t word[LS_LEAF / 32][LS_LEAF];
+} __attribute__((aligned(64)));
+
+static void lay_out_kept(struct lane_keys *out, const struct gradient_kept *kept)
+{
+    for (int i = 0; i < LS_LEAF / 32; i++)
+        for (int r = 0; r < LS_LEAF; r++)
+            out->word[i][r] = (uint32_t)(kept->row[r][i / 2] >> 32 * (i % 2));
+}
+
 /* A tile on its way. */
 struct run {
     struct tile_lanes lanes;
-    struct gradient_kept kept; /* turned: a row for each key */
+    struct lane_keys kept; /* set where there is dropout */
     struct ahead ahead;
     struct worker *w;
     const struct gradient_tile *tile;
@@ -120,8 +132,8 @@ struct run {
 /* What becomes of a block. */
 struct block {
     const struct tile_lanes *lanes;
-    const struct gradient_kept *kept; /* turned; NULL: all */
-    const float *scores, *dp;         /* [SIDE][SIDE] */
+    const struct lane_keys *kept; /* NULL: all */
+    const float *scores, *dp;     /* [SIDE][SIDE] */
     char *p, *ds, *ds_right;
     int key, query;
     bool masked;
@@ -132,9 +144,12 @@ static const char *operand(const void *packed, const struct run *run, int index)
     return (const char *)packed + (size_t)index * leaf_bytes(run->w->d_pad);
 }
 
-static inline __mmask16 kept_lanes(const struct block *b, int row, int query)
+/* Of sixteen queries, those for which dropout keeps this key. */
+TARGET_AVX512BF16 static inline __mmask16 kept_lanes(const struct lane_keys *kept, int key,
+                                                     int query)
 {
-    return (__mmask16)(b->kept->row[b->key + row][query / 64] >> query % 64);
+    return _mm512_test_epi32_mask(_mm512_load_si512(kept->word[key / 32] + query),
+                                  _mm512_set1_epi32((int)(UINT32_C(1) << key % 32)));
 }
 
 /* Of a key and sixteen queries. */
@@ -145,7 +160,7 @@ pair_lanes(__m512 *p, __m512 *ds, const struct block *b, int row, int lane, bool
     const struct tile_lanes *lanes = b->lanes;
     const int at = row * SIDE + lane, query = b->query + lane;
     const __mmask16 seen = b->masked ? lanes_that_see(lanes, b->key + row, query) : 0xffff;
-    const __mmask16 kept = dropped ? kept_lanes(b, row, query) : 0xffff;
+    const __mmask16 kept = dropped ? kept_lanes(b->kept, b->key + row, query) : 0xffff;
     const __m512 dp =
         _mm512_fmsub_ps(_mm512_maskz_mov_ps(kept, _mm512_load_ps(b->dp + at)),
                         _mm512_set1_ps(lanes->scale), _mm512_load_ps(lanes->delta + query));
@@ -286,32 +301,6 @@ static void strip_of_keys(struct run *run, int key)
     sum_over_queries(tile->dk, key, run, run->w->ds, operand(tile->queries, run, 2));
 }
 
-/* Rows of bits become columns. Source: Warren, Hacker's Delight, 7-3. */
-static void turn_bits(uint64_t bits[64])
-{
-    uint64_t low = 0xffffffff;
-
-    for (int half = 32; half > 0; half /= 2, low ^= low << half)
-        for (int i = 0; i < 64; i = ((i | half) + 1) & ~half) {
-            const uint64_t swapped = (bits[i] >> half ^ bits[i | half]) & low;
-
-            bits[i | half] ^= swapped;
-            bits[i] ^= swapped << half;
-        }
-}
-
-static void turn_kept(struct gradient_kept *out, const struct gradient_kept *in)
-{
-    uint64_t bits[64];
-
-    for (int i = 0; i < LS_LEAF; i += 64)
-        for (int j = 0; j < LS_LEAF; j += 64) {
-            for (int r = 0; r < 64; r++) bits[r] = in->row[i + r][j / 64];
-            turn_bits(bits);
-            for (int r = 0; r < 64; r++) out->row[j + r][i / 64] = bits[r];
-        }
-}
-
 void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply)
 {
     struct run run = {.w = worker,
@@ -320,7 +309,7 @@ void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_bloc
                       .ahead = ahead_of_tile(tile, SIDES * SIDES)};
 
     lanes_of_tile(&run.lanes, tile);
-    if (tile->kept) turn_kept(&run.kept, tile->kept);
+    if (tile->kept) lay_out_kept(&run.kept, tile->kept);
     for (int key = 0; key < LS_LEAF; key += SIDE) {
         strip_of_keys(&run, key);
         progress_tick(tile->clock);
