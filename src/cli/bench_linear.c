@@ -163,6 +163,7 @@ static void start(struct layer *l, int operation)
                                            .w = &l->w,
                                            .bias = &l->bias,
                                            .gelu = operation == FORWARD_GELU};
+    const struct ls_linear_input_gradient gradient = {.dx = &l->x, .dy = &l->y, .w = &l->w};
     const struct ls_linear_sum sum = {
         .dw = &l->dw,
         .dy = &l->y,
@@ -171,7 +172,7 @@ static void start(struct layer *l, int operation)
     };
 
     if (operation == INPUT_GRADIENT)
-        ls_linear_dx(queue, l->kernel, &l->x, &l->y, &l->w);
+        ls_linear_dx(queue, l->kernel, &gradient);
     else if (operation == WEIGHT_GRADIENT)
         ls_linear_dw(queue, l->kernel, &sum);
     else

@@ -197,6 +197,14 @@ static void fold_slice(struct ls_batch *b)
                  c->how);
 }
 
+void ls_batch_fold(const struct ls_batch *batch, void *out, const void *parts, ls_dtype type,
+                   int64_t n)
+{
+    const struct ls_transport *t = &batch->transport;
+
+    t->ops->fold(t->self, out, parts, t->size, n, n, type, LS_REDUCE_SUM);
+}
+
 /* Of a slice the others' shares, and then its own sum to each of them. */
 static int64_t all_reduced(int p, int rank, int64_t slice)
 {

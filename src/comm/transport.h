@@ -170,6 +170,11 @@ void ls_batch_reduce_scatter(struct ls_batch *batch, void *out, const void *in, 
 void ls_batch_all_reduce(struct ls_batch *batch, void *values, ls_dtype type, int64_t n,
                          ls_reduction how);
 
+/* out [n] = the sum of parts [p, n], one of each rank, that have come as messages: what
+ * reduce_scatter makes of them. */
+void ls_batch_fold(const struct ls_batch *batch, void *out, const void *parts, ls_dtype type,
+                   int64_t n);
+
 /* Starts what was added. Errors: LS_ECOMM. */
 ls_status ls_batch_start(struct ls_batch *batch);
 

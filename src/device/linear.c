@@ -32,10 +32,10 @@ void ls_linear(struct ls_queue *queue, struct ls_linear_kernel *kernel,
     if (ls_queue_is_open(queue)) linear_of(queue->device)->forward(queue, kernel, call);
 }
 
-void ls_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel, struct ls_tensor *dx,
-                  const struct ls_tensor *dy, const struct ls_tensor *w)
+void ls_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+                  const struct ls_linear_input_gradient *call)
 {
-    if (ls_queue_is_open(queue)) linear_of(queue->device)->dx(queue, kernel, dx, dy, w);
+    if (ls_queue_is_open(queue)) linear_of(queue->device)->dx(queue, kernel, call);
 }
 
 void ls_linear_dw(struct ls_queue *queue, struct ls_linear_kernel *kernel,

@@ -29,6 +29,14 @@ struct ls_linear_call {
     const struct ls_tensor *x, *w;
     const struct ls_tensor *bias; /* [out]; NULL: none */
     bool gelu;                    /* its tanh form, of z as z is stored */
+    bool packed;                  /* w is that of the call before, of ls_linear too */
+};
+
+/* dx [rows, in] = dy w */
+struct ls_linear_input_gradient {
+    struct ls_tensor *dx;
+    const struct ls_tensor *dy, *w;
+    bool packed; /* w is that of the call before, of ls_linear_dx too */
 };
 
 /* dw [out, in] f32 = sum of dy^T x over these leaves of tokens, by the tree over their numbers.
@@ -50,8 +58,8 @@ struct ls_linear_ops {
     void (*destroy)(struct ls_linear_kernel *kernel);
     void (*forward)(struct ls_queue *queue, struct ls_linear_kernel *kernel,
                     const struct ls_linear_call *call);
-    void (*dx)(struct ls_queue *queue, struct ls_linear_kernel *kernel, struct ls_tensor *dx,
-               const struct ls_tensor *dy, const struct ls_tensor *w);
+    void (*dx)(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+               const struct ls_linear_input_gradient *call);
     void (*dw)(struct ls_queue *queue, struct ls_linear_kernel *kernel,
                const struct ls_linear_sum *sum);
 };
@@ -70,13 +78,13 @@ void ls_linear_kernel_destroy(const struct ls_device *device, struct ls_linear_k
 
 /* y = x w^T + bias, or gelu of it, rounded once (twice with gelu: z, and y), or left in f32, as
  * sums over ranks want it. Outputs overlap nothing. Allocates nothing. 2 rows in out flop; the
- * weights are packed in each call. */
+ * weights are packed in each call, unless it says that they are: so rows may come in pieces. */
 void ls_linear(struct ls_queue *queue, struct ls_linear_kernel *kernel,
                const struct ls_linear_call *call);
 
-/* dx [rows, in] = dy w, rounded once or left in f32. */
-void ls_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel, struct ls_tensor *dx,
-                  const struct ls_tensor *dy, const struct ls_tensor *w);
+/* dx is rounded once or left in f32; weights as above. */
+void ls_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+                  const struct ls_linear_input_gradient *call);
 
 void ls_linear_dw(struct ls_queue *queue, struct ls_linear_kernel *kernel,
                   const struct ls_linear_sum *sum);

@@ -2,11 +2,11 @@
  *   da = dropout'(dy)     dWdown += da^T act      dz = act'(z) (da Wdown^T)
  *   dWup += dz^T n2       dn2 = dz Wup^T          dx2 = dy + norm2'(dn2)
  * and the same of attention. What a row-parallel linear gave was summed, so its gradient is
- * gathered; what a column-parallel one was given was gathered, so its gradient is summed, while the
- * weights' gradient is computed; and that needs the gathered input once more, which comes while the
- * input's gradient is computed. In parallel both blocks were given the same, which is gathered
- * once, and the sum of their parts is one exchange. Source: Korthikanti et al. 2022, section 4.2.2.
- */
+ * gathered, beside that of its input; what a column-parallel one was given was gathered, so its
+ * gradient is summed, while the weights' gradient is computed; and that needs the gathered input
+ * once more, which comes while the input's gradient is computed. In parallel both blocks were given
+ * the same, which is gathered once, and the sum of their parts is one exchange. Source: Korthikanti
+ * et al. 2022, section 4.2.2. */
 #include "attention/problem.h"
 #include "base/profile.h"
 #include "base/trace.h"
@@ -48,7 +48,8 @@ static void input_gradient(const struct backward *g, struct ls_linear_kernel *ke
     struct ls_tensor out = ls_layer_flat(dx);
     const struct ls_tensor in = ls_layer_flat(dy);
 
-    ls_linear_dx(queue_of(g), kernel, &out, &in, weight);
+    ls_linear_dx(queue_of(g), kernel,
+                 &(struct ls_linear_input_gradient){.dx = &out, .dy = &in, .w = weight});
 }
 
 /* values [n] become the sum of all ranks', where there are others. */
@@ -139,19 +140,38 @@ static void bias_gradient(const struct backward *g, const struct ls_vectors *vec
     if (place) ls_row_sums(queue_of(g), place, dy, &vectors->order, vectors->scratch);
 }
 
-/* branch [inside]: the gradient behind a block's row-parallel linear, before dropout; its bias has
- * the sum of it. */
-static ls_status enter_block(struct ls_tensor *branch, const struct backward *g,
-                             const struct ls_tensor *dy, ls_kept_kind mask, int vector)
+/* A row-parallel linear: dx of dy [inside]. */
+struct entry {
+    const struct backward *g;
+    struct ls_linear_kernel *kernel;
+    const struct ls_tensor *weight;
+    struct ls_tensor dx, dy;
+};
+
+static void entry_piece(const void *job, const struct ls_exchange_piece *piece)
 {
+    const struct entry *e = job;
+    struct ls_tensor dx = ls_layer_piece(&e->dx, piece);
+    const struct ls_tensor dy = ls_layer_piece(&e->dy, piece);
+
+    ls_linear_dx(queue_of(e->g), e->kernel,
+                 &(struct ls_linear_input_gradient){
+                     .dx = &dx, .dy = &dy, .w = e->weight, .packed = !piece->is_first});
+}
+
+/* entry->dy becomes the gradient behind a block's row-parallel linear, before dropout, and its bias
+ * has the sum of it; entry->dx what follows from it. */
+static ls_status enter_block(const struct entry *entry, const struct ls_tensor *dy,
+                             ls_kept_kind mask, int vector)
+{
+    const struct backward *g = entry->g;
     struct ls_layer_plan *plan = g->plan;
     struct ls_tensor outside = plan->work[LS_WORK_DROPPED];
 
     ls_layer_dropout(&outside, plan, g->state, NULL, dy, mask);
     bias_gradient(g, &plan->outer, vector, &outside);
-    *branch = plan->work[LS_WORK_BRANCH];
-    LS_TRY(ls_exchange_start_gather(&plan->exchange, branch, &outside));
-    return ls_exchange_wait(&plan->exchange);
+    return ls_exchange_gather_beside(&plan->exchange, &entry->dy, &outside,
+                                     &(struct ls_exchange_work){entry_piece, entry});
 }
 
 /* ---- blocks: the gradient of what their column-parallel linear gave, in LS_WORK_D_OUTER */
@@ -161,14 +181,13 @@ static ls_status end_mlp(struct ls_tensor *dz, const struct backward *g, const s
     struct ls_layer_plan *plan = g->plan;
     const struct ls_layer_parameters *w = g->parameters, *d = g->gradients;
     const struct ls_tensor act = kept(g, LS_KEPT_ACTIVATION), z = kept(g, LS_KEPT_UP);
-    struct ls_tensor d_act = work(g, LS_WORK_D_INNER, plan->columns);
-    struct ls_tensor branch;
+    const struct entry entry = {g, plan->down, w->down, work(g, LS_WORK_D_INNER, plan->columns),
+                                plan->work[LS_WORK_BRANCH]};
 
     *dz = work(g, LS_WORK_D_OUTER, ls_layer_up_width(plan));
-    LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK2, LS_OUTER_DOWN_BIAS));
-    input_gradient(g, plan->down, &d_act, &branch, w->down);
-    LS_TRY(weight_gradient(g, plan->down, d->down, &branch, &act));
-    ls_activation_backward(queue_of(g), dz, &d_act, &z, plan->options.activation);
+    LS_TRY(enter_block(&entry, dy, LS_KEPT_MASK2, LS_OUTER_DOWN_BIAS));
+    LS_TRY(weight_gradient(g, plan->down, d->down, &entry.dy, &act));
+    ls_activation_backward(queue_of(g), dz, &entry.dx, &z, plan->options.activation);
     bias_gradient(g, &plan->inner, LS_INNER_UP_BIAS, dz);
     return LS_OK;
 }
@@ -190,14 +209,14 @@ static ls_status end_attention(struct ls_tensor *dqkv, const struct backward *g,
     struct ls_layer_plan *plan = g->plan;
     const struct ls_layer_parameters *w = g->parameters, *d = g->gradients;
     const struct ls_tensor o = kept(g, LS_KEPT_ATTENTION);
-    struct ls_tensor d_o = work(g, LS_WORK_D_INNER, plan->heads * plan->shape.d);
-    struct ls_tensor branch;
+    const struct entry entry = {g, plan->out, w->out,
+                                work(g, LS_WORK_D_INNER, plan->heads * plan->shape.d),
+                                plan->work[LS_WORK_BRANCH]};
 
     *dqkv = work(g, LS_WORK_D_OUTER, ls_layer_qkv_width(plan));
-    LS_TRY(enter_block(&branch, g, dy, LS_KEPT_MASK1, LS_OUTER_OUT_BIAS));
-    input_gradient(g, plan->out, &d_o, &branch, w->out);
-    LS_TRY(weight_gradient(g, plan->out, d->out, &branch, &o));
-    LS_TRY(core_gradient(g, dqkv, &d_o));
+    LS_TRY(enter_block(&entry, dy, LS_KEPT_MASK1, LS_OUTER_OUT_BIAS));
+    LS_TRY(weight_gradient(g, plan->out, d->out, &entry.dy, &o));
+    LS_TRY(core_gradient(g, dqkv, &entry.dx));
     ls_layer_rotate(plan, dqkv, true);
     bias_gradient(g, &plan->inner, LS_INNER_QKV_BIAS, dqkv);
     return LS_OK;

@@ -159,3 +159,88 @@ ls_status ls_exchange_wait(struct ls_exchange *x)
     ls_trace_note(&kind, begin, 0);
     return LS_OK;
 }
+
+/* ---- beside a linear, rank by rank */
+
+static bool goes_by_rank(const struct ls_exchange *x)
+{
+    return x->grid->sp && !x->blocks;
+}
+
+/* The rank so many places behind this one, or before it. */
+static int rank_at(const struct ls_exchange *x, int places)
+{
+    return (x->grid->tensor + places + x->grid->t) % x->grid->t;
+}
+
+static void compute_all(const struct ls_exchange *x, const struct ls_exchange_work *work)
+{
+    work->run(work->job, &(struct ls_exchange_piece){0, x->b * x->rows, true});
+}
+
+static void compute_rows_of(const struct ls_exchange *x, int rank, bool is_first,
+                            const struct ls_exchange_work *work)
+{
+    const struct ls_outer_rows rows = ls_grid_outer_rows(x->grid, x->rows, rank);
+
+    work->run(work->job, &(struct ls_exchange_piece){rows.first, rows.count, is_first});
+}
+
+/* A block goes so many places on, and one comes from as many places before. */
+static ls_status start_round(struct ls_exchange *x, int places, const struct ls_tensor *into,
+                             const struct ls_tensor *from)
+{
+    ls_batch_receive(&x->batch, into->data, block_bytes(x), rank_at(x, -places));
+    ls_batch_send(&x->batch, from->data, block_bytes(x), rank_at(x, places));
+    return ls_batch_start(&x->batch);
+}
+
+ls_status ls_exchange_gather_beside(struct ls_exchange *x, const struct ls_tensor *inside,
+                                    const struct ls_tensor *outside,
+                                    const struct ls_exchange_work *work)
+{
+    struct ls_tensor own = among_all(x, inside, x->grid->tensor);
+
+    if (!goes_by_rank(x)) {
+        LS_TRY(ls_exchange_start_gather(x, inside, outside));
+        LS_TRY(ls_exchange_wait(x));
+        compute_all(x, work);
+        return LS_OK;
+    }
+    ls_copy(x->queue, &own, outside);
+    for (int i = 0; i < x->grid->t; i++) {
+        const struct ls_tensor next = among_all(x, inside, rank_at(x, -i - 1));
+
+        if (i > 0) LS_TRY(ls_exchange_wait(x));
+        if (i + 1 < x->grid->t) LS_TRY(start_round(x, i + 1, &next, &own));
+        compute_rows_of(x, rank_at(x, -i), i == 0, work);
+    }
+    return LS_OK;
+}
+
+ls_status ls_exchange_sum_beside(struct ls_exchange *x, const struct ls_tensor *outside,
+                                 const struct ls_tensor *inside, const struct ls_tensor *parts,
+                                 const struct ls_exchange_work *work)
+{
+    const int t = x->grid->t, own = x->grid->tensor;
+
+    if (!goes_by_rank(x)) {
+        compute_all(x, work);
+        LS_TRY(ls_exchange_start_sum(x, outside, inside));
+        return ls_exchange_wait(x);
+    }
+    for (int i = 1; i <= t; i++) {
+        const struct ls_tensor part = among_all(x, parts, rank_at(x, -i));
+        const struct ls_tensor theirs = among_all(x, inside, rank_at(x, i));
+
+        compute_rows_of(x, rank_at(x, i), i == 1, work);
+        if (i > 1) LS_TRY(ls_exchange_wait(x));
+        if (i < t) LS_TRY(start_round(x, i, &part, &theirs));
+    }
+    struct ls_tensor mine = among_all(x, parts, own);
+    const struct ls_tensor computed = among_all(x, inside, own);
+
+    ls_copy(x->queue, &mine, &computed);
+    ls_batch_fold(&x->batch, outside->data, parts->data, x->type, x->rows / t * x->e);
+    return LS_OK;
+}

@@ -28,6 +28,18 @@ ls_status ls_exchange_init(struct ls_exchange *out, const struct ls_grid *grid,
                            int64_t rows, int64_t e, ls_dtype type);
 void ls_exchange_fini(struct ls_exchange *exchange);
 
+/* Rows inside, of all sequences one after the other, of which the linear at the border has its
+ * turn. All rows come once, in one piece or several. */
+struct ls_exchange_piece {
+    int64_t first, count;
+    bool is_first;
+};
+
+struct ls_exchange_work {
+    void (*run)(const void *job, const struct ls_exchange_piece *piece);
+    const void *job;
+};
+
 /* inside = the rows of all ranks, by all-gather; without sequence parallelism nothing is done, as
  * outside is inside. All tensors are contiguous. One exchange at a time; between start and wait,
  * neither tensor is touched. Collective over the tensor-parallel ranks. Errors: LS_ECOMM. */
@@ -41,5 +53,18 @@ ls_status ls_exchange_start_sum(struct ls_exchange *x, const struct ls_tensor *o
                                 const struct ls_tensor *inside);
 
 ls_status ls_exchange_wait(struct ls_exchange *x);
+
+/* The same from start to end, beside the linear that reads what is gathered or writes what is
+ * summed. With sequence parallelism, where rows inside are the ranks' rows one after the other (one
+ * sequence, which t divides), there is a piece for each rank, and one is computed while another
+ * travels: a rank's own comes first where rows are gathered, and last where they are summed. Else
+ * all rows are one piece. Bits and bytes sent are the same. parts: as inside, for what comes from
+ * other ranks; unused without sequence parallelism. Errors: LS_ECOMM. */
+ls_status ls_exchange_gather_beside(struct ls_exchange *x, const struct ls_tensor *inside,
+                                    const struct ls_tensor *outside,
+                                    const struct ls_exchange_work *work);
+ls_status ls_exchange_sum_beside(struct ls_exchange *x, const struct ls_tensor *outside,
+                                 const struct ls_tensor *inside, const struct ls_tensor *parts,
+                                 const struct ls_exchange_work *work);
 
 #endif

@@ -18,10 +18,6 @@ ls_status ls_layer_make(const struct ls_layer_pass *pass);
 
 /* What backward shares with it: */
 
-/* inside [b, rows, e]: the rows of all tensor-parallel ranks, of which this one has `outside`. */
-ls_status ls_layer_gather(struct ls_tensor *inside, struct ls_layer_plan *plan,
-                          const struct ls_tensor *outside);
-
 /* q, k and v in what they are together, and what attention makes of them, [b, rows, heads, d]. */
 struct ls_layer_heads {
     struct ls_tensor q, k, v;
@@ -43,8 +39,9 @@ struct ls_layer_statistics {
 struct ls_layer_statistics ls_layer_statistics_of(const struct ls_layer_state *state,
                                                   ls_kept_kind kind);
 
-/* [b, rows, width] as [b rows, width], for linears. */
+/* [b, rows, width] as [b rows, width], for linears; and a piece of that. */
 struct ls_tensor ls_layer_flat(const struct ls_tensor *t);
+struct ls_tensor ls_layer_piece(const struct ls_tensor *t, const struct ls_exchange_piece *piece);
 
 /* out = residual + dropout(x), outside; mask says behind which block. Backward: without a residual,
  * of the gradient. */

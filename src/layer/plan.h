@@ -13,7 +13,8 @@
 /* Tensors of the storage type that live within one call. Those of rows inside are [b, rows, ..], of
  * rows outside [b, outer rows, e]. */
 typedef enum {
-    LS_WORK_GATHERED, /* [e] inputs of column-parallel linears, inside */
+    LS_WORK_GATHERED, /* [e] inputs of column-parallel linears, inside; forward, also of the parts
+                       * that row-parallel ones give, those that others send */
     LS_WORK_PARTIAL,  /* [e] a rank's part of what row-parallel linears give, inside */
     LS_WORK_SUM,      /* [e] the same of all ranks, outside */
     LS_WORK_DROPPED,  /* [e] the gradient behind dropout, outside */

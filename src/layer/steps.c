@@ -1,11 +1,20 @@
 /* What forward and backward of a layer have in common. */
 #include "layer/pass.h"
 
+#include "attention/problem.h"
+
 struct ls_tensor ls_layer_flat(const struct ls_tensor *t)
 {
     const int64_t dim[] = {t->dim[0] * t->dim[1], t->dim[2]};
 
     return ls_tensor_view(t->data, t->type, 2, dim);
+}
+
+struct ls_tensor ls_layer_piece(const struct ls_tensor *t, const struct ls_exchange_piece *piece)
+{
+    const struct ls_tensor flat = ls_layer_flat(t);
+
+    return ls_range_of(&flat, 0, piece->first, piece->count);
 }
 
 struct ls_layer_statistics ls_layer_statistics_of(const struct ls_layer_state *state,

@@ -98,6 +98,7 @@ static inline void expect_same_rows(const struct matrix *a, const struct matrix 
 struct layer {
     struct ls_linear_shape shape;
     struct matrix x, w, bias, dy, y, z, dx, dw;
+    bool packed; /* calls say that w is that of the call before */
 };
 
 static inline void layer_open(struct layer *l, int64_t gap)
@@ -165,7 +166,8 @@ static inline void run_forward(struct layer *l, struct ls_device *device,
                                         .x = mirror_input(&x, &mirror, &l->x.t),
                                         .w = mirror_input(&w, &mirror, &l->w.t),
                                         .bias = mirror_input(&bias, &mirror, f.bias ? &flat : NULL),
-                                        .gelu = f.gelu};
+                                        .gelu = f.gelu,
+                                        .packed = l->packed};
 
     ls_linear(&device->queue, kernel, &call);
     finish_call(&mirror);
@@ -180,7 +182,9 @@ static inline void run_dx(struct layer *l, struct ls_device *device,
     mirror_matrix(&dx, &mirror, &l->dx);
     mirror_input(&dy, &mirror, &l->dy.t);
     mirror_input(&w, &mirror, &l->w.t);
-    ls_linear_dx(&device->queue, kernel, &dx, &dy, &w);
+    ls_linear_dx(
+        &device->queue, kernel,
+        &(struct ls_linear_input_gradient){.dx = &dx, .dy = &dy, .w = &w, .packed = l->packed});
     finish_call(&mirror);
 }
 

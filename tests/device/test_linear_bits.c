@@ -83,6 +83,58 @@ static void rows_have_their_bits_in_any_place(void)
     }
 }
 
+/* Rows [first, first + n) of a layer's tensors; its weights, if others are given in their place. */
+static struct layer some_of(const struct layer *whole, int64_t first, int64_t n,
+                            const struct matrix *weights)
+{
+    struct layer part = *whole;
+
+    part.x = some_rows(&whole->x, first, n);
+    part.dy = some_rows(&whole->dy, first, n);
+    part.y = some_rows(&whole->y, first, n);
+    part.z = some_rows(&whole->z, first, n);
+    part.dx = some_rows(&whole->dx, first, n);
+    part.packed = weights != NULL;
+    if (weights) part.w = *weights;
+    return part;
+}
+
+/* Weights are packed with the first of them, and those that later calls name are not read. */
+static void rows_may_come_in_pieces(void)
+{
+    static const int64_t first[] = {0, 100, 101, 101, 230};
+
+    for (int i = 0; i < LENGTH(types); i++) {
+        const struct ls_linear_shape shape = {types[i], 230, 1060, 75, true, 1, 230};
+        struct layer whole = {.shape = shape}, pieces = {.shape = shape};
+        struct ls_device *device = open_device(2);
+        struct ls_linear_kernel *kernel = open_kernel(device, &shape);
+        struct matrix spoilt = matrix_open(types[i], 75, 1060, 0, 0xff);
+
+        layer_open(&whole, 0);
+        layer_open(&pieces, 0);
+        run_all(&whole, device, (struct ls_leaf_list){0});
+        for (int dx = 0; dx < 2; dx++)
+            for (int j = 0; j + 1 < LENGTH(first); j++) {
+                struct layer part =
+                    some_of(&pieces, first[j], first[j + 1] - first[j], j > 0 ? &spoilt : NULL);
+
+                if (dx)
+                    run_dx(&part, device, kernel);
+                else
+                    run_forward(&part, device, kernel,
+                                (struct forward){.bias = true, .gelu = true, .z = true});
+            }
+        expect_same_rows(&whole.y, &pieces.y, "y of pieces");
+        expect_same_rows(&whole.z, &pieces.z, "z of pieces");
+        expect_same_rows(&whole.dx, &pieces.dx, "dx of pieces");
+        free(spoilt.memory);
+        ls_linear_kernel_destroy(device, kernel);
+        layer_close(&pieces);
+        layer_close(&whole);
+    }
+}
+
 /* ---- leaves */
 
 static void add_matrix(struct matrix *into, const struct matrix *from)
@@ -270,6 +322,7 @@ static void what_is_not_finite_stays_in_its_row(void)
 
 TEST_EACH_VARIANT(linear_bits, threads_change_no_bit)
 TEST_EACH_VARIANT(linear_bits, rows_have_their_bits_in_any_place)
+TEST_EACH_VARIANT(linear_bits, rows_may_come_in_pieces)
 TEST_EACH_VARIANT(linear_bits, leaves_are_added_by_the_tree)
 TEST_EACH_VARIANT(linear_bits, leaves_may_be_left_out)
 TEST_EACH_VARIANT(linear_bits, leaves_may_be_anywhere)

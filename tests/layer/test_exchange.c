@@ -1,6 +1,6 @@
 /* A grid of ranks: rows outside of attention and MLP are shared by tensor-parallel ranks, gathered
- * for the inside and summed on the way back, whatever divides; and no byte is sent that need not
- * be. */
+ * for the inside and summed on the way back, whatever divides, beside a linear or by themselves;
+ * and no byte is sent that need not be. */
 #include "layer/exchange.h"
 #include "tensors.h"
 
@@ -112,6 +112,85 @@ static void check_sum(struct side *x, const char *text)
     MPI_CHECK(holds(x, &x->outside, x->own.first, t, t * (t - 1) / 2.0), "%s: summed", text);
 }
 
+/* ---- beside a linear */
+
+/* What its work has been given. */
+struct pieces {
+    const struct side *x;
+    bool sums;    /* the work makes rows inside, else it reads them */
+    bool as_told; /* the first one is called so, and rows are there when their turn comes */
+    int count;
+    int64_t rows; /* all of them */
+    struct ls_exchange_piece first, last;
+};
+
+static struct ls_tensor piece_of(const struct side *x, const struct ls_exchange_piece *piece)
+{
+    const int64_t e = x->inside.dim[2];
+
+    return ls_tensor_view((char *)x->inside.data + piece->first * e * ls_dtype_size(x->inside.type),
+                          x->inside.type, 2, (const int64_t[]){piece->count, e});
+}
+
+static void take_piece(const void *job, const struct ls_exchange_piece *piece)
+{
+    struct pieces *p = (struct pieces *)job;
+    const struct side *x = p->x;
+    const struct ls_tensor rows = piece_of(x, piece);
+    double *numbers = read_numbers(x->device, &rows);
+
+    p->as_told &= piece->is_first == (p->count == 0);
+    for (int64_t i = 0; i < numbers_of(&rows); i++) {
+        const double base = number(&x->inside, 0, piece->first * rows.dim[1] + i);
+
+        p->as_told &= p->sums || numbers[i] == base + x->grid.context;
+        numbers[i] = base + x->grid.tensor;
+    }
+    if (p->sums) write_numbers(x->device, &rows, numbers);
+    free(numbers);
+    if (p->count++ == 0) p->first = *piece;
+    p->last = *piece;
+    p->rows += piece->count;
+}
+
+/* All rows come once; by rank, if these have rows one after the other. */
+static void check_pieces(const struct pieces *p, const struct shape *s, const char *text)
+{
+    const struct side *x = p->x;
+    const bool by_rank = x->grid.sp && s->b == 1 && s->rows % x->grid.t == 0;
+    const struct ls_exchange_piece *own = p->sums ? &p->last : &p->first;
+
+    MPI_CHECK(p->as_told && p->rows == s->b * s->rows, "%s: pieces", text);
+    MPI_CHECK(p->count == (by_rank ? x->grid.t : 1), "%s: %d pieces", text, p->count);
+    MPI_CHECK(!by_rank || (own->first == x->own.first && own->count == x->own.count),
+              "%s: own rows from %ld", text, (long)own->first);
+}
+
+static void check_gather_beside(struct side *x, const struct shape *s, const char *text)
+{
+    struct pieces p = {.x = x, .as_told = true};
+
+    fill(x, &x->inside, 0, 99);
+    fill(x, &x->outside, x->grid.sp ? x->own.first : 0, x->grid.context);
+    MPI_CHECK_OK(ls_exchange_gather_beside(&x->exchange, &x->inside, &x->outside,
+                                           &(struct ls_exchange_work){take_piece, &p}));
+    check_pieces(&p, s, text);
+}
+
+static void check_sum_beside(struct side *x, const struct shape *s, const char *text)
+{
+    const int t = x->grid.t;
+    struct pieces p = {.x = x, .sums = true, .as_told = true};
+    const struct ls_tensor parts = create_rows(x, s, s->rows);
+
+    fill(x, &x->inside, 0, 99);
+    MPI_CHECK_OK(ls_exchange_sum_beside(&x->exchange, &x->outside, &x->inside, &parts,
+                                        &(struct ls_exchange_work){take_piece, &p}));
+    check_pieces(&p, s, text);
+    MPI_CHECK(holds(x, &x->outside, x->own.first, t, t * (t - 1) / 2.0), "%s: summed beside", text);
+    ls_device_free(x->device, parts.data);
+}
+
 /* Where rows divide: of each exchange (t - 1) / t of all rows, twice that of an all-reduce. */
 static void check_bytes(const struct side *x, const struct shape *s, const char *text)
 {
@@ -140,31 +219,57 @@ MPI_TEST(exchange, gathers_and_sums_rows)
                 check_sum(&x, text);
             }
             check_bytes(&x, s, text);
+            x.traffic.bytes_sent = 0;
+            check_gather_beside(&x, s, text);
+            check_sum_beside(&x, s, text);
+            check_bytes(&x, s, text);
             close_side(&x);
         }
+}
+
+/* A rank's part for adds_bf16_in_f32. */
+static void make_part(const void *job, const struct ls_exchange_piece *piece)
+{
+    const struct side *x = job;
+    const struct ls_tensor rows = piece_of(x, piece);
+
+    write_everywhere(x->device, &rows, x->grid.tensor ? 0x1p-9 : 1);
+}
+
+static void sum_parts(struct side *x, const struct shape *s, bool beside)
+{
+    const struct ls_tensor parts = create_rows(x, s, s->rows);
+
+    if (beside) {
+        MPI_CHECK_OK(ls_exchange_sum_beside(&x->exchange, &x->outside, &x->inside, &parts,
+                                            &(struct ls_exchange_work){make_part, x}));
+    } else {
+        make_part(x, &(struct ls_exchange_piece){0, s->rows, true});
+        MPI_CHECK_OK(ls_exchange_start_sum(&x->exchange, &x->outside, &x->inside));
+        MPI_CHECK_OK(ls_exchange_wait(&x->exchange));
+    }
+    ls_device_free(x->device, parts.data);
 }
 
 /* Half of 2^-8 is lost when added to 1 in bf16 and kept in f32: 1 + 3 x 2^-9 is above 1 + 2^-7. */
 MPI_TEST(exchange, adds_bf16_in_f32)
 {
-    const struct shape s = {1, 12, 8, LS_BF16};
+    const struct shape s = {1, 12 * size, 8, LS_BF16};
+    const double exact = 1 + (size - 1) * 0x1p-9;
+    uint16_t rounded;
 
-    for (int sp = 0; sp < 2; sp++) {
+    ls_dtype_store(LS_BF16, &rounded, exact);
+    for (int i = 0; i < 4; i++) {
         struct side x;
-        double exact = 1 + (size - 1) * 0x1p-9;
-        uint16_t rounded;
-
-        open_side(&x, &s, size, sp);
-        write_everywhere(x.device, &x.inside, x.grid.tensor ? 0x1p-9 : 1);
-        MPI_CHECK_OK(ls_exchange_start_sum(&x.exchange, &x.outside, &x.inside));
-        MPI_CHECK_OK(ls_exchange_wait(&x.exchange));
-        ls_dtype_store(LS_BF16, &rounded, exact);
-        double *got = read_numbers(x.device, &x.outside);
         bool right = true;
-        for (int64_t i = 0; i < numbers_of(&x.outside); i++)
-            right &= got[i] == ls_dtype_load(LS_BF16, &rounded);
+
+        open_side(&x, &s, size, i % 2);
+        sum_parts(&x, &s, i / 2);
+        double *got = read_numbers(x.device, &x.outside);
+        for (int64_t k = 0; k < numbers_of(&x.outside); k++)
+            right &= got[k] == ls_dtype_load(LS_BF16, &rounded);
         free(got);
-        MPI_CHECK(right, "sp %d: not %g", sp, exact);
+        MPI_CHECK(right, "sp %d, beside %d: not %g", i % 2, i / 2, exact);
         close_side(&x);
     }
 }

@@ -110,11 +110,10 @@ static inline void guarded_linear(struct ls_queue *queue, struct ls_linear_kerne
 }
 
 static inline void guarded_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel,
-                                     struct ls_tensor *dx, const struct ls_tensor *dy,
-                                     const struct ls_tensor *w)
+                                     const struct ls_linear_input_gradient *call)
 {
     guarded_enter();
-    guarded.cpu->ops->linear->dx(queue, kernel, dx, dy, w);
+    guarded.cpu->ops->linear->dx(queue, kernel, call);
     guarded_leave();
 }
 

@@ -105,8 +105,8 @@ void cpu_linear_end_finish(void);
 /* rows.c and weights.c: rows of cpu_linear_ops. */
 void cpu_linear_forward(struct ls_queue *queue, struct ls_linear_kernel *kernel,
                         const struct ls_linear_call *call);
-void cpu_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel, struct ls_tensor *dx,
-                   const struct ls_tensor *dy, const struct ls_tensor *w);
+void cpu_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+                   const struct ls_linear_input_gradient *call);
 void cpu_linear_dw(struct ls_queue *queue, struct ls_linear_kernel *kernel,
                    const struct ls_linear_sum *sum);
 

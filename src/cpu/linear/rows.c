@@ -1,5 +1,5 @@
-/* What gives rows of tokens: y and dx. The weights are packed once, by all threads; a tile packs
- * its rows chunk by chunk. */
+/* What gives rows of tokens: y and dx. The weights are packed once, by all threads, and stay for
+ * calls of further rows; a tile packs its rows chunk by chunk. */
 #include "cpu/linear/linear.h"
 
 /* left [rows, depth] x right [depth, columns] */
@@ -9,6 +9,7 @@ struct product {
     int64_t rows, columns, depth;
     struct linear_tile tile;
     struct linear_finish finish;
+    bool packed;
     _Atomic int64_t next_panel, next_tile;
 };
 
@@ -116,7 +117,7 @@ static void multiply(struct ls_queue *queue, struct product *p)
     p->columns = p->finish.y->dim[1];
     p->depth = p->left.t->dim[1];
     p->tile = cpu_linear_fit_tile(p->kernel->most, p->rows, p->columns, p->kernel->cpu.threads);
-    cpu_linear_call(queue, p->kernel, p, pack_weights, compute_tiles);
+    cpu_linear_call(queue, p->kernel, p, p->packed ? NULL : pack_weights, compute_tiles);
 }
 
 void cpu_linear_forward(struct ls_queue *queue, struct ls_linear_kernel *kernel,
@@ -127,19 +128,21 @@ void cpu_linear_forward(struct ls_queue *queue, struct ls_linear_kernel *kernel,
         .left = {call->x, false},
         .right = {call->w, false},
         .finish = {.y = call->y, .z = call->z, .bias = call->bias, .gelu = call->gelu},
+        .packed = call->packed,
     };
 
     multiply(queue, &product);
 }
 
-void cpu_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel, struct ls_tensor *dx,
-                   const struct ls_tensor *dy, const struct ls_tensor *w)
+void cpu_linear_dx(struct ls_queue *queue, struct ls_linear_kernel *kernel,
+                   const struct ls_linear_input_gradient *call)
 {
     struct product product = {
         .kernel = kernel,
-        .left = {dy, false},
-        .right = {w, true},
-        .finish = {.y = dx},
+        .left = {call->dy, false},
+        .right = {call->w, true},
+        .finish = {.y = call->dx},
+        .packed = call->packed,
     };
 
     multiply(queue, &product);
