@@ -50,13 +50,6 @@ struct logit_row {
     float scale, soft_cap, slope, place;
 };
 
-/* Of one row of a head: which of its keys dropout keeps (tensor/scores.h). */
-struct drop_row {
-    ls_dtype type; /* of the probabilities, f32 or bf16 */
-    uint64_t seed, position, block;
-    uint32_t head, bound; /* of all batches; words below the bound drop their key */
-};
-
 struct simd {
     void (*softmax_f32)(const struct softmax_rows *rows);
     void (*softmax_bf16)(const struct softmax_rows *rows); /* NULL where P is never bf16 */
@@ -70,9 +63,6 @@ struct simd {
 
     /* s [LS_LEAF] */
     void (*logits)(float *s, const struct logit_row *row);
-
-    /* p [LS_LEAF], of which keys [first, end) matter: those that are not kept become 0 */
-    void (*drop)(void *p, const struct drop_row *row, int first, int end);
 };
 
 extern const struct simd cpu_simd_generic, cpu_simd_avx2, cpu_simd_avx512, cpu_simd_avx512bf16;

@@ -7,7 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/attention/dropout.h"
 #include "cpu/exp2.h"
 
 #define TARGET_AVX2 __attribute__((target("avx2,fma")))
@@ -169,12 +168,7 @@ TARGET_AVX2 static void logits(float *s, const struct logit_row *row)
     }
 }
 
-TARGET_AVX2 static void drop(void *p, const struct drop_row *row, int first, int end)
-{
-    drop_keys(p, row, first, end);
-}
-
-const struct simd cpu_simd_avx2 = {softmax_f32, NULL, merge, scale, logits, drop};
+const struct simd cpu_simd_avx2 = {softmax_f32, NULL, merge, scale, logits};
 
 #else
 const struct simd cpu_simd_avx2 = {0};

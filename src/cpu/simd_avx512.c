@@ -6,7 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/attention/dropout.h"
 #include "cpu/softmax_avx512.h"
 
 /* Keys that the row does not see become -inf. */
@@ -264,14 +263,8 @@ TARGET_AVX512 static void logits(float *s, const struct logit_row *row)
     }
 }
 
-TARGET_AVX512 static void drop(void *p, const struct drop_row *row, int first, int end)
-{
-    drop_keys(p, row, first, end);
-}
-
-const struct simd cpu_simd_avx512 = {softmax_f32, NULL, merge_rows, scale, logits, drop};
-const struct simd cpu_simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows,
-                                         scale,       logits,       drop};
+const struct simd cpu_simd_avx512 = {softmax_f32, NULL, merge_rows, scale, logits};
+const struct simd cpu_simd_avx512bf16 = {softmax_f32, softmax_bf16, merge_rows, scale, logits};
 
 #else
 const struct simd cpu_simd_avx512 = {0}, cpu_simd_avx512bf16 = {0};

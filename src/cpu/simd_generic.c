@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu/attention/dropout.h"
+#include "cpu/simd.h"
 #include "cpu/tanh.h"
 
 static float exp2_polynomial(float x, const float *coefficient, int degree)
@@ -95,9 +95,4 @@ static void logits(float *s, const struct logit_row *row)
     }
 }
 
-static void drop(void *p, const struct drop_row *row, int first, int end)
-{
-    drop_keys(p, row, first, end);
-}
-
-const struct simd cpu_simd_generic = {softmax_f32, NULL, merge, scale, logits, drop};
+const struct simd cpu_simd_generic = {softmax_f32, NULL, merge, scale, logits};

@@ -29,27 +29,25 @@ void ls_alibi_slopes(float *out, int64_t heads)
     }
 }
 
-uint32_t ls_dropout_head(const struct ls_scores *scores, int64_t batch, int64_t head)
+struct ls_dropout ls_dropout_of_keys(const struct ls_scores *scores, int64_t batch, int64_t head)
 {
-    return (uint32_t)(batch * scores->heads + head);
-}
-
-uint32_t ls_dropout_bound(const struct ls_scores *scores)
-{
-    return (uint32_t)ceil((double)scores->dropout * 0x1p32); /* dropout is less than 1 */
+    return (struct ls_dropout){.rate = scores->dropout,
+                               .seed = scores->seed,
+                               .stream = (uint32_t)(batch * scores->heads + head)};
 }
 
 void ls_dropout_kept(bool *kept, const struct ls_scores *scores, int64_t batch, int64_t head,
                      int64_t row, int64_t first, int n)
 {
-    const uint32_t pair = ls_dropout_head(scores, batch, head), bound = ls_dropout_bound(scores);
+    const struct ls_dropout dropout = ls_dropout_of_keys(scores, batch, head);
+    const uint32_t least = ls_dropout_least_word(&dropout);
     uint32_t word[BLOCK];
 
     for (; n > 0; n -= BLOCK, first += BLOCK, kept += BLOCK) {
         const int keys = n < BLOCK ? n : BLOCK;
 
-        ls_random_dropout(word, scores->seed, pair, (uint64_t)row, (uint64_t)first / 4,
+        ls_random_dropout(word, dropout.seed, dropout.stream, (uint64_t)row, (uint64_t)first / 4,
                           (keys + 3) / 4);
-        for (int j = 0; j < keys; j++) kept[j] = word[j] >= bound;
+        for (int j = 0; j < keys; j++) kept[j] = word[j] >= least;
     }
 }

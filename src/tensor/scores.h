@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tensor/dropout.h"
+
 struct ls_scores {
     float scale;
     float soft_cap;     /* 0: none */
@@ -35,9 +37,7 @@ void ls_alibi_slopes(float *out, int64_t heads);
 void ls_dropout_kept(bool *kept, const struct ls_scores *scores, int64_t batch, int64_t head,
                      int64_t row, int64_t first, int n);
 
-/* From random words to that, as ls_random_dropout gives them: the number of a head among those of
- * all batches, and the least word that keeps its key. */
-uint32_t ls_dropout_head(const struct ls_scores *scores, int64_t batch, int64_t head);
-uint32_t ls_dropout_bound(const struct ls_scores *scores);
+/* The same as one draw: its stream is the head's number among those of all batches. */
+struct ls_dropout ls_dropout_of_keys(const struct ls_scores *scores, int64_t batch, int64_t head);
 
 #endif

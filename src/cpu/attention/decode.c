@@ -86,19 +86,18 @@ void cpu_decode_output(float *acc, const struct strip_worker *w, const struct ch
                        int leaf)
 {
     const struct ls_leaf_keys all = {.to = LS_LEAF}, *visible = chunk->visible[leaf];
-    const bool drops = chunk->scores && chunk->scores->dropout > 0;
     const bool same = !visible || rows_see_the_same(visible, chunk->rows);
     const struct key_rows *v = &chunk->v_rows[leaf];
 
     memset(acc, 0, (size_t)(chunk->rows * w->d_pad) * sizeof *acc);
-    if (same && !drops) {
+    if (same && !chunk->drops) {
         add_seen(acc, w, w->scores, chunk->rows, v, visible ? visible[0] : all);
         return;
     }
     for (int r = 0; r < chunk->rows; r++, acc += w->d_pad) {
         const float *p = w->scores + r * LS_LEAF;
 
-        if (drops)
+        if (chunk->drops)
             add_kept(acc, w, p, v, (struct key_span){0, LS_LEAF});
         else
             add_seen(acc, w, p, 1, v, visible ? visible[r] : all);

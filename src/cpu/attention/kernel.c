@@ -73,7 +73,7 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct cpu *cp
                         const struct ls_kernel_shape *shape)
 {
     const int64_t d = shape->global.d;
-    const bool plain = ls_scores_are_plain(&shape->scores);
+    const bool are_products = ls_scores_are_products(&shape->scores);
 
     *kernel = (struct ls_attention_kernel){
         .shape = *shape,
@@ -81,8 +81,8 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct cpu *cp
         .products = products_of(cpu, shape),
         .simd = simd_of(cpu->isa),
         .group = shape->global.h / shape->global.h_kv,
-        .softmax_scale = (float)(plain ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
-        .plain = plain,
+        .softmax_scale = (float)(are_products ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
+        .are_products = are_products,
         .negate = shape->scores.scale < 0,
         .split_states = (int64_t)SPLIT_ROWS_PER_THREAD / most_rows(shape) * cpu->threads,
     };

@@ -63,7 +63,7 @@ struct ls_attention_kernel {
     int d_pad;
     int64_t group;       /* query heads per kv head */
     float softmax_scale; /* |scale| log2(e); where scores become logits first, log2(e) */
-    bool plain;          /* they do not, and no probability is dropped */
+    bool are_products;   /* they do not */
     bool negate;         /* scale < 0: queries change sign instead */
     bool
         canonical; /* every row has a place of its own in tiles, and strips are full (row_bits.c) */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cpu/attention/decode.h"
+#include "cpu/draw.h"
 
 static size_t round_up(size_t bytes)
 {
@@ -41,6 +42,7 @@ ls_status cpu_strip_worker_init(struct strip_worker *w, const struct products *p
 {
     *w = (struct strip_worker){.products = products,
                                .simd = simd_of(isa),
+                               .isa = isa,
                                .d_pad = d_pad,
                                .scores = (float *)scratch,
                                .forest = {.simd = simd_of(isa), .d = d_pad}};
@@ -109,26 +111,38 @@ static void make_logits(const struct strip_worker *w, const struct chunk *chunk,
     }
 }
 
+static void keep_only(void *p, ls_dtype type, const uint8_t *kept, int n)
+{
+    uint16_t *const halves = p;
+    uint32_t *const words = p;
+
+    if (type == LS_BF16) {
+#pragma omp simd
+        for (int j = 0; j < n; j++) halves[j] &= (uint16_t)-kept[j];
+    } else {
+#pragma omp simd
+        for (int j = 0; j < n; j++) words[j] &= -(uint32_t)kept[j];
+    }
+}
+
 /* Probabilities of keys that dropout does not keep become 0. */
 static void drop_probabilities(const struct strip_worker *w, const struct chunk *chunk, int leaf,
                                struct key_span keys, int first, int rows)
 {
     const struct products *products = w->products;
-    const size_t stride = (size_t)products->p_stride * (size_t)ls_dtype_size(products->type);
-    char *p = (char *)(w->scores + products->p_offset);
+    const size_t size = (size_t)ls_dtype_size(products->type);
+    const int from = keys.first / 4 * 4;
+    char *p = (char *)(w->scores + products->p_offset) + (size_t)from * size;
+    uint8_t kept[LS_LEAF];
 
-    for (int r = 0; r < rows; r++, p += stride) {
+    for (int r = 0; r < rows; r++, p += (size_t)products->p_stride * size) {
         const struct score_row *row = &chunk->row[first + r];
-        const struct drop_row drop = {
-            .type = products->type,
-            .seed = chunk->scores->seed,
-            .position = (uint64_t)row->position,
-            .block = (uint64_t)chunk->first_key[leaf] / 4,
-            .head = ls_dropout_head(chunk->scores, chunk->batch, row->head),
-            .bound = ls_dropout_bound(chunk->scores),
-        };
+        const struct ls_dropout dropout =
+            ls_dropout_of_keys(chunk->scores, chunk->batch, row->head);
+        const struct drawing drawing = drawing_of(&dropout, LS_RANDOM_DROPOUT, w->isa);
 
-        w->simd->drop(p, &drop, keys.first, keys.end);
+        draw(kept, &drawing, row->position, chunk->first_key[leaf] + from, keys.end - from);
+        keep_only(p, products->type, kept, keys.end - from);
     }
 }
 
@@ -153,21 +167,20 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                                    .rows = rows,
                                    .scale = chunk->scale};
 
-    if (products->probabilities && chunk->clean[leaf] && !chunk->scores && !w->own_maximum) {
+    if (products->probabilities && chunk->clean[leaf] && !chunk->logits && !w->own_maximum) {
         LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
     } else {
         if (products->decode)
             cpu_decode_scores(w, chunk, leaf, keys);
         else
             LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
-        if (chunk->scores) make_logits(w, chunk, leaf, first, rows);
+        if (chunk->logits) make_logits(w, chunk, leaf, first, rows);
         if (products->type == LS_BF16)
             w->simd->softmax_bf16(&softmax);
         else
             w->simd->softmax_f32(&softmax);
-        if (chunk->scores && chunk->scores->dropout > 0)
-            drop_probabilities(w, chunk, leaf, keys, first, rows);
     }
+    if (chunk->drops) drop_probabilities(w, chunk, leaf, keys, first, rows);
     progress_tick(chunk->clock);
     if (products->decode) {
         cpu_decode_output(out.acc, w, chunk, leaf);

@@ -28,8 +28,9 @@ struct chunk {
     const struct ls_leaf_keys *visible[CHUNK_LEAVES]; /* [rows] keys that a row sees; NULL: all */
     float scale;                                      /* >= 0, log2(e) folded in */
 
-    const struct ls_scores *scores; /* NULL: plain */
-    const struct score_row *row;    /* [rows]; with batch and the leaves' first keys, for scores */
+    const struct ls_scores *scores;
+    bool logits, drops;          /* these are more than products; some probabilities become 0 */
+    const struct score_row *row; /* [rows]; with batch and the leaves' first keys, for either */
     int64_t batch, first_key[CHUNK_LEAVES];
     struct progress_clock *clock;
 };
@@ -38,6 +39,7 @@ struct chunk {
 struct strip_worker {
     const struct products *products;
     const struct simd *simd;
+    ls_isa isa;
     int d_pad;
     bool full;            /* products take all rows of a strip, in use or not */
     void *own;            /* the products' */

@@ -114,7 +114,9 @@ static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
                           .leaves = left < CHUNK_LEAVES ? (int)left : CHUNK_LEAVES,
                           .scale = kernel->softmax_scale,
                           .clock = fold->w->clock,
-                          .scores = kernel->plain ? NULL : &kernel->shape.scores,
+                          .scores = &kernel->shape.scores,
+                          .logits = !kernel->are_products,
+                          .drops = kernel->shape.scores.dropout > 0,
                           .row = fold->w->score_row,
                           .batch = fold->tile->pair / kernel->shape.global.h_kv};
     for (int j = 0; j < out->leaves; j++) {
@@ -224,7 +226,7 @@ ls_status cpu_fold_tile(struct ls_row_states *out, struct ls_attention_kernel *k
     struct fold fold = open_fold(kernel, w, call, tile, wave_first, from, to);
     struct forest *forest = &w->forest;
 
-    if (!kernel->plain) list_score_rows(w->score_row, kernel, tile);
+    if (!ls_scores_are_plain(&kernel->shape.scores)) list_score_rows(w->score_row, kernel, tile);
     forest_start(forest, tile->rows);
     for (int64_t first = fold.begin; first < fold.end;
          first = next_chunk(tile->sees, first + CHUNK_LEAVES)) {

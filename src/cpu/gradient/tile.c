@@ -2,8 +2,8 @@
 #include <endian.h>
 #include <string.h>
 
+#include "cpu/draw.h"
 #include "cpu/gradient/gradient.h"
-#include "cpu/pointwise/draw.h"
 
 /* What each row of a leaf of queries sees; remembered until another one comes. */
 static const struct ls_visible *visible_rows(struct gradient_worker *w, const struct ls_mask *mask,
@@ -43,9 +43,7 @@ static const struct gradient_kept *draw_kept(struct gradient_worker *w,
                                              const struct gradient_tile *tile)
 {
     const struct ls_scores *scores = tile->scores;
-    const struct ls_dropout dropout = {.rate = scores->dropout,
-                                       .seed = scores->seed,
-                                       .stream = ls_dropout_head(scores, tile->batch, tile->head)};
+    const struct ls_dropout dropout = ls_dropout_of_keys(scores, tile->batch, tile->head);
     uint8_t bytes[LS_LEAF];
 
     if (scores->dropout == 0) return NULL;

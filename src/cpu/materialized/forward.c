@@ -7,11 +7,9 @@ static struct drawing drawing_of_head(const struct materialized_job *job, int64_
                                       int64_t head)
 {
     const struct ls_materialized_shape *shape = &job->kernel->shape;
-    const struct ls_scores scores = {.heads = shape->heads};
-    const struct ls_dropout dropout = {
-        .rate = shape->dropout,
-        .seed = job->seed,
-        .stream = ls_dropout_head(&scores, batch, shape->first_head + head)};
+    const struct ls_scores scores = {
+        .dropout = shape->dropout, .seed = job->seed, .heads = shape->heads};
+    const struct ls_dropout dropout = ls_dropout_of_keys(&scores, batch, shape->first_head + head);
 
     return drawing_of(&dropout, LS_RANDOM_DROPOUT, job->kernel->cpu.isa);
 }

@@ -8,9 +8,9 @@
 #include <stdatomic.h>
 
 #include "cpu/device.h"
+#include "cpu/draw.h"
 #include "cpu/gradient/sum_forest.h"
 #include "cpu/linear/linear.h"
-#include "cpu/pointwise/draw.h"
 #include "cpu/team.h"
 #include "device/materialized.h"
 #include "longspan/layout.h"

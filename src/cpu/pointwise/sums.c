@@ -3,10 +3,10 @@
 
 #include "base/cpu.h"
 #include "cpu/device.h"
+#include "cpu/draw.h"
 #include "cpu/float_mode.h"
 #include "cpu/gradient/sum_forest.h"
 #include "cpu/pointwise/blocks.h"
-#include "cpu/pointwise/draw.h"
 #include "cpu/pointwise/held_rows.h"
 #include "cpu/pointwise/pointwise.h"
 #include "cpu/tanh.h"

@@ -1,7 +1,7 @@
 /* Which elements of a row dropout keeps (tensor/dropout.h), or which keys of one (tensor/scores.h),
  * many at once. */
-#ifndef LS_CPU_POINTWISE_DRAW_H
-#define LS_CPU_POINTWISE_DRAW_H
+#ifndef LS_CPU_DRAW_H
+#define LS_CPU_DRAW_H
 
 #include "base/cpu.h"
 #include "base/philox.h"
@@ -16,7 +16,7 @@ struct drawing {
                  uint64_t block);
 };
 
-/* LS_RANDOM_ELEMENT, or LS_RANDOM_DROPOUT, whose stream is a head (ls_dropout_head). */
+/* LS_RANDOM_ELEMENT, or LS_RANDOM_DROPOUT, of ls_dropout_of_keys. */
 struct drawing drawing_of(const struct ls_dropout *dropout, enum ls_random_kind kind, ls_isa isa);
 
 /* mask [n] of the columns from `column` on, a multiple of 4. */

@@ -1,4 +1,4 @@
-#include "cpu/pointwise/draw.h"
+#include "cpu/draw.h"
 
 #include <string.h>
 
