@@ -1,7 +1,6 @@
 #include "attention/plan.h"
 #include "cli/bench_layer.h"
 #include "comm/comm.h"
-#include "plan/layer_traffic.h"
 #include "plan/memory.h"
 
 struct ls_model_run cli_layer_how(const struct cli_layer_run *run, unsigned pieces)
@@ -31,10 +30,7 @@ ls_status cli_layer_plan(struct cli_layer_run *run)
 {
     const struct ls_layer_plan *plan = run->plan;
     const struct ls_model_shape model = ls_layer_as_model(&run->shape, &run->layer);
-    const struct ls_layer_place place = {.tensor = plan->grid.tensor,
-                                         .outer_nodes = plan->outer.most,
-                                         .inner_nodes = plan->inner.most,
-                                         .weight_sums = plan->weights.most};
+    const struct ls_layer_place place = ls_layer_plan_place(plan);
     struct cli_layer_bytes *planned = &run->planned;
     int64_t again = 0, forward = 0;
 

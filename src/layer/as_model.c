@@ -47,3 +47,11 @@ struct ls_model_run ls_layer_plan_as_run(const struct ls_layer_plan *plan, unsig
     run.pieces = pieces;
     return run;
 }
+
+struct ls_layer_place ls_layer_plan_place(const struct ls_layer_plan *plan)
+{
+    return (struct ls_layer_place){.tensor = plan->grid.tensor,
+                                   .outer_nodes = plan->outer.most,
+                                   .inner_nodes = plan->inner.most,
+                                   .weight_sums = plan->weights.tree.sums};
+}

@@ -1,7 +1,5 @@
-/* Gradients of linears' weights, to which the tokens of all context-parallel ranks add. Strict: a
- * rank brings a sum for each of the largest nodes of the tree over all leaves of tokens that it
- * holds entirely, and they are added by that tree, so that the bits do not depend on how tokens are
- * cut. Fast: it brings one sum, and the tree is over ranks.
+/* Gradients of linears' weights, to which the tokens of all context-parallel ranks add: a rank
+ * brings the sums that sum_tree.h says.
  * Rows of a gradient are taken some at a time, as many as memory has room for. Each rank adds up a
  * share of these, and then all get all of them: a rank sends
  *   4 (c - 1) (sums + 1) in ceil(out / c) bytes,
@@ -11,7 +9,7 @@
 
 #include "comm/transport.h"
 #include "device/linear.h"
-#include "tensor/row_nodes.h"
+#include "layer/sum_tree.h"
 
 /* What is to be summed. */
 struct ls_weight_shape {
@@ -27,15 +25,11 @@ struct ls_weight_sums {
     struct ls_device *device;
     struct ls_batch batch;
     int ranks, rank;
-    struct ls_leaf_list all;  /* this rank's leaves */
-    struct ls_leaf_list *sum; /* the leaves of each of most sums; none behind this rank's */
-    int64_t most;             /* sums of the rank that has most; sum i of rank r comes to slot
-                               * i ranks + r */
-    struct ls_row_add *add;   /* [adds] */
-    int64_t adds, whole;      /* the slot that has all of it in the end */
-    int64_t floats;           /* of a sum of the rows that are taken at once, at most */
-    float *own;               /* [floats] one of this rank's sums, and in the end what all got */
-    float *slots;             /* [most][floats] */
+    struct ls_leaf_list all; /* this rank's leaves */
+    struct ls_sum_tree tree;
+    int64_t floats; /* of a sum of the rows that are taken at once, at most */
+    float *own;     /* [floats] one of this rank's sums, and in the end what all got */
+    float *slots;   /* [sums of the tree][floats] */
 };
 
 /* Not collective, but the same on all of the transport's ranks. Memory is of tag gradient: as much

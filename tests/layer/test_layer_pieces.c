@@ -18,10 +18,8 @@ static void check_sent(const struct side *s)
     const struct ls_layer_plan *plan = s->plan;
     const struct ls_model_shape model = ls_layer_as_model(&plan->shape, &plan->options);
     const struct ls_model_run run = ls_layer_plan_as_run(plan, plan->pieces);
-    const struct ls_layer_traffic planned =
-        ls_layer_traffic_of(&model, &run,
-                            &(struct ls_layer_place){plan->grid.tensor, plan->outer.most,
-                                                     plan->inner.most, plan->weights.most});
+    const struct ls_layer_place place = ls_layer_plan_place(plan);
+    const struct ls_layer_traffic planned = ls_layer_traffic_of(&model, &run, &place);
     const bool fused = plan->options.core == LS_CORE_FUSED;
     const int64_t bytes =
         planned.rows + planned.weights + planned.vectors + (fused ? 0 : planned.keys);

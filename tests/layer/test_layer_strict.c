@@ -157,15 +157,16 @@ static void check_linear(const struct ls_layout *layout, int64_t out, int64_t in
     snprintf(text, sizeof text, "%s, s %ld, %ld x %ld, strict %d", ls_layout_name(layout->kind),
              (long)layout->s, (long)out, (long)in, strict);
     open_linear(&l, layout, out, in, strict);
-    const int64_t slots = (l.sums.most + 1) * size * in;
+    const int64_t slots = (l.sums.tree.sums + 1) * size * in;
     const int64_t floats = size == 1 ? 0 : slots > out * in ? slots : out * in;
     const size_t taken = ls_ledger_live(ls_device_ledger(l.device), LS_TAG_GRADIENT);
 
     MPI_CHECK(taken <= (size_t)floats * sizeof(float), "%s: %zu bytes", text, taken);
-    MPI_CHECK(strict || l.sums.most == (size > 1), "%s: %ld sums", text, (long)l.sums.most);
+    MPI_CHECK(strict || l.sums.tree.sums == (size > 1), "%s: %ld sums", text,
+              (long)l.sums.tree.sums);
     MPI_CHECK_OK(ls_weight_sums_add(&l.sums, l.kernel, &l.gradient, &l.dy, &l.x));
-    MPI_CHECK(l.traffic.bytes_sent == (size - 1) * (l.sums.most + 1) * share, "%s: %ld sent", text,
-              (long)l.traffic.bytes_sent);
+    MPI_CHECK(l.traffic.bytes_sent == (size - 1) * (l.sums.tree.sums + 1) * share, "%s: %ld sent",
+              text, (long)l.traffic.bytes_sent);
     close_linear(&l);
 }
 
