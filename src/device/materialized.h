@@ -44,11 +44,13 @@ struct ls_materialized_forward {
 
 /* With dD = d_o v^T and dP = dropout'(dD):
  *   dS = scale P (dP - sum of P dP)    dq = dS k    dk = dS^T q    dv = D^T d_o
- * dS is rounded to the type. dk and dv are sums over these queries, of each query head by itself.
- */
+ * dS is rounded to the type. dk and dv are sums over queries, of each query head by itself: number
+ * i over those of runs [first[i], first[i + 1]). */
 struct ls_materialized_backward {
     struct ls_tensor *dq;
-    float *dk, *dv; /* [b, h, s, d] */
+    float *dk, *dv;       /* [sums][b, h, s, d] */
+    const int64_t *first; /* [sums + 1], all runs one after the other. Of the host */
+    int64_t sums;
     struct ls_probabilities kept;
     const struct ls_tensor *q, *k, *v, *d_o;
     const struct ls_row_runs *runs;

@@ -187,6 +187,7 @@ static ls_status backward(const struct ls_tensor *dqkv, struct ls_layer_plan *pl
     const struct ls_layer_heads own = ls_layer_heads_of(plan, &qkv);
     struct ls_layer_heads out = ls_layer_heads_of(plan, dqkv);
     const struct ls_tensor d_heads = ls_layer_output_heads(plan, d_o);
+    const int64_t all[] = {0, plan->inner_runs.count};
     struct ls_tensor k, v;
 
     LS_TRY(gather_keys(&k, &v, plan, &own));
@@ -194,6 +195,8 @@ static ls_status backward(const struct ls_tensor *dqkv, struct ls_layer_plan *pl
                              &(struct ls_materialized_backward){.dq = &out.q,
                                                                 .dk = m->dk,
                                                                 .dv = m->dv,
+                                                                .first = all,
+                                                                .sums = 1,
                                                                 .kept = probabilities_of(state),
                                                                 .q = &own.q,
                                                                 .k = &k,

@@ -22,6 +22,7 @@ struct problem {
     int64_t step, first;
     int threads;
     uint64_t seed;
+    int64_t sums, first_run[MOST_RUNS + 1]; /* of dk and dv; at most one sum: of all runs */
 
     struct ls_row_run run[MOST_RUNS];
     struct ls_row_runs runs;
@@ -29,7 +30,7 @@ struct problem {
     char *qkv, *d_o;         /* [b, s, width], [b, s, h d] of the type */
     double *exact, *exact_d; /* the same in double */
     char *o, *dq;            /* [b, rows, h d] */
-    float *dk, *dv;          /* [b, h, s, d] */
+    float *dk, *dv;          /* [sums][b, h, s, d] */
     char *softmax, *dropped; /* [b, h, rows, s] */
     uint8_t *mask;
     struct ls_work work;
@@ -74,25 +75,36 @@ static inline void list_runs(struct problem *p)
     }
 }
 
+/* Numbers of one dk or dv. */
+static inline int64_t sum_elements(const struct problem *p)
+{
+    return p->shape.b * p->shape.h * p->shape.s * p->shape.d;
+}
+
+static inline size_t gradient_bytes(const struct problem *p)
+{
+    return (size_t)(p->sums * sum_elements(p)) * sizeof(float);
+}
+
 static inline void problem_open(struct problem *p)
 {
     struct ls_materialized_shape *n = &p->shape;
 
     list_runs(p);
+    if (p->sums <= 1) p->first_run[p->sums = 1] = p->runs.count;
     n->backward = true;
     n->scale = 1 / sqrtf((float)n->d);
     n->heads = n->h + n->first_head;
     p->width = (n->h + 2 * n->h_kv) * n->d;
     const size_t kept = (size_t)(n->b * n->h * n->rows * n->s);
     const size_t rows = (size_t)(n->b * n->rows * n->h * n->d) * size_of(p);
-    const size_t keys = (size_t)(n->b * n->h * n->s * n->d) * sizeof(float);
 
     p->qkv = draw_elements(&p->exact, p, n->b * n->s * p->width, 1);
     p->d_o = draw_elements(&p->exact_d, p, n->b * n->s * n->h * n->d, 2);
     p->o = marked(rows);
     p->dq = marked(rows);
-    p->dk = marked(keys);
-    p->dv = marked(keys);
+    p->dk = marked(gradient_bytes(p));
+    p->dv = marked(gradient_bytes(p));
     p->softmax = marked(kept * size_of(p));
     p->dropped = marked(kept * size_of(p));
     p->mask = marked(kept);
@@ -211,8 +223,7 @@ static inline void run_forward(struct problem *p, struct ls_device *device,
 static inline void run_backward(struct problem *p, struct ls_device *device,
                                 struct ls_materialized_kernel *kernel)
 {
-    const struct ls_materialized_shape *n = &p->shape;
-    const size_t keys = (size_t)(n->b * n->h * n->s * n->d) * sizeof(float);
+    const size_t keys = gradient_bytes(p);
     struct operands x;
 
     operands_open(&x, p, device);
@@ -221,6 +232,8 @@ static inline void run_backward(struct problem *p, struct ls_device *device,
         &(struct ls_materialized_backward){.dq = &x.dq,
                                            .dk = mirror_result(&x.mirror, p->dk, keys),
                                            .dv = mirror_result(&x.mirror, p->dv, keys),
+                                           .first = p->first_run,
+                                           .sums = p->sums,
                                            .kept = x.kept,
                                            .q = &x.q,
                                            .k = &x.k,

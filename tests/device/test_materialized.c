@@ -210,6 +210,39 @@ static void parts_are_those_of_the_whole(void)
 
 TEST_EACH_VARIANT(materialized, parts_are_those_of_the_whole)
 
+static void expect_sum(const struct problem *p, int64_t sum, struct problem part)
+{
+    const int64_t n = sum_elements(p);
+
+    problem_open(&part);
+    run(&part);
+    cr_assert_eq(memcmp(p->dk + sum * n, part.dk, (size_t)n * sizeof(float)), 0, "dk %ld",
+                 (long)sum);
+    cr_assert_eq(memcmp(p->dv + sum * n, part.dv, (size_t)n * sizeof(float)), 0, "dv %ld",
+                 (long)sum);
+    problem_close(&part);
+}
+
+/* Several sums of one call: each has the bits that it has alone, that of no queries is 0. */
+static void sums_are_of_their_queries(void)
+{
+    struct problem p = cases[3], first = cases[3], others = cases[3];
+
+    p.sums = 3;
+    memcpy(p.first_run, (int64_t[]){0, 1, 3, 3}, 4 * sizeof *p.first_run);
+    problem_open(&p);
+    run(&p);
+    first.step = p.runs.count;
+    others.first = 1;
+    expect_sum(&p, 0, first);
+    expect_sum(&p, 1, others);
+    for (int64_t i = 2 * sum_elements(&p); i < 3 * sum_elements(&p); i++)
+        cr_assert(p.dk[i] == 0 && p.dv[i] == 0, "%ld", (long)i);
+    problem_close(&p);
+}
+
+TEST_EACH_VARIANT(materialized, sums_are_of_their_queries)
+
 /* Heads of a rank are some of the model's. */
 static void masks_are_of_heads_of_the_whole(void)
 {

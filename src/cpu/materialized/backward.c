@@ -34,53 +34,64 @@ static int64_t rows_before(const struct materialized_job *job, const struct ls_r
     return job->kernel->shape.causal && key > run->position ? key - run->position : 0;
 }
 
+/* 32 keys, and the queries that are added up: of some runs. */
+struct panel {
+    int64_t key, first_run, end_run;
+};
+
 /* sums [keys of the panel, d] = left^T right; left [rows, s] is of one head, right its packed
  * leaves. */
 static void sum_over_queries(const struct materialized_job *job, struct materialized_worker *w,
                              const struct ls_tensor *sums, const struct ls_tensor *left,
-                             const char *right, int64_t key)
+                             const char *right, const struct panel *panel)
 {
     const struct ls_materialized_kernel *kernel = job->kernel;
+    const size_t leaf_bytes = materialized_leaf_bytes(kernel);
+    const int64_t key = panel->key;
 
     cpu_materialized_start_sums(kernel, w);
-    for (int64_t i = 0; i < job->runs->count; i++, right += materialized_leaf_bytes(kernel)) {
+    for (int64_t i = panel->first_run; i < panel->end_run; i++) {
         const struct ls_row_run *run = &job->runs->run[i];
         const int64_t skipped = rows_before(job, run, key), depth = run->count - skipped;
 
         if (depth <= 0) continue;
         cpu_linear_pack_lines(w->left, kernel->products, false, (struct linear_operand){left, true},
                               key, sums->dim[0], run->row + skipped, (int)depth);
-        cpu_materialized_add_leaf(
-            kernel, w, run->position / LS_LEAF,
-            right + linear_step_bytes(kernel->products, skipped / LINEAR_SIDE),
-            linear_step_bytes(kernel->products, linear_steps(run->count)), linear_steps(depth));
+        cpu_materialized_add_leaf(kernel, w, run->position / LS_LEAF,
+                                  right + (size_t)i * leaf_bytes +
+                                      linear_step_bytes(kernel->products, skipped / LINEAR_SIDE),
+                                  linear_step_bytes(kernel->products, linear_steps(run->count)),
+                                  linear_steps(depth));
     }
     cpu_materialized_end_sums(w, sums);
 }
 
-static struct ls_tensor panel_of(float *all, const struct ls_materialized_shape *shape,
-                                 int64_t head, int64_t key)
+/* Of number i of all dk or dv. */
+static struct ls_tensor sums_of(float *all, const struct ls_materialized_shape *shape, int64_t i,
+                                int64_t head, int64_t key)
 {
     const int64_t left = shape->s - key, dim[] = {left < STRIP ? left : STRIP, shape->d};
+    const int64_t row = (i * shape->b * shape->h + head) * shape->s + key;
 
-    return ls_tensor_view(all + (head * shape->s + key) * shape->d, LS_F32, 2, dim);
+    return ls_tensor_view(all + row * shape->d, LS_F32, 2, dim);
 }
 
 static void gradients_of_panel(const struct materialized_job *job, struct materialized_worker *w,
-                               int64_t head, int64_t i)
+                               int64_t head, int64_t item)
 {
     const struct ls_materialized_shape *shape = &job->kernel->shape;
     const struct materialized_slot *slot = materialized_slot_of(job->kernel, head);
-    const int64_t key = i * STRIP;
+    const int64_t panels = linear_panels(shape->s), i = item / panels;
+    const struct panel panel = {item % panels * STRIP, job->first[i], job->first[i + 1]};
     const void *used = shape->dropout > 0 ? job->kept.dropped : job->kept.softmax;
     const struct ls_tensor p =
         cpu_materialized_kept_of(job, used, head / shape->h, head % shape->h);
     const struct ls_tensor ds = ds_of(job, head);
-    const struct ls_tensor dk = panel_of(job->dk, shape, head, key);
-    const struct ls_tensor dv = panel_of(job->dv, shape, head, key);
+    const struct ls_tensor dk = sums_of(job->dk, shape, i, head, panel.key);
+    const struct ls_tensor dv = sums_of(job->dv, shape, i, head, panel.key);
 
-    sum_over_queries(job, w, &dv, &p, slot->d_o, key);
-    sum_over_queries(job, w, &dk, &ds, slot->q, key);
+    sum_over_queries(job, w, &dv, &p, slot->d_o, &panel);
+    sum_over_queries(job, w, &dk, &ds, slot->q, &panel);
 }
 
 void cpu_materialized_backward(struct ls_queue *queue, struct ls_materialized_kernel *kernel,
@@ -88,7 +99,7 @@ void cpu_materialized_backward(struct ls_queue *queue, struct ls_materialized_ke
 {
     const struct materialized_phase phases[] = {
         {cpu_materialized_strips(call->runs), slopes_of_strip},
-        {linear_panels(kernel->shape.s), gradients_of_panel}};
+        {call->sums * linear_panels(kernel->shape.s), gradients_of_panel}};
     struct materialized_job job = {.kernel = kernel,
                                    .runs = call->runs,
                                    .kept = call->kept,
@@ -98,7 +109,8 @@ void cpu_materialized_backward(struct ls_queue *queue, struct ls_materialized_ke
                                    .d_o = call->d_o,
                                    .dq = call->dq,
                                    .dk = call->dk,
-                                   .dv = call->dv};
+                                   .dv = call->dv,
+                                   .first = call->first};
 
     cpu_materialized_call(queue, &job, phases, 2);
 }

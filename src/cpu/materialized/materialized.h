@@ -58,6 +58,7 @@ struct materialized_job {
     struct ls_probabilities kept;
     const struct ls_tensor *q, *k, *v, *d_o, *o, *dq;
     float *dk, *dv;
+    const int64_t *first; /* of the runs of each dk and dv */
     uint64_t seed;
     int phases;
     _Atomic int64_t next; /* of the items of all heads */
