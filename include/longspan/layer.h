@@ -50,8 +50,7 @@ struct ls_layer_options {
     ls_layout_kind layout;    /* how the sequence is dealt to context-parallel ranks; balanced is of
                                * a fused core */
     bool strict;              /* for one tp: the same bits for any cp, method, layout, threads and
-                               * recomputation, with sequence parallelism and without; of a
-                               * materialized core for cp 1 */
+                               * recomputation, with sequence parallelism and without */
     const char *recompute;    /* of states that do not say otherwise: none, selective, full, or some
                                * of core, norm, activation, mlp, qkv, dropout, with commas; NULL:
                                * none */

@@ -6,11 +6,19 @@
 #include "config.h"
 #include "device/gradient.h"
 
+void ls_fingerprint_of_device(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device)
+{
+    snprintf(out, LS_FINGERPRINT_LENGTH, "longspan %s, %s, %s, leaf %d", PACKAGE_VERSION,
+             device->facts.isa, device->facts.library, LS_LEAF);
+}
+
 void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device,
                     struct ls_kernel_shape shape, bool backward)
 {
-    snprintf(out, LS_FINGERPRINT_LENGTH, "longspan %s, %s, %s, leaf %d, %s%s%s", PACKAGE_VERSION,
-             device->facts.isa, device->facts.library, LS_LEAF,
+    ls_fingerprint_of_device(out, device);
+    const size_t length = strlen(out);
+
+    snprintf(out + length, LS_FINGERPRINT_LENGTH - length, ", %s%s%s",
              ls_attention_kernel_name(device, shape), backward ? ", backward " : "",
              backward ? ls_gradient_kernel_name(device, shape) : "");
 }

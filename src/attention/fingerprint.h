@@ -13,6 +13,10 @@
 void ls_fingerprint(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device,
                     struct ls_kernel_shape shape, bool backward);
 
+/* The same of what is computed with linear layers' products, which follow from instruction set and
+ * type. */
+void ls_fingerprint_of_device(char out[LS_FINGERPRINT_LENGTH], const struct ls_device *device);
+
 /* Collective. Errors: LS_EFIT, on every rank, if the ranks' fingerprints differ; the message names
  * a rank and both. */
 ls_status ls_fingerprint_agree(struct ls_comm *comm, const char own[LS_FINGERPRINT_LENGTH]);

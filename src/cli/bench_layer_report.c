@@ -96,7 +96,6 @@ static void report_layer(const struct cli_layer_run *run, const char *recompute)
     const struct cli_report *report = &run->report;
     const struct cli_layer_options *o = &run->options;
     const struct ls_layer_shape *n = &run->shape;
-    const struct ls_attention_plan *fused = run->plan->attention;
     const char *core = run->layer.core == LS_CORE_FUSED ? "fused" : "materialized";
 
     cli_report_line(report, "layer", "%s of %s tokens, width %s, %s of %lld, %lld of k and v, %s",
@@ -109,9 +108,9 @@ static void report_layer(const struct cli_layer_run *run, const char *recompute)
     cli_report_line(report, "ranks", "%d tensor%s x %d context, %s", run->layer.tp,
                     run->layer.sp ? " (and sequence)" : "", run->layer.cp,
                     cli_workers(run->world->size, o->shared.threads).s);
-    if (o->strict && fused) {
-        cli_report_line(report, "strict", "the same bits with %s", fused->fingerprint);
-        cli_report_string(report, "fingerprint", fused->fingerprint);
+    if (o->strict) {
+        cli_report_line(report, "strict", "the same bits with %s", run->plan->fingerprint);
+        cli_report_string(report, "fingerprint", run->plan->fingerprint);
     }
     cli_report_value(report, "strict", json_boolean(o->strict));
     cli_report_string(report, "dtype", ls_dtype_name(n->type));

@@ -53,5 +53,6 @@ struct ls_layer_place ls_layer_plan_place(const struct ls_layer_plan *plan)
     return (struct ls_layer_place){.tensor = plan->grid.tensor,
                                    .outer_nodes = plan->outer.most,
                                    .inner_nodes = plan->inner.most,
-                                   .weight_sums = plan->weights.tree.sums};
+                                   .weight_sums = plan->weights.tree.sums,
+                                   .key_sums = plan->key_sums};
 }

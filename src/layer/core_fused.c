@@ -1,5 +1,7 @@
 /* The fused core: attention by tiles, by any method that there is. Its output and LSE are all that
  * it keeps. */
+#include <string.h>
+
 #include "attention/plan.h"
 #include "layer/core.h"
 
@@ -28,6 +30,7 @@ static ls_status create(struct ls_layer_plan *plan)
     options.device = plan->device;
     LS_TRY(ls_attention_plan_create(&plan->attention, plan->grid.context_ranks, &shape, &options));
     plan->layout = ls_attention_plan_query_layout(plan->attention);
+    memcpy(plan->fingerprint, plan->attention->fingerprint, sizeof plan->fingerprint);
     return LS_OK;
 }
 

@@ -1,7 +1,8 @@
 /* The materialized core, the paper's baseline: all probabilities of this rank's queries are kept.
  * Context-parallel ranks gather keys and values of all of them, which are not kept: backward
- * gathers them again, and gives each rank the sum of what all have of the gradients of its own,
- * parts in f32, added in the order of ranks and rounded once. */
+ * gathers them again. Sums over queries of the gradients of keys and values go in f32 to the rank
+ * that has these, where they are added in the order that sum_tree.h says, and rounded once. A group
+ * of heads, which has one key, is added before that; in strict mode behind it, as one rank does. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -9,20 +10,23 @@
 #include "device/materialized.h"
 #include "device/rows.h"
 #include "layer/core.h"
+#include "layer/sum_tree.h"
 #include "plan/attention_size.h"
 #include "tensor/dtype.h"
 
 struct ls_layer_materialized {
     struct ls_materialized_kernel *kernel;
-    float *dk, *dv; /* [b, heads, s, d] of this rank's queries */
+    struct ls_sum_tree tree;
+    int64_t sent_heads; /* whose sums go to other ranks: of q, or those of k */
+    float *dk, *dv;     /* [sums of the tree][b, heads, s, d] of this rank's queries */
     /* where there are other context-parallel ranks; blocks are of one rank each, as large as the
      * largest, and hold its rows: */
     struct ls_batch batch;
     void *blocks; /* [c] of [b, rows, 2 kv heads, d]: keys and values */
     void *keys;   /* the same of all, in the order of positions, [b, s, 2 kv heads, d] */
-    float *sums;  /* [b, s, kv heads, d] */
-    float
-        *parts; /* [c + 1] blocks of [2, b, kv heads, rows, d], the last one for this rank's sum */
+    float *sums;  /* [b, s, sent heads, d]: one of this rank's */
+    float *parts; /* [c] blocks of [b, sent heads, rows, d]: the same */
+    float *slots; /* [sums of the tree][c] blocks: what all have of the sums of this rank's keys */
 };
 
 /* ---- rows of ranks */
@@ -32,9 +36,15 @@ static int64_t rows_of(const struct ls_layer_plan *plan, int rank)
     return ls_layout_part_rows(&plan->layout, rank);
 }
 
-static int64_t block_elements(const struct ls_layer_plan *plan)
+/* A block of so many heads. */
+static int64_t block_elements(const struct ls_layer_plan *plan, int64_t heads)
 {
-    return plan->shape.b * ls_layout_most_rows(&plan->layout) * 2 * plan->kv_heads * plan->shape.d;
+    return plan->shape.b * ls_layout_most_rows(&plan->layout) * heads * plan->shape.d;
+}
+
+static int64_t key_elements(const struct ls_layer_plan *plan)
+{
+    return block_elements(plan, 2 * plan->kv_heads);
 }
 
 static size_t element(const struct ls_layer_plan *plan)
@@ -47,22 +57,22 @@ static struct ls_tensor keys_in_block(const struct ls_layer_plan *plan, int rank
 {
     const struct ls_layer_shape *s = &plan->shape;
     const int64_t dim[] = {s->b, rows_of(plan, rank), 2 * plan->kv_heads, s->d};
-    const size_t at = (size_t)(rank * block_elements(plan)) * element(plan);
+    const size_t at = (size_t)(rank * key_elements(plan)) * element(plan);
 
     return ls_tensor_view((char *)plan->materialized->blocks + at, s->type, 4, dim);
 }
 
-/* Parts of dk (0) or dv (1) for a rank, number c being this one's sum: [b, rows, kv heads, d] of
- * what lies head by head. */
-static struct ls_tensor part_of(const struct ls_layer_plan *plan, int rank, int which)
+/* Of one of this rank's sums the rows that another one has: [b, rows, sent heads, d] of what lies
+ * head by head. */
+static struct ls_tensor part_for(const struct ls_layer_plan *plan, int rank)
 {
+    const struct ls_layer_materialized *m = plan->materialized;
     const struct ls_layer_shape *s = &plan->shape;
-    const int64_t rows = rows_of(plan, rank < plan->grid.c ? rank : plan->grid.context);
-    const int64_t dim[] = {s->b, rows, plan->kv_heads, s->d};
-    const int64_t at = rank * block_elements(plan) + which * dim[0] * dim[1] * dim[2] * dim[3];
-    struct ls_tensor view = ls_tensor_view(plan->materialized->parts + at, LS_F32, 4, dim);
+    const int64_t rows = rows_of(plan, rank), dim[] = {s->b, rows, m->sent_heads, s->d};
+    struct ls_tensor view =
+        ls_tensor_view(m->parts + rank * block_elements(plan, m->sent_heads), LS_F32, 4, dim);
 
-    view.stride[0] = dim[2] * rows * s->d;
+    view.stride[0] = m->sent_heads * rows * s->d;
     view.stride[1] = s->d;
     view.stride[2] = rows * s->d;
     return view;
@@ -108,7 +118,7 @@ static ls_status gather_keys(struct ls_tensor *k, struct ls_tensor *v, struct ls
 
     ls_copy(&plan->device->queue, &halves[0], &own->k);
     ls_copy(&plan->device->queue, &halves[1], &own->v);
-    ls_batch_all_gather(&m->batch, m->blocks, (size_t)block_elements(plan) * element(plan));
+    ls_batch_all_gather(&m->batch, m->blocks, (size_t)key_elements(plan) * element(plan));
     LS_TRY(ls_batch_run(&m->batch));
     for (int r = 0; r < plan->grid.c; r++) {
         block = keys_in_block(plan, r);
@@ -119,33 +129,51 @@ static ls_status gather_keys(struct ls_tensor *k, struct ls_tensor *v, struct ls
     return LS_OK;
 }
 
-/* out: gradients of this rank's keys and values, of the parts that all ranks have. */
-static ls_status sum_gradients(const struct ls_layer_heads *out, struct ls_layer_plan *plan)
+/* ---- gradients of keys and values */
+
+/* One dk or dv, of all heads. */
+static int64_t gradient_elements(const struct ls_layer_plan *plan)
+{
+    return plan->shape.b * plan->heads * plan->shape.s * plan->shape.d;
+}
+
+/* *out [b, sent heads, rows, d]: gradients of this rank's keys, of what all have; `own` is this
+ * one's dk or dv. */
+static ls_status sum_over_ranks(float **out, struct ls_layer_plan *plan, const float *own)
 {
     struct ls_layer_materialized *m = plan->materialized;
     struct ls_queue *queue = &plan->device->queue;
-    struct ls_tensor to[] = {out->k, out->v};
-    float *const of_heads[] = {m->dk, m->dv};
-    const int64_t group = plan->heads / plan->kv_heads;
-    const int c = plan->grid.c;
+    const int64_t n = block_elements(plan, m->sent_heads);
+    struct ls_tensor sums = heads_of_all(plan, m->sums, LS_F32, m->sent_heads);
 
-    if (c == 1) {
-        for (int i = 0; i < 2; i++) ls_round_sums(queue, &to[i], of_heads[i], NULL, group);
-        return LS_OK;
-    }
-    struct ls_tensor sums = heads_of_all(plan, m->sums, LS_F32, plan->kv_heads);
-    for (int i = 0; i < 2; i++) {
-        ls_round_sums(queue, &sums, of_heads[i], NULL, group);
-        for (int r = 0; r < c; r++) {
-            const struct ls_tensor part = part_of(plan, r, i);
+    for (int64_t i = 0; i < m->tree.sums; i++, own += gradient_elements(plan)) {
+        ls_round_sums(queue, &sums, own, NULL, plan->heads / m->sent_heads);
+        for (int r = 0; r < plan->grid.c; r++) {
+            const struct ls_tensor part = part_for(plan, r);
 
             move_rows(plan, &sums, &part, r, false);
         }
+        ls_batch_all_to_all(&m->batch, m->slots + i * plan->grid.c * n, m->parts,
+                            (size_t)n * sizeof(float));
+        LS_TRY(ls_batch_run(&m->batch));
     }
-    ls_batch_reduce_scatter(&m->batch, part_of(plan, c, 0).data, m->parts, LS_F32,
-                            block_elements(plan));
-    LS_TRY(ls_batch_run(&m->batch));
-    for (int i = 0; i < 2; i++) ls_round_sums(queue, &to[i], part_of(plan, c, i).data, NULL, 1);
+    *out = ls_sum_tree_add(&m->tree, queue, m->slots, n);
+    return LS_OK;
+}
+
+/* out: gradients of this rank's keys and values. */
+static ls_status sum_gradients(const struct ls_layer_heads *out, struct ls_layer_plan *plan)
+{
+    struct ls_layer_materialized *m = plan->materialized;
+    struct ls_tensor to[] = {out->k, out->v};
+    float *const own[] = {m->dk, m->dv};
+
+    for (int i = 0; i < 2; i++) {
+        float *whole = own[i];
+
+        if (plan->grid.c > 1) LS_TRY(sum_over_ranks(&whole, plan, own[i]));
+        ls_round_sums(&plan->device->queue, &to[i], whole, NULL, m->sent_heads / plan->kv_heads);
+    }
     return LS_OK;
 }
 
@@ -187,7 +215,6 @@ static ls_status backward(const struct ls_tensor *dqkv, struct ls_layer_plan *pl
     const struct ls_layer_heads own = ls_layer_heads_of(plan, &qkv);
     struct ls_layer_heads out = ls_layer_heads_of(plan, dqkv);
     const struct ls_tensor d_heads = ls_layer_output_heads(plan, d_o);
-    const int64_t all[] = {0, plan->inner_runs.count};
     struct ls_tensor k, v;
 
     LS_TRY(gather_keys(&k, &v, plan, &own));
@@ -195,8 +222,8 @@ static ls_status backward(const struct ls_tensor *dqkv, struct ls_layer_plan *pl
                              &(struct ls_materialized_backward){.dq = &out.q,
                                                                 .dk = m->dk,
                                                                 .dv = m->dv,
-                                                                .first = all,
-                                                                .sums = 1,
+                                                                .first = m->tree.first,
+                                                                .sums = m->tree.sums,
                                                                 .kept = probabilities_of(state),
                                                                 .q = &own.q,
                                                                 .k = &k,
@@ -216,9 +243,6 @@ static ls_status check(const struct ls_layer_plan *plan)
     if (o->method)
         return ls_fail(LS_EVALUE, "method %s is for a fused core: a materialized one has none",
                        o->method);
-    if (o->strict && plan->grid.c > 1)
-        return ls_fail(LS_EVALUE, "a materialized core is not strict over several context-parallel "
-                                  "ranks: choose a fused one");
     if (o->layout == LS_LAYOUT_BALANCED)
         return ls_fail(LS_EVALUE, "layout balanced is for a fused core: all rows of a materialized "
                                   "one are of the same work, choose another");
@@ -279,16 +303,17 @@ static ls_status create_exchange(struct ls_layer_plan *plan)
     struct ls_layer_materialized *m = plan->materialized;
     const struct ls_transport context =
         ls_transport_on(plan->device, plan->grid.context_ranks, &plan->traffic);
-    const int64_t block = block_elements(plan), c = plan->grid.c;
-    const int64_t all = plan->shape.b * plan->shape.s * plan->kv_heads * plan->shape.d;
-    const int64_t keys[] = {c * block}, parts[] = {(c + 1) * block};
+    const int64_t c = plan->grid.c, block = block_elements(plan, m->sent_heads);
+    const int64_t rows = plan->shape.b * plan->shape.s * plan->shape.d;
+    const int64_t keys[] = {c * key_elements(plan)}, parts[] = {c * block};
 
     LS_TRY(ls_batch_init_collective(&m->batch, &context));
     LS_TRY(ls_device_alloc(&m->blocks, plan->device, LS_TAG_COMM, (size_t)keys[0] * element(plan)));
     LS_TRY(ls_device_alloc(&m->keys, plan->device, LS_TAG_WORKSPACE,
-                           (size_t)(2 * all) * element(plan)));
-    LS_TRY(alloc_floats(&m->sums, plan, LS_TAG_WORKSPACE, all));
+                           (size_t)(2 * plan->kv_heads * rows) * element(plan)));
+    LS_TRY(alloc_floats(&m->sums, plan, LS_TAG_WORKSPACE, m->sent_heads * rows));
     LS_TRY(alloc_floats(&m->parts, plan, LS_TAG_COMM, parts[0]));
+    LS_TRY(alloc_floats(&m->slots, plan, LS_TAG_COMM, m->tree.sums * parts[0]));
     struct ls_tensor blocks = ls_tensor_view(m->blocks, plan->shape.type, 1, keys);
     struct ls_tensor sums = ls_tensor_view(m->parts, LS_F32, 1, parts);
     ls_zero(&plan->device->queue, &blocks);
@@ -296,18 +321,31 @@ static ls_status create_exchange(struct ls_layer_plan *plan)
     return ls_queue_finish(NULL, &plan->device->queue);
 }
 
+/* Which sums this rank has, and memory for them. */
+static ls_status create_sums(struct ls_layer_plan *plan)
+{
+    struct ls_layer_materialized *m = plan->materialized;
+    const bool strict = plan->options.strict;
+
+    LS_TRY(ls_sum_tree_init(&m->tree, &plan->layout, 1, plan->grid.context, strict));
+    m->sent_heads = strict || plan->grid.c == 1 ? plan->heads : plan->kv_heads;
+    plan->key_sums = m->tree.sums * m->sent_heads;
+    const int64_t n = m->tree.sums * gradient_elements(plan);
+    LS_TRY(alloc_floats(&m->dk, plan, LS_TAG_GRADIENT, n));
+    return alloc_floats(&m->dv, plan, LS_TAG_GRADIENT, n);
+}
+
 static ls_status create(struct ls_layer_plan *plan)
 {
-    const struct ls_layer_shape *s = &plan->shape;
-    const int64_t gradients = s->b * plan->heads * s->s * s->d;
-
-    LS_TRY(check(plan));
+    LS_TRY(check(plan)); /* alike on all ranks */
+    ls_fingerprint_of_device(plan->fingerprint, plan->device);
+    if (plan->options.strict)
+        LS_TRY(ls_fingerprint_agree(plan->grid.context_ranks, plan->fingerprint));
     plan->layout = layout_of(plan);
     plan->materialized = calloc(1, sizeof *plan->materialized);
     if (!plan->materialized) return ls_fail(LS_ENOMEM, "layer: out of memory");
     LS_TRY(create_kernel(plan));
-    LS_TRY(alloc_floats(&plan->materialized->dk, plan, LS_TAG_GRADIENT, gradients));
-    LS_TRY(alloc_floats(&plan->materialized->dv, plan, LS_TAG_GRADIENT, gradients));
+    LS_TRY(create_sums(plan));
     return plan->grid.c > 1 ? create_exchange(plan) : LS_OK;
 }
 
@@ -316,10 +354,11 @@ static void destroy(struct ls_layer_plan *plan)
     struct ls_layer_materialized *m = plan->materialized;
 
     if (!m) return;
-    void *const memory[] = {m->parts, m->sums, m->keys, m->blocks, m->dv, m->dk};
+    void *const memory[] = {m->slots, m->parts, m->sums, m->keys, m->blocks, m->dv, m->dk};
 
     ls_batch_fini(&m->batch);
-    for (int i = 0; i < 6; i++) ls_device_free(plan->device, memory[i]);
+    for (int i = 0; i < 7; i++) ls_device_free(plan->device, memory[i]);
+    ls_sum_tree_fini(&m->tree);
     ls_materialized_kernel_destroy(plan->device, m->kernel);
     free(m);
 }

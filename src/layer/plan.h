@@ -2,6 +2,7 @@
 #ifndef LS_LAYER_PLAN_H
 #define LS_LAYER_PLAN_H
 
+#include "attention/fingerprint.h"
 #include "device/linear.h"
 #include "device/pointwise.h"
 #include "layer/exchange.h"
@@ -54,9 +55,12 @@ struct ls_layer_plan {
     struct ls_layout layout;                    /* of the sequence, on context-parallel ranks */
     struct ls_attention_plan *attention;        /* of a fused core, else NULL */
     struct ls_layer_materialized *materialized; /* of a materialized one, else NULL */
-    int64_t heads, kv_heads, columns;           /* of this rank: of attention, and of the MLP */
-    int64_t rows, outer_rows;                   /* of a sequence, on this rank */
-    struct ls_row_run *run;                     /* storage of both */
+    int64_t key_sums; /* of a materialized one: how many sums [d] of a key's gradient, and of its
+                       * value's, go from each rank to the one that has the key */
+    char fingerprint[LS_FINGERPRINT_LENGTH]; /* of the core */
+    int64_t heads, kv_heads, columns;        /* of this rank: of attention, and of the MLP */
+    int64_t rows, outer_rows;                /* of a sequence, on this rank */
+    struct ls_row_run *run;                  /* storage of both */
     struct ls_row_runs inner_runs, outer_runs;
     struct ls_leaf *leaf; /* storage of leaves: those of the rows inside, of every sequence */
     struct ls_leaf_list leaves;

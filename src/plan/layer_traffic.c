@@ -83,14 +83,15 @@ static int64_t vector_bytes(const struct ls_model_shape *model, const struct ls_
 /* Blocks are as long as the longest: gathered forward, as often as that is done, and backward,
  * where parts of gradients go back as f32. */
 static int64_t key_bytes(const struct ls_model_shape *model, const struct ls_model_run *run,
-                         const struct ls_layer_exchanges *n)
+                         const struct ls_layer_place *place, const struct ls_layer_exchanges *n)
 {
     const int64_t gathers = times_in_step(n, LS_EXCHANGE_KEYS);
-    const int64_t block = times(times(run->b, most_rows(run)), 2 * kv_width(model, run->t));
+    const int64_t gathered =
+        times(times(gathers, 2 * kv_width(model, run->t)), ls_dtype_size(run->type));
+    const int64_t sums = times(times(2 * place->key_sums, model->d), sizeof(float));
 
     if (run->core == LS_CORE_FUSED || run->c == 1) return 0;
-    return times(run->c - 1,
-                 times(block, gathers * ls_dtype_size(run->type) + (int64_t)sizeof(float)));
+    return times(run->c - 1, times(times(run->b, most_rows(run)), plus(gathered, sums)));
 }
 
 static int attentions(const struct ls_model_run *run, const struct ls_layer_exchanges *n)
@@ -109,7 +110,7 @@ struct ls_layer_traffic ls_layer_traffic_of(const struct ls_model_shape *model,
         .rows = row_bytes(model, run, place, &n),
         .weights = weight_bytes(model, run, place),
         .vectors = vector_bytes(model, run, place),
-        .keys = key_bytes(model, run, &n),
+        .keys = key_bytes(model, run, place, &n),
         .attentions = attentions(run, &n),
     };
 }

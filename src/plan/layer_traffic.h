@@ -8,10 +8,12 @@
 /* Whose bytes: number `tensor` of t. Gradients of norms and biases are summed by one tree over all
  * rows (tensor/row_nodes.h): the most nodes that a rank has of the rows outside, and inside; those
  * of weights by one over leaves of tokens in strict mode: the most sums that a rank brings, 1 in
- * fast mode. */
+ * fast mode. Likewise those of a materialized core's keys and values, of which a rank brings so
+ * many sums for each head of q in strict mode, and one for each of k and v in fast mode: key_sums
+ * of all heads together. */
 struct ls_layer_place {
     int tensor;
-    int64_t outer_nodes, inner_nodes, weight_sums;
+    int64_t outer_nodes, inner_nodes, weight_sums, key_sums;
 };
 
 struct ls_layer_traffic {

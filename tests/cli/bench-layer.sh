@@ -238,6 +238,12 @@ layer 3 $strict --cp 3 --recompute full --layout zigzag --out b.safetensors
 holds "strict: on three ranks as on one" cmp a.safetensors b.safetensors
 holds "planned is measured, strict" as_planned
 holds "with which machine" grep -q '"fingerprint": "longspan' j.json
+strict_core="$strict --core materialized --kv-heads 2 --dtype f32"
+longspan bench layer $one $strict_core --out a.safetensors
+layer 3 $strict_core --cp 3 --recompute selective --layout striped --out b.safetensors
+holds "strict: a materialized core on three ranks as on one" cmp a.safetensors b.safetensors
+holds "planned is measured, strict, materialized" as_planned
+holds "and with which machine" grep -q '"fingerprint": "longspan' j.json
 layer 2 $strict --tp 2 --out a.safetensors
 layer 4 $strict --tp 2 --cp 2 --sp --method ring --layout striped --out b.safetensors
 holds "strict: whatever the sequence is cut in" cmp a.safetensors b.safetensors

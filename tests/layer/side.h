@@ -3,7 +3,7 @@
 #ifndef TESTS_LAYER_SIDE_H
 #define TESTS_LAYER_SIDE_H
 
-#include "layer/plan.h"
+#include "layer/as_model.h"
 #include "whole.h"
 
 enum { SEED = 11 };
@@ -169,6 +169,23 @@ static inline void close_side(struct side *s)
     MPI_CHECK(ls_ledger_live_total(ls_device_ledger(s->device)) == s->before, "%s: all is freed",
               text_of(s));
     ls_device_close(s->device);
+}
+
+/* What a step sends; of a fused core but for what attention does. */
+static inline void check_sent(const struct side *s)
+{
+    const struct ls_layer_plan *plan = s->plan;
+    const struct ls_model_shape model = ls_layer_as_model(&plan->shape, &plan->options);
+    const struct ls_model_run run = ls_layer_plan_as_run(plan, plan->pieces);
+    const struct ls_layer_place place = ls_layer_plan_place(plan);
+    const struct ls_layer_traffic planned = ls_layer_traffic_of(&model, &run, &place);
+    const bool fused = plan->options.core == LS_CORE_FUSED;
+    const int64_t bytes =
+        planned.rows + planned.weights + planned.vectors + (fused ? 0 : planned.keys);
+    const int64_t sent = ls_layer_bytes_sent(plan) - plan->attention_bytes;
+
+    MPI_CHECK(sent == bytes, "%s: sent %lld bytes, planned %lld", text_of(s), (long long)sent,
+              (long long)bytes);
 }
 
 /* Of one grid. */

@@ -132,22 +132,6 @@ MPI_TEST(layer, what_does_not_fit_is_refused)
     ls_device_close(device);
 }
 
-MPI_TEST(layer, a_materialized_core_is_strict_on_one_context_alone)
-{
-    const struct ls_layer_shape shape = {1, 256, 8, 4, 4, 4, 8, LS_F32};
-    struct ls_layer_options o = LS_LAYER_OPTIONS;
-    struct ls_layer_plan *plan;
-
-    if (size == 1) MPI_SKIP("one rank");
-    MPI_CHECK_OK(ls_device_open(&o.device, "cpu", 0, 1));
-    o.core = LS_CORE_MATERIALIZED;
-    o.strict = true;
-    o.cp = size;
-    check_failure(ls_layer_plan_create(&plan, world, &shape, &o), LS_EVALUE,
-                  "is not strict over several context-parallel ranks", "several contexts");
-    ls_device_close(o.device);
-}
-
 MPI_TEST(layer, a_bad_tensor_on_one_rank_fails_on_all)
 {
     const struct form *form = &forms[1];

@@ -2,7 +2,6 @@
  */
 #include "forms.h"
 #include "layer/as_model.h"
-#include "plan/layer_traffic.h"
 #include "plan/layer_work.h"
 #include "plan/model_size.h"
 #include "plan/pieces.h"
@@ -11,23 +10,6 @@
 MPI_SUITE(layer_pieces)
 
 /* ---- bits and bytes sent */
-
-/* What a step sends; of a fused core but for what attention does. */
-static void check_sent(const struct side *s)
-{
-    const struct ls_layer_plan *plan = s->plan;
-    const struct ls_model_shape model = ls_layer_as_model(&plan->shape, &plan->options);
-    const struct ls_model_run run = ls_layer_plan_as_run(plan, plan->pieces);
-    const struct ls_layer_place place = ls_layer_plan_place(plan);
-    const struct ls_layer_traffic planned = ls_layer_traffic_of(&model, &run, &place);
-    const bool fused = plan->options.core == LS_CORE_FUSED;
-    const int64_t bytes =
-        planned.rows + planned.weights + planned.vectors + (fused ? 0 : planned.keys);
-    const int64_t sent = ls_layer_bytes_sent(plan) - plan->attention_bytes;
-
-    MPI_CHECK(sent == bytes, "%s: sent %lld bytes, planned %lld", text_of(s), (long long)sent,
-              (long long)bytes);
-}
 
 static size_t live(const struct side *s, ls_tag tag)
 {

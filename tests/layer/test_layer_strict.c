@@ -1,6 +1,7 @@
 /* Strict mode of a layer: at one number of tensor-parallel ranks, outputs and gradients have the
  * bits that a single context-parallel rank finds, however the sequence is cut. Every group of
  * tensor-parallel ranks also computes the whole sequence alone, and compares its rows. */
+#include "base/cpu.h"
 #include "forms.h"
 #include "side.h"
 
@@ -57,31 +58,49 @@ static const struct form cases[] = {
 };
 
 static const char *const methods[] = {"ring", "allreduce", "ulysses", "allgather", NULL};
-static const char *const pieces[] = {NULL, "core,norm", "full", "mlp,qkv,dropout"};
+static const char *const pieces[] = {NULL, "core,norm", "full", "mlp,qkv,dropout", "selective"};
 
 static const ls_layout_kind layouts[] = {LS_LAYOUT_CONTIGUOUS, LS_LAYOUT_ZIGZAG, LS_LAYOUT_STRIPED};
 
-/* Of all methods and layouts those whose turn it is; one, where the sequence is not cut. */
+/* Methods and layouts of a core: which of all there are are tried in a turn. A materialized one has
+ * no method. */
+struct ways {
+    int first, step, end;
+};
+
+/* One alone where the sequence is not cut. */
+static struct ways ways_of(ls_core_kind core, bool cut, int turn)
+{
+    const bool fused = core == LS_CORE_FUSED;
+    const int all = fused ? COUNT(methods) * COUNT(layouts) : COUNT(layouts);
+    const int step = fused ? COUNT(cases) : 1;
+
+    return (struct ways){turn % step, cut ? step : all, all};
+}
+
 static void check_grid(const struct side *whole, int t, bool sp, int turn)
 {
-    const int step = size > t ? COUNT(cases) : COUNT(methods) * COUNT(layouts);
+    const ls_core_kind core = whole->options.core;
+    const struct ways ways = ways_of(core, size > t, turn);
 
-    for (int i = turn; i < COUNT(methods) * COUNT(layouts); i += step) {
+    for (int i = ways.first; i < ways.end; i += ways.step) {
         struct side s = side_of(whole->form, t, sp);
 
+        s.options.core = core;
         s.options.layout = layouts[i % COUNT(layouts)];
-        s.options.method = methods[i / COUNT(layouts)];
-        s.options.recompute = pieces[i % COUNT(pieces)];
+        s.options.method = core == LS_CORE_FUSED ? methods[i / COUNT(layouts)] : NULL;
+        s.options.recompute = pieces[(i + turn) % COUNT(pieces)];
         MPI_CHECK_OK(ls_device_open(&s.device, "cpu", 0, 1 + (i + rank) % 2));
         if (!try_to_open(&s)) continue;
         run_side(&s);
         compare(&s, whole);
+        check_sent(&s);
         close_side(&s);
     }
 }
 
 /* All groups of t ranks find the same. */
-static void check_case(int which, int t)
+static void check_case(int which, int t, ls_core_kind core)
 {
     struct side whole = side_of(&cases[which], t, false);
     int ranks[2];
@@ -90,6 +109,7 @@ static void check_case(int which, int t)
     MPI_CHECK_OK(ls_comm_split(&whole.comm, world, ranks, t));
     MPI_CHECK_OK(ls_device_open(&whole.device, "cpu", 0, 2));
     whole.options.cp = 1;
+    whole.options.core = core;
     open_side(&whole);
     run_side(&whole);
     for (int sp = 0; sp < t; sp++) check_grid(&whole, t, sp, which);
@@ -100,7 +120,40 @@ static void check_case(int which, int t)
 MPI_TEST(layer_strict, any_cut_of_the_sequence_has_the_bits_of_none)
 {
     for (int t = 1; t <= 2 && size % t == 0; t++)
-        for (int i = 0; i < COUNT(cases); i++) check_case(i, t);
+        for (int i = 0; i < COUNT(cases); i++) check_case(i, t, LS_CORE_FUSED);
+}
+
+MPI_TEST(layer_strict, any_cut_has_the_bits_of_none_with_a_materialized_core)
+{
+    if (size == 1) MPI_SKIP("nothing is cut");
+    for (int t = 1; t <= 2 && t < size && size % t == 0; t++)
+        for (int i = 0; i < COUNT(cases); i++) check_case(i, t, LS_CORE_MATERIALIZED);
+}
+
+/* Ranks with different instruction sets are refused, each by its name. */
+MPI_TEST(layer_strict, ranks_must_compute_alike)
+{
+    struct ls_layer_options o = cases[0].options;
+    struct ls_layer_plan *plan;
+    char last[32];
+    ls_isa isa;
+
+    if (size == 1 || ls_isa_choose(&isa, "avx2", ls_cpu_isa_best()) != LS_OK)
+        MPI_SKIP("it takes two ranks and AVX2");
+    setenv("LONGSPAN_ISA", rank == size - 1 ? "generic" : "avx2", 1);
+    snprintf(last, sizeof last, "rank %d", size - 1);
+    MPI_CHECK_OK(ls_device_open(&o.device, "cpu", 0, 1));
+    o.cp = size;
+    o.core = LS_CORE_MATERIALIZED;
+    MPI_CHECK(ls_layer_plan_create(&plan, world, &cases[0].shape, &o) == LS_EFIT, "%s",
+              ls_message());
+    MPI_CHECK(strstr(ls_message(), last) && strstr(ls_message(), "generic") &&
+                  strstr(ls_message(), "avx2"),
+              "%s", ls_message());
+    o.strict = false;
+    MPI_CHECK_OK(ls_layer_plan_create(&plan, world, &cases[0].shape, &o));
+    ls_layer_plan_destroy(plan);
+    ls_device_close(o.device);
 }
 
 /* ---- what sums of weights take */

@@ -121,20 +121,23 @@ Test(layer_traffic, uneven_rows_are_sent_as_blocks)
 }
 
 /* c - 1 blocks of keys and values: forward and backward, and where probabilities are made again;
- * their gradients in f32. */
+ * their gradients in f32, as many sums as there are. */
 Test(layer_traffic, a_materialized_core_gathers_keys)
 {
     struct ls_model_run run = run_of(2, 4, true, 0);
     const int64_t block = (int64_t)B * S / 4 * 2 * H / 2;
+    struct ls_layer_place one = {.key_sums = 6};
 
-    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 0);
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &one).keys, 0);
     run.core = LS_CORE_MATERIALIZED;
-    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).attentions, 0);
-    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 3 * block * (2 + 2 + 4));
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &one).attentions, 0);
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &one).keys, 3 * block * (2 + 2 + 4));
     run.pieces = LS_PIECE_SOFTMAX;
-    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 3 * block * (2 + 2 + 2 + 4));
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &one).keys, 3 * block * (2 + 2 + 2 + 4));
+    one.key_sums = 5 * 6;
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &one).keys, 3 * block * (2 + 2 + 2 + 5 * 4));
     run.c = 1;
-    cr_expect_eq(ls_layer_traffic_of(&model, &run, &place).keys, 0);
+    cr_expect_eq(ls_layer_traffic_of(&model, &run, &one).keys, 0);
 }
 
 /* One input less is gathered in each direction, one gradient less is summed, and there is one norm.

@@ -172,12 +172,13 @@ Test(layer_work, parallel_blocks_exchange_less)
 
 static void check_sent(const struct ls_model_shape *model, struct ls_model_run run)
 {
+    const struct ls_layer_place place = {.key_sums = model->a_kv / run.t};
+
     run.has_rows = true;
     run.rows = run.s / run.c;
     run.outer_rows = run.rows / (run.sp ? run.t : 1);
     for (run.pieces = 0; run.pieces < LS_PIECE_LAYER << 1; run.pieces++) {
-        const struct ls_layer_traffic traffic =
-            ls_layer_traffic_of(model, &run, &(struct ls_layer_place){.tensor = 0});
+        const struct ls_layer_traffic traffic = ls_layer_traffic_of(model, &run, &place);
         const double came =
             ls_layer_step(model, &run).exchanged + ls_layer_again(model, &run).exchanged;
 
