@@ -5,7 +5,7 @@
 
 #include "cli/format.h"
 
-static const char *const names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv"};
+static const char *const names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv", "dsinks"};
 
 /* The first of what was judged that is not good, and why; "" if all is. */
 static struct cli_text fault_of(const struct ls_judgement *v)
@@ -64,7 +64,9 @@ static struct place place_of(const struct ls_judged *t)
     if (t->unlimited > 0)
         snprintf(out.s, sizeof(out.s), "infinite for %s",
                  cli_counted(t->unlimited, "element", "elements").s);
-    else if (t->worst[0] >= 0)
+    else if (t->worst[2] >= 0 && t->worst[1] < 0)
+        snprintf(out.s, sizeof(out.s), "worst at head %" PRId64, t->worst[2]);
+    else if (t->worst[2] >= 0)
         snprintf(out.s, sizeof(out.s),
                  "worst at batch %" PRId64 ", position %" PRId64 ", head %" PRId64
                  ", element %" PRId64,
@@ -83,9 +85,9 @@ static void report_gradients(const struct cli_report *report, const struct ls_ju
         const struct ls_judged *g = &v->tensor[i];
 
         if (!g->judged) continue;
-        cli_report_line(report, "", "%-4s rel    %-9.3g limit %.3g%s", names[i], g->rel,
+        cli_report_line(report, "", "%-6s rel    %-9.3g limit %.3g%s", names[i], g->rel,
                         g->rel_limit, of_what(g));
-        cli_report_line(report, "", "%-4s units  %-9.3g limit 1, %s", names[i], g->max_units,
+        cli_report_line(report, "", "%-6s units  %-9.3g limit 1, %s", names[i], g->max_units,
                         place_of(g).s);
     }
 }
@@ -97,13 +99,13 @@ void cli_verify_report(const struct cli_report *report, const struct ls_judgemen
 
     add_gradients_json(json, v);
     cli_report_value(report, "verify", json);
-    cli_report_line(report, "errors", "o    rel    %-9.3g limit %.3g%s (contract of %s)", o->rel,
+    cli_report_line(report, "errors", "o      rel    %-9.3g limit %.3g%s (contract of %s)", o->rel,
                     o->rel_limit, of_what(o), ls_dtype_name(v->contract));
-    cli_report_line(report, "", "o    units  %-9.3g limit 1, %s", o->max_units, place_of(o).s);
+    cli_report_line(report, "", "o      units  %-9.3g limit 1, %s", o->max_units, place_of(o).s);
     if (v->has_lse)
-        cli_report_line(report, "", "lse  rel    %-9.3g limit %.3g, relative to max(1, |lse|)",
+        cli_report_line(report, "", "lse    rel    %-9.3g limit %.3g, relative to max(1, |lse|)",
                         v->rel_lse, v->lse_limit);
-    if (v->has_lse) cli_report_line(report, "", "lse  abs    %.3g", v->abs_lse);
+    if (v->has_lse) cli_report_line(report, "", "lse    abs    %.3g", v->abs_lse);
     report_gradients(report, v);
     cli_report_say(report, "verified: %s%s, %s against the double-precision oracle%s",
                    v->ok ? "ok" : "FAILED, ", fault_of(v).s, cli_counted(v->rows, "row", "rows").s,

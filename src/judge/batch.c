@@ -4,7 +4,6 @@
 
 #include "base/ledger.h"
 #include "base/tell.h"
-#include "judge/rows.h"
 
 ls_status ls_judge_room(void *slot, size_t bytes)
 {
@@ -17,8 +16,8 @@ ls_status ls_judge_room(void *slot, size_t bytes)
 
 /* ---- columns */
 
-static ls_status columns_init(struct ls_columns *out, const struct ls_judge *judge, unsigned wanted,
-                              int64_t most)
+ls_status ls_columns_init(struct ls_columns *out, const struct ls_judge *judge, unsigned wanted,
+                          int64_t most)
 {
     *out = (struct ls_columns){.judge = judge};
     for (int t = 0; t < LS_JUDGE_TENSORS; t++) {
@@ -30,13 +29,23 @@ static ls_status columns_init(struct ls_columns *out, const struct ls_judge *jud
     return ls_judge_room(&out->data, (size_t)(most * out->length) * sizeof(*out->data));
 }
 
-/* `rows` rows of a head of all tensors, from `first` of the part, become those from `at` on. */
-static void columns_load(const struct ls_columns *c, int64_t at, int64_t b, int64_t first,
-                         int64_t rows, int64_t head)
+void ls_columns_load(const struct ls_columns *c, int64_t at, int64_t b, int64_t first, int64_t rows,
+                     int64_t head)
 {
     for (int t = 0; t < LS_JUDGE_TENSORS; t++)
         if (ls_columns_have(c, t))
             ls_judge_load_rows(ls_column(c, t, at), &c->judge->tensor[t], b, first, rows, head);
+}
+
+void ls_columns_add_residual(const struct ls_columns *c)
+{
+    const int64_t elements = c->n * c->judge->problem.shape.d;
+
+    if (!ls_columns_have(c, LS_JUDGE_O_LO)) return;
+    double *o = ls_column(c, LS_JUDGE_O, 0);
+    const double *o_lo = ls_column(c, LS_JUDGE_O_LO, 0);
+
+    for (int64_t i = 0; i < elements; i++) o[i] += o_lo[i];
 }
 
 struct ls_reference_query ls_judge_query(const struct ls_columns *columns, int64_t i, int64_t batch,
@@ -110,7 +119,7 @@ static void *add_leaves(void *argument)
         if (!meets(batch, s->position, s->leaf.n)) continue;
         if (s->first == 0) ls_comm_beat(judge->comm); /* so that others hear */
         for (s->head = first; s->head < first + heads; s->head++) {
-            columns_load(&s->leaf, 0, batch->b, i * LS_LEAF, s->leaf.n, s->head);
+            ls_columns_load(&s->leaf, 0, batch->b, i * LS_LEAF, s->leaf.n, s->head);
             s->add(s);
         }
     }
@@ -160,7 +169,7 @@ ls_status ls_judge_batch_init(struct ls_judge_batch *out, struct ls_judge *judge
     const int64_t most = ls_judge_most_rows(layout_of(judge, of_keys), judge->rows);
 
     *out = (struct ls_judge_batch){.judge = judge, .of_keys = of_keys, .context = context};
-    LS_TRY(columns_init(&out->rows, judge, rows, LS_JUDGE_BATCH));
+    LS_TRY(ls_columns_init(&out->rows, judge, rows, LS_JUDGE_BATCH));
     LS_TRY(ls_judge_room(&out->positions, (size_t)most * sizeof(*out->positions)));
     LS_TRY(ls_judge_room(&out->threads, threads * sizeof(*out->threads)));
     LS_TRY(ls_judge_room(&out->shares, threads * sizeof(*out->shares)));
@@ -169,7 +178,7 @@ ls_status ls_judge_batch_init(struct ls_judge_batch *out, struct ls_judge *judge
         struct ls_share *share = &out->shares[i];
 
         *share = (struct ls_share){.batch = out, .first = (int)i, .step = (int)threads};
-        LS_TRY(columns_init(&share->leaf, judge, leaf, LS_LEAF));
+        LS_TRY(ls_columns_init(&share->leaf, judge, leaf, LS_LEAF));
     }
     return LS_OK;
 }
@@ -196,7 +205,7 @@ static ls_status load_rows(struct ls_judge_batch *batch)
         const int64_t local =
             ls_judge_find_row(layout_of(judge, batch->of_keys), judge->rank, batch->position[i]);
 
-        if (local >= 0) columns_load(rows, i, batch->b, local, 1, batch->head);
+        if (local >= 0) ls_columns_load(rows, i, batch->b, local, 1, batch->head);
     }
     return ls_comm_reduce(rows->data, judge->comm, (int)elements, LS_REDUCE_SUM);
 }

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "judge/judge.h"
+#include "judge/rows.h"
 
 #define LS_JUDGE_BIT(tensor) (1u << (tensor))
 
@@ -30,6 +31,18 @@ static inline double *ls_column(const struct ls_columns *columns, int tensor, in
     return columns->data + columns->offset[tensor] * columns->n +
            i * columns->judge->tensor[tensor].dim[3];
 }
+
+/* Room for `most` rows of the wanted tensors (LS_JUDGE_BIT) that are there; the caller frees data.
+ * Errors: LS_ENOMEM. */
+ls_status ls_columns_init(struct ls_columns *out, const struct ls_judge *judge, unsigned wanted,
+                          int64_t most);
+
+/* `rows` rows of a head of all tensors, from `first` of the part, become those from `at` on. */
+void ls_columns_load(const struct ls_columns *columns, int64_t at, int64_t b, int64_t first,
+                     int64_t rows, int64_t head);
+
+/* o has twice its digits where forward kept what rounding took from it. */
+void ls_columns_add_residual(const struct ls_columns *columns);
 
 struct ls_judge_batch {
     struct ls_judge *judge;

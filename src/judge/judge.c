@@ -6,7 +6,7 @@
 #include "attention/operands.h"
 #include "attention/options.h"
 
-static const char *const tensor_names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv"};
+static const char *const tensor_names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv", "dsinks"};
 
 /* ---- the task, checked */
 
@@ -49,10 +49,16 @@ static ls_status take_problem(struct ls_judge *judge, const struct ls_judge_task
     return LS_OK;
 }
 
-/* lse as [b, s, h, 1] */
+/* lse as [b, s, h, 1], dsinks as [1, 1, h, 1] */
 static struct ls_tensor rows_of(const struct ls_tensor *t)
 {
     if (t->ndim == 4) return *t;
+    if (t->ndim == 1)
+        return (struct ls_tensor){.type = t->type,
+                                  .ndim = 4,
+                                  .dim = {1, 1, t->dim[0], 1},
+                                  .stride = {0, 0, 1, 1},
+                                  .data = t->data};
     return (struct ls_tensor){.type = t->type,
                               .ndim = 4,
                               .dim = {t->dim[0], t->dim[2], t->dim[1], 1},
@@ -70,21 +76,24 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
     const int64_t k_rows = ls_layout_part_rows(&judge->k_layout, judge->rank);
     const int64_t q[] = {n->b, q_rows, n->h, n->d}, k[] = {n->b, k_rows, n->h_kv, n->d};
     const int64_t lse[] = {n->b, n->h, q_rows};
-    const bool of_keys = g->dk || g->dv, back = g->dq || of_keys;
+    const bool of_saved = g->dk || g->dv || g->dsinks, back = g->dq || of_saved;
     struct ls_operand list[LS_JUDGE_TENSORS] = {
         [LS_JUDGE_Q] = {"q", r->q, LS_F64, 4, q, false},
         [LS_JUDGE_K] = {"k", r->k, LS_F64, 4, k, false},
         [LS_JUDGE_V] = {"v", r->v, LS_F64, 4, k, false},
         [LS_JUDGE_O] = {"o", r->o, LS_F64, 4, q, false},
-        [LS_JUDGE_LSE] = {"lse", r->lse, LS_F32, 3, lse, !of_keys},
+        [LS_JUDGE_LSE] = {"lse", r->lse, LS_F32, 3, lse, !of_saved},
         [LS_JUDGE_D_O] = {"d_o", r->d_o, LS_F64, 4, q, !back},
         [LS_JUDGE_O_LO] = {"o_lo", back ? r->o_lo : NULL, LS_F64, 4, q, true},
         [LS_JUDGE_DLSE] = {"dlse", back ? r->dlse : NULL, LS_F32, 3, lse, true},
         [LS_JUDGE_DQ] = {"dq", g->dq, LS_F64, 4, q, true},
         [LS_JUDGE_DK] = {"dk", g->dk, LS_F64, 4, k, true},
         [LS_JUDGE_DV] = {"dv", g->dv, LS_F64, 4, k, true},
+        [LS_JUDGE_DSINKS] = {"dsinks", g->dsinks, LS_F32, 1, &n->h, true},
     };
 
+    if (g->dsinks && !judge->problem.scores.sinks)
+        return ls_fail(LS_EVALUE, "dsinks is to be judged, the options are without sinks");
     for (int i = 0; i < LS_JUDGE_TENSORS; i++) {
         const struct ls_tensor *t = list[i].tensor;
 
@@ -182,6 +191,14 @@ static double mask_of(const bool *has)
     return mask;
 }
 
+/* Of the values that every rank has whole; 0 where there are none. */
+static double digest_of_sinks(const struct ls_judge *judge)
+{
+    const struct ls_tensor *dsinks = &judge->tensor[LS_JUDGE_DSINKS];
+
+    return ls_digest(dsinks->data, (size_t)dsinks->dim[2] * sizeof(float));
+}
+
 /* Ranks that do not judge the same would wait for each other. */
 static ls_status compare_ranks(const struct ls_judge *judge, ls_status status)
 {
@@ -191,6 +208,7 @@ static ls_status compare_ranks(const struct ls_judge *judge, ls_status status)
         {"tensors that are there", mask_of(judge->has), false},
         {"rows to judge", (double)judge->rows, true},
         {"contract", (double)judge->contract, false},
+        {"values of dsinks", digest_of_sinks(judge), false},
         {"shape", ls_digest(sizes, sizeof sizes), false},
     };
 
@@ -206,6 +224,7 @@ ls_status ls_judge_attention(struct ls_judgement *out, struct ls_comm *comm,
 
     if (status == LS_OK) status = ls_judge_queries(&judge);
     if (status == LS_OK) status = ls_judge_keys(&judge);
+    if (status == LS_OK) status = ls_judge_sinks(&judge);
     if (status == LS_OK) *out = judgement(&judge);
     ls_problem_fini(&judge.problem);
     return status;

@@ -20,6 +20,7 @@ enum {
     LS_JUDGE_DQ,
     LS_JUDGE_DK,
     LS_JUDGE_DV,
+    LS_JUDGE_DSINKS,
     LS_JUDGE_TENSORS
 };
 enum { LS_JUDGE_GRADIENTS = LS_JUDGE_TENSORS - LS_JUDGE_DQ };
@@ -30,17 +31,19 @@ struct ls_judge {
     struct ls_problem problem; /* shape, mask, scores and threads of it */
     struct ls_layout q_layout, k_layout;
     bool has[LS_JUDGE_TENSORS];
-    struct ls_tensor tensor[LS_JUDGE_TENSORS]; /* [b, s_loc, heads, d]; of lse and dlse d is 1 */
+    struct ls_tensor tensor[LS_JUDGE_TENSORS]; /* [b, s_loc, heads, d]; of lse and dlse d is 1,
+                                                * of dsinks b and s_loc as well */
     ls_dtype contract;
     int64_t rows;
     const struct ls_progress_callback *progress;
     struct ls_errors errors;
-    struct ls_gradient_errors gradient_errors[LS_JUDGE_GRADIENTS]; /* dq, dk, dv */
+    struct ls_gradient_errors gradient_errors[LS_JUDGE_GRADIENTS]; /* dq, dk, dv, dsinks */
 };
 
-/* Add the errors of o, lse and dq, and of dk and dv, as far as they are there, to those of the
- * judge. Collective; the same on every rank. Errors: LS_ENOMEM, LS_ECOMM. */
+/* Add the errors of o, lse and dq, of dk and dv, and of dsinks, as far as they are there, to those
+ * of the judge. Collective; the same on every rank. Errors: LS_ENOMEM, LS_ECOMM. */
 ls_status ls_judge_queries(struct ls_judge *judge);
 ls_status ls_judge_keys(struct ls_judge *judge);
+ls_status ls_judge_sinks(struct ls_judge *judge);
 
 #endif

@@ -27,19 +27,9 @@ static void add_query(const struct ls_share *s, int64_t i)
                              ls_column(rows, LS_JUDGE_V, j), s->batch->position[j], d);
 }
 
-/* o has twice its digits where forward kept what rounding took from it. */
-static void add_residual(const struct ls_share *s)
-{
-    const int64_t elements = s->leaf.n * s->batch->judge->problem.shape.d;
-    double *o = ls_column(&s->leaf, LS_JUDGE_O, 0);
-    const double *o_lo = ls_column(&s->leaf, LS_JUDGE_O_LO, 0);
-
-    for (int64_t i = 0; i < elements; i++) o[i] += o_lo[i];
-}
-
 static void add_queries(const struct ls_share *s)
 {
-    if (ls_columns_have(&s->leaf, LS_JUDGE_O_LO)) add_residual(s);
+    ls_columns_add_residual(&s->leaf);
     for (int64_t i = 0; i < s->leaf.n; i++) add_query(s, i);
 }
 

@@ -10,7 +10,7 @@
 MPI_SUITE(judge)
 
 enum { B = 2, H = 4, H_KV = 2, S_Q = 600, S_K = 700, D = 8 };
-enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, TENSORS };
+enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, DSINKS, TENSORS };
 
 static const struct ls_attention_shape shape = {B, H, H_KV, S_Q, S_K, D, LS_F32};
 
@@ -19,27 +19,31 @@ static bool is_of_keys(int which)
     return which == K || which == V || which == DK || which == DV;
 }
 
-/* Rows of one tensor, contiguous; lse [b, h, s]. The caller frees data. */
+/* Rows of one tensor, contiguous; lse [b, h, s], dsinks [h]. The caller frees data. */
 static struct ls_tensor create(int which, int64_t rows)
 {
     const int64_t full[] = {B, rows, is_of_keys(which) ? H_KV : H, D}, lse[] = {B, H, rows};
+    const int64_t of_heads[] = {H};
     const bool flat = which == LSE || which == DLSE;
-    void *data = malloc((size_t)(B * rows * H * D + 1) * sizeof(float));
+    void *data = calloc((size_t)((B * rows + 1) * H * D), sizeof(float));
 
+    if (which == DSINKS) return ls_tensor_view(data, LS_F32, 1, of_heads);
     return ls_tensor_view(data, LS_F32, flat ? 3 : 4, flat ? lse : full);
 }
 
-/* An element: of lse there is one, e = 0, a row. */
+/* An element: of lse there is one, e = 0, a row; of dsinks one a head. */
 static float *at(const struct ls_tensor *t, int64_t b, int64_t row, int64_t head, int64_t e)
 {
     const int64_t *s = t->stride;
 
+    if (t->ndim == 1) return (float *)t->data + head;
     if (t->ndim == 3) return (float *)t->data + b * s[0] + head * s[1] + row;
     return (float *)t->data + b * s[0] + row * s[1] + head * s[2] + e;
 }
 
 /* ---- the whole result, the same on every rank, and its parts */
 
+static const float sinks[H] = {1, -2, 0.5f, 3};
 static struct ls_attention_options options = LS_ATTENTION_OPTIONS;
 static struct ls_tensor whole[TENSORS], part[TENSORS];
 
@@ -51,7 +55,16 @@ static struct ls_attention_saved saved_of(struct ls_tensor *t)
 
 static struct ls_attention_gradients gradients_of(struct ls_tensor *t)
 {
-    return (struct ls_attention_gradients){.dq = &t[DQ], .dk = &t[DK], .dv = &t[DV]};
+    return (struct ls_attention_gradients){
+        .dq = &t[DQ], .dk = &t[DK], .dv = &t[DV], .dsinks = &t[DSINKS]};
+}
+
+static void choose_options(void)
+{
+    options.causal = true;
+    options.backward = true;
+    options.threads = 2;
+    options.sinks = sinks;
 }
 
 static void compute(struct ls_comm *self)
@@ -60,9 +73,7 @@ static void compute(struct ls_comm *self)
     const struct ls_attention_gradients gradients = gradients_of(whole);
     struct ls_attention_plan *plan;
 
-    options.causal = true;
-    options.backward = true;
-    options.threads = 2;
+    choose_options();
     for (int i = 0; i < TENSORS; i++) {
         whole[i] = create(i, is_of_keys(i) ? S_K : S_Q);
         ls_random_normal(whole[i].data, 5, (uint32_t)i, 0, B * S_Q * (i == DLSE ? H : H * D));
@@ -91,6 +102,10 @@ static void cut(int which, const struct ls_layout *layout)
     const int64_t rows = ls_layout_part_rows(layout, rank), heads = is_of_keys(which) ? H_KV : H;
 
     part[which] = create(which, rows);
+    if (which == DSINKS) {
+        memcpy(part[which].data, whole[which].data, sizeof sinks);
+        return;
+    }
     for (int64_t i = 0; i < B * rows * heads; i++) {
         const int64_t b = i / (rows * heads), row = i / heads % rows, head = i % heads;
         const int64_t position = ls_layout_position(layout, rank, row);
@@ -169,10 +184,10 @@ MPI_TEST(judge, a_right_result_passes_with_the_same_figures_on_any_number_of_ran
         for (int t = 0; t < TENSORS; t++) cut(t, is_of_keys(t) ? &k : &q);
         const struct ls_judgement all = judge(part, kinds[i], world, 0);
 
-        MPI_CHECK(figures_agree(&all, &alone), "%s: rel %g %g %g %g, alone %g %g %g %g",
+        MPI_CHECK(figures_agree(&all, &alone), "%s: rel %g %g %g %g %g, alone %g %g %g %g %g",
                   ls_layout_name(kinds[i]), all.tensor[0].rel, all.tensor[1].rel, all.tensor[2].rel,
-                  all.tensor[3].rel, alone.tensor[0].rel, alone.tensor[1].rel, alone.tensor[2].rel,
-                  alone.tensor[3].rel);
+                  all.tensor[3].rel, all.tensor[4].rel, alone.tensor[0].rel, alone.tensor[1].rel,
+                  alone.tensor[2].rel, alone.tensor[3].rel, alone.tensor[4].rel);
         free_all(part);
     }
     free_all(whole);
@@ -184,11 +199,9 @@ MPI_TEST(judge, one_wrong_element_is_found)
     static const struct {
         int tensor, judged;
         const char *name;
-    } cases[] = {{O, LS_JUDGED_O, "o"},
-                 {LSE, -1, "lse"},
-                 {DQ, LS_JUDGED_DQ, "dq"},
-                 {DK, LS_JUDGED_DK, "dk"},
-                 {DV, LS_JUDGED_DV, "dv"}};
+    } cases[] = {{O, LS_JUDGED_O, "o"},    {LSE, -1, "lse"},
+                 {DQ, LS_JUDGED_DQ, "dq"}, {DK, LS_JUDGED_DK, "dk"},
+                 {DV, LS_JUDGED_DV, "dv"}, {DSINKS, LS_JUDGED_DSINKS, "dsinks"}};
     const struct ls_layout q = layout_of(LS_LAYOUT_CONTIGUOUS, false, size);
     const struct ls_layout k = layout_of(LS_LAYOUT_CONTIGUOUS, true, size);
     struct ls_comm *self;
@@ -197,7 +210,9 @@ MPI_TEST(judge, one_wrong_element_is_found)
     compute(self);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         /* a last row is always judged */
-        const int64_t where[] = {1, (is_of_keys(cases[i].tensor) ? S_K : S_Q) - 1, 1, 3};
+        const int64_t last[] = {1, (is_of_keys(cases[i].tensor) ? S_K : S_Q) - 1, 1, 3};
+        const int64_t of_head[] = {-1, -1, 1, 0};
+        const int64_t *where = cases[i].tensor == DSINKS ? of_head : last;
         float *element = at(&whole[cases[i].tensor], where[0], where[1], where[2],
                             cases[i].tensor == LSE ? 0 : where[3]);
         const float right = *element;
@@ -211,7 +226,7 @@ MPI_TEST(judge, one_wrong_element_is_found)
         MPI_CHECK(!v.ok && v.failed && strcmp(v.failed, cases[i].name) == 0 && v.why, "%s: %s",
                   cases[i].name, v.failed ? v.failed : "passed");
         if (cases[i].judged >= 0)
-            MPI_CHECK(memcmp(v.tensor[cases[i].judged].worst, where, sizeof where) == 0,
+            MPI_CHECK(memcmp(v.tensor[cases[i].judged].worst, where, sizeof last) == 0,
                       "%s: worst is elsewhere", cases[i].name);
     }
     free_all(whole);
@@ -268,6 +283,8 @@ MPI_TEST(judge, some_rows_of_o_alone_are_judged)
     ls_comm_destroy(self);
 }
 
+static const struct ls_attention_options without_sinks = LS_ATTENTION_OPTIONS;
+
 /* A task in which something is wrong, on the last rank alone where that is possible. */
 static void spoil(int what, struct ls_judge_task *task, struct ls_attention_saved *saved)
 {
@@ -280,6 +297,8 @@ static void spoil(int what, struct ls_judge_task *task, struct ls_attention_save
     if (what == 4) task->q_layout.p++;
     if (what == 5) task->contract = (ls_dtype)17;
     if (what == 6 && mine) part[LSE].type = LS_F64;
+    if (what == 7) task->options = &without_sinks;
+    if (what == 8 && mine) part[DSINKS].dim[0]--;
 }
 
 MPI_TEST(judge, a_task_that_is_none_is_refused_on_every_rank)
@@ -287,13 +306,15 @@ MPI_TEST(judge, a_task_that_is_none_is_refused_on_every_rank)
     static const struct {
         ls_status status;
         const char *word;
-    } cases[] = {{LS_EVALUE, "lse is missing"},    {LS_EVALUE, "d_o is missing"},
-                 {LS_ESHAPE, "o: dimension 1"},    {LS_EVALUE, "rows to judge are -1"},
-                 {LS_ESHAPE, "layout of queries"}, {LS_EVALUE, "contract is 17"},
-                 {LS_ETYPE, "lse is f64"}};
+    } cases[] = {{LS_EVALUE, "lse is missing"},     {LS_EVALUE, "d_o is missing"},
+                 {LS_ESHAPE, "o: dimension 1"},     {LS_EVALUE, "rows to judge are -1"},
+                 {LS_ESHAPE, "layout of queries"},  {LS_EVALUE, "contract is 17"},
+                 {LS_ETYPE, "lse is f64"},          {LS_EVALUE, "without sinks"},
+                 {LS_ESHAPE, "dsinks: dimension 0"}};
     const struct ls_layout q = layout_of(LS_LAYOUT_CONTIGUOUS, false, size);
     const struct ls_layout k = layout_of(LS_LAYOUT_CONTIGUOUS, true, size);
 
+    choose_options();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct ls_attention_saved saved;
         struct ls_attention_gradients gradients;
@@ -308,4 +329,24 @@ MPI_TEST(judge, a_task_that_is_none_is_refused_on_every_rank)
                       cases[i].word);
         free_all(part);
     }
+}
+
+MPI_TEST(judge, ranks_that_hold_other_gradients_of_sinks_are_told)
+{
+    const struct ls_layout q = layout_of(LS_LAYOUT_CONTIGUOUS, false, size);
+    const struct ls_layout k = layout_of(LS_LAYOUT_CONTIGUOUS, true, size);
+    struct ls_attention_saved saved;
+    struct ls_attention_gradients gradients;
+    struct ls_judgement v;
+
+    choose_options();
+    for (int t = 0; t < TENSORS; t++)
+        part[t] = create(t, ls_layout_part_rows(is_of_keys(t) ? &k : &q, rank));
+    *at(&part[DSINKS], 0, 0, 2, 0) = size > 1 && rank == 1 ? 5 : 6;
+    struct ls_judge_task task = task_of(&saved, &gradients, part, LS_LAYOUT_CONTIGUOUS, size);
+
+    task.rows = 1;
+    if (size > 1)
+        check_failure(ls_judge_attention(&v, world, &task, NULL), LS_ESHAPE, "dsinks", "dsinks");
+    free_all(part);
 }
