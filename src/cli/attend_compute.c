@@ -37,7 +37,10 @@ struct ls_attention_saved cli_attend_saved(const struct cli_attend_run *run)
 
 struct ls_attention_gradients cli_attend_gradients(struct cli_attend_run *run)
 {
-    return (struct ls_attention_gradients){.dq = &run->dq, .dk = &run->dk, .dv = &run->dv};
+    return (struct ls_attention_gradients){.dq = &run->dq,
+                                           .dk = &run->dk,
+                                           .dv = &run->dv,
+                                           .dsinks = run->dsinks.data ? &run->dsinks : NULL};
 }
 
 static ls_status backward(struct cli_attend_run *run)

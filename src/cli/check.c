@@ -9,6 +9,7 @@
 #include "cli/values.h"
 #include "cli/verify_report.h"
 #include "comm/comm.h"
+#include "store/elements.h"
 #include "tensor/file.h"
 
 /* ---- options */
@@ -55,8 +56,8 @@ static const struct cli_syntax check_syntax = {
     .own =
         (const struct argp_option[]){
             {"result", KEY_RESULT, "FILE", 0,
-             "The result to judge: o, and lse, dq, dk and dv as far as they are there, in a "
-             ".safetensors file, or o alone in a .npy file",
+             "The result to judge: o, and lse, dq, dk, dv and dsinks as far as they are there, in "
+             "a .safetensors file, or o alone in a .npy file",
              CLI_SECTION_RESULTS},
             {"contract", KEY_CONTRACT, "TYPE", 0,
              "Whose limits hold: f32, bf16 or f16; default those of o's own type, of A and B those "
@@ -72,9 +73,9 @@ static const struct cli_syntax check_syntax = {
 /* ---- a result against the oracle */
 
 /* What a file of results may hold. */
-enum { O, LSE, DQ, DK, DV, RESULTS };
+enum { O, LSE, DQ, DK, DV, DSINKS, RESULTS };
 
-static const char *const result_names[RESULTS] = {"o", "lse", "dq", "dk", "dv"};
+static const char *const result_names[RESULTS] = {"o", "lse", "dq", "dk", "dv", "dsinks"};
 
 struct check_run {
     struct cli_world *world;
@@ -95,14 +96,25 @@ static bool is_of_keys(int which)
     return which == DK || which == DV;
 }
 
-static ls_status check_dims(const struct check_run *run, int which)
+/* The shape that a result must have. Returns its dimensions. */
+static int dims_of(int64_t dim[LS_MAX_DIMS], const struct check_run *run, int which)
 {
-    const struct ls_input *source = &run->source[which];
     const struct ls_attention_shape *n = &run->inputs.shape;
     const bool bshd = run->inputs.order == LS_ORDER_BSHD && which != LSE;
     const int64_t s = is_of_keys(which) ? n->s_k : n->s_q, h = is_of_keys(which) ? n->h_kv : n->h;
-    const int64_t dim[] = {n->b, bshd ? s : h, bshd ? h : s, n->d};
-    const int ndim = which == LSE ? 3 : 4;
+
+    dim[0] = which == DSINKS ? h : n->b;
+    dim[1] = bshd ? s : h;
+    dim[2] = bshd ? h : s;
+    dim[3] = n->d;
+    return which == DSINKS ? 1 : which == LSE ? 3 : 4;
+}
+
+static ls_status check_dims(const struct check_run *run, int which)
+{
+    const struct ls_input *source = &run->source[which];
+    int64_t dim[LS_MAX_DIMS];
+    const int ndim = dims_of(dim, run, which);
 
     if (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0)
         return LS_OK;
@@ -119,8 +131,13 @@ static ls_status open_result(struct check_run *run)
         run->has_gradients |= run->has[i] && i >= DQ;
         if (run->has[i]) LS_TRY(ls_input_open(&run->source[i], path, result_names[i], i == O));
     }
-    if ((run->has[DK] || run->has[DV]) && !run->has[LSE])
-        return ls_fail(LS_EVALUE, "%s: holds no tensor 'lse', by which dk and dv are judged", path);
+    if ((run->has[DK] || run->has[DV] || run->has[DSINKS]) && !run->has[LSE])
+        return ls_fail(LS_EVALUE,
+                       "%s: holds no tensor 'lse', by which dk, dv and dsinks are judged", path);
+    if (run->has[DSINKS] && !run->attention.sinks)
+        return ls_fail(LS_EVALUE,
+                       "%s: holds dsinks, which are judged only with the sinks: give --sinks",
+                       path);
     for (int i = 0; i < RESULTS; i++)
         if (run->has[i]) LS_TRY(check_dims(run, i));
     return LS_OK;
@@ -146,13 +163,30 @@ static ls_status load(struct ls_tensor *out, const struct check_run *run,
     return cli_input_load(out, run->world, source, order, layout, limit, run->progress);
 }
 
+/* All of it, on every rank. */
+static ls_status load_dsinks(struct check_run *run)
+{
+    const int64_t h = run->inputs.shape.h;
+    void *data;
+    double value;
+
+    LS_TRY(ls_alloc(&data, LS_TAG_ACTIVATION, (size_t)h * sizeof(float)));
+    run->result[DSINKS] = ls_tensor_view(data, LS_F32, 1, &h);
+    for (int64_t i = 0; i < h; i++) {
+        LS_TRY(ls_input_read(&value, &run->source[DSINKS], i, 1));
+        ((float *)data)[i] = (float)value;
+    }
+    return LS_OK;
+}
+
 /* NaN and infinity in a result are the verdict's business. */
 static ls_status load_result(struct check_run *run)
 {
-    for (int i = 0; i < RESULTS; i++)
+    for (int i = 0; i < DSINKS; i++)
         if (run->has[i])
             LS_TRY(load(&run->result[i], run, &run->source[i], i,
                         i == LSE ? LS_F32 : run->source[i].type, LS_ANY_VALUE));
+    if (run->has[DSINKS]) LS_TRY(ls_comm_agree(run->world->comm, load_dsinks(run)));
     if (!run->has_gradients) return LS_OK;
     return load(&run->d_o, run, &run->d_o_source, O, run->inputs.shape.type,
                 finite_unless_allowed(run));
@@ -179,7 +213,9 @@ static ls_status judge(struct check_run *run)
                                               .d_o = run->has_gradients ? &run->d_o : NULL};
     const struct ls_attention_gradients gradients = {.dq = run->has[DQ] ? &r[DQ] : NULL,
                                                      .dk = run->has[DK] ? &r[DK] : NULL,
-                                                     .dv = run->has[DV] ? &r[DV] : NULL};
+                                                     .dv = run->has[DV] ? &r[DV] : NULL,
+                                                     .dsinks =
+                                                         run->has[DSINKS] ? &r[DSINKS] : NULL};
     const struct ls_judge_task task = {.shape = &run->inputs.shape,
                                        .options = &run->attention,
                                        .q_layout = run->q_layout,

@@ -15,9 +15,9 @@
 
 #define CHUNK 65536 /* elements that are read at a time */
 
-enum { O, LSE, DQ, DK, DV, TENSORS };
+enum { O, LSE, DQ, DK, DV, DSINKS, TENSORS };
 
-static const char *const tensor_name[TENSORS] = {"o", "lse", "dq", "dk", "dv"};
+static const char *const tensor_name[TENSORS] = {"o", "lse", "dq", "dk", "dv", "dsinks"};
 
 /* A tensor as both files have it. */
 struct pair {
@@ -262,7 +262,7 @@ static ls_status find_pairs(struct comparison *all, struct ls_tensor_file *const
         any |= all[i].common;
     }
     if (!any)
-        return ls_fail(LS_EVALUE, "%s and %s have none of o, lse, dq, dk and dv in common",
+        return ls_fail(LS_EVALUE, "%s and %s have none of o, lse, dq, dk, dv and dsinks in common",
                        ls_tensor_file_path(file[0]), ls_tensor_file_path(file[1]));
     return LS_OK;
 }
@@ -272,8 +272,14 @@ static ls_dtype coarser(ls_dtype a, ls_dtype b)
     return ls_dtype_unit(a) > ls_dtype_unit(b) ? a : b;
 }
 
-/* That of the coarser of a tensor's two types. lse is f32 whatever was computed: it has that of the
- * first other one. contract: that of all; NULL: none was asked for. */
+/* f32 whatever was computed. */
+static bool is_always_f32(int which)
+{
+    return which == LSE || which == DSINKS;
+}
+
+/* That of the coarser of a tensor's two types. Those that are always f32 have that of the first
+ * other one. contract: that of all; NULL: none was asked for. */
 static ls_status choose_contracts(struct comparison *all, const ls_dtype *contract)
 {
     const struct comparison *other = NULL;
@@ -281,14 +287,16 @@ static ls_status choose_contracts(struct comparison *all, const ls_dtype *contra
     for (int i = TENSORS - 1; i >= 0; i--) {
         const struct ls_file_tensor *const *tensor = all[i].pair.tensor;
 
-        if (!all[i].common || i == LSE) continue;
+        if (!all[i].common || is_always_f32(i)) continue;
         all[i].contract = coarser(LS_F32, coarser(tensor[0]->type, tensor[1]->type));
         other = &all[i];
     }
     if (!other && !contract)
-        return ls_fail(LS_EVALUE, "only lse is in both files: --contract must say which type's "
-                                  "limits hold");
-    if (other) all[LSE].contract = other->contract;
+        return ls_fail(LS_EVALUE,
+                       "only what is always f32 (lse, dsinks) is in both files: --contract must "
+                       "say which type's limits hold");
+    for (int i = 0; i < TENSORS && other; i++)
+        if (is_always_f32(i)) all[i].contract = other->contract;
     for (int i = 0; i < TENSORS && contract; i++) all[i].contract = *contract;
     return LS_OK;
 }
@@ -305,7 +313,7 @@ static ls_status compare(bool *held, const struct cli_report *report, const stru
         struct comparison *c = &all[i];
 
         if (!c->common) continue;
-        LS_TRY(measure(&c->apart, world, &c->pair, i == LSE ? LS_F32 : c->contract));
+        LS_TRY(measure(&c->apart, world, &c->pair, is_always_f32(i) ? LS_F32 : c->contract));
         judge(c, i);
         *held &= !c->why;
     }

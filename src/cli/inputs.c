@@ -295,13 +295,15 @@ double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_
     return 2 * (rows_q + rows_k) * row_bytes(shape) + rows_q * (double)sizeof(float);
 }
 
-double cli_gradient_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
-                          const struct ls_layout *k_layout, int rank)
+double cli_gradient_bytes(const struct ls_attention_shape *shape, bool sinks,
+                          const struct ls_layout *q_layout, const struct ls_layout *k_layout,
+                          int rank)
 {
     const double rows_q = head_rows(shape, shape->h, q_layout, rank);
     const double rows_k = head_rows(shape, shape->h_kv, k_layout, rank);
+    const double heads = sinks ? (double)shape->h : 0;
 
-    return (3 * rows_q + 2 * rows_k) * row_bytes(shape);
+    return (3 * rows_q + 2 * rows_k) * row_bytes(shape) + heads * (double)sizeof(float);
 }
 
 ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, ls_order order, int64_t b,

@@ -7,9 +7,11 @@ static bool is_of_keys(int which)
 
 static struct ls_output_tensor describe(int which, const struct cli_inputs *in)
 {
-    static const char *const names[CLI_OUT_MOST] = {"o", "lse", "dq", "dk", "dv"};
+    static const char *const names[CLI_OUT_BACKWARD] = {"o", "lse", "dq", "dk", "dv"};
     const struct ls_attention_shape *n = &in->shape;
 
+    if (which == CLI_OUT_DSINKS)
+        return (struct ls_output_tensor){.name = "dsinks", .type = LS_F32, .h = n->h};
     if (which == CLI_OUT_LSE)
         return (struct ls_output_tensor){"lse", LS_F32, LS_ORDER_BHSD, n->b, n->s_q, n->h, 0};
     return (struct ls_output_tensor){.name = names[which],
@@ -21,31 +23,25 @@ static struct ls_output_tensor describe(int which, const struct cli_inputs *in)
                                      .d = n->d};
 }
 
-static int count_of(bool gradients)
-{
-    return gradients ? CLI_OUT_MOST : CLI_OUT_FORWARD;
-}
-
 ls_status cli_output_create(struct ls_output **out, const struct cli_world *world, const char *path,
-                            const struct cli_inputs *inputs, bool gradients)
+                            const struct cli_inputs *inputs, int count)
 {
     struct ls_output_tensor tensors[CLI_OUT_MOST];
 
     *out = NULL;
     if (!path) return LS_OK;
-    for (int i = 0; i < CLI_OUT_MOST; i++) tensors[i] = describe(i, inputs);
-    return ls_output_create(out, world->comm, path, tensors, count_of(gradients));
+    for (int i = 0; i < count; i++) tensors[i] = describe(i, inputs);
+    return ls_output_create(out, world->comm, path, tensors, count);
 }
 
-ls_status cli_output_commit(struct ls_output *output, bool gradients,
-                            const struct ls_layout *q_layout, const struct ls_layout *k_layout,
-                            const struct ls_tensor *const part[CLI_OUT_MOST],
+ls_status cli_output_commit(struct ls_output *output, int count, const struct ls_layout *q_layout,
+                            const struct ls_layout *k_layout, const struct ls_tensor *const *part,
                             struct cli_progress *progress)
 {
     const struct ls_progress_callback callback = cli_progress_callback(progress);
 
     if (!output) return LS_OK;
-    for (int i = 0; i < count_of(gradients); i++)
+    for (int i = 0; i < count; i++)
         LS_TRY(ls_output_write(output, i, is_of_keys(i) ? k_layout : q_layout, part[i], &callback));
     cli_progress_begin(NULL, "writing");
     return ls_output_commit(output);

@@ -67,7 +67,8 @@ struct row {
     double seconds;
 };
 
-static double most_tensor_bytes(const struct row *row, const struct ls_attention_shape *n)
+static double most_tensor_bytes(const struct row *row, const struct ls_attention_shape *n,
+                                bool sinks)
 {
     const struct ls_attention_prediction *plan = row->prediction;
     double most = 0;
@@ -75,7 +76,8 @@ static double most_tensor_bytes(const struct row *row, const struct ls_attention
     for (int r = 0; r < row->p; r++) {
         double bytes = cli_tensor_bytes(n, &plan->q_layout, &plan->k_layout, r);
 
-        if (row->backward) bytes += cli_gradient_bytes(n, &plan->q_layout, &plan->k_layout, r);
+        if (row->backward)
+            bytes += cli_gradient_bytes(n, sinks, &plan->q_layout, &plan->k_layout, r);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -93,7 +95,7 @@ static ls_status plan_row(struct row *row, const struct ls_attention_shape *shap
         return LS_OK;
     }
     LS_TRY(status);
-    row->tensor_bytes = most_tensor_bytes(row, shape);
+    row->tensor_bytes = most_tensor_bytes(row, shape, asked->sinks);
     return LS_OK;
 }
 

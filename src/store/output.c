@@ -15,6 +15,12 @@ struct ls_output {
     struct ls_output_tensor tensor[]; /* but for their names; zeros where they are of any shape */
 };
 
+/* A number for each head, and no rows. */
+static bool is_of_heads(const struct ls_output_tensor *t)
+{
+    return t->b == 0;
+}
+
 static struct ls_blocks blocks_of(const struct ls_output_tensor *t)
 {
     return ls_blocks_of(t->order, t->b, t->s, t->h, t->d > 0 ? t->d : 1);
@@ -28,12 +34,15 @@ static ls_status describe(struct ls_file_tensor *out, const struct ls_output_ten
     if (!t->name || strlen(t->name) >= sizeof(out->name))
         return ls_fail(LS_EVALUE, "the name of a tensor is %s, must have at most %zu characters",
                        t->name ? "longer" : "missing", sizeof(out->name) - 1);
+    *out = (struct ls_file_tensor){.type = t->type, .ndim = 1, .dim = {t->h}};
+    snprintf(out->name, sizeof(out->name), "%s", t->name);
+    if (is_of_heads(t)) return LS_OK;
     if (t->d == 0 && bshd)
         return ls_fail(LS_EVALUE, "%s: a tensor [b, h, s] is in order bhsd", t->name);
-    *out = (struct ls_file_tensor){.type = t->type,
-                                   .ndim = t->d > 0 ? 4 : 3,
-                                   .dim = {t->b, bshd ? t->s : t->h, bshd ? t->h : t->s, t->d}};
-    snprintf(out->name, sizeof(out->name), "%s", t->name);
+    const int64_t dim[] = {t->b, bshd ? t->s : t->h, bshd ? t->h : t->s, t->d};
+
+    out->ndim = t->d > 0 ? 4 : 3;
+    memcpy(out->dim, dim, sizeof(dim));
     return LS_OK;
 }
 
@@ -105,20 +114,33 @@ ls_status ls_output_create(struct ls_output **out, struct ls_comm *comm, const c
     return status;
 }
 
+/* What this rank's part of a tensor is laid out like. */
+static struct ls_tensor part_of(const struct ls_output *output, const struct ls_output_tensor *t,
+                                const struct ls_layout *layout)
+{
+    if (is_of_heads(t)) return ls_tensor_view(NULL, t->type, 1, &t->h);
+    const int64_t rows = ls_layout_part_rows(layout, ls_comm_rank(output->comm));
+
+    if (t->d > 0) return ls_order_view(NULL, t->type, t->order, t->b, rows, t->h, t->d);
+    return ls_tensor_view(NULL, t->type, 3, (const int64_t[]){t->b, t->h, rows});
+}
+
+static ls_status check_layout(const struct ls_output *output, const struct ls_output_tensor *t,
+                              const struct ls_layout *layout, const char *name)
+{
+    LS_TRY(ls_part_layout_check(layout, output->comm));
+    if (layout->s == t->s) return LS_OK;
+    return ls_fail(LS_ESHAPE, "%s: the layout has %lld positions, the file %lld", name,
+                   (long long)layout->s, (long long)t->s);
+}
+
 static ls_status check_part(const struct ls_output *output, const struct ls_output_tensor *t,
                             const struct ls_layout *layout, const struct ls_tensor *part,
                             const char *name)
 {
-    const int64_t rows = ls_layout_part_rows(layout, ls_comm_rank(output->comm));
-    const struct ls_tensor flat =
-        ls_tensor_view(NULL, t->type, 3, (const int64_t[]){t->b, t->h, rows});
-    const struct ls_tensor wanted =
-        t->d > 0 ? ls_order_view(NULL, t->type, t->order, t->b, rows, t->h, t->d) : flat;
+    if (!is_of_heads(t)) LS_TRY(check_layout(output, t, layout, name));
+    const struct ls_tensor wanted = part_of(output, t, layout);
 
-    LS_TRY(ls_part_layout_check(layout, output->comm));
-    if (layout->s != t->s)
-        return ls_fail(LS_ESHAPE, "%s: the layout has %lld positions, the file %lld", name,
-                       (long long)layout->s, (long long)t->s);
     if (part->type != t->type)
         return ls_fail(LS_ETYPE, "%s: the part is %s, the file has %s", name,
                        ls_dtype_name(part->type), ls_dtype_name(t->type));
@@ -137,11 +159,20 @@ static ls_status check_write(const struct ls_output *output, int i, const struct
     return check_part(output, &output->tensor[i], layout, part, name);
 }
 
-static ls_status write_part(const struct ls_output *output, int i, const struct ls_layout *layout,
+ls_status ls_output_write_elements(struct ls_output *output, int i, int64_t first, int64_t n,
+                                   const void *from)
+{
+    return ls_tensor_writer_write(output->writer, i, first, n, from);
+}
+
+static ls_status write_part(struct ls_output *output, int i, const struct ls_layout *layout,
                             const struct ls_tensor *part,
                             const struct ls_progress_callback *progress)
 {
     const int rank = ls_comm_rank(output->comm);
+
+    if (is_of_heads(&output->tensor[i]))
+        return rank > 0 ? LS_OK : ls_output_write_elements(output, i, 0, part->dim[0], part->data);
     const struct ls_blocks blocks = blocks_of(&output->tensor[i]);
     const int64_t runs = ls_blocks_runs(&blocks, layout, rank);
 
@@ -164,12 +195,6 @@ ls_status ls_output_write(struct ls_output *output, int i, const struct ls_layou
     if (status == LS_OK) status = write_part(output, i, layout, part, progress);
     ls_tell_end(progress);
     return ls_comm_agree(output->comm, status);
-}
-
-ls_status ls_output_write_elements(struct ls_output *output, int i, int64_t first, int64_t n,
-                                   const void *from)
-{
-    return ls_tensor_writer_write(output->writer, i, first, n, from);
 }
 
 /* Closes what this rank has of the file. */

@@ -20,7 +20,7 @@ try()
 {
     longspan attend $random "$@"
     holds "attend $*" verified
-    for gradient in dq dk dv; do
+    for gradient in dq dk dv $also; do
         holds "$gradient is judged" stdout_has "^ +$gradient +rel"
     done
     has_mpi || return 0
@@ -28,9 +28,14 @@ try()
     holds "3 ranks: $*" verified
 }
 
+also=
 try --causal
 try --dtype f32 --method ring --window 100,20 --prefix 9
 try --dtype f16 --causal --documents documents.npy --layout balanced --strict
+
+also=dsinks
+try --causal --sinks=0.5,-1,2,0 --dropout 0.2
+try --method allreduce --window 100,20 --sinks=0.5,-1,2,-6 --dtype f32
 
 # ---- files: do of the input, in either order, and results
 
@@ -85,6 +90,48 @@ holds "do by the seed" verified
 if has_mpi; then
     on_ranks 2 check --input bhsd.in --order bhsd --causal --result bhsd.out --rows 20
     holds "2 ranks: check" verified
+fi
+
+# ---- sinks, judged wherever their gradients are, and only with them
+
+# hurt OFFSET: the result with another byte, counted from its end, where dsinks has the last place
+hurt()
+{
+    head -c -"$1" sinks.out
+    printf '\201'
+    tail -c "$(($1 - 1))" sinks.out
+}
+sinks="--sinks=1,-0.5 --causal"
+# shellcheck disable=SC2086
+{
+    longspan attend --input bshd.in --order bshd $sinks --backward --verify --out sinks.out
+    holds "sinks: attend" verified
+    longspan check --input bshd.in --order bshd $sinks --result sinks.out
+    holds "sinks: check" verified
+    holds "sinks: check judges them" stdout_has '^ +dsinks units .*worst at head [01]'
+    hurt 2 >hurt.out
+    longspan check --input bshd.in --order bshd $sinks --result hurt.out --rows 1
+    holds "sinks: a wrong one is found" found_wrong
+    holds "sinks: it is named" grep -q '^verified: FAILED, dsinks: ' stdout
+    longspan check sinks.out hurt.out
+    holds "sinks: it is found between two results" found_wrong
+}
+longspan check sinks.out sinks.out
+holds "check of two results: dsinks too" stdout_has '^compared \(o, lse, dq, dk, dv, dsinks\): ok'
+longspan check --input bshd.in --order bshd --causal --result sinks.out
+holds "dsinks without sinks cannot be judged" test "$status" -eq 2
+holds "--sinks would, says the message" grep -q -e '--sinks' stderr
+LC_ALL=C sed -e 's/"o"/"u"/' -e 's/"d\([qkv]\)"/"x\1"/g' sinks.out >heads.out
+longspan check heads.out sinks.out
+holds "lse and dsinks do not say whose limits hold" test "$status" -eq 2
+LC_ALL=C sed -e 's/"lse"/"esl"/' sinks.out >no-lse.out
+# shellcheck disable=SC2086
+longspan check --input bshd.in --order bshd $sinks --result no-lse.out
+holds "dsinks are judged by lse" test "$status" -eq 2
+if has_mpi; then
+    # shellcheck disable=SC2086
+    on_ranks 3 check --input bshd.in --order bshd $sinks --result sinks.out --rows 20
+    holds "3 ranks: dsinks" verified
 fi
 
 # ---- limits

@@ -22,6 +22,17 @@ few="--random 2,4,2,64,9000,32 --threads 1"
 longspan plan attend --random 1,2,2,300,600,32 --ranks 1 --measure --json -
 holds "one rank needs no messages to be timed" stdout_has '"seconds": *[0-9.e-]+'
 
+# tensors_of OPTION...: bytes of tensors by ring on three ranks, whose two heads have 300 queries
+tensors_of()
+{
+    longspan plan attend --random 1,2,2,300,300,16 --ranks 3 --json - "$@"
+    cp "$work/stdout" "$work/plan"
+    planned ring tensor_bytes
+}
+forward=$(tensors_of) backward=$(tensors_of --backward)
+holds "sinks bring no tensor" test "$(tensors_of --sinks=0,1)" -eq "$forward"
+holds "a gradient of each does" test "$(tensors_of --sinks=0,1 --backward)" -eq $((backward + 8))
+
 # 2^24 leaves, few of which are looked at one by one: seconds of processor time
 # shellcheck disable=SC2016 # of the shell that is started
 run sh -c 'ulimit -t 10 && exec "$@"' sh "$LONGSPAN" plan attend \

@@ -59,6 +59,15 @@ for type in bf16 f32; do
     done
 done
 
+# gradients of sinks are sums over the rows of all ranks
+gradients="--random 1,2,2,900,900,16 --causal --sinks=1,-1 --backward --quiet"
+one "$gradients"
+for way in "2 --method ring --layout zigzag" "3 --method allreduce" "5 --method allgather"; do
+    # shellcheck disable=SC2086 # number of ranks, options and values
+    on_ranks ${way%% *} attend ${way#* } $gradients --strict --out "$work/many.safetensors"
+    same "dsinks on $way"
+done
+
 # rank 0 and rank 1 are started differently
 case $MPIEXEC in
 *mpirun* | *mpiexec*)

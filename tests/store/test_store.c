@@ -4,6 +4,7 @@
 #include <limits.h>
 
 #include "longspan/store.h"
+#include "store/elements.h"
 
 MPI_SUITE(store)
 
@@ -125,6 +126,33 @@ MPI_TEST(store, any_layout_and_number_of_ranks_reads_what_another_wrote)
         if (rank == 0) unlink(path);
     }
     ls_comm_destroy(self);
+}
+
+MPI_TEST(store, a_number_for_each_head_is_written_once)
+{
+    const struct ls_output_tensor numbers = {.name = "dsinks", .type = LS_F32, .h = H};
+    const int64_t dim[] = {H}, more[] = {H + 1};
+    float data[H + 1] = {1, 2, 3};
+    const struct ls_tensor whole = ls_tensor_view(data, LS_F32, 1, dim);
+    const struct ls_tensor longer = ls_tensor_view(data, LS_F32, 1, more);
+    struct ls_output *output;
+    struct ls_input input;
+    double value[H];
+
+    name_file();
+    MPI_CHECK_OK(ls_output_create(&output, world, path, &numbers, 1));
+    check_failure(ls_output_write(output, 0, NULL, rank == size - 1 ? &longer : &whole, NULL),
+                  LS_ESHAPE, "dimension 0", "one more");
+    MPI_CHECK_OK(ls_output_write(output, 0, NULL, &whole, NULL));
+    MPI_CHECK_OK(ls_output_commit(output));
+    ls_output_destroy(output);
+    MPI_CHECK_OK(ls_input_open(&input, path, "dsinks", false));
+    MPI_CHECK(input.ndim == 1 && input.dim[0] == H, "%d dimensions", input.ndim);
+    MPI_CHECK_OK(ls_input_read(value, &input, 0, H));
+    for (int i = 0; i < H; i++) MPI_CHECK(value[i] == data[i], "head %d: %g", i, value[i]);
+    ls_input_close(&input);
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (rank == 0) unlink(path);
 }
 
 MPI_TEST(store, random_numbers_are_those_of_their_places)
