@@ -142,10 +142,12 @@ static const char *take_dictionary(struct dictionary *out, struct cursor *text)
 
 static ls_status find_type(ls_dtype *out, const char *descr, const char *path)
 {
+    /* numpy knows no bf16: ml_dtypes writes it as two bytes of no meaning, which nothing else is */
     static const struct {
         const char *descr;
         ls_dtype type;
-    } types[] = {{"<f2", LS_F16}, {"<f4", LS_F32}, {"<f8", LS_F64}};
+    } types[] = {
+        {"<f2", LS_F16}, {"<f4", LS_F32}, {"<f8", LS_F64}, {"<V2", LS_BF16}, {"|V2", LS_BF16}};
     char quote[LS_QUOTE_LENGTH];
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
@@ -162,9 +164,15 @@ static ls_status find_type(ls_dtype *out, const char *descr, const char *path)
                        "%s: pickled Python objects ('%s'), which are never loaded: save an array "
                        "of numbers",
                        path, quote);
+    if (strcmp(descr + 1, "V1") == 0 || strcmp(descr + 1, "f1") == 0)
+        return ls_fail(
+            LS_ETYPE,
+            "%s: elements are '%s', as ml_dtypes writes numbers of 8 bits without saying "
+            "which: save a.astype('<f2') instead",
+            path, quote);
     return ls_fail(LS_ETYPE,
-                   "%s: elements are '%s'; a .npy file may hold '<f2', '<f4' or '<f8' (for bf16 "
-                   "use .safetensors)",
+                   "%s: elements are '%s'; a .npy file may hold '<f2', '<f4' or '<f8', or bf16 as "
+                   "'<V2', which ml_dtypes writes",
                    path, quote);
 }
 

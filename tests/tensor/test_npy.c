@@ -24,7 +24,7 @@ static size_t build(char *out, int major, int minor, const char *header, const v
 static const struct {
     const char *descr;
     ls_dtype type;
-} types[] = {{"<f2", LS_F16}, {"<f4", LS_F32}, {"<f8", LS_F64}};
+} types[] = {{"<f2", LS_F16}, {"<f4", LS_F32}, {"<f8", LS_F64}, {"<V2", LS_BF16}, {"|V2", LS_BF16}};
 
 static const struct {
     const char *text;
@@ -117,7 +117,10 @@ Test(npy, refuses_what_it_cannot_mean)
         {"big-endian", 1, 0, HEADER("'>f4'", "False", "(4,)"), 16, LS_ETYPE, "astype('<f4')"},
         {"objects", 1, 0, HEADER("'|O'", "False", "(2,)"), 16, LS_ETYPE, "pickled"},
         {"integers", 1, 0, HEADER("'<i4'", "False", "(4,)"), 16, LS_ETYPE, "'<i4'"},
-        {"void", 1, 0, HEADER("'|V2'", "False", "(8,)"), 16, LS_ETYPE, ".safetensors"},
+        {"void", 1, 0, HEADER("'|V4'", "False", "(4,)"), 16, LS_ETYPE, "'|V4'"},
+        {"one byte", 1, 0, HEADER("'<V1'", "False", "(16,)"), 16, LS_ETYPE, "8 bits"},
+        {"E5M2", 1, 0, HEADER("'<f1'", "False", "(16,)"), 16, LS_ETYPE, "8 bits"},
+        {"another order", 1, 0, HEADER("'>V2'", "False", "(8,)"), 16, LS_ETYPE, "big-endian"},
         {"no type", 1, 0, HEADER("''", "False", "(4,)"), 16, LS_ETYPE, "''"},
         {"control bytes", 1, 0, HEADER("'\n\x1b'", "False", "(4,)"), 16, LS_ETYPE, "'?"},
         {"records", 1, 0, HEADER("[('a', '<f4')]", "False", "(4,)"), 16, LS_EFORMAT, "records"},

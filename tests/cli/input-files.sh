@@ -1,0 +1,71 @@
+#!/bin/sh
+# shellcheck disable=SC2154,SC2317 # variables of the harness; functions that `holds` calls
+# Files as people have them say what the usual one says: the same q, k and v in other formats, under
+# other names and in other shapes give the same file of results, on one rank and on three.
+# shellcheck source=/dev/null
+. "${srcdir-.}/tests/cli/harness.sh"
+cd "$work" || exit 99
+
+refused() { [ "$status" -eq 2 ] && [ "$(wc -l <stderr)" -eq 1 ] && grep -qE -e "$1" stderr; }
+verified() { [ "$status" -eq 0 ] && tail -n 1 stdout | grep -q '^verified: ok'; }
+options="--order bshd --causal --threads 1"
+
+# ---- the usual file: 2 batches of 300 positions, 4 heads of 16 and 2 of keys
+
+for tensor in q k v; do
+    case $tensor in
+    q) bf16 1 2 300 4 16 bshd ;;
+    k) bf16 2 2 300 2 16 bshd ;;
+    v) bf16 3 2 300 2 16 bshd ;;
+    esac >$tensor.raw
+done
+q_bytes=$((2 * 300 * 4 * 16 * 2)) k_bytes=$((2 * 300 * 2 * 16 * 2))
+entry() { printf '"%s":{"dtype":"BF16","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }
+
+# input Q K V Q_SHAPE K_SHAPE: q, k and v under these names and of these shapes
+input()
+{
+    cat q.raw k.raw v.raw |
+        safetensors "{$(entry "$1" "$4" 0 $q_bytes),$(entry "$2" "$5" $q_bytes $((q_bytes + k_bytes))),$(
+            entry "$3" "$5" $((q_bytes + k_bytes)) $((q_bytes + 2 * k_bytes)))}"
+}
+input q k v 2,300,4,16 2,300,2,16 >usual.in
+# shellcheck disable=SC2086 # several options
+longspan attend --input usual.in $options --out usual.out --verify
+holds "the usual file" verified
+
+# same NAME FILE: a result is FILE, byte by byte
+same()
+{
+    holds "$1" cmp "$2" other.out
+    rm -f other.out
+}
+
+# means_usual NAME OPTION...: what the options name gives the usual result, on one rank and three
+means_usual()
+{
+    name=$1
+    shift
+    # shellcheck disable=SC2086 # several options
+    longspan attend "$@" $options --out other.out
+    same "$name" usual.out
+    has_mpi || return 0
+    # shellcheck disable=SC2086 # several options
+    on_ranks 3 attend "$@" $options --method allgather --verify
+    holds "3 ranks: $name" verified
+}
+
+# ---- bf16 in .npy, as ml_dtypes has it written
+
+for tensor in q k v; do
+    heads=2
+    [ $tensor = q ] && heads=4
+    { npy_header '<V2' False "2, 300, $heads, 16"; cat $tensor.raw; } >$tensor.npy
+done
+means_usual "bf16 in .npy" --q q.npy --k k.npy --v v.npy
+{ npy_header '<V1' False "2, 300, 8, 16"; cat q.raw; } >eight.npy
+# shellcheck disable=SC2086 # several options
+longspan attend --q eight.npy --k k.npy --v v.npy $options
+holds "numbers of 8 bits are refused" refused "eight.npy: .*'<V1'.*8 bits"
+
+exit "$failed"
