@@ -50,6 +50,12 @@ struct ls_input {
  * LS_EFILE, LS_EFORMAT, LS_ETYPE; LS_EVALUE if there is no such tensor. */
 LS_API ls_status ls_input_open(struct ls_input *out, const char *path, const char *name, bool lone);
 
+/* Another tensor of the file that `beside` has open, without opening it again. Not collective. The
+ * caller closes it, before `beside` or after. Errors: LS_ETYPE; LS_EVALUE if there is no such
+ * tensor. */
+LS_API ls_status ls_input_open_beside(struct ls_input *out, const struct ls_input *beside,
+                                      const char *name);
+
 /* Standard normal numbers by seed, stream and place in the whole tensor: the same for any number of
  * ranks. */
 LS_API void ls_input_draw(struct ls_input *out, uint64_t seed, uint32_t stream, const char *name);

@@ -124,12 +124,15 @@ static ls_status check_dims(const struct check_run *run, int which)
 
 static ls_status open_result(struct check_run *run)
 {
+    const struct cli_names *names = &run->options->shared.input.names;
     const char *path = run->options->result;
 
     for (int i = 0; i < RESULTS; i++) {
-        run->has[i] = i == O || ls_tensor_file_find(run->source[O].file, result_names[i]);
+        run->has[i] = i == O || cli_names_expect(names, result_names[i], run->source[O].file);
         run->has_gradients |= run->has[i] && i >= DQ;
-        if (run->has[i]) LS_TRY(ls_input_open(&run->source[i], path, result_names[i], i == O));
+        if (run->has[i])
+            LS_TRY(cli_names_open(&run->source[i], names, result_names[i],
+                                  i == O ? NULL : &run->source[O], path, i == O));
     }
     if ((run->has[DK] || run->has[DV] || run->has[DSINKS]) && !run->has[LSE])
         return ls_fail(LS_EVALUE,
@@ -235,8 +238,8 @@ static ls_status check(struct check_run *run)
     struct cli_world *world = run->world;
 
     LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, true));
-    LS_TRY(
-        cli_mask_load(&run->arrays, &run->attention, &o->shared.mask, world, &run->inputs.shape));
+    LS_TRY(cli_mask_load(&run->arrays, &run->attention, &o->shared.mask, &o->shared.input.names,
+                         world, &run->inputs.shape));
     run->q_layout = (struct ls_layout){
         .kind = LS_LAYOUT_CONTIGUOUS, .s = run->inputs.shape.s_q, .p = world->size};
     run->k_layout = (struct ls_layout){
@@ -306,8 +309,8 @@ static ls_status check_pair_options(const struct check_options *o)
         return ls_fail(LS_EVALUE, "give --input and --result, or two results to compare");
     if (o->result || o->rows || cli_mask_given(&o->shared.mask, mask) || mask->has_scale ||
         cli_inputs_given(in) || in->has_order || in->has_dtype || in->allow_nonfinite)
-        return ls_fail(LS_EVALUE, "two results are compared without an input: only --contract "
-                                  "and the common options go with them");
+        return ls_fail(LS_EVALUE, "two results are compared without an input: only --contract, "
+                                  "--names and the common options go with them");
     return LS_OK;
 }
 
@@ -320,7 +323,7 @@ static ls_status run_check(bool *held, struct cli_world *world, const struct che
     if (!oracle) LS_TRY(check_pair_options(o));
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o->shared), fini);
     status = oracle ? check_result(held, &report, world, o)
-                    : cli_compare(held, &report, world, o->pair[0], o->pair[1],
+                    : cli_compare(held, &report, world, o->pair, &o->shared.input.names,
                                   o->has_contract ? &o->contract : NULL);
     if (status == LS_OK) status = cli_report_commit(&report, world);
 fini:

@@ -231,13 +231,14 @@ static void report_all(const struct cli_report *report, const struct comparison 
                    fault[0] ? fault : "ok, within twice the contract");
 }
 
-static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_file *const file[2])
+static ls_status find_pair(struct pair *out, int which, const char *name,
+                           struct ls_tensor_file *const file[2])
 {
-    *out = (struct pair){.empty = name == tensor_name[LSE] ? -INFINITY : 0};
+    *out = (struct pair){.empty = which == LSE ? -INFINITY : 0};
     for (int i = 0; i < 2; i++) {
         out->file[i] = file[i];
         out->tensor[i] = ls_tensor_file_find(file[i], name);
-        if (!out->tensor[i] && name == tensor_name[O] && ls_tensor_file_count(file[i]) == 1 &&
+        if (!out->tensor[i] && which == O && ls_tensor_file_count(file[i]) == 1 &&
             ls_tensor_file_at(file[i], 0)->name[0] == '\0')
             out->tensor[i] = ls_tensor_file_at(file[i], 0); /* a .npy file has no names */
     }
@@ -252,14 +253,27 @@ static ls_status find_pair(struct pair *out, const char *name, struct ls_tensor_
     return LS_OK;
 }
 
-static ls_status find_pairs(struct comparison *all, struct ls_tensor_file *const file[2])
+/* One whose name was given is to be in both. */
+static ls_status check_missing(const struct pair *pair, const char *name,
+                               const struct cli_names *names)
+{
+    for (int i = 0; i < 2; i++)
+        if (!cli_names_expect(names, name, pair->file[i])) return LS_OK;
+    return ls_fail(LS_EVALUE, "%s: holds no tensor '%s'",
+                   ls_tensor_file_path(pair->file[pair->tensor[0] != NULL]),
+                   cli_names_of(names, name));
+}
+
+static ls_status find_pairs(struct comparison *all, struct ls_tensor_file *const file[2],
+                            const struct cli_names *names)
 {
     bool any = false;
 
     for (int i = 0; i < TENSORS; i++) {
-        LS_TRY(find_pair(&all[i].pair, tensor_name[i], file));
+        LS_TRY(find_pair(&all[i].pair, i, cli_names_of(names, tensor_name[i]), file));
         all[i].common = all[i].pair.tensor[0] && all[i].pair.tensor[1];
         any |= all[i].common;
+        if (!all[i].common) LS_TRY(check_missing(&all[i].pair, tensor_name[i], names));
     }
     if (!any)
         return ls_fail(LS_EVALUE, "%s and %s have none of o, lse, dq, dk, dv and dsinks in common",
@@ -302,11 +316,12 @@ static ls_status choose_contracts(struct comparison *all, const ls_dtype *contra
 }
 
 static ls_status compare(bool *held, const struct cli_report *report, const struct cli_world *world,
-                         struct ls_tensor_file *const file[2], const ls_dtype *contract)
+                         struct ls_tensor_file *const file[2], const struct cli_names *names,
+                         const ls_dtype *contract)
 {
     struct comparison all[TENSORS] = {{.common = false}};
 
-    LS_TRY(find_pairs(all, file));
+    LS_TRY(find_pairs(all, file, names));
     LS_TRY(choose_contracts(all, contract));
     *held = true;
     for (int i = 0; i < TENSORS; i++) {
@@ -322,14 +337,15 @@ static ls_status compare(bool *held, const struct cli_report *report, const stru
 }
 
 ls_status cli_compare(bool *held, const struct cli_report *report, const struct cli_world *world,
-                      const char *path_a, const char *path_b, const ls_dtype *contract)
+                      const char *const path[2], const struct cli_names *names,
+                      const ls_dtype *contract)
 {
     struct ls_tensor_file *file[2] = {NULL, NULL};
-    ls_status status = ls_tensor_file_open(&file[0], path_a);
+    ls_status status = ls_tensor_file_open(&file[0], path[0]);
 
-    if (status == LS_OK) status = ls_tensor_file_open(&file[1], path_b);
+    if (status == LS_OK) status = ls_tensor_file_open(&file[1], path[1]);
     status = ls_comm_agree(world->comm, status);
-    if (status == LS_OK) status = compare(held, report, world, file, contract);
+    if (status == LS_OK) status = compare(held, report, world, file, names, contract);
     if (file[1]) ls_tensor_file_close(file[1]);
     if (file[0]) ls_tensor_file_close(file[0]);
     return status;

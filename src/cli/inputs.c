@@ -48,6 +48,8 @@ static ls_status check_options(const struct cli_input_options *o)
     for (int i = 0; singles > 0 && i < 3; i++)
         if (!o->single[i])
             return ls_fail(LS_EVALUE, "--%s is missing; q, k and v are needed", tensor_names[i]);
+    if (o->has_random && cli_names_given(&o->names))
+        return ls_fail(LS_EVALUE, "--names is of files, not of --random");
     return LS_OK;
 }
 
@@ -190,7 +192,8 @@ static ls_status open_files(struct cli_inputs *in, const struct cli_input_option
     for (int i = 0; i < 3; i++) {
         const char *path = o->input ? o->input : o->single[i];
 
-        LS_TRY(ls_input_open(&in->source[i], path, tensor_names[i], !o->input));
+        LS_TRY(cli_names_open(&in->source[i], &o->names, tensor_names[i],
+                              o->input && i > 0 ? &in->source[0] : NULL, path, !o->input));
     }
     LS_TRY(shape_of_files(in, o));
     const char *order = ls_order_name(in->order);
@@ -258,11 +261,11 @@ static ls_status open_do(struct ls_input *out, const struct cli_inputs *in,
     const struct ls_tensor_file *file = in->source[0].file;
     const int64_t *q = in->source[0].dim;
 
-    if (!o->input || !ls_tensor_file_find(file, "do")) {
+    if (!o->input || !cli_names_expect(&o->names, "do", file)) {
         draw(out, o->has_random ? (uint64_t)o->random[6] : 0, DO_STREAM, "do");
         return LS_OK;
     }
-    LS_TRY(ls_input_open(out, o->input, "do", false));
+    LS_TRY(cli_names_open(out, &o->names, "do", &in->source[0], NULL, false));
     if (out->ndim == 4 && memcmp(out->dim, q, 4 * sizeof(*q)) == 0) return LS_OK;
     return ls_fail(LS_ESHAPE, "%s: shape is %s, q has %s", out->label,
                    cli_dims(out->dim, out->ndim).s, cli_dims(q, 4).s);

@@ -5,14 +5,16 @@
 
 #include <math.h>
 
+#include "cli/names.h"
 #include "cli/progress.h"
 #include "longspan/attention.h"
 #include "longspan/store.h"
 
-/* --input, --q, --k, --v, --random, --order, --dtype, --allow-nonfinite */
+/* --input, --q, --k, --v, --names, --random, --order, --dtype, --allow-nonfinite */
 struct cli_input_options {
     const char *input;     /* a .safetensors file with q, k and v */
     const char *single[3]; /* a file each */
+    struct cli_names names;
     bool has_random;
     int64_t random[7]; /* b, h, h_kv, s_q, s_k, d, seed */
     bool has_order;

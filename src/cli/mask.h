@@ -3,6 +3,7 @@
 #ifndef LS_CLI_MASK_H
 #define LS_CLI_MASK_H
 
+#include "cli/names.h"
 #include "cli/world.h"
 #include "longspan/attention.h"
 
@@ -45,8 +46,8 @@ bool cli_mask_given(const struct cli_mask_options *options,
  * Agreed by all ranks; the caller frees the arrays, also after an error. Errors: LS_EVALUE,
  * LS_ESHAPE, LS_ENOMEM and those of files. */
 ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                        const struct cli_mask_options *options, const struct cli_world *world,
-                        const struct ls_attention_shape *shape);
+                        const struct cli_mask_options *options, const struct cli_names *names,
+                        const struct cli_world *world, const struct ls_attention_shape *shape);
 
 /* Accepts zeroed arrays. */
 void cli_mask_free(struct cli_mask_arrays *arrays);

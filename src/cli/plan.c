@@ -304,7 +304,8 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.shared.input, false), fini);
     LS_TRY_GOTO(status,
-                cli_mask_load(&arrays, &o.shared.attention, &o.shared.mask, world, &inputs.shape),
+                cli_mask_load(&arrays, &o.shared.attention, &o.shared.mask, &o.shared.input.names,
+                              world, &inputs.shape),
                 fini);
     LS_TRY_GOTO(status, report_plan(&report, world, &o, &inputs.shape, p), fini);
     status = cli_report_commit(&report, world);

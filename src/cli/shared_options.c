@@ -18,6 +18,7 @@ enum {
     KEY_Q,
     KEY_K,
     KEY_V,
+    KEY_NAMES,
     KEY_RANDOM,
     KEY_ORDER,
     KEY_DTYPE,
@@ -39,6 +40,12 @@ static const struct {
     {CLI_TAKES_INPUT, {"q", KEY_Q, "FILE", 0, "Queries, .npy or .safetensors", CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT, {"k", KEY_K, "FILE", 0, "Keys", CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT, {"v", KEY_V, "FILE", 0, "Values", CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT,
+     {"names", KEY_NAMES, "NAMES", 0,
+      "What the files call their tensors, as in q=query,k=key; of q, k, v, do, sinks, alibi, and "
+      "of "
+      "o, lse, dq, dk, dv and dsinks of results",
+      CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
      {"random", KEY_RANDOM, "B,H,HKV,SQ,SK,D[,SEED]", 0,
       "Standard normal numbers, the same for any number of ranks; seed 0 unless given",
@@ -271,6 +278,8 @@ ls_status cli_shared_set(struct cli_options *o, int key, const char *value)
     case KEY_V:
         o->input.single[key - KEY_Q] = value;
         return LS_OK;
+    case KEY_NAMES:
+        return cli_names_set(&o->input.names, value);
     case KEY_RANDOM:
         return cli_inputs_set_random(&o->input, value);
     case KEY_ORDER:

@@ -1,9 +1,11 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/ledger.h"
+#include "base/nearest.h"
 #include "base/random.h"
 #include "base/tell.h"
 #include "comm/comm.h"
@@ -20,10 +22,23 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* The tensor of the file that was probably meant; NULL: none. */
+static const char *nearest_in(const struct ls_tensor_file *file, const char *name)
+{
+    const int count = ls_tensor_file_count(file);
+    const char **names = malloc((size_t)count * sizeof(*names)), *nearest = NULL;
+
+    for (int i = 0; names && i < count; i++) names[i] = ls_tensor_file_at(file, i)->name;
+    if (names) nearest = ls_nearest(name, names, count);
+    free(names);
+    return nearest;
+}
+
 /* Says what there is instead, as far as it fits. */
 static ls_status fail_missing(const struct ls_tensor_file *file, const char *name)
 {
     const int count = ls_tensor_file_count(file);
+    const char *nearest = nearest_in(file, name);
     char names[4 * LS_QUOTE_LENGTH] = "", quote[LS_QUOTE_LENGTH];
     size_t used = 0;
     int i = 0;
@@ -34,6 +49,9 @@ static ls_status fail_missing(const struct ls_tensor_file *file, const char *nam
         used += (size_t)snprintf(names + used, sizeof(names) - used, "%s'%s'", i > 0 ? ", " : "",
                                  ls_quote(quote, have, strlen(have)));
     }
+    if (nearest)
+        return ls_fail(LS_EVALUE, "%s: holds no tensor '%s'; is '%s' meant?",
+                       ls_tensor_file_path(file), name, ls_quote(quote, nearest, strlen(nearest)));
     return ls_fail(LS_EVALUE, "%s: holds no tensor '%s'; it holds %s%s", ls_tensor_file_path(file),
                    name, count > 0 ? names : "none", i < count ? ", ..." : "");
 }
@@ -47,13 +65,14 @@ static ls_status find_tensor(struct ls_input *s, const char *name, bool lone)
     return ls_tensor_file_check(s->file, s->tensor);
 }
 
-ls_status ls_input_open(struct ls_input *out, const char *path, const char *name, bool lone)
+/* A source of the file, which it closes. */
+static ls_status open_tensor(struct ls_input *out, struct ls_tensor_file *file, const char *name,
+                             bool lone)
 {
-    struct ls_input s = {.file = NULL};
+    const char *path = ls_tensor_file_path(file);
+    struct ls_input s = {.file = file};
     ls_status status;
 
-    *out = s;
-    LS_TRY(ls_tensor_file_open(&s.file, path));
     LS_TRY_GOTO(status, find_tensor(&s, name, lone), close_file);
     s.type = s.tensor->type;
     s.ndim = s.tensor->ndim;
@@ -68,8 +87,26 @@ ls_status ls_input_open(struct ls_input *out, const char *path, const char *name
     *out = s;
     return LS_OK;
 close_file:
-    ls_tensor_file_close(s.file);
+    ls_tensor_file_close(file);
     return status;
+}
+
+ls_status ls_input_open(struct ls_input *out, const char *path, const char *name, bool lone)
+{
+    struct ls_tensor_file *file;
+
+    *out = (struct ls_input){.file = NULL};
+    LS_TRY(ls_tensor_file_open(&file, path));
+    return open_tensor(out, file, name, lone);
+}
+
+ls_status ls_input_open_beside(struct ls_input *out, const struct ls_input *beside,
+                               const char *name)
+{
+    *out = (struct ls_input){.file = NULL};
+    if (!beside->file)
+        return ls_fail(LS_EVALUE, "%s: is not open, and no tensor beside it can be", beside->label);
+    return open_tensor(out, ls_tensor_file_share(beside->file), name, false);
 }
 
 void ls_input_draw(struct ls_input *out, uint64_t seed, uint32_t stream, const char *name)

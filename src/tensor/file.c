@@ -15,6 +15,7 @@
 struct ls_tensor_file {
     char *path;
     int fd;
+    int readers;
     int count;
     struct ls_file_tensor *tensors;
 };
@@ -101,6 +102,7 @@ ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path)
     }
     LS_TRY_GOTO(status, parse(&file->tensors, &file->count, &source), fail);
     file->fd = source.fd;
+    file->readers = 1;
     *out = file;
     return LS_OK;
 fail:
@@ -144,9 +146,15 @@ ls_status ls_integers_load(int64_t **out, int64_t *count, const char *path)
     return status;
 }
 
+struct ls_tensor_file *ls_tensor_file_share(struct ls_tensor_file *file)
+{
+    file->readers++;
+    return file;
+}
+
 void ls_tensor_file_close(struct ls_tensor_file *file)
 {
-    if (file == NULL) return;
+    if (file == NULL || --file->readers > 0) return;
     close(file->fd);
     free(file->tensors);
     free(file->path);

@@ -30,6 +30,11 @@ struct ls_tensor_file;
  * file, and foreign among those of a .safetensors file. The caller closes it. Errors: LS_EFILE
  * (cannot be opened), LS_EFORMAT, LS_ETYPE; the message names the file. Not collective. */
 ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path);
+
+/* One more who reads it, and closes it; returns file. */
+struct ls_tensor_file *ls_tensor_file_share(struct ls_tensor_file *file);
+
+/* The last one who does frees it. */
 void ls_tensor_file_close(struct ls_tensor_file *file);
 
 int ls_tensor_file_count(const struct ls_tensor_file *file);

@@ -68,4 +68,42 @@ means_usual "bf16 in .npy" --q q.npy --k k.npy --v v.npy
 longspan attend --q eight.npy --k k.npy --v v.npy $options
 holds "numbers of 8 bits are refused" refused "eight.npy: .*'<V1'.*8 bits"
 
+# ---- other names
+
+input query key value 2,300,4,16 2,300,2,16 >named.in
+names=q=query,k=key,v=value
+means_usual "other names" --input named.in --names $names
+means_usual "names in several options" --input named.in --names q=query,v=value --names k=key
+input v q k 2,300,4,16 2,300,2,16 >turned.in
+means_usual "names that trade places" --input turned.in --names q=v,k=q,v=k
+# shellcheck disable=SC2086 # several options
+{
+    longspan attend --input named.in $options
+    holds "a name that is not there" refused "holds no tensor 'q'; it holds .*'query'.*--names q="
+    longspan attend --input named.in --names q=querry,k=key,v=value $options
+    holds "the nearest of those that are there" refused "no tensor 'querry'; is 'query' meant"
+    longspan attend --input named.in --names $names,do=gradient --backward $options
+    holds "a name that was given has to be there" refused "no tensor 'gradient'"
+    longspan attend --input named.in --names key=k $options
+    holds "a tensor that is none" refused "--names: there is no tensor 'key'"
+    longspan attend --input named.in --names q $options
+    holds "a name that names nothing" refused "--names: 'q' is not a tensor and what"
+    longspan attend --random 1,1,1,4,4,4 --names q=a
+    holds "--names without a file" refused "--names is of files"
+    LC_ALL=C sed -e 's/"o"/"0"/' -e 's/"lse"/"log"/' usual.out >named.out
+    longspan check --input named.in --names $names,o=0,lse=log $options --result named.out
+    holds "check: names in both files" verified
+    longspan check --input usual.in --names o=0,lse=l $options --result named.out
+    holds "check: a name that is not there" refused "no tensor 'l'"
+    longspan check named.out named.out --names o=0,lse=log
+    holds "check of two results: their names" grep -q '^compared (o, lse): ok' stdout
+    longspan check named.out usual.out --names o=0
+    holds "check of two results: a name that one has not" refused "usual.out: holds no tensor '0'"
+    printf '\000\000\200?\000\000\000@\000\000\200\277\000\000\000\000' |
+        safetensors '{"s":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},
+            "t":{"dtype":"F32","shape":[0],"data_offsets":[16,16]}}' >sinks.in
+    longspan attend --input usual.in $options --sinks sinks.in --names sinks=s --verify
+    holds "a name of sinks" verified
+}
+
 exit "$failed"

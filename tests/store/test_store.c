@@ -136,7 +136,7 @@ MPI_TEST(store, a_number_for_each_head_is_written_once)
     const struct ls_tensor whole = ls_tensor_view(data, LS_F32, 1, dim);
     const struct ls_tensor longer = ls_tensor_view(data, LS_F32, 1, more);
     struct ls_output *output;
-    struct ls_input input;
+    struct ls_input input, beside, none;
     double value[H];
 
     name_file();
@@ -148,9 +148,14 @@ MPI_TEST(store, a_number_for_each_head_is_written_once)
     ls_output_destroy(output);
     MPI_CHECK_OK(ls_input_open(&input, path, "dsinks", false));
     MPI_CHECK(input.ndim == 1 && input.dim[0] == H, "%d dimensions", input.ndim);
-    MPI_CHECK_OK(ls_input_read(value, &input, 0, H));
+    MPI_CHECK_OK(ls_input_open_beside(&beside, &input, "dsinks"));
+    check_failure(ls_input_open_beside(&none, &input, "dsink"), LS_EVALUE, "'dsinks' meant",
+                  "none");
+    ls_input_close(&input); /* the file stays open for the other */
+    check_failure(ls_input_open_beside(&none, &input, "dsinks"), LS_EVALUE, "not open", "closed");
+    MPI_CHECK_OK(ls_input_read(value, &beside, 0, H));
     for (int i = 0; i < H; i++) MPI_CHECK(value[i] == data[i], "head %d: %g", i, value[i]);
-    ls_input_close(&input);
+    ls_input_close(&beside);
     MPI_Barrier(MPI_COMM_WORLD);
     if (rank == 0) unlink(path);
 }

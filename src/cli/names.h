@@ -1,0 +1,33 @@
+/* --names: what a file calls its tensors. */
+#ifndef LS_CLI_NAMES_H
+#define LS_CLI_NAMES_H
+
+#include "longspan/store.h"
+
+#define CLI_MOST_NAMES 12
+#define CLI_NAME_ROOM 64
+
+/* Zeros: every tensor has the name that the manual gives it. */
+struct cli_names {
+    char given[CLI_MOST_NAMES][CLI_NAME_ROOM];
+};
+
+/* "q=query,k=key", added to what was said before. Errors: LS_EVALUE. */
+ls_status cli_names_set(struct cli_names *names, const char *text);
+
+/* Whether any was given. */
+bool cli_names_given(const struct cli_names *names);
+
+/* What the file calls the tensor. */
+const char *cli_names_of(const struct cli_names *names, const char *tensor);
+
+/* Whether the file has it; one whose name was given is to be there, and is said to be. */
+bool cli_names_expect(const struct cli_names *names, const char *tensor,
+                      const struct ls_tensor_file *file);
+
+/* As ls_input_open, or beside another tensor of its file if beside is not NULL; a message that
+ * there is none says what would name it. */
+ls_status cli_names_open(struct ls_input *out, const struct cli_names *names, const char *tensor,
+                         const struct ls_input *beside, const char *path, bool lone);
+
+#endif
