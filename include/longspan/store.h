@@ -82,12 +82,13 @@ LS_API ls_status ls_input_load(struct ls_tensor *out, struct ls_comm *comm,
 /* ---- writing */
 
 /* A whole tensor of a file: [b, s, h, d] or [b, h, s, d] by its order. d 0: [b, h, s], order bhsd.
- * b 0: [h], a number for each head. */
+ * b 0: [h], a number for each head. single: of b 1 sequence, which the shape does not say. */
 struct ls_output_tensor {
     const char *name; /* at most 63 characters */
     ls_dtype type;
     ls_order order;
     int64_t b, s, h, d;
+    bool single;
 };
 
 struct ls_output;

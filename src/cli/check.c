@@ -110,12 +110,13 @@ static int dims_of(int64_t dim[LS_MAX_DIMS], const struct check_run *run, int wh
     return which == DSINKS ? 1 : which == LSE ? 3 : 4;
 }
 
-static ls_status check_dims(const struct check_run *run, int which)
+static ls_status check_dims(struct check_run *run, int which)
 {
-    const struct ls_input *source = &run->source[which];
+    struct ls_input *source = &run->source[which];
     int64_t dim[LS_MAX_DIMS];
     const int ndim = dims_of(dim, run, which);
 
+    if (which != DSINKS && run->inputs.shape.b == 1) cli_input_add_batch(source, ndim);
     if (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0)
         return LS_OK;
     return ls_fail(LS_ESHAPE, "%s: shape is %s, the input asks for %s", source->label,

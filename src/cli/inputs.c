@@ -55,6 +55,15 @@ static ls_status check_options(const struct cli_input_options *o)
 
 /* ---- shapes of files */
 
+bool cli_input_add_batch(struct ls_input *source, int ndim)
+{
+    if (source->ndim != ndim - 1) return false;
+    memmove(source->dim + 1, source->dim, (size_t)source->ndim * sizeof(*source->dim));
+    source->dim[0] = 1;
+    source->ndim = ndim;
+    return true;
+}
+
 /* The shape if the files are read in this order; k and v are known to agree. */
 static struct ls_attention_shape shape_in(ls_order order, const int64_t q[4], const int64_t k[4])
 {
@@ -85,7 +94,7 @@ static ls_status check_dims(const struct cli_inputs *in)
         const struct ls_input *s = &in->source[i];
 
         if (s->ndim != 4)
-            return ls_fail(LS_ESHAPE, "%s: shape is %s, not batch, sequence, heads, head dim",
+            return ls_fail(LS_ESHAPE, "%s: shape is %s, not [batch,] sequence, heads, head dim",
                            s->label, cli_dims(s->dim, s->ndim).s);
     }
     const int64_t *qd = q->dim, *kd = k->dim, *vd = v->dim;
@@ -141,6 +150,8 @@ static ls_status choose_order(struct cli_inputs *in)
 
 static ls_status shape_of_files(struct cli_inputs *in, const struct cli_input_options *o)
 {
+    for (int i = 0; i < 3; i++)
+        if (cli_input_add_batch(&in->source[i], 4) && i == 0) in->single = true;
     LS_TRY(check_dims(in));
     in->order = o->order;
     if (!o->has_order) LS_TRY(choose_order(in));
@@ -266,6 +277,7 @@ static ls_status open_do(struct ls_input *out, const struct cli_inputs *in,
         return LS_OK;
     }
     LS_TRY(cli_names_open(out, &o->names, "do", &in->source[0], NULL, false));
+    cli_input_add_batch(out, 4);
     if (out->ndim == 4 && memcmp(out->dim, q, 4 * sizeof(*q)) == 0) return LS_OK;
     return ls_fail(LS_ESHAPE, "%s: shape is %s, q has %s", out->label,
                    cli_dims(out->dim, out->ndim).s, cli_dims(q, 4).s);

@@ -34,8 +34,13 @@ struct cli_inputs {
     struct ls_input source[3]; /* q, k, v */
     struct ls_attention_shape shape;
     ls_order order;
+    bool single;      /* q came without a batch: its file was [s, h, d] or [h, s, d] */
     char origin[320]; /* for people: "random, seed 0", "q.npy k.npy v.npy in order bshd" */
 };
+
+/* A tensor with one dimension less than it should is of a single sequence: the batch, 1, was left
+ * out. Returns whether it was. */
+bool cli_input_add_batch(struct ls_input *source, int ndim);
 
 /* The order in which q and k of these dimensions must be meant. False if the user has to say: a
  * wrong guess would compute something else without a word. */

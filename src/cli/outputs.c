@@ -13,14 +13,16 @@ static struct ls_output_tensor describe(int which, const struct cli_inputs *in)
     if (which == CLI_OUT_DSINKS)
         return (struct ls_output_tensor){.name = "dsinks", .type = LS_F32, .h = n->h};
     if (which == CLI_OUT_LSE)
-        return (struct ls_output_tensor){"lse", LS_F32, LS_ORDER_BHSD, n->b, n->s_q, n->h, 0};
+        return (struct ls_output_tensor){"lse", LS_F32, LS_ORDER_BHSD, n->b, n->s_q,
+                                         n->h,  0,      in->single};
     return (struct ls_output_tensor){.name = names[which],
                                      .type = n->type,
                                      .order = in->order,
                                      .b = n->b,
                                      .s = is_of_keys(which) ? n->s_k : n->s_q,
                                      .h = is_of_keys(which) ? n->h_kv : n->h,
-                                     .d = n->d};
+                                     .d = n->d,
+                                     .single = in->single};
 }
 
 ls_status cli_output_create(struct ls_output **out, const struct cli_world *world, const char *path,

@@ -1,5 +1,5 @@
-/* --out: o and the gradients in the order of the inputs, lse [b, h, s] and dsinks [h] in one file.
- */
+/* --out: o and the gradients in the order of the inputs, lse [b, h, s] and dsinks [h] in one file;
+ * without b where q came without. */
 #ifndef LS_CLI_OUTPUTS_H
 #define LS_CLI_OUTPUTS_H
 

@@ -41,8 +41,11 @@ static ls_status describe(struct ls_file_tensor *out, const struct ls_output_ten
         return ls_fail(LS_EVALUE, "%s: a tensor [b, h, s] is in order bhsd", t->name);
     const int64_t dim[] = {t->b, bshd ? t->s : t->h, bshd ? t->h : t->s, t->d};
 
-    out->ndim = t->d > 0 ? 4 : 3;
-    memcpy(out->dim, dim, sizeof(dim));
+    if (t->single && t->b != 1)
+        return ls_fail(LS_EVALUE, "%s: a single sequence has no batch of %lld", t->name,
+                       (long long)t->b);
+    out->ndim = (t->d > 0 ? 4 : 3) - t->single;
+    memcpy(out->dim, dim + t->single, (size_t)out->ndim * sizeof(*dim));
     return LS_OK;
 }
 

@@ -170,7 +170,7 @@ npy '<f4' False "1, 300, 2, 8" $((bytes / 2)) >d8.npy
 npy '<f4' False "2, 300, 2, 8" $bytes >b2.npy
 npy '<f4' False "1, 150, 2, 16" $((bytes / 2)) >s150.npy
 npy '<f4' False "1, 200, 3, 16" $bytes >h3.npy
-npy '<f4' False "300, 2, 16" $bytes >three-dims.npy
+npy '<f4' False "600, 16" $bytes >two-dims.npy
 npy '<f4' False "1, 8, 4, 300" $bytes >d300.npy
 npy '<f4' False "1, 300, 2, 0" 0 >d0.npy
 npy '<f4' False "1, 30, 20, 16" $bytes >both.npy
@@ -186,7 +186,7 @@ bad_shape()
 bad_shape "head dims disagree" "8.*16|16.*8" good.npy d8.npy d8.npy --order bshd
 bad_shape "batches disagree" "1.*2|2.*1" d8.npy b2.npy b2.npy --order bshd
 bad_shape "k and v disagree" "150.*300|300.*150" good.npy good.npy s150.npy --order bshd
-bad_shape "3 dimensions" "three-dims.npy: .*3" three-dims.npy good.npy good.npy --order bshd
+bad_shape "2 dimensions" "two-dims.npy: .*600,16.*batch" two-dims.npy good.npy good.npy --order bshd
 bad_shape "heads no multiple" "2.*3" good.npy h3.npy h3.npy --order bshd
 bad_shape "both orders fit" "--order" both.npy both.npy both.npy
 bad_shape "head dim 300" "300" d300.npy d300.npy d300.npy --order bshd

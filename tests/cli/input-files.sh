@@ -106,4 +106,32 @@ means_usual "names that trade places" --input turned.in --names q=v,k=q,v=k
     holds "a name of sinks" verified
 }
 
+# ---- a single sequence, whose batch of one nobody wrote down
+
+half() { head -c "$(($1 / 2))" "$2"; }
+{ npy_header '<V2' False "1, 300, 4, 16"; half $q_bytes q.raw; } >q1.npy
+{ npy_header '<V2' False "300, 4, 16"; half $q_bytes q.raw; } >qs.npy
+for tensor in k v; do
+    { npy_header '<V2' False "300, 2, 16"; half $k_bytes $tensor.raw; } >${tensor}s.npy
+done
+gradients="--backward --sinks=1,0,-1,2"
+# shellcheck disable=SC2086 # several options
+{
+    longspan attend --q q1.npy --k ks.npy --v vs.npy $options $gradients --out one.out
+    longspan attend --q qs.npy --k ks.npy --v vs.npy $options $gradients --out single.out
+    for shape in 300,4,16 4,300 300,2,16; do
+        holds "results of shape $shape" grep -q "\"shape\":\[$shape\]" single.out
+    done
+    data=$((300 * (2 * 4 * 16 * 2 + 2 * 2 * 16 * 2 + 4 * 4) + 4 * 4)) # o, dq; dk, dv; lse; dsinks
+    tail -c $data one.out >expected
+    tail -c $data single.out >other.out
+    same "the same bytes" expected
+    longspan check --q q1.npy --k ks.npy --v vs.npy --order bshd --causal --sinks=1,0,-1,2 \
+        --result single.out
+    holds "check: a result of a single sequence" verified
+    longspan check --q q.npy --k k.npy --v v.npy --order bshd --causal --sinks=1,0,-1,2 \
+        --result single.out
+    holds "check: two are more" refused "single.out: shape is 300,4,16, the input asks for 2,300"
+}
+
 exit "$failed"

@@ -60,8 +60,8 @@ static int64_t visit(const struct ls_tensor *t, const struct ls_layout *layout, 
 static void write_file(const struct ls_layout *layout, ls_order order)
 {
     const struct ls_output_tensor tensors[] = {
-        {"x", LS_F32, order, B, S, H, D},
-        {"lse", LS_F32, LS_ORDER_BHSD, B, S, H, 0},
+        {"x", LS_F32, order, B, S, H, D, false},
+        {"lse", LS_F32, LS_ORDER_BHSD, B, S, H, 0, false},
     };
     const struct ls_tensor x = create(layout, rank, order, D);
     const struct ls_tensor rows = create(layout, rank, LS_ORDER_BHSD, 1);
@@ -188,7 +188,7 @@ MPI_TEST(store, random_numbers_are_those_of_their_places)
 
 MPI_TEST(store, what_one_rank_cannot_do_fails_on_every_rank)
 {
-    const struct ls_output_tensor x = {"x", LS_F32, LS_ORDER_BSHD, B, S, H, D};
+    const struct ls_output_tensor x = {"x", LS_F32, LS_ORDER_BSHD, B, S, H, D, false};
     const struct ls_layout layout = layout_of(LS_LAYOUT_CONTIGUOUS, size);
     struct ls_tensor part = create(&layout, rank, LS_ORDER_BSHD, D);
     const bool last = rank == size - 1;
@@ -224,8 +224,8 @@ MPI_TEST(store, what_one_rank_cannot_do_fails_on_every_rank)
 
 MPI_TEST(store, what_is_not_committed_leaves_nothing)
 {
-    const struct ls_output_tensor x = {"x", LS_F32, LS_ORDER_BSHD, B, S, H, D};
-    const struct ls_output_tensor flat = {"lse", LS_F32, LS_ORDER_BSHD, B, S, H, 0};
+    const struct ls_output_tensor x = {"x", LS_F32, LS_ORDER_BSHD, B, S, H, D, false};
+    const struct ls_output_tensor flat = {"lse", LS_F32, LS_ORDER_BSHD, B, S, H, 0, false};
     struct ls_output *output = NULL;
 
     name_file();
