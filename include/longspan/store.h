@@ -30,15 +30,22 @@ LS_API struct ls_tensor ls_order_view(void *data, ls_dtype type, ls_order order,
 struct ls_tensor_file;
 struct ls_file_tensor;
 
+/* Heads of a tensor among `all` of a position: `run` from `first` on, as many `apart` further on,
+ * and so on. */
+struct ls_packed_heads {
+    int64_t all, first, run, apart;
+};
+
 /* A tensor somewhere else, in a file or drawn at random. The first fields are to be read. */
 struct ls_input {
     ls_dtype type; /* of its elements */
     int ndim;      /* 0: drawn at random, in any shape */
-    int64_t dim[LS_MAX_DIMS];
+    int64_t dim[LS_FILE_DIMS];
     char label[96];              /* for messages: "k.npy", "qkv.safetensors: k" */
     char name[96];               /* the same where a message has said which file: "k.npy", "k" */
     struct ls_tensor_file *file; /* NULL: drawn at random, or not open */
     const struct ls_file_tensor *tensor;
+    struct ls_packed_heads packed; /* all 0: it is alone in the file's tensor */
     bool drawn;
     uint64_t seed;
     uint32_t stream;
@@ -55,6 +62,11 @@ LS_API ls_status ls_input_open(struct ls_input *out, const char *path, const cha
  * tensor. */
 LS_API ls_status ls_input_open_beside(struct ls_input *out, const struct ls_input *beside,
                                       const char *name);
+
+/* Makes of an open source, whose tensor has q, k and v beside each other, one of them, of shape
+ * [b, s, heads, d]: to be loaded in order bshd. The file's has b s all d elements. */
+LS_API void ls_input_take_heads(struct ls_input *source, const struct ls_packed_heads *heads,
+                                const int64_t dim[4]);
 
 /* Standard normal numbers by seed, stream and place in the whole tensor: the same for any number of
  * ranks. */

@@ -13,6 +13,7 @@ extern "C" {
 typedef enum { LS_F32, LS_BF16, LS_F16, LS_F64 } ls_dtype;
 
 #define LS_MAX_DIMS 4
+#define LS_FILE_DIMS 5 /* of a tensor in a file, where q, k and v may lie packed */
 
 /* Strides are in elements. Attention tensors are [batch, sequence, heads, head_dim] whatever
  * their order in memory (a [b, h, s, d] array is viewed with its strides swapped), and stride[3]

@@ -48,6 +48,11 @@ static ls_status check_options(const struct cli_input_options *o)
     for (int i = 0; singles > 0 && i < 3; i++)
         if (!o->single[i])
             return ls_fail(LS_EVALUE, "--%s is missing; q, k and v are needed", tensor_names[i]);
+    LS_TRY(cli_packed_check(&o->packed));
+    if (o->packed.how != CLI_NOT_PACKED && !o->input)
+        return ls_fail(LS_EVALUE, "--packed is of the tensor qkv of --input");
+    if (o->packed.how != CLI_NOT_PACKED && o->has_order)
+        return ls_fail(LS_EVALUE, "--packed and --order exclude each other: it is an order");
     if (o->has_random && cli_names_given(&o->names))
         return ls_fail(LS_EVALUE, "--names is of files, not of --random");
     return LS_OK;
@@ -198,8 +203,23 @@ static ls_status check_shape(const struct cli_inputs *in)
     return LS_OK;
 }
 
+/* The file may be a .npy, or hold one tensor under any name. */
+static ls_status open_packed(struct cli_inputs *in, const struct cli_input_options *o)
+{
+    const int64_t *q = in->source[0].dim, *k = in->source[1].dim;
+
+    LS_TRY(cli_names_open(&in->source[0], &o->names, "qkv", NULL, o->input, true));
+    LS_TRY(cli_packed_take(in->source, &in->single, &o->packed));
+    in->order = LS_ORDER_BSHD;
+    in->shape = shape_in(in->order, q, k);
+    snprintf(in->origin, sizeof(in->origin), "%.280s, packed as %s", o->input,
+             cli_packed_name(o->packed.how));
+    return LS_OK;
+}
+
 static ls_status open_files(struct cli_inputs *in, const struct cli_input_options *o)
 {
+    if (o->packed.how != CLI_NOT_PACKED) return open_packed(in, o);
     for (int i = 0; i < 3; i++) {
         const char *path = o->input ? o->input : o->single[i];
 

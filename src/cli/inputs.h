@@ -6,15 +6,18 @@
 #include <math.h>
 
 #include "cli/names.h"
+#include "cli/packed.h"
 #include "cli/progress.h"
 #include "longspan/attention.h"
 #include "longspan/store.h"
 
-/* --input, --q, --k, --v, --names, --random, --order, --dtype, --allow-nonfinite */
+/* --input, --q, --k, --v, --names, --packed, --heads, --kv-heads, --random, --order, --dtype,
+ * --allow-nonfinite */
 struct cli_input_options {
     const char *input;     /* a .safetensors file with q, k and v */
     const char *single[3]; /* a file each */
     struct cli_names names;
+    struct cli_packed packed;
     bool has_random;
     int64_t random[7]; /* b, h, h_kv, s_q, s_k, d, seed */
     bool has_order;

@@ -7,8 +7,8 @@
 #include "base/status.h"
 #include "tensor/file.h"
 
-static const char *const tensors[] = {"q", "k",   "v",  "do", "sinks", "alibi",
-                                      "o", "lse", "dq", "dk", "dv",    "dsinks"};
+static const char *const tensors[] = {"q", "k",   "v",  "qkv", "do", "sinks", "alibi",
+                                      "o", "lse", "dq", "dk",  "dv", "dsinks"};
 
 #define TENSORS ((int)(sizeof tensors / sizeof *tensors))
 
@@ -31,7 +31,7 @@ static ls_status fail_unknown(const char *tensor)
         return ls_fail(LS_EVALUE, "--names: there is no tensor '%s'; is %s meant?", tensor,
                        nearest);
     return ls_fail(LS_EVALUE,
-                   "--names: there is no tensor '%s'; there are q, k, v, do, sinks, alibi, o, "
+                   "--names: there is no tensor '%s'; there are q, k, v, qkv, do, sinks, alibi, o, "
                    "lse, dq, dk, dv and dsinks",
                    tensor);
 }
@@ -96,5 +96,6 @@ ls_status cli_names_open(struct ls_input *out, const struct cli_names *names, co
         beside ? ls_input_open_beside(out, beside, name) : ls_input_open(out, path, name, lone);
 
     if (status != LS_EVALUE || name != tensor) return status;
-    return ls_fail(LS_EVALUE, "%s; --names %s=NAME says what it is called", ls_message(), tensor);
+    return ls_fail(LS_EVALUE, "%s; --names %s=NAME says what it is called%s", ls_message(), tensor,
+                   strcmp(tensor, "q") == 0 ? ", --packed how q, k and v lie in one" : "");
 }

@@ -6,6 +6,7 @@
 #include "cli/values.h"
 
 #define MOST_SECONDS 1000000
+#define MOST_HEADS (1 << 20)
 
 enum {
     KEY_JSON = 256,
@@ -19,6 +20,9 @@ enum {
     KEY_K,
     KEY_V,
     KEY_NAMES,
+    KEY_PACKED,
+    KEY_HEADS,
+    KEY_KV_HEADS,
     KEY_RANDOM,
     KEY_ORDER,
     KEY_DTYPE,
@@ -42,9 +46,17 @@ static const struct {
     {CLI_TAKES_INPUT, {"v", KEY_V, "FILE", 0, "Values", CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
      {"names", KEY_NAMES, "NAMES", 0,
-      "What the files call their tensors, as in q=query,k=key; of q, k, v, do, sinks, alibi, and "
-      "of "
-      "o, lse, dq, dk, dv and dsinks of results",
+      "What the files call their tensors, as in q=query,k=key: q, k, v, qkv, do, sinks, alibi; of "
+      "results o, lse, dq, dk, dv and dsinks",
+      CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT,
+     {"packed", KEY_PACKED, "HOW", 0,
+      "q, k and v lie in one tensor qkv: s3hd (all heads of q, then of k, of v), sh3d (q, k, v of "
+      "each head) or sgd (of each head of k its queries, k and v)",
+      CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT, {"heads", KEY_HEADS, "H", 0, "Heads of q, of --packed", CLI_SECTION_INPUT}},
+    {CLI_TAKES_INPUT,
+     {"kv-heads", KEY_KV_HEADS, "K", 0, "Heads of k and v, of --packed; default H",
       CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
      {"random", KEY_RANDOM, "B,H,HKV,SQ,SK,D[,SEED]", 0,
@@ -280,6 +292,12 @@ ls_status cli_shared_set(struct cli_options *o, int key, const char *value)
         return LS_OK;
     case KEY_NAMES:
         return cli_names_set(&o->input.names, value);
+    case KEY_PACKED:
+        return cli_packed_set(&o->input.packed, value);
+    case KEY_HEADS:
+        return cli_value_integer(&o->input.packed.heads, "--heads", value, 1, MOST_HEADS);
+    case KEY_KV_HEADS:
+        return cli_value_integer(&o->input.packed.kv_heads, "--kv-heads", value, 1, MOST_HEADS);
     case KEY_RANDOM:
         return cli_inputs_set_random(&o->input, value);
     case KEY_ORDER:

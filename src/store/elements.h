@@ -6,7 +6,8 @@
 #include "longspan/store.h"
 #include "tensor/file.h"
 
-/* Elements [first, first + n) of an open or drawn source. Not collective. Errors: LS_EIO. */
+/* Elements [first, first + n) of an open or drawn source that is not packed. Not collective.
+ * Errors: LS_EIO. */
 ls_status ls_input_read(double *out, const struct ls_input *source, int64_t first, int64_t n);
 
 /* As ls_output_create. tensors [count >= 1]: name, type and shape. */

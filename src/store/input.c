@@ -109,6 +109,14 @@ ls_status ls_input_open_beside(struct ls_input *out, const struct ls_input *besi
     return open_tensor(out, ls_tensor_file_share(beside->file), name, false);
 }
 
+void ls_input_take_heads(struct ls_input *source, const struct ls_packed_heads *heads,
+                         const int64_t dim[4])
+{
+    source->packed = *heads;
+    source->ndim = 4;
+    memcpy(source->dim, dim, 4 * sizeof(*dim));
+}
+
 void ls_input_draw(struct ls_input *out, uint64_t seed, uint32_t stream, const char *name)
 {
     *out = (struct ls_input){.type = LS_F32, .drawn = true, .seed = seed, .stream = stream};
@@ -148,6 +156,7 @@ struct loading {
     int64_t s;
     double limit;
     void *staging; /* one run as it comes */
+    void *packed;  /* and, where it comes packed, all heads of its positions */
 };
 
 static void describe(char *out, size_t size, const struct loading *l, double value, double original)
@@ -177,12 +186,39 @@ static ls_status fail_value(const struct loading *l, int64_t element, double val
                    bshd ? element / d % h : outer % h, element % d);
 }
 
+/* The heads of the source among all of `rows` positions. */
+static void pick_heads(const struct loading *l, int64_t rows)
+{
+    const struct ls_packed_heads *p = &l->source->packed;
+    const int64_t heads = l->out->dim[2];
+    const size_t head = (size_t)(l->out->dim[3] * ls_dtype_size(l->source->type));
+    const char *from = l->packed;
+    char *to = l->staging;
+
+    for (int64_t row = 0; row < rows; row++, from += (size_t)p->all * head)
+        for (int64_t i = 0, at = p->first; i < heads; i += p->run, at += p->apart) {
+            memcpy(to, from + (size_t)at * head, (size_t)p->run * head);
+            to += (size_t)p->run * head;
+        }
+}
+
+static ls_status fetch_run(const struct loading *l, const struct ls_run *run)
+{
+    const int64_t all = l->source->packed.all * l->out->dim[3],
+                  row = l->out->dim[2] * l->out->dim[3];
+
+    if (all == 0) return fetch(l->staging, l->source, run->global, run->n);
+    LS_TRY(fetch(l->packed, l->source, run->global / row * all, run->n / row * all));
+    pick_heads(l, run->n / row);
+    return LS_OK;
+}
+
 static ls_status load_run(const struct loading *l, const struct ls_run *run)
 {
     const struct ls_input *source = l->source;
     char *into = (char *)l->out->data + run->local * ls_dtype_size(l->out->type);
 
-    LS_TRY(fetch(l->staging, source, run->global, run->n));
+    LS_TRY(fetch_run(l, run));
     ls_dtype_convert(into, l->out->type, l->staging, source->type, run->n);
     if (isnan(l->limit)) return LS_OK;
     const int64_t bad = ls_dtype_find_large(into, l->out->type, run->n, l->limit);
@@ -204,6 +240,9 @@ static ls_status check_source(const struct ls_input *source, ls_order order,
 
     if (!source->file && !source->drawn)
         return ls_fail(LS_EVALUE, "a source that is not open cannot be read");
+    if (source->packed.all > 0 && !bshd)
+        return ls_fail(LS_EVALUE, "%s: packed heads can be read in order bshd alone",
+                       source->label);
     if (source->drawn ||
         (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0))
         return LS_OK;
@@ -230,6 +269,20 @@ static ls_status check_load(const struct loading *l, const struct ls_layout *lay
     return ls_part_check(l->out, &wanted, l->source->label);
 }
 
+/* For a leaf of rows of so many elements. */
+static ls_status create_staging(struct loading *l, int64_t row)
+{
+    const int64_t size = LS_LEAF * ls_dtype_size(l->source->type);
+    const int64_t packed = l->source->packed.all * l->out->dim[3];
+    ls_status status;
+
+    LS_TRY(ls_alloc(&l->staging, LS_TAG_WORKSPACE, (size_t)(size * row)));
+    if (packed == 0) return LS_OK;
+    status = ls_alloc(&l->packed, LS_TAG_WORKSPACE, (size_t)(size * packed));
+    if (status != LS_OK) ls_free(l->staging);
+    return status;
+}
+
 static ls_status load_runs(struct loading *l, const struct ls_layout *layout, struct ls_comm *comm,
                            const struct ls_progress_callback *progress)
 {
@@ -239,8 +292,7 @@ static ls_status load_runs(struct loading *l, const struct ls_layout *layout, st
     const int64_t runs = ls_blocks_runs(&blocks, layout, rank);
     ls_status status = LS_OK;
 
-    LS_TRY(ls_alloc(&l->staging, LS_TAG_WORKSPACE,
-                    (size_t)(LS_LEAF * blocks.row * ls_dtype_size(l->source->type))));
+    LS_TRY(create_staging(l, blocks.row));
     for (int64_t i = 0; i < runs && status == LS_OK; i++) {
         const struct ls_run run = ls_blocks_run(&blocks, layout, rank, i);
 
@@ -248,6 +300,7 @@ static ls_status load_runs(struct loading *l, const struct ls_layout *layout, st
         ls_comm_beat(comm); /* so that others hear of this rank */
         status = load_run(l, &run);
     }
+    ls_free(l->packed);
     ls_free(l->staging);
     return status;
 }

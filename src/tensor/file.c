@@ -194,7 +194,7 @@ ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
                    "%s: tensor \"%s\" has %s; what can be read has at most %d dimensions and "
                    "elements of type F64, F32, F16 or BF16",
                    file->path, ls_quote(quote, tensor->name, strlen(tensor->name)), tensor->foreign,
-                   LS_MAX_DIMS);
+                   LS_FILE_DIMS);
 }
 
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,

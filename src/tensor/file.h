@@ -15,7 +15,7 @@ struct ls_file_tensor {
     char name[LS_NAME_LENGTH]; /* "" in a .npy file; a longer one is cut */
     ls_dtype type;
     int ndim;
-    int64_t dim[LS_MAX_DIMS];
+    int64_t dim[LS_FILE_DIMS];
     int64_t offset; /* of the first element, bytes from the start of the file */
     int64_t bytes;  /* of all elements */
     /* "": it can be read; else what it has that cannot, such as "elements of type I64", and type
@@ -26,7 +26,7 @@ struct ls_file_tensor {
 struct ls_tensor_file;
 
 /* Reads and checks the header; the format is known by content (magic), not by name. A
- * tensor with more than LS_MAX_DIMS dimensions, or of a type not in ls_dtype, is refused in a .npy
+ * tensor with more than LS_FILE_DIMS dimensions, or of a type not in ls_dtype, is refused in a .npy
  * file, and foreign among those of a .safetensors file. The caller closes it. Errors: LS_EFILE
  * (cannot be opened), LS_EFORMAT, LS_ETYPE; the message names the file. Not collective. */
 ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path);

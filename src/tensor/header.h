@@ -22,7 +22,7 @@ bool ls_extent_bytes(int64_t *out, const struct ls_file_tensor *tensor);
 bool ls_extent_holds(const struct ls_file_tensor *tensor, int64_t first, int64_t n);
 
 /* Room for a type and the longest shape, as in "bf16 [2, 4096, 8, 64]". */
-#define LS_EXTENT_TEXT 104
+#define LS_EXTENT_TEXT 128
 
 /* Writes that text and returns out. */
 const char *ls_extent_text(char out[LS_EXTENT_TEXT], const struct ls_file_tensor *tensor);

@@ -25,7 +25,7 @@ struct dictionary {
     unsigned seen; /* bit i: the i-th of `entries` */
     bool fortran_order;
     int ndim;
-    int64_t dim[LS_MAX_DIMS];
+    int64_t dim[LS_FILE_DIMS];
 };
 
 static void skip_space(struct cursor *text)
@@ -80,7 +80,7 @@ static const char *take_shape(struct dictionary *out, struct cursor *text)
 
     if (!take(text, "(")) return "a shape in parentheses";
     while (!take(text, ")")) {
-        if (n == LS_MAX_DIMS) return "at most 4 dimensions";
+        if (n == LS_FILE_DIMS) return "at most 5 dimensions";
         if (!take_integer(&out->dim[n++], text)) return "a dimension under 2^63";
         if (!take(text, ",") && (text->at == text->end || *text->at != ')')) return "',' or ')'";
     }

@@ -57,7 +57,7 @@ static ls_status parse_shape(struct ls_file_tensor *out, const struct entry *ent
 
     if (!json_is_array(shape))
         return ls_fail(LS_EFORMAT, "%s: tensor \"%s\" has no shape", entry->path, entry->name);
-    if (n > LS_MAX_DIMS) {
+    if (n > LS_FILE_DIMS) {
         snprintf(out->foreign, sizeof out->foreign, "%zu dimensions", n);
         return LS_OK;
     }

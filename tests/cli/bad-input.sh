@@ -137,7 +137,7 @@ bad_file size-and-offsets "" "{$q,$k,$(entry v BF16 1,8,2,4 128 192)}"
 bad_file duplicate ".*(duplicate|twice)" "{$q,$k,$v,$(entry q BF16 1,8,1,4 0 64)}"
 bad_file unknown-type ".*BF17" "{$q,$k,$(entry v BF17 1,8,1,4 128 192)}"
 bad_file of-whole-numbers ".*\"v\" has .*I64.*BF16" "{$q,$k,$(entry v I64 8 128 192)}"
-bad_file of-five-dimensions ".*\"v\" has 5 dim.* 4" "{$q,$k,$(entry v BF16 1,1,8,1,4 128 192)}"
+bad_file of-six-dimensions ".*\"v\" has 6 dim.* 5" "{$q,$k,$(entry v BF16 1,1,1,8,1,4 128 192)}"
 bad_file two-to-the-62 "" "{$q,$k,$(entry v BF16 4611686018427387904,8,1,4 128 192)}"
 bad_file product-overflows "" "{$q,$k,$(entry v BF16 4294967296,4294967296,1,4 128 192)}"
 bad_file negative-dimension "" "{$q,$k,$(entry v BF16 -1,8,1,4 128 192)}"
@@ -174,6 +174,7 @@ npy '<f4' False "600, 16" $bytes >two-dims.npy
 npy '<f4' False "1, 8, 4, 300" $bytes >d300.npy
 npy '<f4' False "1, 300, 2, 0" 0 >d0.npy
 npy '<f4' False "1, 30, 20, 16" $bytes >both.npy
+npy '<f4' False "75, 8, 16" $bytes >two.npy
 
 # bad_shape NAME PATTERN Q K V [OPTION...]
 bad_shape()
@@ -191,6 +192,8 @@ bad_shape "heads no multiple" "2.*3" good.npy h3.npy h3.npy --order bshd
 bad_shape "both orders fit" "--order" both.npy both.npy both.npy
 bad_shape "head dim 300" "300" d300.npy d300.npy d300.npy --order bshd
 bad_shape "head dim 0" "head dim is 0" d0.npy d0.npy d0.npy --order bshd
+bad_everywhere "packed, two readings" 2 "two.npy: shape 75,8,16 can be .* or batch 75 of 8.*save it as" \
+    attend --input two.npy --packed s3hd --heads 4 --kv-heads 2 --out "$out"
 bad "random: heads no multiple" 2 "5.*2" attend --random 1,5,2,64,64,64 --out "$out"
 bad "random: head dim 257" 2 "257" attend --random 1,2,2,64,64,257 --out "$out"
 bad "random: head dim 0" 2 "head dim is 0" attend --random 1,2,2,64,64,0 --out "$out"

@@ -134,4 +134,72 @@ gradients="--backward --sinks=1,0,-1,2"
     holds "check: two are more" refused "single.out: shape is 300,4,16, the input asks for 2,300"
 }
 
+# ---- q, k and v packed in one tensor
+
+# packed Q_BYTES K_BYTES [Q K V]: pieces of q, k and v, one of each after the other
+packed()
+{
+    q=${3-q.raw} k=${4-k.raw} v=${5-v.raw}
+    rm -rf pieces
+    mkdir pieces
+    split -a 4 -b "$1" "$q" pieces/q.
+    split -a 4 -b "$2" "$k" pieces/k.
+    split -a 4 -b "$2" "$v" pieces/v.
+    for tensor in q k v; do
+        find pieces -name "$tensor.*" | sort >$tensor.list
+    done
+    paste -d '\n' q.list k.list v.list | xargs cat
+}
+# tensor NAME SHAPE: a file of the bytes of stdin
+tensor() { safetensors "{$(entry "$1" "$2" 0 $((q_bytes + 2 * k_bytes)))}"; }
+heads="--heads 4 --kv-heads 2"
+packed 128 64 >s3hd.raw
+packed 64 32 >sgd.raw
+{ npy_header '<V2' False "2, 300, 128"; cat s3hd.raw; } >s3hd.npy
+tensor qkv 2,300,8,16 <s3hd.raw >s3hd.in
+tensor qkv 2,300,2,4,16 <sgd.raw >sgd.in
+tensor w 2,300,2,64 <sgd.raw >w.in
+alone=$options
+options="--causal --threads 1"
+# shellcheck disable=SC2086 # several options
+{
+    means_usual "s3hd" --input s3hd.in --packed s3hd $heads
+    means_usual "s3hd in one dimension, .npy" --input s3hd.npy --packed s3hd $heads
+    means_usual "sgd" --input sgd.in --packed sgd $heads
+    means_usual "sgd under another name, in two" --input w.in --packed sgd $heads --names qkv=w
+    longspan check --input sgd.in --packed sgd $heads --causal --result usual.out
+    holds "check: packed" verified
+    longspan attend --input sgd.in --packed s3hd $heads $options --quiet
+    holds "sgd is not s3hd" refused "sgd.in: .*shape is 2,300,2,4,16: no s3hd of 4 heads and 2"
+    longspan attend --input s3hd.npy --packed sh3d $heads
+    holds "sh3d has no groups" refused "as many heads of k as of q; .*sgd"
+    longspan attend --input s3hd.npy --packed s3hd
+    holds "heads have to be said" refused "--packed s3hd needs --heads"
+    longspan attend --input s3hd.npy --packed s3hd --heads 4 --kv-heads 3
+    holds "groups have to fit" refused "--heads 4 is no multiple of --kv-heads 3"
+    longspan attend --input usual.in --heads 4
+    holds "heads of what is not packed" refused "are of --packed"
+    longspan attend --input s3hd.npy --packed s3hd $heads --order bshd
+    holds "an order of what is packed" refused "--packed and --order"
+    longspan attend --q q.npy --k k.npy --v v.npy --packed s3hd $heads
+    holds "--packed without --input" refused "--packed is of the tensor qkv"
+    longspan attend --input s3hd.in
+    holds "packed without a word of it" refused "no tensor 'q'; it holds 'qkv'.*--packed"
+}
+tensor qkv 800,8,12 <s3hd.raw >both.in
+longspan attend --input both.in --packed s3hd --heads 4 --kv-heads 2 --quiet --causal
+holds "one reading: 800 positions, no batch" test "$status" -eq 0
+tensor qkv 300,16,16 <s3hd.raw >both.in
+longspan attend --input both.in --packed s3hd --heads 8 --kv-heads 4
+holds "two readings" refused "batch 1 of 300 positions, head dim 16, or batch 300 of 16, head dim 1: save it as .b, s, h . 2 h_kv, d"
+
+# of each head q, k and v: those of k and v, which have as many heads
+cat k.raw v.raw k.raw | safetensors "{$(entry q 2,300,2,16 0 $k_bytes),$(
+    entry k 2,300,2,16 $k_bytes $((2 * k_bytes))),$(
+    entry v 2,300,2,16 $((2 * k_bytes)) $((3 * k_bytes)))}" >heads.in
+{ npy_header '<V2' False "2, 300, 2, 3, 16"; packed 32 32 k.raw v.raw k.raw; } >sh3d.npy
+# shellcheck disable=SC2086 # several options
+longspan attend --input heads.in $alone --out usual.out
+means_usual "sh3d" --input sh3d.npy --packed sh3d --heads 2
+
 exit "$failed"

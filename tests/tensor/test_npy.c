@@ -29,11 +29,16 @@ static const struct {
 static const struct {
     const char *text;
     int ndim;
-    int64_t dim[LS_MAX_DIMS];
+    int64_t dim[LS_FILE_DIMS];
     int64_t n;
 } shapes[] = {
-    {"()", 0, {0}, 1},        {"(5,)", 1, {5}, 5},          {"(2, 3)", 2, {2, 3}, 6},
-    {"(0, 3)", 2, {0, 3}, 0}, {"(3,0,2)", 3, {3, 0, 2}, 0}, {"(2, 1, 3, 2)", 4, {2, 1, 3, 2}, 12},
+    {"()", 0, {0}, 1},
+    {"(5,)", 1, {5}, 5},
+    {"(2, 3)", 2, {2, 3}, 6},
+    {"(0, 3)", 2, {0, 3}, 0},
+    {"(3,0,2)", 3, {3, 0, 2}, 0},
+    {"(2, 1, 3, 2)", 4, {2, 1, 3, 2}, 12},
+    {"(1, 2, 1, 3, 2)", 5, {1, 2, 1, 3, 2}, 12},
 };
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
@@ -141,8 +146,8 @@ Test(npy, refuses_what_it_cannot_mean)
          LS_EFORMAT, "2^63"},
         {"over 2^63", 1, 0, HEADER("'<f4'", "False", "(99999999999999999999,)"), 16, LS_EFORMAT,
          "under 2^63"},
-        {"5 dimensions", 1, 0, HEADER("'<f4'", "False", "(1, 1, 2, 2, 1)"), 16, LS_EFORMAT,
-         "at most 4"},
+        {"6 dimensions", 1, 0, HEADER("'<f4'", "False", "(1, 1, 2, 2, 1, 1)"), 16, LS_EFORMAT,
+         "at most 5"},
         {"no shape", 1, 0, "{'descr': '<f4', 'fortran_order': False}", 16, LS_EFORMAT, "all of"},
         {"shape twice", 1, 0,
          "{'descr': '<f4', 'fortran_order': False, 'shape': (4,), 'shape': (4,)}", 16, LS_EFORMAT,
