@@ -211,7 +211,7 @@ static inline void descent_run(struct descent *g)
 
 /* ---- the verdict */
 
-static const char *const gradient_names[GRADIENTS] = {"dq", "dk", "dv"};
+static const char *const gradient_names[LS_GRADIENTS] = {"dq", "dk", "dv", "dsinks"};
 
 /* Squares of the error and of the exact gradient, of this rank's rows. */
 static inline void add_squares(double sums[2], const struct descent *g, int which)
@@ -274,8 +274,10 @@ static inline struct ls_tensor descent_gather(const struct descent *g, int which
 static inline void descent_judge(const struct descent *g, const char *what)
 {
     struct ls_tensor whole[GRADIENTS];
+    struct ls_tensor dsinks = ls_tensor_view((void *)g->dsinks, LS_F32, 1, &g->job.shape.h);
     struct ls_gradient_verdict verdict[LS_GRADIENTS] = {0};
     const struct ls_problem *problem = &g->job.plan->problem;
+    const bool sinks = problem->scores.sinks;
     const struct ls_attention_saved saved = descent_saved(g);
     ls_status status = LS_OK;
 
@@ -283,15 +285,17 @@ static inline void descent_judge(const struct descent *g, const char *what)
     if (rank == 0)
         status = ls_reference_judge_gradients(
             verdict,
-            &(struct ls_attention_gradients){.dq = &whole[DQ], .dk = &whole[DK], .dv = &whole[DV]},
+            &(struct ls_attention_gradients){.dq = &whole[DQ],
+                                             .dk = &whole[DK],
+                                             .dv = &whole[DV],
+                                             .dsinks = sinks ? &dsinks : NULL},
             g->job.shape.type, &saved, &problem->mask, &problem->scores);
     MPI_CHECK_OK(status);
-    for (int i = 0; i < GRADIENTS; i++) {
+    for (int i = 0; i < LS_GRADIENTS; i++)
         MPI_CHECK(rank != 0 || verdict[i].ok, "%s: %s: %s: rel %.3g (limit %.3g), units %.3g", what,
                   job_text(&g->job), gradient_names[i], verdict[i].rel, verdict[i].rel_limit,
                   verdict[i].max_units);
-        free(whole[i].data);
-    }
+    for (int i = 0; i < GRADIENTS; i++) free(whole[i].data);
 }
 
 /* Collective. The gradients keep the contract; `what` names the case. */

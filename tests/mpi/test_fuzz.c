@@ -51,11 +51,13 @@ static int64_t draw_length(struct dice *dice)
     return 1 + roll(dice, most[roll(dice, COUNT(most))]);
 }
 
-/* In every layout 2p leaves are two on each rank, and one more is the third on some rank. */
+/* Now and then there are no keys. In every layout 2p leaves are two on each rank, and one more is
+ * the third on some rank. */
 static void draw_lengths(struct fuzz_case *c, struct dice *dice)
 {
     c->shape.s_q = draw_length(dice);
     c->shape.s_k = roll(dice, 3) == 0 ? c->shape.s_q : draw_length(dice);
+    if (roll(dice, 30) == 0) c->shape.s_k = 0;
     if (!c->large) return;
     c->shape.s_q = 2 * c->ranks * LS_LEAF + 1 + roll(dice, 3 * LS_LEAF);
     c->shape.s_k = (2 * c->ranks - 1) * LS_LEAF + 1 + roll(dice, 3 * LS_LEAF);
