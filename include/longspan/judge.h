@@ -31,7 +31,7 @@ struct ls_judge_task {
  * all together by no more than the limit, all bounds are finite, and a finite element was compared.
  */
 struct ls_judged {
-    bool judged, ok;
+    bool judged, ok;       /* not judged: it is not there, or dk or dv of no keys */
     const char *why;       /* it is not ok, static; NULL */
     double rel, rel_limit; /* Frobenius norm of the error over that of what is exact */
     bool absolute;         /* the exact one is 0, and rel the norm of the error */

@@ -187,11 +187,11 @@ static ls_status check_shape(const struct cli_inputs *in)
 {
     const struct ls_attention_shape *n = &in->shape;
     const char *label = in->source[0].label;
-    const int64_t sizes[] = {n->b, n->h, n->h_kv, n->s_q, n->s_k};
+    const int64_t sizes[] = {n->b, n->h, n->h_kv, n->s_q};
     static const char *const names[] = {"batch", "number of heads", "number of k/v heads",
-                                        "number of queries", "number of keys"};
+                                        "number of queries"};
 
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 4; i++)
         if (sizes[i] < 1) return ls_fail(LS_ESHAPE, "%s: the %s is 0", label, names[i]);
     LS_TRY(check_head_dim(label, n->d));
     if (!heads_fit(n))

@@ -196,6 +196,7 @@ bad_everywhere "packed, two readings" 2 "two.npy: shape 75,8,16 can be .* or bat
     attend --input two.npy --packed s3hd --heads 4 --kv-heads 2 --out "$out"
 bad "random: heads no multiple" 2 "5.*2" attend --random 1,5,2,64,64,64 --out "$out"
 bad "random: head dim 257" 2 "257" attend --random 1,2,2,64,64,257 --out "$out"
+bad "random: no queries" 2 "number of queries is 0" attend --random 1,2,2,0,64,16 --out "$out"
 bad "random: head dim 0" 2 "head dim is 0" attend --random 1,2,2,64,64,0 --out "$out"
 bad_on_ranks "random: head dim 257" 2 "257" attend --random 1,2,2,64,64,257 --out "$out"
 bad "result of another shape" 2 "d8.npy" check --q good.npy --k good.npy --v good.npy --order bshd \

@@ -134,6 +134,36 @@ gradients="--backward --sinks=1,0,-1,2"
     holds "check: two are more" refused "single.out: shape is 300,4,16, the input asks for 2,300"
 }
 
+# ---- no keys: o and gradients are 0, lse -inf
+
+npy_header '<V2' False "2, 0, 2, 16" >none.npy
+none="--q q.npy --k none.npy --v none.npy --causal --threads 1"
+{
+    zeros $q_bytes
+    for _ in $(seq 2400); do printf '\000\000\200\377'; done
+    zeros $q_bytes
+} >expected
+# shellcheck disable=SC2086 # several options
+{
+    longspan attend $none --backward --verify --out none.out
+    holds "no keys" verified
+    tail -c $((2 * q_bytes + 2400 * 4)) none.out >other.out
+    same "no keys: o, lse, dq; dk and dv have no bytes" expected
+    longspan check $none --result none.out
+    holds "no keys: check" verified
+    longspan check none.out none.out
+    holds "no keys: check of two results" grep -q '^compared (o, lse, dq, dk, dv): ok' stdout
+    longspan plan attend --random 2,4,2,300,0,16 --ranks 3 --backward
+    holds "no keys: plan" test "$status" -eq 0
+    if has_mpi; then
+        on_ranks 3 attend $none --backward --strict --verify --out other.out
+        holds "3 ranks: no keys" verified
+        same "3 ranks: no keys" none.out
+        on_ranks 3 attend $none --method ulysses --backward --sinks=1,0,-1,2 --verify
+        holds "3 ranks: no keys, but sinks" verified
+    fi
+}
+
 # ---- q, k and v packed in one tensor
 
 # packed Q_BYTES K_BYTES [Q K V]: pieces of q, k and v, one of each after the other
