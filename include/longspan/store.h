@@ -51,11 +51,13 @@ struct ls_input {
     uint32_t stream;
 };
 
-/* Opens the file of one tensor; reads no elements. `name` is looked for in a .safetensors file;
- * with `lone` one that holds a single tensor may call it as it likes. Not collective; of a source
- * that a rank could not open, ls_input_load tells all ranks. The caller closes it. Errors:
- * LS_EFILE, LS_EFORMAT, LS_ETYPE; LS_EVALUE if there is no such tensor. */
-LS_API ls_status ls_input_open(struct ls_input *out, const char *path, const char *name, bool lone);
+/* Opens the file of one tensor; reads no elements, but of a pipe all there are: the first rank,
+ * into a file without a name in $TMPDIR (/tmp). `name` is looked for in a .safetensors file; with
+ * `lone` one that holds a single tensor may call it as it likes. Collective. The caller closes it.
+ * Errors: LS_EFILE, also for a pipe if there are ranks of several nodes, LS_EFORMAT, LS_ETYPE,
+ * LS_EIO; LS_EVALUE if there is no such tensor; the same on every rank. */
+LS_API ls_status ls_input_open(struct ls_input *out, struct ls_comm *comm, const char *path,
+                               const char *name, bool lone);
 
 /* Another tensor of the file that `beside` has open, without opening it again. Not collective. The
  * caller closes it, before `beside` or after. Errors: LS_ETYPE; LS_EVALUE if there is no such

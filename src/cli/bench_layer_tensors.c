@@ -41,7 +41,10 @@ static ls_status open_parameter(struct cli_layer_run *run, int i)
         ls_input_draw(&run->source[i], SEED, (uint32_t)i, name);
         return LS_OK;
     }
-    LS_TRY(ls_input_open(&run->source[i], path, name, false));
+    if (i == LS_PARAMETER_QKV)
+        LS_TRY(ls_input_open(&run->source[i], run->world->comm, path, name, false));
+    else
+        LS_TRY(ls_input_open_beside(&run->source[i], &run->source[LS_PARAMETER_QKV], name));
     return check_shape(&run->source[i], part.dim, part.ndim);
 }
 
@@ -57,14 +60,17 @@ static ls_status open_rows(struct ls_input *out, const struct cli_layer_run *run
         ls_input_draw(out, SEED, stream, name);
         return LS_OK;
     }
-    LS_TRY(ls_input_open(out, run->options.weights, name, false));
+    LS_TRY(ls_input_open_beside(out, &run->source[LS_PARAMETER_QKV], name));
     return check_shape(out, dim, 3);
 }
 
+/* The parameter that every layer has opens the file, to which all else belongs. */
 static ls_status open_all(struct cli_layer_run *run)
 {
+    LS_TRY(open_parameter(run, LS_PARAMETER_QKV));
     for (int i = 0; i < LS_LAYER_PARAMETERS; i++)
-        if (ls_parameter_exists(i, &run->layer)) LS_TRY(open_parameter(run, i));
+        if (i != LS_PARAMETER_QKV && ls_parameter_exists(i, &run->layer))
+            LS_TRY(open_parameter(run, i));
     const struct ls_tensor_file *file = run->source[LS_PARAMETER_QKV].file;
     for (int i = 0; file && i < LS_LAYER_PARAMETERS; i++)
         if (!ls_parameter_exists(i, &run->layer) && ls_tensor_file_find(file, ls_parameter_name(i)))

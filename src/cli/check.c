@@ -128,12 +128,13 @@ static ls_status open_result(struct check_run *run)
     const struct cli_names *names = &run->options->shared.input.names;
     const char *path = run->options->result;
 
-    for (int i = 0; i < RESULTS; i++) {
-        run->has[i] = i == O || cli_names_expect(names, result_names[i], run->source[O].file);
+    LS_TRY(cli_names_open(&run->source[O], names, "o", run->world, path, true));
+    run->has[O] = true;
+    for (int i = LSE; i < RESULTS; i++) {
+        run->has[i] = cli_names_expect(names, result_names[i], run->source[O].file);
         run->has_gradients |= run->has[i] && i >= DQ;
         if (run->has[i])
-            LS_TRY(cli_names_open(&run->source[i], names, result_names[i],
-                                  i == O ? NULL : &run->source[O], path, i == O));
+            LS_TRY(cli_names_open_beside(&run->source[i], names, result_names[i], &run->source[O]));
     }
     if ((run->has[DK] || run->has[DV] || run->has[DSINKS]) && !run->has[LSE])
         return ls_fail(LS_EVALUE,

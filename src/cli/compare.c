@@ -10,6 +10,7 @@
 #include "comm/comm.h"
 #include "reference/contract.h"
 #include "reference/gradient_contract.h"
+#include "store/shared.h"
 #include "tensor/dtype.h"
 #include "tensor/file.h"
 
@@ -342,10 +343,9 @@ ls_status cli_compare(bool *held, const struct cli_report *report, const struct 
                       const ls_dtype *contract)
 {
     struct ls_tensor_file *file[2] = {NULL, NULL};
-    ls_status status = ls_tensor_file_open(&file[0], path[0]);
+    ls_status status = ls_shared_open(&file[0], world->comm, path[0]);
 
-    if (status == LS_OK) status = ls_tensor_file_open(&file[1], path[1]);
-    status = ls_comm_agree(world->comm, status);
+    if (status == LS_OK) status = ls_shared_open(&file[1], world->comm, path[1]);
     if (status == LS_OK) status = compare(held, report, world, file, names, contract);
     if (file[1]) ls_tensor_file_close(file[1]);
     if (file[0]) ls_tensor_file_close(file[0]);

@@ -204,11 +204,12 @@ static ls_status check_shape(const struct cli_inputs *in)
 }
 
 /* The file may be a .npy, or hold one tensor under any name. */
-static ls_status open_packed(struct cli_inputs *in, const struct cli_input_options *o)
+static ls_status open_packed(struct cli_inputs *in, const struct cli_world *world,
+                             const struct cli_input_options *o)
 {
     const int64_t *q = in->source[0].dim, *k = in->source[1].dim;
 
-    LS_TRY(cli_names_open(&in->source[0], &o->names, "qkv", NULL, o->input, true));
+    LS_TRY(cli_names_open(&in->source[0], &o->names, "qkv", world, o->input, true));
     LS_TRY(cli_packed_take(in->source, &in->single, &o->packed));
     in->order = LS_ORDER_BSHD;
     in->shape = shape_in(in->order, q, k);
@@ -217,15 +218,21 @@ static ls_status open_packed(struct cli_inputs *in, const struct cli_input_optio
     return LS_OK;
 }
 
-static ls_status open_files(struct cli_inputs *in, const struct cli_input_options *o)
+static ls_status open_tensor(struct cli_inputs *in, const struct cli_world *world,
+                             const struct cli_input_options *o, int i)
 {
-    if (o->packed.how != CLI_NOT_PACKED) return open_packed(in, o);
-    for (int i = 0; i < 3; i++) {
-        const char *path = o->input ? o->input : o->single[i];
+    const char *path = o->input ? o->input : o->single[i];
 
-        LS_TRY(cli_names_open(&in->source[i], &o->names, tensor_names[i],
-                              o->input && i > 0 ? &in->source[0] : NULL, path, !o->input));
-    }
+    if (o->input && i > 0)
+        return cli_names_open_beside(&in->source[i], &o->names, tensor_names[i], &in->source[0]);
+    return cli_names_open(&in->source[i], &o->names, tensor_names[i], world, path, !o->input);
+}
+
+static ls_status open_files(struct cli_inputs *in, const struct cli_world *world,
+                            const struct cli_input_options *o)
+{
+    if (o->packed.how != CLI_NOT_PACKED) return open_packed(in, world, o);
+    for (int i = 0; i < 3; i++) LS_TRY(open_tensor(in, world, o, i));
     LS_TRY(shape_of_files(in, o));
     const char *order = ls_order_name(in->order);
 
@@ -254,12 +261,13 @@ static void open_random(struct cli_inputs *in, const struct cli_input_options *o
     snprintf(in->origin, sizeof(in->origin), "standard normal numbers, seed %" PRId64, n[6]);
 }
 
-static ls_status open_any(struct cli_inputs *in, const struct cli_input_options *o, bool keep_f64)
+static ls_status open_any(struct cli_inputs *in, const struct cli_world *world,
+                          const struct cli_input_options *o, bool keep_f64)
 {
     if (o->has_random)
         open_random(in, o);
     else
-        LS_TRY(open_files(in, o));
+        LS_TRY(open_files(in, world, o));
     LS_TRY(check_shape(in));
     if (o->has_dtype)
         in->shape.type = o->dtype;
@@ -273,7 +281,7 @@ ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
 {
     *out = (struct cli_inputs){.order = LS_ORDER_BSHD};
     LS_TRY(check_options(options));
-    const ls_status status = ls_comm_agree(world->comm, open_any(out, options, keep_f64));
+    const ls_status status = ls_comm_agree(world->comm, open_any(out, world, options, keep_f64));
 
     if (status != LS_OK) cli_inputs_close(out);
     return status;
@@ -296,7 +304,7 @@ static ls_status open_do(struct ls_input *out, const struct cli_inputs *in,
         draw(out, o->has_random ? (uint64_t)o->random[6] : 0, DO_STREAM, "do");
         return LS_OK;
     }
-    LS_TRY(cli_names_open(out, &o->names, "do", &in->source[0], NULL, false));
+    LS_TRY(cli_names_open_beside(out, &o->names, "do", &in->source[0]));
     cli_input_add_batch(out, 4);
     if (out->ndim == 4 && memcmp(out->dim, q, 4 * sizeof(*q)) == 0) return LS_OK;
     return ls_fail(LS_ESHAPE, "%s: shape is %s, q has %s", out->label,

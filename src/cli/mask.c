@@ -214,46 +214,50 @@ static ls_status make_room(float **out, const char *name, int64_t heads)
 
 /* A number for each head, of the option and tensor of this name. */
 static ls_status load_heads(float *out, const char *name, const char *value,
-                            const struct cli_names *names, int64_t heads)
+                            const struct cli_names *names, const struct cli_world *world,
+                            int64_t heads)
 {
     struct ls_input source;
 
     if (is_list(value)) return list_heads(out, name, value, heads);
-    LS_TRY(cli_names_open(&source, names, name, NULL, value, true));
+    LS_TRY(cli_names_open(&source, names, name, world, value, true));
     const ls_status status = read_heads(out, &source, heads);
 
     ls_input_close(&source);
-    return status;
+    return ls_comm_agree(world->comm, status);
 }
 
 static ls_status load_sinks(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                            const char *value, const struct cli_names *names, int64_t heads)
+                            const char *value, const struct cli_names *names,
+                            const struct cli_world *world, int64_t heads)
 {
     LS_TRY(make_room(&out->sinks, "sinks", heads));
     attention->sinks = out->sinks;
-    return load_heads(out->sinks, "sinks", value, names, heads);
+    return load_heads(out->sinks, "sinks", value, names, world, heads);
 }
 
 static ls_status load_slopes(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                             const char *value, const struct cli_names *names, int64_t heads)
+                             const char *value, const struct cli_names *names,
+                             const struct cli_world *world, int64_t heads)
 {
     LS_TRY(make_room(&out->alibi, "alibi", heads));
     attention->alibi = out->alibi;
-    if (value) return load_heads(out->alibi, "alibi", value, names, heads);
+    if (value) return load_heads(out->alibi, "alibi", value, names, world, heads);
     ls_alibi_slopes(out->alibi, heads);
     return LS_OK;
 }
 
 static ls_status load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
                       const struct cli_mask_options *options, const struct cli_names *names,
-                      const struct ls_attention_shape *shape)
+                      const struct cli_world *world, const struct ls_attention_shape *shape)
 {
     struct ls_mask mask;
     struct ls_scores scores;
 
     if (options->documents) LS_TRY(load_documents(out, attention, options->documents));
-    if (options->alibi) LS_TRY(load_slopes(out, attention, options->slopes, names, shape->h));
-    if (options->sinks) LS_TRY(load_sinks(out, attention, options->sinks, names, shape->h));
+    if (options->alibi)
+        LS_TRY(load_slopes(out, attention, options->slopes, names, world, shape->h));
+    if (options->sinks) LS_TRY(load_sinks(out, attention, options->sinks, names, world, shape->h));
     LS_TRY(ls_options_mask(&mask, shape, attention));
     return ls_options_scores(&scores, shape, attention);
 }
@@ -263,7 +267,7 @@ ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options
                         const struct cli_world *world, const struct ls_attention_shape *shape)
 {
     *out = (struct cli_mask_arrays){.documents = NULL};
-    return ls_comm_agree(world->comm, load(out, attention, options, names, shape));
+    return ls_comm_agree(world->comm, load(out, attention, options, names, world, shape));
 }
 
 void cli_mask_free(struct cli_mask_arrays *arrays)

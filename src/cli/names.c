@@ -88,14 +88,26 @@ bool cli_names_expect(const struct cli_names *names, const char *tensor,
     return names->given[find(tensor)][0] || ls_tensor_file_find(file, tensor);
 }
 
-ls_status cli_names_open(struct ls_input *out, const struct cli_names *names, const char *tensor,
-                         const struct ls_input *beside, const char *path, bool lone)
+/* What has just failed, if a name would have helped with what it is. */
+static ls_status explain(ls_status status, const struct cli_names *names, const char *tensor)
 {
-    const char *name = cli_names_of(names, tensor);
-    const ls_status status =
-        beside ? ls_input_open_beside(out, beside, name) : ls_input_open(out, path, name, lone);
-
-    if (status != LS_EVALUE || name != tensor) return status;
+    if (status != LS_EVALUE || names->given[find(tensor)][0]) return status;
     return ls_fail(LS_EVALUE, "%s; --names %s=NAME says what it is called%s", ls_message(), tensor,
                    strcmp(tensor, "q") == 0 ? ", --packed how q, k and v lie in one" : "");
+}
+
+ls_status cli_names_open(struct ls_input *out, const struct cli_names *names, const char *tensor,
+                         const struct cli_world *world, const char *path, bool lone)
+{
+    const char *name = cli_names_of(names, tensor);
+
+    return explain(ls_input_open(out, world->comm, path, name, lone), names, tensor);
+}
+
+ls_status cli_names_open_beside(struct ls_input *out, const struct cli_names *names,
+                                const char *tensor, const struct ls_input *beside)
+{
+    const char *name = cli_names_of(names, tensor);
+
+    return explain(ls_input_open_beside(out, beside, name), names, tensor);
 }

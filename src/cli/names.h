@@ -2,6 +2,7 @@
 #ifndef LS_CLI_NAMES_H
 #define LS_CLI_NAMES_H
 
+#include "cli/world.h"
 #include "longspan/store.h"
 
 #define CLI_MOST_NAMES 13
@@ -25,9 +26,11 @@ const char *cli_names_of(const struct cli_names *names, const char *tensor);
 bool cli_names_expect(const struct cli_names *names, const char *tensor,
                       const struct ls_tensor_file *file);
 
-/* As ls_input_open, or beside another tensor of its file if beside is not NULL; a message that
- * there is none says what would name it. */
+/* As ls_input_open and ls_input_open_beside; a message that there is none says what would name it.
+ */
 ls_status cli_names_open(struct ls_input *out, const struct cli_names *names, const char *tensor,
-                         const struct ls_input *beside, const char *path, bool lone);
+                         const struct cli_world *world, const char *path, bool lone);
+ls_status cli_names_open_beside(struct ls_input *out, const struct cli_names *names,
+                                const char *tensor, const struct ls_input *beside);
 
 #endif

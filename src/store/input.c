@@ -11,6 +11,7 @@
 #include "comm/comm.h"
 #include "store/elements.h"
 #include "store/order.h"
+#include "store/shared.h"
 #include "tensor/dtype.h"
 #include "tensor/file.h"
 #include "tensor/header.h"
@@ -91,13 +92,17 @@ close_file:
     return status;
 }
 
-ls_status ls_input_open(struct ls_input *out, const char *path, const char *name, bool lone)
+ls_status ls_input_open(struct ls_input *out, struct ls_comm *comm, const char *path,
+                        const char *name, bool lone)
 {
     struct ls_tensor_file *file;
 
     *out = (struct ls_input){.file = NULL};
-    LS_TRY(ls_tensor_file_open(&file, path));
-    return open_tensor(out, file, name, lone);
+    LS_TRY(ls_shared_open(&file, comm, path));
+    const ls_status status = ls_comm_agree(comm, open_tensor(out, file, name, lone));
+
+    if (status != LS_OK) ls_input_close(out);
+    return status;
 }
 
 ls_status ls_input_open_beside(struct ls_input *out, const struct ls_input *beside,

@@ -20,7 +20,7 @@ struct ls_tensor_file {
     struct ls_file_tensor *tensors;
 };
 
-/* A pipe or device is refused: its size is unknown, and ranks could not read it in parallel. */
+/* A pipe or device is refused: its size is unknown, and nobody could read it twice. */
 static ls_status open_regular(struct ls_source *out, const char *path)
 {
     struct stat about = {0};
@@ -87,29 +87,43 @@ static ls_status parse(struct ls_file_tensor **out, int *count, const struct ls_
     return fail_unknown(source, start, length);
 }
 
-ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path)
+static ls_status take(struct ls_tensor_file **out, const struct ls_source *source)
 {
     struct ls_tensor_file *file;
-    struct ls_source source;
     ls_status status;
 
-    LS_TRY(open_regular(&source, path));
     file = calloc(1, sizeof *file);
-    if (file != NULL) file->path = strdup(path);
+    if (file != NULL) file->path = strdup(source->path);
     if (file == NULL || file->path == NULL) {
-        status = ls_fail(LS_ENOMEM, "%s: no memory to open it", path);
+        status = ls_fail(LS_ENOMEM, "%s: no memory to open it", source->path);
         goto fail;
     }
-    LS_TRY_GOTO(status, parse(&file->tensors, &file->count, &source), fail);
-    file->fd = source.fd;
+    LS_TRY_GOTO(status, parse(&file->tensors, &file->count, source), fail);
+    file->fd = source->fd;
     file->readers = 1;
     *out = file;
     return LS_OK;
 fail:
-    close(source.fd);
+    close(source->fd);
     if (file != NULL) free(file->path);
     free(file);
     return status;
+}
+
+ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path)
+{
+    struct ls_source source;
+
+    LS_TRY(open_regular(&source, path));
+    return take(out, &source);
+}
+
+ls_status ls_tensor_file_take(struct ls_tensor_file **out, int fd, const char *path)
+{
+    struct stat about = {0};
+
+    fstat(fd, &about);
+    return take(out, &(struct ls_source){.path = path, .fd = fd, .bytes = about.st_size});
 }
 
 static ls_status read_integers(int64_t **out, int64_t *count, const struct ls_source *source)

@@ -31,6 +31,10 @@ struct ls_tensor_file;
  * (cannot be opened), LS_EFORMAT, LS_ETYPE; the message names the file. Not collective. */
 ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path);
 
+/* The same of a regular file that is open for reading; path is for messages. fd is the file's from
+ * here on, also if this fails. */
+ls_status ls_tensor_file_take(struct ls_tensor_file **out, int fd, const char *path);
+
 /* One more who reads it, and closes it; returns file. */
 struct ls_tensor_file *ls_tensor_file_share(struct ls_tensor_file *file);
 

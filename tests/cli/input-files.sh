@@ -41,7 +41,7 @@ same()
     rm -f other.out
 }
 
-# means_usual NAME OPTION...: what the options name gives the usual result, on one rank and three
+# means_usual NAME OPTION...: what the options name gives the usual result
 means_usual()
 {
     name=$1
@@ -49,7 +49,14 @@ means_usual()
     # shellcheck disable=SC2086 # several options
     longspan attend "$@" $options --out other.out
     same "$name" usual.out
+}
+
+# means_usual_on_ranks NAME OPTION...: on three ranks too
+means_usual_on_ranks()
+{
+    means_usual "$@"
     has_mpi || return 0
+    shift
     # shellcheck disable=SC2086 # several options
     on_ranks 3 attend "$@" $options --method allgather --verify
     holds "3 ranks: $name" verified
@@ -62,11 +69,48 @@ for tensor in q k v; do
     [ $tensor = q ] && heads=4
     { npy_header '<V2' False "2, 300, $heads, 16"; cat $tensor.raw; } >$tensor.npy
 done
-means_usual "bf16 in .npy" --q q.npy --k k.npy --v v.npy
+means_usual_on_ranks "bf16 in .npy" --q q.npy --k k.npy --v v.npy
 { npy_header '<V1' False "2, 300, 8, 16"; cat q.raw; } >eight.npy
 # shellcheck disable=SC2086 # several options
 longspan attend --q eight.npy --k k.npy --v v.npy $options
-holds "numbers of 8 bits are refused" refused "eight.npy: .*'<V1'.*8 bits"
+holds "numbers of 8 bits are refused" refused "eight.npy: .*'<V1'.*8 bits.*save a.astype"
+
+# ---- a pipe, which one rank reads for all
+
+mkfifo pipe
+# through FILE: a process that writes it into the pipe
+through() { timeout 60 cat "$1" >pipe & }
+through usual.in
+means_usual "a pipe" --input pipe
+through usual.out
+longspan check --input usual.in --order bshd --causal --result pipe
+holds "check: a pipe" verified
+through usual.out
+longspan check pipe usual.out
+holds "check of two results: a pipe" grep -q '^compared (o, lse): ok' stdout
+through /dev/null
+longspan attend --input pipe
+holds "nothing comes" refused "pipe: is empty"
+# shellcheck disable=SC2086 # several options
+if has_mpi; then
+    through usual.in
+    on_ranks 3 attend --input pipe $options --verify
+    holds "3 ranks: a pipe" verified
+fi
+# a rank that does not see the first one's files stands for one of another node
+# shellcheck disable=SC2086 # several options
+case $MPIEXEC in
+*mpirun* | *mpiexec*)
+    if unshare -p -f --mount-proc true 2>/dev/null; then
+        through usual.in
+        run "$MPIEXEC" $MPIEXEC_FLAGS -n 1 "$LONGSPAN" attend --input pipe $options : \
+            -n 1 unshare -p -f --mount-proc "$LONGSPAN" attend --input pipe $options
+        holds "a pipe on two nodes" grep -q 'rank 1: pipe: .*several nodes cannot share' stderr
+    else
+        echo "SKIPPED: a pipe on two nodes: only root can have one of its own"
+    fi
+    ;;
+esac
 
 # ---- other names
 
@@ -193,9 +237,9 @@ alone=$options
 options="--causal --threads 1"
 # shellcheck disable=SC2086 # several options
 {
-    means_usual "s3hd" --input s3hd.in --packed s3hd $heads
+    means_usual_on_ranks "s3hd" --input s3hd.in --packed s3hd $heads
     means_usual "s3hd in one dimension, .npy" --input s3hd.npy --packed s3hd $heads
-    means_usual "sgd" --input sgd.in --packed sgd $heads
+    means_usual_on_ranks "sgd" --input sgd.in --packed sgd $heads
     means_usual "sgd under another name, in two" --input w.in --packed sgd $heads --names qkv=w
     longspan check --input sgd.in --packed sgd $heads --causal --result usual.out
     holds "check: packed" verified

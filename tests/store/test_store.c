@@ -2,6 +2,8 @@
 #include "../mpi/harness.h"
 
 #include <limits.h>
+#include <pthread.h>
+#include <sys/stat.h>
 
 #include "longspan/store.h"
 #include "store/elements.h"
@@ -89,7 +91,7 @@ static int64_t wrong_in(const char *name, const struct ls_layout *layout, ls_ord
     struct ls_tensor t = create(layout, r, order, d);
     struct ls_input input;
 
-    MPI_CHECK_OK(ls_input_open(&input, path, name, false));
+    MPI_CHECK_OK(ls_input_open(&input, comm, path, name, false));
     MPI_CHECK_OK(ls_input_load(&t, comm, &input, order, layout, LS_FINITE, NULL));
     const int64_t wrong = visit(&t, layout, r, false);
 
@@ -128,6 +130,72 @@ MPI_TEST(store, any_layout_and_number_of_ranks_reads_what_another_wrote)
     ls_comm_destroy(self);
 }
 
+/* A process that writes the beginning of `path` into the pipe beside it, not all at once. */
+struct feeder {
+    pthread_t thread;
+    char pipe[PATH_MAX + 8];
+    double share;
+};
+
+static void *feed(void *argument)
+{
+    const struct feeder *f = argument;
+    FILE *from = fopen(path, "r"), *to = fopen(f->pipe, "w"); /* waits for its reader */
+    char bytes[1 << 16];
+    size_t n = 1;
+
+    fseek(from, 0, SEEK_END);
+    long left = (long)(f->share * (double)ftell(from));
+
+    rewind(from);
+    while (left > 0 && n > 0) {
+        n = fread(bytes, 1, left < (long)sizeof bytes ? (size_t)left : sizeof bytes, from);
+        fwrite(bytes, 1, n, to);
+        fflush(to);
+        left -= (long)n;
+        usleep(2000);
+    }
+    fclose(to);
+    fclose(from);
+    return NULL;
+}
+
+/* The first rank feeds what all open. */
+static ls_status open_through_pipe(struct ls_input *out, const char *name, double share)
+{
+    struct feeder f = {.share = share};
+
+    snprintf(f.pipe, sizeof f.pipe, "%s.pipe", path);
+    MPI_CHECK(rank > 0 || mkfifo(f.pipe, 0600) == 0, "no pipe %s", f.pipe);
+    if (rank == 0) pthread_create(&f.thread, NULL, feed, &f);
+    const ls_status status = ls_input_open(out, world, f.pipe, name, false);
+
+    if (rank == 0) {
+        pthread_join(f.thread, NULL);
+        unlink(f.pipe);
+    }
+    return status;
+}
+
+MPI_TEST(store, all_ranks_read_what_one_gets_through_a_pipe)
+{
+    const struct ls_layout layout = layout_of(LS_LAYOUT_ZIGZAG, size);
+    struct ls_tensor x = create(&layout, rank, LS_ORDER_BSHD, D);
+    struct ls_input input;
+
+    name_file();
+    write_file(&layout, LS_ORDER_BSHD);
+    MPI_CHECK_OK(open_through_pipe(&input, "x", 1));
+    MPI_CHECK_OK(ls_input_load(&x, world, &input, LS_ORDER_BSHD, &layout, LS_FINITE, NULL));
+    MPI_CHECK(visit(&x, &layout, rank, false) == 0, "other elements");
+    ls_input_close(&input);
+    check_failure(open_through_pipe(&input, "y", 1), LS_EVALUE, "no tensor 'y'", "no such tensor");
+    check_failure(open_through_pipe(&input, "x", 0.7), LS_EFORMAT, "truncated", "a part");
+    check_failure(open_through_pipe(&input, "x", 0), LS_EFORMAT, "is empty", "nothing");
+    if (rank == 0) unlink(path);
+    free(x.data);
+}
+
 MPI_TEST(store, a_number_for_each_head_is_written_once)
 {
     const struct ls_output_tensor numbers = {.name = "dsinks", .type = LS_F32, .h = H};
@@ -146,7 +214,7 @@ MPI_TEST(store, a_number_for_each_head_is_written_once)
     MPI_CHECK_OK(ls_output_write(output, 0, NULL, &whole, NULL));
     MPI_CHECK_OK(ls_output_commit(output));
     ls_output_destroy(output);
-    MPI_CHECK_OK(ls_input_open(&input, path, "dsinks", false));
+    MPI_CHECK_OK(ls_input_open(&input, world, path, "dsinks", false));
     MPI_CHECK(input.ndim == 1 && input.dim[0] == H, "%d dimensions", input.ndim);
     MPI_CHECK_OK(ls_input_open_beside(&beside, &input, "dsinks"));
     check_failure(ls_input_open_beside(&none, &input, "dsink"), LS_EVALUE, "'dsinks' meant",
@@ -208,7 +276,7 @@ MPI_TEST(store, what_one_rank_cannot_do_fails_on_every_rank)
     check_failure(ls_output_commit(output), LS_EVALUE, "finished", "twice");
     ls_output_destroy(output);
 
-    MPI_CHECK_OK(ls_input_open(&input, path, "x", false));
+    MPI_CHECK_OK(ls_input_open(&input, world, path, "x", false));
     check_failure(ls_input_load(&part, world, &input, LS_ORDER_BSHD, &layout, 5000, NULL),
                   LS_EVALUE, "where sums in f32 need less than 5000", "limit");
     check_failure(ls_input_load(&part, world, &input, LS_ORDER_BHSD, &layout, LS_FINITE, NULL),
