@@ -24,24 +24,9 @@ struct softmax_rows {
 };
 
 /* Keys of the leaf that row r sees. */
-static inline struct ls_leaf_keys keys_of_row(const struct softmax_rows *a, int r)
+static inline const struct ls_leaf_keys *keys_of_row(const struct softmax_rows *a, int r)
 {
-    return a->visible ? a->visible[r] : (struct ls_leaf_keys){.to = LS_LEAF};
-}
-
-static inline bool sees_key(struct ls_leaf_keys keys, int j)
-{
-    return j < keys.prefix || (j >= keys.from && j < keys.to);
-}
-
-static inline bool sees_all(struct ls_leaf_keys keys)
-{
-    return keys.prefix == LS_LEAF || (keys.from <= keys.prefix && keys.to == LS_LEAF);
-}
-
-static inline bool sees_none(struct ls_leaf_keys keys)
-{
-    return keys.prefix == 0 && keys.from >= keys.to;
+    return a->visible ? &a->visible[r] : &ls_leaf_keys_first[LS_LEAF];
 }
 
 /* How products of one row become logits, in natural units: capped, if soft_cap is not 0, and less

@@ -29,19 +29,15 @@ TARGET_AVX2 static inline __m256 exp2_256(__m256 x, const float *coefficient, in
 }
 
 /* All-ones lanes: keys [8 j, 8 j + 8) that the row sees. */
-TARGET_AVX2 static inline __m256 seen_mask(int j, struct ls_leaf_keys seen)
+TARGET_AVX2 static inline __m256 seen_mask(int j, const struct ls_leaf_keys *seen)
 {
-    const __m256i key =
-        _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * j));
-    const __m256i before = _mm256_cmpgt_epi32(_mm256_set1_epi32(seen.from), key);
-    const __m256i run =
-        _mm256_andnot_si256(before, _mm256_cmpgt_epi32(_mm256_set1_epi32(seen.to), key));
+    const __m256i key = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i bits = _mm256_set1_epi32((int)ls_leaf_keys_bits(seen, 8 * j, 8));
 
-    return _mm256_castsi256_ps(
-        _mm256_or_si256(run, _mm256_cmpgt_epi32(_mm256_set1_epi32(seen.prefix), key)));
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(bits, key), key));
 }
 
-TARGET_AVX2 static inline __m256 load_scores(const float *s, int j, struct ls_leaf_keys seen)
+TARGET_AVX2 static inline __m256 load_scores(const float *s, int j, const struct ls_leaf_keys *seen)
 {
     return _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), _mm256_loadu_ps(s + 8 * j),
                             seen_mask(j, seen));
@@ -66,7 +62,7 @@ TARGET_AVX2 static __m128 sum(__m128 a, __m128 b)
 }
 
 TARGET_AVX2 static void softmax_row(float *p, float *m, float *l, const float *s,
-                                    struct ls_leaf_keys seen, float scale)
+                                    const struct ls_leaf_keys *seen, float scale)
 {
     static const float coefficient[] = EXP2_DEGREE_5;
     const __m256 factor = _mm256_set1_ps(scale);

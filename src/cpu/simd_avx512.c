@@ -9,16 +9,17 @@
 #include "cpu/softmax_avx512.h"
 
 /* Keys that the row does not see become -inf. */
-TARGET_AVX512 static inline __m512 load_scores(const float *s, int j, struct ls_leaf_keys seen)
+TARGET_AVX512 static inline __m512 load_scores(const float *s, int j,
+                                               const struct ls_leaf_keys *seen)
 {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), seen_mask(j, seen), s + 16 * j);
 }
 
-TARGET_AVX512 static inline __m512 row_maximum(const float *s, struct ls_leaf_keys seen)
+TARGET_AVX512 static inline __m512 row_maximum(const float *s, const struct ls_leaf_keys *seen)
 {
     __m512 top[4];
 
-    if (sees_all(seen)) {
+    if (ls_leaf_keys_are_all(seen)) {
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++) top[j] = _mm512_loadu_ps(s + 16 * j);
 #pragma GCC unroll 16
@@ -69,8 +70,8 @@ TARGET_AVX512 static inline void store_sums(const struct softmax_rows *a, __m512
 
 /* s becomes p in registers; returns the lanes' sums. */
 TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *s,
-                                                struct ls_leaf_keys seen, float scale, float origin,
-                                                const float *coefficient, int degree)
+                                                const struct ls_leaf_keys *seen, float scale,
+                                                float origin, const float *coefficient, int degree)
 {
     const __m512 factor = _mm512_set1_ps(scale), from = _mm512_set1_ps(origin);
     __m512 sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
@@ -82,7 +83,7 @@ TARGET_AVX512 static inline __m512 exponentials(__m512 x[VECTORS], const float *
             x[j] =
                 _mm512_sub_ps(_mm512_mask_mul_ps(score, seen_mask(j, seen), score, factor), from);
         }
-    } else if (sees_all(seen)) {
+    } else if (ls_leaf_keys_are_all(seen)) {
 #pragma GCC unroll 16
         for (int j = 0; j < VECTORS; j++)
             x[j] = _mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * j), factor, from);

@@ -20,17 +20,17 @@ static float exp2_polynomial(float x, const float *coefficient, int degree)
     return value * power;
 }
 
-static float row_maximum(const float *s, struct ls_leaf_keys seen)
+static float row_maximum(const float *s, const struct ls_leaf_keys *seen)
 {
     float top = -INFINITY;
 
     for (int j = 0; j < LS_LEAF; j++)
-        if (sees_key(seen, j) && s[j] > top) top = s[j];
+        if (ls_leaf_keys_have(seen, j) && s[j] > top) top = s[j];
     return top;
 }
 
-static void softmax_row(float *p, float *m, float *l, const float *s, struct ls_leaf_keys seen,
-                        float scale)
+static void softmax_row(float *p, float *m, float *l, const float *s,
+                        const struct ls_leaf_keys *seen, float scale)
 {
     static const float coefficient[] = EXP2_DEGREE_5;
     const float top = row_maximum(s, seen), highest = scale * top;
@@ -39,7 +39,8 @@ static void softmax_row(float *p, float *m, float *l, const float *s, struct ls_
 
     for (int j = 0; j < LS_LEAF; j++) {
         /* equal factors give equal products: the difference is never above zero */
-        p[j] = sees_key(seen, j) ? exp2_polynomial(scale * s[j] - origin, coefficient, 5) : 0.0f;
+        p[j] = ls_leaf_keys_have(seen, j) ? exp2_polynomial(scale * s[j] - origin, coefficient, 5)
+                                          : 0.0f;
         sum += p[j];
     }
     *m = isnan(sum) ? sum : top == -INFINITY ? top : highest; /* NaN does not count for top */

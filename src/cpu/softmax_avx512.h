@@ -6,7 +6,7 @@
 #include <immintrin.h>
 
 #include "cpu/exp2.h"
-#include "tensor/mask.h"
+#include "tensor/leaf_keys.h"
 
 #define VECTORS (LS_LEAF / 16)
 #define GROUP 16 /* rows */
@@ -59,23 +59,15 @@ REDUCE_ROWS(maximum_of_rows, _mm512_max_ps)
 REDUCE_ROWS(sum_of_rows, _mm512_add_ps)
 
 /* Keys [32 i, 32 i + 32) that the row sees. */
-TARGET_AVX512 static inline __mmask32 seen_pair(int i, struct ls_leaf_keys seen)
+static inline __mmask32 seen_pair(int i, const struct ls_leaf_keys *seen)
 {
-    static const int16_t lane[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
-                                     11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-                                     22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-    const __m512i key =
-        _mm512_add_epi16(_mm512_loadu_si512(lane), _mm512_set1_epi16((int16_t)(32 * i)));
-    const __mmask32 behind = _mm512_cmpge_epi16_mask(key, _mm512_set1_epi16(seen.from));
-    const __mmask32 run = _mm512_mask_cmplt_epi16_mask(behind, key, _mm512_set1_epi16(seen.to));
-
-    return run | _mm512_cmplt_epi16_mask(key, _mm512_set1_epi16(seen.prefix));
+    return (__mmask32)ls_leaf_keys_bits(seen, 32 * i, 32);
 }
 
 /* Keys [16 j, 16 j + 16) that the row sees. */
-TARGET_AVX512 static inline __mmask16 seen_mask(int j, struct ls_leaf_keys seen)
+static inline __mmask16 seen_mask(int j, const struct ls_leaf_keys *seen)
 {
-    return (__mmask16)(seen_pair(j / 2, seen) >> 16 * (j % 2));
+    return (__mmask16)ls_leaf_keys_bits(seen, 16 * j, 16);
 }
 
 #endif

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "longspan/layout.h"
+#include "tensor/leaf_keys.h"
 
 struct ls_mask {
     int64_t s_q, s_k;
@@ -53,23 +53,15 @@ struct ls_visible ls_mask_common(const struct ls_mask *mask, int64_t first, int6
 bool ls_mask_is_full(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
                      int64_t keys);
 
-/* Keys of one leaf that a row sees: [0, prefix) and [from, to), counted from its first one. */
-struct ls_leaf_keys {
-    int16_t prefix, from, to;
-};
-
-static inline int16_t ls_place_in_leaf(int64_t key, int64_t leaf)
-{
-    const int64_t place = key - leaf * LS_LEAF;
-
-    return (int16_t)(place < 0 ? 0 : place > LS_LEAF ? LS_LEAF : place);
-}
-
+/* Which of these keys are in a leaf. */
 static inline struct ls_leaf_keys ls_visible_in_leaf(struct ls_visible visible, int64_t leaf)
 {
-    return (struct ls_leaf_keys){.prefix = ls_place_in_leaf(visible.prefix, leaf),
-                                 .from = ls_place_in_leaf(visible.from, leaf),
-                                 .to = ls_place_in_leaf(visible.to, leaf)};
+    const int64_t first = leaf * LS_LEAF;
+    const struct ls_leaf_keys *prefix = &ls_leaf_keys_first[ls_in_leaf(visible.prefix - first)];
+    struct ls_leaf_keys keys = ls_leaf_keys_run(visible.from - first, visible.to - first);
+
+    for (int i = 0; i < LS_LEAF_WORDS; i++) keys.word[i] |= prefix->word[i];
+    return keys;
 }
 
 #endif

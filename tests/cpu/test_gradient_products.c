@@ -28,7 +28,7 @@ static struct bench {
     struct sum_path path[SUMS];
     float lse[LS_LEAF], delta[LS_LEAF];
     struct ls_leaf_keys visible[LS_LEAF];
-    struct gradient_kept kept;
+    struct ls_leaf_keys kept[LS_LEAF];
     struct gradient_tile tile;
     double exact[SUMS][LS_LEAF][LS_MAX_HEAD_DIM];
     double bound[SUMS][LS_LEAF][LS_MAX_HEAD_DIM]; /* the same sums, of magnitudes */
@@ -104,30 +104,32 @@ static void draw_rows(enum operand operand, int rows)
 }
 
 /* Masks of one leaf of queries against one of keys. */
-enum mask { ALL, CAUSAL, WINDOW, PREFIX, DOCUMENTS, RAGGED, MASKS };
+enum mask { ALL, CAUSAL, WINDOW, PREFIX, DOCUMENTS, RAGGED, SCATTERED, MASKS };
 
 static struct ls_leaf_keys leaf_keys(enum mask mask, int row, int keys)
 {
-    const int16_t least = (int16_t)(row < 40 ? 0 : row - 40);
-    const int16_t edge = (int16_t)(row / 100 * 100), next = (int16_t)(edge + 100);
-    struct ls_leaf_keys seen = {.to = (int16_t)keys};
+    const int least = row < 40 ? 0 : row - 40, edge = row / 100 * 100;
+    struct ls_leaf_keys seen = {0};
 
-    if (mask == CAUSAL || mask == PREFIX) seen.to = (int16_t)(row + 1);
-    if (mask == WINDOW || mask == PREFIX) seen.from = least;
-    if (mask == PREFIX) seen.prefix = seen.from < 20 ? seen.from : 20;
-    if (mask == DOCUMENTS) seen = (struct ls_leaf_keys){.from = edge, .to = next};
-    if (mask == RAGGED) seen.to = (int16_t)(row * 37 % 300);
-    if (seen.to > keys) seen.to = (int16_t)keys;
-    if (seen.from > seen.to) seen.from = seen.to;
-    if (seen.prefix > seen.from) seen.prefix = seen.from;
+    for (int j = 0; j < keys; j++) {
+        const bool sees[] = {
+            [ALL] = true,
+            [CAUSAL] = j <= row,
+            [WINDOW] = j >= least,
+            [PREFIX] = j < 20 || (j >= least && j <= row),
+            [DOCUMENTS] = j >= edge && j < edge + 100,
+            [RAGGED] = j<row * 37 % 300, [SCATTERED] = row * 29 % 7> 0 &&
+                       (row * 131 + j * 71) % 127 % 3 == 0,
+        };
+
+        seen.word[j / 64] |= (uint64_t)sees[mask] << j % 64;
+    }
     return seen;
 }
 
 static bool sees(int row, int key)
 {
-    const struct ls_leaf_keys *seen = &bench.visible[row];
-
-    return key < seen->prefix || (key >= seen->from && key < seen->to);
+    return gradient_tile_sees(&bench.tile, row, key);
 }
 
 static double logit(int row, int key)
@@ -156,33 +158,34 @@ static void draw_kept(const struct ls_scores *scores)
 {
     bool kept[LS_LEAF];
 
-    memset(&bench.kept, 0, sizeof bench.kept);
+    memset(bench.kept, 0, sizeof bench.kept);
     for (int r = 0; r < LS_LEAF && scores->dropout > 0; r++) {
         ls_dropout_kept(kept, scores, 0, 0, r, 0, LS_LEAF);
-        for (int j = 0; j < LS_LEAF; j++) bench.kept.row[r][j / 64] |= (uint64_t)kept[j] << j % 64;
+        for (int j = 0; j < LS_LEAF; j++) bench.kept[r].word[j / 64] |= (uint64_t)kept[j] << j % 64;
     }
 }
 
 static void draw_tile(enum mask mask, const struct ls_scores *scores, int rows, int keys)
 {
-    bench.tile = (struct gradient_tile){.scores = scores,
-                                        .keys = bench.keys,
-                                        .queries = bench.queries,
-                                        .lse = bench.lse,
-                                        .delta = bench.delta,
-                                        .visible = mask == ALL ? NULL : bench.visible,
-                                        .kept = scores->dropout > 0 ? &bench.kept : NULL,
-                                        .rows = rows,
-                                        .key_count = keys,
-                                        .scale = (float)(1 / sqrt((double)bench.d)),
-                                        .dq = &bench.path[DQ],
-                                        .dk = &bench.path[DK],
-                                        .dv = &bench.path[DV]};
+    bench.tile =
+        (struct gradient_tile){.scores = scores,
+                               .keys = bench.keys,
+                               .queries = bench.queries,
+                               .lse = bench.lse,
+                               .delta = bench.delta,
+                               .visible = mask == ALL && keys == LS_LEAF ? NULL : bench.visible,
+                               .kept = scores->dropout > 0 ? bench.kept : NULL,
+                               .rows = rows,
+                               .key_count = keys,
+                               .scale = (float)(1 / sqrt((double)bench.d)),
+                               .dq = &bench.path[DQ],
+                               .dk = &bench.path[DK],
+                               .dv = &bench.path[DV]};
     draw_rows(Q, rows);
     draw_rows(D_O, rows);
     draw_rows(K, keys);
     draw_rows(V, keys);
-    for (int r = 0; r < rows; r++) bench.visible[r] = leaf_keys(mask, r, keys);
+    for (int r = 0; r < LS_LEAF; r++) bench.visible[r] = leaf_keys(mask, r, r < rows ? keys : 0);
     draw_kept(scores);
     draw_statistics(rows);
 }
@@ -273,7 +276,8 @@ static const struct ls_scores plain = {.scale = 1};
 
 static void equals_double(const struct gradient_products *products, ls_isa isa)
 {
-    static const char *const names[] = {"all", "causal", "window", "prefix", "documents", "ragged"};
+    static const char *const names[] = {"all",       "causal", "window",   "prefix",
+                                        "documents", "ragged", "scattered"};
     static const int dims[] = {64, 16, 17, 40, 80, 96, 128, 200, 256};
     static const int sizes[][2] = {{256, 256}, {256, 255}, {100, 256}, {1, 1},
                                    {17, 33},   {256, 64},  {255, 129}};
@@ -378,7 +382,7 @@ static void strangers_change_no_bit(const struct gradient_products *products, ls
             if (r < ROW) ls_dtype_store(products->type, bench.raw[Q] + at, 5);
             if (r < ROW) ls_dtype_store(products->type, bench.raw[D_O] + at, 700);
         }
-        if (r > ROW && r < KEY) bench.visible[r] = (struct ls_leaf_keys){.to = 1};
+        if (r > ROW && r < KEY) bench.visible[r] = ls_leaf_keys_run(0, 1);
     }
     compute();
     expect_row(dq, DQ, ROW, "beside others");

@@ -311,20 +311,21 @@ static double probability(const struct softmax_rows *softmax, int r, int j)
 /* p and l are those of 2^(scale s - m), whatever m is; large exponents are less exact. */
 static void check_probabilities(const struct softmax_rows *softmax, int r, struct key_span keys)
 {
-    const struct ls_leaf_keys seen = keys_of_row(softmax, r);
+    const struct ls_leaf_keys *seen = keys_of_row(softmax, r);
     double sum = 0;
 
     for (int j = keys.first; j < keys.end; j++) {
         double s = 0;
 
-        for (int e = 0; e < bench.d && sees_key(seen, j); e++)
+        for (int e = 0; e < bench.d && ls_leaf_keys_have(seen, j); e++)
             s += value_at(bench.q, r * bench.d_pad + e) * value_at(bench.raw, j * bench.d_pad + e);
-        const double exact = sees_key(seen, j) ? exp2(softmax->scale * s - softmax->m[r]) : 0;
+        const double exact =
+            ls_leaf_keys_have(seen, j) ? exp2(softmax->scale * s - softmax->m[r]) : 0;
         cr_assert_leq(fabs(probability(softmax, r, j) - exact), exact / 250 + 0x1p-126,
                       "d %d row %d key %d", bench.d, r, j);
         sum += exact;
     }
-    if (sees_none(seen))
+    if (ls_leaf_keys_are_none(seen))
         cr_assert(softmax->l[r] == 0 && softmax->m[r] == -INFINITY);
     else
         cr_assert_leq(fabs(softmax->l[r] - sum), (2e-5 + 4e-7 * fabs(softmax->m[r])) * sum,
@@ -333,14 +334,20 @@ static void check_probabilities(const struct softmax_rows *softmax, int r, struc
 }
 
 /* One of the ways in which a row sees some keys of a leaf: causal, a window's beginning, a window,
- * a prefix and a window. */
+ * a prefix and a window, scattered ones. */
 static struct ls_leaf_keys some_keys(int way, int at, int width)
 {
-    struct ls_leaf_keys keys = {.to = (int16_t)at};
+    const int from = at > width ? at - width : 0;
+    struct ls_leaf_keys keys = ls_leaf_keys_run(way == 1   ? at
+                                                : way >= 2 ? from
+                                                           : 0,
+                                                way == 1 ? LS_LEAF : at);
 
-    if (way == 1) keys = (struct ls_leaf_keys){.from = (int16_t)at, .to = LS_LEAF};
-    if (way >= 2) keys.from = (int16_t)(at > width ? at - width : 0);
-    if (way == 3) keys.prefix = (int16_t)(keys.from / 2);
+    for (int i = 0; i < LS_LEAF_WORDS && way == 3; i++)
+        keys.word[i] |= ls_leaf_keys_run(0, from / 2).word[i];
+    for (int i = 0; i < LS_LEAF_WORDS && way == 4; i++)
+        keys.word[i] =
+            UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(at + i) & -(uint64_t)(at / 64 != i);
     return keys;
 }
 
@@ -351,7 +358,7 @@ static struct key_span span_of(const struct ls_leaf_keys *visible, int rows)
 
     for (int r = 0; r < rows; r++)
         for (int j = 0; j < LS_LEAF; j++)
-            if (sees_key(visible[r], j)) {
+            if (ls_leaf_keys_have(&visible[r], j)) {
                 if (j < span.first) span.first = j;
                 if (j >= span.end) span.end = j + 1;
             }
@@ -373,9 +380,8 @@ static void probabilities_equal_double(const struct products *products, ls_isa i
         draw_rows(bench.q, products->strip, 0);
         ls_dtype_store(products->type, bench.q, 1000); /* row 0, nearly always out of range */
         pack(products->pack_k);
-        for (int r = 0; r < rows; r++) visible[r] = some_keys((c + c / 6) % 4, from + r, rows);
-        for (int r = 0; r < rows && r < 3 && c % 4 == 0; r++)
-            visible[r] = (struct ls_leaf_keys){0, r * 128, r * 128};
+        for (int r = 0; r < rows; r++) visible[r] = some_keys((c + c / 6) % 5, from + r, rows);
+        for (int r = 0; r < rows && r < 3 && c % 4 == 0; r++) visible[r] = (struct ls_leaf_keys){0};
         struct softmax_rows softmax = softmax_open(rows);
         softmax.visible = c % 3 == 0 ? NULL : visible;
         const struct key_span keys = softmax.visible ? span_of(visible, rows) : whole;

@@ -48,12 +48,12 @@ static void draw_leaf(int rows, int stride, float scale, float size)
     leaf.masked = false;
     ls_random_normal(leaf.s, 3, (uint32_t)rows, 0, rows * stride);
     for (int i = 0; i < rows * stride; i++) leaf.s[i] *= size;
-    for (int r = 0; r < rows; r++) leaf.visible[r] = (struct ls_leaf_keys){.to = LS_LEAF};
+    for (int r = 0; r < rows; r++) leaf.visible[r] = ls_leaf_keys_first[LS_LEAF];
 }
 
 static void mask_rows(void)
 {
-    static const struct ls_leaf_keys some[] = {
+    static const struct ls_visible some[] = {
         {0, 0, 256},   {0, 0, 0},     {0, 0, 1},       {0, 0, 2},       {0, 0, 15},
         {0, 0, 16},    {17, 17, 17},  {0, 0, 31},      {0, 0, 32},      {33, 33, 33},
         {0, 0, 127},   {0, 0, 200},   {0, 0, 240},     {0, 0, 241},     {0, 0, 255},
@@ -62,7 +62,10 @@ static void mask_rows(void)
         {31, 200, 201}};
 
     leaf.masked = true;
-    for (int r = 0; r < leaf.rows; r++) leaf.visible[r] = some[r % LENGTH(some)];
+    for (int r = 0; r < leaf.rows; r++) {
+        leaf.visible[r] = ls_visible_in_leaf(some[r % LENGTH(some)], 0);
+        if (r % 5 == 4) leaf.visible[r].word[r % 4] ^= UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)r;
+    }
 }
 
 static int p_stride(void)
@@ -107,11 +110,12 @@ static void expect_row(const char *name, int r)
     double top = -INFINITY, sum = 0;
 
     for (int j = 0; j < LS_LEAF; j++)
-        if (sees_key(leaf.visible[r], j)) top = fmax(top, (double)leaf.scale * s[j]);
+        if (ls_leaf_keys_have(&leaf.visible[r], j)) top = fmax(top, (double)leaf.scale * s[j]);
     const double place = fabs(top) * 0x1p-23 + 1e-9;
     for (int j = 0; j < LS_LEAF; j++) {
         const double x = (double)leaf.scale * s[j] - top;
-        const double exact = sees_key(leaf.visible[r], j) && top > -INFINITY ? exp2(x) : 0;
+        const double exact =
+            ls_leaf_keys_have(&leaf.visible[r], j) && top > -INFINITY ? exp2(x) : 0;
         const double limit = exact * (exp_error + place + fabs(x) * 0x1p-23 + u) + FLT_MIN;
 
         sum += exact;
@@ -181,7 +185,7 @@ static void softmax_of_huge_scores(const struct simd *simd, const char *name)
         mask_rows();
         run_softmax(simd);
         for (int r = 0; r < leaf.rows; r++) {
-            if (sees_none(leaf.visible[r])) continue;
+            if (ls_leaf_keys_are_none(&leaf.visible[r])) continue;
             cr_expect(isfinite(leaf.m[r]), "%s size %g row %d: m = %g", name, (double)sizes[c / 2],
                       r, (double)leaf.m[r]);
             cr_expect(leaf.l[r] > 0.5f && leaf.l[r] < LS_LEAF, "%s size %g row %d: l = %g", name,
@@ -211,7 +215,8 @@ static void softmax_hides_masked_keys(const struct simd *simd, const char *name)
         mask_rows();
         for (int r = 0; r < leaf.rows; r++)
             for (int j = 0; j < LS_LEAF; j++)
-                if (!sees_key(leaf.visible[r], j)) leaf.s[r * leaf.stride + j] = poison[c];
+                if (!ls_leaf_keys_have(&leaf.visible[r], j))
+                    leaf.s[r * leaf.stride + j] = poison[c];
         check_softmax(simd, name);
     }
 }
@@ -226,7 +231,7 @@ static void softmax_keeps_nan(const struct simd *simd, const char *name)
         draw_leaf(LENGTH(seen), LS_LEAF, 1, 1);
         leaf.masked = true;
         for (int r = 0; r < leaf.rows; r++) {
-            leaf.visible[r] = (struct ls_leaf_keys){.to = seen[r]};
+            leaf.visible[r] = ls_leaf_keys_run(0, seen[r]);
             float *s = leaf.s + r * leaf.stride;
 
             for (int j = 0; j < LS_LEAF && c / 4; j++) s[j] = others[c / 4];

@@ -38,7 +38,6 @@ static int strip_rows(int left)
 static void add_run(float *acc, const struct strip_worker *w, const float *p, int rows,
                     const struct key_rows *v, struct key_span keys)
 {
-    if (keys.first >= keys.end) return;
     for (int r = 0, n; r < rows; r += n) {
         n = strip_rows(rows - r);
         w->products->decode->output(acc + r * w->d_pad, p + r * LS_LEAF, n, v, keys);
@@ -57,10 +56,13 @@ static void add_kept(float *acc, const struct strip_worker *w, const float *p,
 
 /* Rows that see the same of a leaf. */
 static void add_seen(float *acc, const struct strip_worker *w, const float *p, int rows,
-                     const struct key_rows *v, struct ls_leaf_keys seen)
+                     const struct key_rows *v, const struct ls_leaf_keys *seen)
 {
-    add_run(acc, w, p, rows, v, (struct key_span){0, seen.prefix});
-    add_run(acc, w, p, rows, v, (struct key_span){seen.from, seen.to});
+    for (int first = ls_leaf_keys_next(seen, 0, true), end; first < LS_LEAF;
+         first = ls_leaf_keys_next(seen, end, true)) {
+        end = ls_leaf_keys_next(seen, first, false);
+        add_run(acc, w, p, rows, v, (struct key_span){first, end});
+    }
 }
 
 static bool rows_see_the_same(const struct ls_leaf_keys *visible, int rows)
@@ -85,13 +87,13 @@ void cpu_decode_scores(struct strip_worker *w, const struct chunk *chunk, int le
 void cpu_decode_output(float *acc, const struct strip_worker *w, const struct chunk *chunk,
                        int leaf)
 {
-    const struct ls_leaf_keys all = {.to = LS_LEAF}, *visible = chunk->visible[leaf];
+    const struct ls_leaf_keys *all = &ls_leaf_keys_first[LS_LEAF], *visible = chunk->visible[leaf];
     const bool same = !visible || rows_see_the_same(visible, chunk->rows);
     const struct key_rows *v = &chunk->v_rows[leaf];
 
     memset(acc, 0, (size_t)(chunk->rows * w->d_pad) * sizeof *acc);
     if (same && !chunk->drops) {
-        add_seen(acc, w, w->scores, chunk->rows, v, visible ? visible[0] : all);
+        add_seen(acc, w, w->scores, chunk->rows, v, visible ? &visible[0] : all);
         return;
     }
     for (int r = 0; r < chunk->rows; r++, acc += w->d_pad) {
@@ -100,6 +102,6 @@ void cpu_decode_output(float *acc, const struct strip_worker *w, const struct ch
         if (chunk->drops)
             add_kept(acc, w, p, v, (struct key_span){0, LS_LEAF});
         else
-            add_seen(acc, w, p, 1, v, visible ? visible[r] : all);
+            add_seen(acc, w, p, 1, v, visible ? &visible[r] : all);
     }
 }

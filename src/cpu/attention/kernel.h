@@ -136,7 +136,7 @@ ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
  * these are below V_LIMIT, without NaN. */
 bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
                        const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
-                       struct ls_leaf_keys keep);
+                       const struct ls_leaf_keys *keep);
 /* The rows of a tile into w->q. */
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *q, const struct tile *tile);

@@ -67,7 +67,7 @@ void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker 
 
 static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair,
-                        struct ls_leaf_keys keep)
+                        const struct ls_leaf_keys *keep)
 {
     const struct row_copy copy = row_copy(kernel, from);
     const int64_t h_kv = kernel->shape.global.h_kv;
@@ -76,7 +76,7 @@ static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker 
     char *row = w->raw;
 
     for (int r = 0; r < LS_LEAF; r++, row += copy.padded_bytes) {
-        if (sees_key(keep, r))
+        if (ls_leaf_keys_have(keep, r))
             copy_row(row, &copy, source + r * stride);
         else
             memset(row, 0, copy.padded_bytes);
@@ -85,7 +85,7 @@ static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker 
 
 bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
                        const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
-                       struct ls_leaf_keys keep)
+                       const struct ls_leaf_keys *keep)
 {
     gather_leaf(kernel, w, v, leaf, pair, keep);
     return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->d_pad,
@@ -97,15 +97,15 @@ ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
                         int64_t index)
 {
     const struct ls_leaf *leaf = &call->k_leaves.leaf[index];
-    const struct ls_leaf_keys rows = {
-        .to = (int16_t)leaf_rows(leaf->number, kernel->shape.global.s_k)};
+    const struct ls_leaf_keys rows =
+        ls_leaf_keys_run(0, leaf_rows(leaf->number, kernel->shape.global.s_k));
     const int64_t slot = (pair - wave_first) * call->k_leaves.count + index;
     const struct packed *packed = &kernel->packed;
 
-    gather_leaf(kernel, w, call->k, leaf, pair, rows);
+    gather_leaf(kernel, w, call->k, leaf, pair, &rows);
     LS_TRY(kernel->products->pack_k(packed->k + (size_t)slot * kernel->packed_bytes, w->strip.own,
                                     w->raw));
-    packed->clean[slot] = cpu_gather_values(kernel, w, call->v, leaf, pair, rows);
+    packed->clean[slot] = cpu_gather_values(kernel, w, call->v, leaf, pair, &rows);
     return kernel->products->pack_v(packed->v + (size_t)slot * kernel->packed_bytes, w->strip.own,
                                     w->raw);
 }

@@ -150,7 +150,7 @@ TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *w
     for (int r = 0; r < rows->rows; r++) {
         const bool sound = rows->m[r] > -INFINITY && rows->l[r] > P_LEAST && rows->l[r] < P_LIMIT;
 
-        if (sound || sees_none(keys_of_row(rows, r))) continue;
+        if (sound || ls_leaf_keys_are_none(keys_of_row(rows, r))) continue;
         if (!scored) LS_TRY(scores((float *)rows->s, worker, q, k, rows->rows, keys));
         scored = true;
         struct softmax_rows one = *rows;

@@ -67,16 +67,6 @@ TARGET_AMX static inline void take(struct pending *pending, int rows)
     for (int i = 0; i < rows && pending->row < pending->end; i++) exponentials(pending, NULL);
 }
 
-static int smaller(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static int larger(int a, int b)
-{
-    return a > b ? a : b;
-}
-
 /* Nothing has been seen yet; which block starts which rows, and what all of them see. */
 TARGET_AMX static __attribute__((noinline)) void open_strip(struct softmax_strip *strip,
                                                             const struct softmax_rows *rows)
@@ -84,17 +74,15 @@ TARGET_AMX static __attribute__((noinline)) void open_strip(struct softmax_strip
     struct ls_leaf_keys *common = &strip->common;
 
     strip->rows = rows;
-    *common = (struct ls_leaf_keys){.prefix = LS_LEAF, .to = LS_LEAF};
+    *common = ls_leaf_keys_first[LS_LEAF];
     memset(strip->starts, 0, sizeof strip->starts);
     if (!rows->visible) strip->starts[0] = UINT32_MAX;
     for (int row = 0; row < rows->rows && rows->visible; row++) {
-        const struct ls_leaf_keys seen = keys_of_row(rows, row);
-        const int first = seen.prefix > 0 ? 0 : seen.from;
+        const struct ls_leaf_keys *seen = keys_of_row(rows, row);
+        const int first = ls_leaf_keys_next(seen, 0, true);
 
-        if (!sees_none(seen)) strip->starts[first / COLUMNS] |= UINT32_C(1) << row;
-        common->prefix = (int16_t)smaller(common->prefix, seen.prefix);
-        common->from = (int16_t)larger(common->from, seen.from);
-        common->to = (int16_t)smaller(common->to, seen.to);
+        if (first < LS_LEAF) strip->starts[first / COLUMNS] |= UINT32_C(1) << row;
+        for (int i = 0; i < LS_LEAF_WORDS; i++) common->word[i] &= seen->word[i];
     }
     for (int first = 0; first < STRIP; first += GROUP) {
         _mm512_store_ps(strip->m + first, _mm512_set1_ps(-INFINITY));
@@ -105,10 +93,7 @@ TARGET_AMX static __attribute__((noinline)) void open_strip(struct softmax_strip
 
 static inline bool all_see(const struct softmax_strip *strip, int block)
 {
-    const struct ls_leaf_keys *common = &strip->common;
-    const int first = block * COLUMNS, end = first + COLUMNS;
-
-    return end <= common->prefix || (first >= common->from && end <= common->to);
+    return seen_pair(block, &strip->common) == UINT32_MAX;
 }
 
 /* Exponents are counted from the largest score of a row's first 32 keys: those of the first block

@@ -67,18 +67,12 @@ void cpu_strip_worker_fini(struct strip_worker *w)
 /* From the first key that any of the rows sees to the last one. */
 static struct key_span seen_keys(const struct ls_leaf_keys *visible, int rows)
 {
-    struct key_span keys = {.first = LS_LEAF};
+    struct ls_leaf_keys some = {0};
 
     if (!visible) return (struct key_span){.end = LS_LEAF};
-    for (int r = 0; r < rows; r++) {
-        const struct ls_leaf_keys seen = visible[r];
-        const int first = seen.prefix > 0 ? 0 : seen.from < seen.to ? seen.from : LS_LEAF;
-        const int end = seen.from < seen.to ? seen.to : seen.prefix;
-
-        keys.first = first < keys.first ? first : keys.first;
-        keys.end = end > keys.end ? end : keys.end;
-    }
-    return keys;
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < LS_LEAF_WORDS; i++) some.word[i] |= visible[r].word[i];
+    return (struct key_span){ls_leaf_keys_next(&some, 0, true), ls_leaf_keys_last(&some) + 1};
 }
 
 /* The operand as the strip that begins at row `first` sees it. */

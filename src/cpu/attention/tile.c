@@ -149,7 +149,7 @@ static void clear_dropped(struct worker *w, const struct chunk *chunk, int j,
 
 /* V of leaf j of the chunk at `first`, packed again without the keys that row r does not see. */
 static ls_status patch_values(struct chunk *one, const struct fold *fold, int64_t first, int j,
-                              struct ls_leaf_keys seen, int r)
+                              const struct ls_leaf_keys *seen, int r)
 {
     const struct ls_attention_kernel *kernel = fold->kernel;
     struct worker *w = fold->w;
@@ -180,13 +180,13 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
     one.q = (const char *)chunk->q + (size_t)start * d * size;
     one.row = chunk->row + start;
     for (int j = 0; j < chunk->leaves; j++) {
-        const struct ls_leaf_keys seen =
-            chunk->visible[j] ? chunk->visible[j][r] : (struct ls_leaf_keys){.to = LS_LEAF};
+        const struct ls_leaf_keys *seen =
+            chunk->visible[j] ? &chunk->visible[j][r] : &ls_leaf_keys_first[LS_LEAF];
 
         if (!chunk->seen[j]) continue;
-        one.seen[j] = !sees_none(seen);
+        one.seen[j] = !ls_leaf_keys_are_none(seen);
         if (chunk->visible[j]) one.visible[j] = chunk->visible[j] + start;
-        if (one.seen[j] && !chunk->clean[j] && (!sees_all(seen) || dropout))
+        if (one.seen[j] && !chunk->clean[j] && (!ls_leaf_keys_are_all(seen) || dropout))
             LS_TRY(patch_values(&one, fold, first, j, seen, r));
     }
     LS_TRY(cpu_strip_attend(w->spare, &w->strip, &one));

@@ -137,12 +137,6 @@ TARGET_AVX512 static void score_block(float *out, struct run *run, const float *
     bring_nearer(&run->ahead);
 }
 
-/* Of sixteen keys, those that dropout keeps for a query. */
-static inline __mmask16 kept_keys(const struct gradient_tile *tile, int query, int key)
-{
-    return (__mmask16)(tile->kept->row[query][key / 64] >> key % 64);
-}
-
 /* Scores become p, and dp becomes ds. */
 INLINE_AVX512 void take(struct run *run, bool masked, bool dropped)
 {
@@ -159,9 +153,9 @@ INLINE_AVX512 void take(struct run *run, bool masked, bool dropped)
 #pragma GCC unroll 4
         for (int key = run->key; key < run->key + BLOCK; key += 16, p += 16, ds += 16) {
             const __mmask16 seen =
-                masked ? seen_mask(key / 16, keys_of_query(lanes, query)) : 0xffff;
+                masked ? seen_mask(key / 16, &run->tile->visible[query]) : 0xffff;
             const __m512 x = probability_512(_mm512_load_ps(p), factor, lse, seen, coefficient, 5);
-            const __mmask16 kept = dropped ? kept_keys(run->tile, query, key) : 0xffff;
+            const __mmask16 kept = dropped ? seen_mask(key / 16, &run->tile->kept[query]) : 0xffff;
             const __m512 passed = _mm512_maskz_mov_ps(kept, _mm512_load_ps(ds));
             const __m512 dp = _mm512_fmsub_ps(passed, scale, delta);
 
@@ -324,6 +318,21 @@ static void complete_empty(const struct block_sums *sums, int d_pad)
     cpu_sum_path_take(sums->path, sums->first, BLOCK, (struct sums){sums->so_far, d_pad});
 }
 
+/* How much a block's queries see of its keys; visible NULL: all. */
+static enum sight block_sight(const struct ls_leaf_keys *visible, int key, int query)
+{
+    uint64_t all = ~UINT64_C(0), some = 0;
+
+    if (!visible) return SEES_ALL;
+    for (int r = query; r < query + BLOCK; r++) {
+        const uint64_t seen = ls_leaf_keys_bits(&visible[r], key, BLOCK);
+
+        all &= seen;
+        some |= seen;
+    }
+    return all == ~UINT64_C(0) ? SEES_ALL : some ? SEES_SOME : SEES_NOTHING;
+}
+
 static void start_run(struct run *run, const struct worker *w, const struct gradient_tile *tile)
 {
     run->tile = tile;
@@ -336,7 +345,7 @@ static void start_run(struct run *run, const struct worker *w, const struct grad
             const bool empty = i * BLOCK >= tile->key_count || j * BLOCK >= tile->rows;
 
             run->sight[i][j] =
-                empty ? SEES_NOTHING : block_sight(&run->lanes, i * BLOCK, BLOCK, j * BLOCK, BLOCK);
+                empty ? SEES_NOTHING : block_sight(tile->visible, i * BLOCK, j * BLOCK);
             run->dq[j].to_come += run->sight[i][j] != SEES_NOTHING;
         }
     }

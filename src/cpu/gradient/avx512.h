@@ -1,5 +1,5 @@
-/* What the fast rows of gradient_products share, in AVX-512 with queries in lanes: which keys a
- * row sees, probabilities and gradients of scores. */
+/* What the fast rows of gradient_products share, in AVX-512: how much of a block is seen, and
+ * probabilities. */
 #ifndef LS_CPU_GRADIENT_AVX512_H
 #define LS_CPU_GRADIENT_AVX512_H
 
@@ -9,11 +9,9 @@
 /* A tile's numbers as vectors want them. */
 struct tile_lanes {
     float delta[LS_LEAF]; /* times scale */
-    int32_t prefix[LS_LEAF], from[LS_LEAF], to[LS_LEAF];
     const float *lse;
     float scale, factor; /* of dp; of scores, log2(e) folded in */
     float keep;          /* what dropout multiplies by what it keeps; 1 without */
-    bool full;           /* every row sees every key: prefix, from and to are not set */
 } __attribute__((aligned(64)));
 
 enum sight { SEES_NOTHING, SEES_SOME, SEES_ALL };
@@ -24,57 +22,38 @@ static inline void lanes_of_tile(struct tile_lanes *lanes, const struct gradient
     lanes->factor = (float)((double)tile->scale * 1.44269504088896340736);
     lanes->keep = tile->kept ? 1 / (1 - tile->scores->dropout) : 1;
     lanes->scale = tile->scale * lanes->keep;
-    lanes->full = !tile->visible && tile->key_count == LS_LEAF;
     for (int r = 0; r < LS_LEAF; r++) lanes->delta[r] = tile->delta[r] * tile->scale;
-    if (lanes->full) return;
-    for (int r = 0; r < LS_LEAF; r++) {
-        struct ls_leaf_keys seen = {.to = (int16_t)(r < tile->rows ? tile->key_count : 0)};
-
-        if (tile->visible && r < tile->rows) seen = tile->visible[r];
-        lanes->prefix[r] = seen.prefix;
-        lanes->from[r] = seen.from;
-        lanes->to[r] = seen.to;
-    }
 }
 
-static inline struct ls_leaf_keys keys_of_query(const struct tile_lanes *lanes, int query)
+/* A tile's keys for sixteen queries at a time: of 32 keys each, a word for each query. */
+struct lane_keys {
+    uint32_t word[LS_LEAF / 32][LS_LEAF];
+} __attribute__((aligned(64)));
+
+/* Of keys [LS_LEAF] of queries. */
+static inline void lane_keys(struct lane_keys *out, const struct ls_leaf_keys *keys)
 {
-    return (struct ls_leaf_keys){.prefix = (int16_t)lanes->prefix[query],
-                                 .from = (int16_t)lanes->from[query],
-                                 .to = (int16_t)lanes->to[query]};
+    for (int i = 0; i < LS_LEAF / 32; i++)
+        for (int r = 0; r < LS_LEAF; r++)
+            out->word[i][r] = (uint32_t)ls_leaf_keys_bits(&keys[r], 32 * i, 32);
 }
 
-/* How much of keys [key, key + keys) queries [query, query + queries) see, sixteen at a time. */
-TARGET_AVX512 static inline enum sight block_sight(const struct tile_lanes *lanes, int key,
-                                                   int keys, int query, int queries)
+/* Of sixteen queries, those that have this key. */
+TARGET_AVX512 static inline __mmask16 lanes_with(const struct lane_keys *keys, int key, int query)
 {
-    const __m512i first = _mm512_set1_epi32(key), end = _mm512_set1_epi32(key + keys);
-    __mmask16 all = 0xffff, some = 0;
-
-    if (lanes->full) return SEES_ALL;
-    for (int r = query; r < query + queries; r += 16) {
-        const __m512i prefix = _mm512_load_si512(lanes->prefix + r);
-        const __m512i from = _mm512_load_si512(lanes->from + r);
-        const __m512i to = _mm512_load_si512(lanes->to + r);
-
-        all &= _mm512_cmple_epi32_mask(end, prefix) |
-               (_mm512_cmple_epi32_mask(from, first) & _mm512_cmple_epi32_mask(end, to));
-        some |= _mm512_cmplt_epi32_mask(first, prefix) |
-                (_mm512_cmplt_epi32_mask(from, _mm512_min_epi32(end, to)) &
-                 _mm512_cmplt_epi32_mask(first, to));
-    }
-    return all == 0xffff ? SEES_ALL : some ? SEES_SOME : SEES_NOTHING;
+    return _mm512_test_epi32_mask(_mm512_load_si512(keys->word[key / 32] + query),
+                                  _mm512_set1_epi32((int)(UINT32_C(1) << key % 32)));
 }
 
-/* Of sixteen queries, those that see this key. */
-TARGET_AVX512 static inline __mmask16 lanes_that_see(const struct tile_lanes *lanes, int key,
-                                                     int query)
+/* How much 32 queries see of 32 keys. */
+TARGET_AVX512 static inline enum sight lanes_sight(const struct lane_keys *keys, int key, int query)
 {
-    const __m512i at = _mm512_set1_epi32(key);
+    const __m512i a = _mm512_load_si512(keys->word[key / 32] + query);
+    const __m512i b = _mm512_load_si512(keys->word[key / 32] + query + 16);
+    const __m512i all = _mm512_and_si512(a, b), some = _mm512_or_si512(a, b);
 
-    return _mm512_cmplt_epi32_mask(at, _mm512_load_si512(lanes->prefix + query)) |
-           (_mm512_cmple_epi32_mask(_mm512_load_si512(lanes->from + query), at) &
-            _mm512_cmplt_epi32_mask(at, _mm512_load_si512(lanes->to + query)));
+    if (_mm512_cmpeq_epi32_mask(all, _mm512_set1_epi32(-1)) == 0xffff) return SEES_ALL;
+    return _mm512_test_epi32_mask(some, some) ? SEES_SOME : SEES_NOTHING;
 }
 
 /* p of sixteen scores; +0 where not seen, and below 2^-126. */

@@ -106,22 +106,10 @@ struct steps {
     int first, end;
 };
 
-/* What dropout keeps, for sixteen queries at a time: of 32 keys each, a word for each query. */
-struct lane_keys {
-    uint32_t word[LS_LEAF / 32][LS_LEAF];
-} __attribute__((aligned(64)));
-
-static void lay_out_kept(struct lane_keys *out, const struct gradient_kept *kept)
-{
-    for (int i = 0; i < LS_LEAF / 32; i++)
-        for (int r = 0; r < LS_LEAF; r++)
-            out->word[i][r] = (uint32_t)(kept->row[r][i / 2] >> 32 * (i % 2));
-}
-
 /* A tile on its way. */
 struct run {
     struct tile_lanes lanes;
-    struct lane_keys kept; /* set where there is dropout */
+    struct lane_keys seen, kept; /* where all are, not set */
     struct ahead ahead;
     struct worker *w;
     const struct gradient_tile *tile;
@@ -132,24 +120,15 @@ struct run {
 /* What becomes of a block. */
 struct block {
     const struct tile_lanes *lanes;
-    const struct lane_keys *kept; /* NULL: all */
-    const float *scores, *dp;     /* [SIDE][SIDE] */
+    const struct lane_keys *seen, *kept; /* NULL: all */
+    const float *scores, *dp;            /* [SIDE][SIDE] */
     char *p, *ds, *ds_right;
     int key, query;
-    bool masked;
 };
 
 static const char *operand(const void *packed, const struct run *run, int index)
 {
     return (const char *)packed + (size_t)index * leaf_bytes(run->w->d_pad);
-}
-
-/* Of sixteen queries, those for which dropout keeps this key. */
-TARGET_AVX512BF16 static inline __mmask16 kept_lanes(const struct lane_keys *kept, int key,
-                                                     int query)
-{
-    return _mm512_test_epi32_mask(_mm512_load_si512(kept->word[key / 32] + query),
-                                  _mm512_set1_epi32((int)(UINT32_C(1) << key % 32)));
 }
 
 /* Of a key and sixteen queries. */
@@ -159,8 +138,8 @@ pair_lanes(__m512 *p, __m512 *ds, const struct block *b, int row, int lane, bool
     static const float coefficient[] = EXP2_DEGREE_4;
     const struct tile_lanes *lanes = b->lanes;
     const int at = row * SIDE + lane, query = b->query + lane;
-    const __mmask16 seen = b->masked ? lanes_that_see(lanes, b->key + row, query) : 0xffff;
-    const __mmask16 kept = dropped ? kept_lanes(b->kept, b->key + row, query) : 0xffff;
+    const __mmask16 seen = b->seen ? lanes_with(b->seen, b->key + row, query) : 0xffff;
+    const __mmask16 kept = dropped ? lanes_with(b->kept, b->key + row, query) : 0xffff;
     const __m512 dp =
         _mm512_fmsub_ps(_mm512_maskz_mov_ps(kept, _mm512_load_ps(b->dp + at)),
                         _mm512_set1_ps(lanes->scale), _mm512_load_ps(lanes->delta + query));
@@ -214,8 +193,9 @@ TARGET_AVX512BF16 static void compute_block(struct run *run, int key, int query,
     const struct worker *w = run->w;
     const int steps = w->d_pad / SIDE;
     const ptrdiff_t k = key / SIDE * steps * STEP_BYTES, q = query / SIDE * steps * STEP_BYTES;
-    struct block block = {
+    const struct block block = {
         .lanes = &run->lanes,
+        .seen = sight == SEES_SOME ? &run->seen : NULL,
         .kept = run->tile->kept ? &run->kept : NULL,
         .scores = w->scores,
         .dp = w->dp,
@@ -231,7 +211,6 @@ TARGET_AVX512BF16 static void compute_block(struct run *run, int key, int query,
     run->multiply(w->dp, SIDE, operand(run->tile->keys, run, 1) + k,
                   operand(run->tile->queries, run, 1) + q, steps);
     bring_nearer(&run->ahead);
-    block.masked = sight == SEES_SOME;
     take_block(&block);
 }
 
@@ -287,7 +266,7 @@ static void strip_of_keys(struct run *run, int key)
 
     run->queries = (struct steps){0};
     for (int query = 0; query < LS_LEAF; query += SIDE) {
-        const enum sight sight = block_sight(&run->lanes, key, SIDE, query, SIDE);
+        const enum sight sight = tile->visible ? lanes_sight(&run->seen, key, query) : SEES_ALL;
 
         if (sight == SEES_NOTHING) {
             clear_block(run, key, query);
@@ -309,7 +288,8 @@ void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_bloc
                       .ahead = ahead_of_tile(tile, SIDES * SIDES)};
 
     lanes_of_tile(&run.lanes, tile);
-    if (tile->kept) lay_out_kept(&run.kept, tile->kept);
+    if (tile->visible) lane_keys(&run.seen, tile->visible);
+    if (tile->kept) lane_keys(&run.kept, tile->kept);
     for (int key = 0; key < LS_LEAF; key += SIDE) {
         strip_of_keys(&run, key);
         progress_tick(tile->clock);

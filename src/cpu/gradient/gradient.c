@@ -67,7 +67,8 @@ static void place_worker(struct gradient_worker *w, char **scratch, struct curso
     w->raw = carve(cursor, 2 * leaf * element);
     w->row = carve(cursor, LS_LEAF * sizeof *w->row);
     w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
-    if (kernel->shape.attention.scores.dropout > 0) w->kept = carve(cursor, sizeof *w->kept);
+    if (kernel->shape.attention.scores.dropout > 0)
+        w->kept = carve(cursor, LS_LEAF * sizeof *w->kept);
     for (int j = 0; j < GRADIENT_CHUNK; j++) {
         carve_nodes(&w->dk[j], cursor, 0, depth, kernel);
         carve_nodes(&w->dv[j], cursor, 0, depth, kernel);

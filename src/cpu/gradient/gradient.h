@@ -36,7 +36,7 @@ struct gradient_worker {
     struct ls_visible *row;       /* [LS_LEAF] what rows of a leaf of queries see */
     int64_t rows_of;              /* its number; -1: none yet */
     struct ls_leaf_keys *visible; /* [LS_LEAF] what they see of a leaf of keys */
-    struct gradient_kept *kept;   /* of a tile, where there is dropout */
+    struct ls_leaf_keys *kept;    /* [LS_LEAF] what dropout leaves them, where there is any */
     struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
     struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
     char *mended_keys, *mended_queries;       /* packed leaves without NaN and infinity */

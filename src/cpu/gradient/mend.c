@@ -117,12 +117,9 @@ static void add_odd_pairs(const struct mend *mend)
     const struct gradient_tile *tile = mend->tile;
 
     for (int i = 0; i < tile->rows; i++) {
-        const struct ls_leaf_keys *seen = &tile->visible[i];
-
         if (tile->lse[i] == INFINITY) continue;
         for (int j = 0; j < tile->key_count; j++)
-            if ((j < seen->prefix || (j >= seen->from && j < seen->to)) &&
-                (mend->queries.odd[i] || mend->keys.odd[j]))
+            if (gradient_tile_sees(tile, i, j) && (mend->queries.odd[i] || mend->keys.odd[j]))
                 add_pair(mend, i, j);
     }
 }

@@ -141,14 +141,6 @@ static ls_status pack_queries(void *packed, void *worker, const void *q, const v
     return cpu_gemm_pack(to + 3 * bytes, w->sums, d_o);
 }
 
-static bool sees(const struct gradient_tile *tile, int query, int key)
-{
-    if (!tile->visible) return key < tile->key_count;
-    const struct ls_leaf_keys *seen = &tile->visible[query];
-
-    return key < seen->prefix || (key >= seen->from && key < seen->to);
-}
-
 /* Row `key` of the tile: p takes the place of scores and ds of dp. */
 LS_CLONED static void plain_row(float *score, float *dp, const struct gradient_tile *tile)
 {
@@ -171,7 +163,7 @@ static void scored_row(float *score, float *dp, const struct gradient_tile *tile
     const int64_t position = tile->first_key + key;
 
     for (int i = 0; i < tile->rows; i++) {
-        if (!sees(tile, i, key)) continue;
+        if (!gradient_tile_sees(tile, i, key)) continue;
         const struct gradient_pair pair = gradient_of_pair(
             score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale, slope,
             tile->first_place + i - position, gradient_tile_keeps(tile, i, key));
@@ -185,7 +177,7 @@ static void scored_row(float *score, float *dp, const struct gradient_tile *tile
 static void mask_row(float *score, float *dp, const struct gradient_tile *tile, int key)
 {
     for (int i = 0; i < LS_LEAF; i++) {
-        const bool seen = i < tile->rows && sees(tile, i, key);
+        const bool seen = i < tile->rows && gradient_tile_sees(tile, i, key);
 
         score[i] = seen ? score[i] : 0.0f;
         dp[i] = seen ? dp[i] : 0.0f;

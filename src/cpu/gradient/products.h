@@ -14,20 +14,15 @@
 #include "cpu/progress.h"
 #include "device/gradient.h"
 
-/* A row for each query, in which there is a bit for each key. */
-struct gradient_kept {
-    uint64_t row[LS_LEAF][LS_LEAF / 64];
-};
-
 struct gradient_tile {
     const void *keys, *queries; /* packed */
     const float *lse;           /* [LS_LEAF], log2 units; +inf where there is no row, or it sees
                                  * nothing */
     const float *delta;         /* [LS_LEAF] */
-    /* [LS_LEAF] the keys that a row sees; NULL: all of `key_count` */
+    /* [LS_LEAF] the keys that a row sees; NULL: each sees all of LS_LEAF */
     const struct ls_leaf_keys *visible;
-    const struct gradient_kept *kept; /* by dropout; NULL: all */
-    int rows, key_count;              /* in use, from the first one */
+    const struct ls_leaf_keys *kept; /* [LS_LEAF] those that dropout leaves it; NULL: all */
+    int rows, key_count;             /* in use, from the first one */
     float scale;
     /* what the rows take, of d_pad or fewer columns; of rows that are not in use: anything */
     const struct sum_path *dq, *dk, *dv;
@@ -43,9 +38,14 @@ struct gradient_tile {
     int64_t first_place;            /* of the first query among the keys */
 };
 
+static inline bool gradient_tile_sees(const struct gradient_tile *tile, int query, int key)
+{
+    return !tile->visible || ls_leaf_keys_have(&tile->visible[query], key);
+}
+
 static inline bool gradient_tile_keeps(const struct gradient_tile *tile, int query, int key)
 {
-    return !tile->kept || (tile->kept->row[query][key / 64] >> key % 64 & 1);
+    return !tile->kept || ls_leaf_keys_have(&tile->kept[query], key);
 }
 
 /* Operand rows are d_pad elements of `type`, zero beyond d and beyond the last row. */

@@ -15,12 +15,12 @@ static const struct ls_visible *visible_rows(struct gradient_worker *w, const st
     return w->row;
 }
 
-/* NULL if each row sees every key of the leaf. */
+/* NULL if each row sees all of LS_LEAF keys. */
 static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
                                                  const struct ls_mask *mask, int64_t q_leaf,
-                                                 int64_t k_leaf, int rows, int keys)
+                                                 int64_t k_leaf, int rows)
 {
-    if (ls_mask_is_full(mask, q_leaf * LS_LEAF, rows, k_leaf * LS_LEAF, keys)) return NULL;
+    if (ls_mask_is_full(mask, q_leaf * LS_LEAF, rows, k_leaf * LS_LEAF, LS_LEAF)) return NULL;
 
     const struct ls_visible *row = visible_rows(w, mask, q_leaf, rows);
     for (int r = 0; r < LS_LEAF; r++)
@@ -38,9 +38,9 @@ static uint64_t bits_of(const uint8_t *bytes)
 }
 
 /* Which pairs dropout keeps; NULL: all. */
-static const struct gradient_kept *draw_kept(struct gradient_worker *w,
-                                             const struct ls_gradient_kernel *kernel,
-                                             const struct gradient_tile *tile)
+static const struct ls_leaf_keys *draw_kept(struct gradient_worker *w,
+                                            const struct ls_gradient_kernel *kernel,
+                                            const struct gradient_tile *tile)
 {
     const struct ls_scores *scores = tile->scores;
     const struct ls_dropout dropout = ls_dropout_of_keys(scores, tile->batch, tile->head);
@@ -49,10 +49,10 @@ static const struct gradient_kept *draw_kept(struct gradient_worker *w,
     if (scores->dropout == 0) return NULL;
     const struct drawing drawing = drawing_of(&dropout, LS_RANDOM_DROPOUT, kernel->cpu.isa);
     for (int r = 0; r < tile->rows; r++) {
-        uint64_t *bits = w->kept->row[r];
+        uint64_t *bits = w->kept[r].word;
 
         draw(bytes, &drawing, tile->first_query + r, tile->first_key, LS_LEAF);
-        for (int i = 0; i < LS_LEAF / 64; i++) {
+        for (int i = 0; i < LS_LEAF_WORDS; i++) {
             bits[i] = 0;
             for (int j = 0; j < 8; j++) bits[i] |= bits_of(bytes + 64 * i + 8 * j) << 8 * j;
         }
@@ -93,7 +93,7 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
         .queries = kernel->packed.leaf + (size_t)q_slot * kernel->queries_bytes,
         .lse = kernel->queries[q_slot].lse,
         .delta = kernel->queries[q_slot].delta,
-        .visible = row_visibility(w, &shape->mask, queries->number, keys->number, rows, key_count),
+        .visible = row_visibility(w, &shape->mask, queries->number, keys->number, rows),
         .rows = rows,
         .key_count = key_count,
         .scale = shape->scores.scale,
