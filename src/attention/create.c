@@ -25,7 +25,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
 {
     const struct ls_attention_shape *s = &p->shape;
     const float *alibi = p->scores.alibi ? p->scores.alibi + p->scores.first_head : NULL;
-    const size_t documents = (size_t)(p->mask.document_count + 1) * sizeof *p->mask.documents;
+    const size_t documents = (size_t)(p->rule.document_count + 1) * sizeof *p->rule.documents;
     const struct ls_topic topics[] = {
         {"batch", (double)s->b, true},
         {"heads", (double)s->h, true},
@@ -42,13 +42,13 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"sinks (some or none)", p->scores.sinks != NULL, false},
         {"dropout", p->scores.dropout, true},
         {"seed of dropout", ls_digest(&p->scores.seed, sizeof p->scores.seed), false},
-        {"lengths of documents", ls_digest(p->mask.documents, documents), false},
+        {"lengths of documents", ls_digest(p->rule.documents, documents), false},
         {"type", (double)s->type, false},
-        {"place of the first query among the keys", (double)p->mask.shift, true},
-        {"keys before a query that it sees", (double)p->mask.left, false},
-        {"keys behind a query that it sees", (double)p->mask.right, false},
-        {"prefix", (double)p->mask.prefix, true},
-        {"documents", (double)p->mask.document_count, true},
+        {"place of the first query among the keys", (double)p->rule.shift, true},
+        {"keys before a query that it sees", (double)p->rule.left, false},
+        {"keys behind a query that it sees", (double)p->rule.right, false},
+        {"prefix", (double)p->rule.prefix, true},
+        {"documents", (double)p->rule.document_count, true},
         {"mode (strict or fast)", p->strict, false},
         {"gradients (backward or forward alone)", p->backward, false},
         {"layout", (double)p->q_layout.kind, false},
@@ -75,14 +75,14 @@ ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan
 /* The caller's may be gone when the plan is executed. */
 static ls_status keep_documents(struct ls_attention_plan *plan)
 {
-    struct ls_mask *mask = &plan->problem.mask;
-    const size_t bytes = (size_t)(mask->document_count + 1) * sizeof *plan->documents;
+    struct ls_mask_rule *rule = &plan->problem.rule;
+    const size_t bytes = (size_t)(rule->document_count + 1) * sizeof *plan->documents;
 
-    if (!mask->documents) return LS_OK;
+    if (!rule->documents) return LS_OK;
     plan->documents = malloc(bytes);
     if (!plan->documents) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    memcpy(plan->documents, mask->documents, bytes);
-    mask->documents = plan->documents;
+    memcpy(plan->documents, rule->documents, bytes);
+    rule->documents = plan->documents;
     return LS_OK;
 }
 
@@ -204,6 +204,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     free(plan->q_leaf);
     ls_problem_fini(&plan->problem);
     free(plan->documents);
+    free(plan->bands);
     ls_comm_destroy(plan->comm);
     free(plan);
 }

@@ -1,4 +1,5 @@
 /* What every execution begins and ends with. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "attention/agreement.h"
@@ -21,12 +22,12 @@ static ls_status read_execution(struct ls_attention_execution *out,
     return LS_OK;
 }
 
-static size_t document_bytes(const struct ls_mask *mask)
+static size_t document_bytes(const struct ls_mask_rule *rule)
 {
-    return (size_t)(mask->document_count + 1) * sizeof *mask->documents;
+    return (size_t)(rule->document_count + 1) * sizeof *rule->documents;
 }
 
-static bool has_documents_of(const struct ls_mask *a, const struct ls_mask *b)
+static bool has_documents_of(const struct ls_mask_rule *a, const struct ls_mask_rule *b)
 {
     return a->documents && b->documents && a->document_count == b->document_count &&
            memcmp(a->documents, b->documents, document_bytes(a)) == 0;
@@ -50,40 +51,56 @@ static ls_status check_use(const struct ls_attention_plan *plan)
 static ls_status take_lengths(struct ls_attention_plan *plan,
                               const struct ls_attention_execution *e)
 {
-    const struct ls_mask *planned = &plan->problem.mask;
-    struct ls_mask mask = plan->now.mask;
+    const struct ls_mask_rule *planned = &plan->problem.rule;
+    struct ls_mask_rule rule = plan->rule;
 
     if (!e->has_lengths) return LS_OK;
-    if (e->s_q < 0 || e->s_q > mask.s_q || e->s_k < 0 || e->s_k > mask.s_k)
+    if (e->s_q < 0 || e->s_q > rule.s_q || e->s_k < 0 || e->s_k > rule.s_k)
         return ls_fail(LS_ESHAPE,
                        "lengths of this execution: %lld queries and %lld keys, must be 0 to the "
                        "plan's %lld and %lld",
-                       (long long)e->s_q, (long long)e->s_k, (long long)mask.s_q,
-                       (long long)mask.s_k);
-    mask.s_q = e->s_q;
-    mask.s_k = e->s_k;
-    if (plan->problem.ends_meet) mask.shift = e->s_k - e->s_q;
-    if (mask.prefix > e->s_k) mask.prefix = e->s_k;
-    if (mask.shift != planned->shift && plan->method->sends_seen)
+                       (long long)e->s_q, (long long)e->s_k, (long long)rule.s_q,
+                       (long long)rule.s_k);
+    rule.s_q = e->s_q;
+    rule.s_k = e->s_k;
+    if (plan->problem.ends_meet) rule.shift = e->s_k - e->s_q;
+    if (rule.prefix > e->s_k) rule.prefix = e->s_k;
+    if (rule.shift != planned->shift && plan->method->sends_seen)
         return ls_fail(LS_EFIT,
                        "lengths: query 0 stands at key %lld, planned at %lld, and method %s sends "
                        "what is seen from there; make the plan with these, or with another method",
-                       (long long)mask.shift, (long long)planned->shift, plan->method->name);
-    plan->now.mask = mask;
+                       (long long)rule.shift, (long long)planned->shift, plan->method->name);
+    plan->rule = rule;
     return LS_OK;
 }
 
 static ls_status take_documents(struct ls_attention_plan *plan,
                                 const struct ls_attention_execution *e)
 {
-    struct ls_mask mask = plan->now.mask;
+    struct ls_mask_rule rule = plan->rule;
 
     if (!e->documents) return LS_OK;
-    LS_TRY(ls_documents_check(e->documents, e->document_count, mask.s_k));
-    mask.documents = e->documents;
-    mask.document_count = e->document_count;
-    if (!has_documents_of(&mask, &plan->problem.mask)) LS_TRY(check_use(plan));
-    plan->now.mask = mask;
+    LS_TRY(ls_documents_check(e->documents, e->document_count, rule.s_k));
+    rule.documents = e->documents;
+    rule.document_count = e->document_count;
+    if (!has_documents_of(&rule, &plan->problem.rule)) LS_TRY(check_use(plan));
+    plan->rule = rule;
+    return LS_OK;
+}
+
+/* Memory that is there is used again. */
+static ls_status make_mask(struct ls_attention_plan *plan)
+{
+    const int64_t room = ls_mask_rule_room(&plan->rule);
+
+    if (room > plan->band_room) {
+        struct ls_band *bands = realloc(plan->bands, (size_t)room * sizeof *bands);
+
+        if (!bands) return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)room);
+        plan->bands = bands;
+        plan->band_room = room;
+    }
+    plan->now.mask = ls_mask_rule_apply(&plan->rule, plan->bands);
     return LS_OK;
 }
 
@@ -94,22 +111,25 @@ ls_status ls_plan_take(struct ls_attention_plan *plan,
     struct ls_attention_execution e;
 
     plan->now = (struct ls_kernel_change){.mask = problem->mask, .seed = problem->scores.seed};
+    plan->rule = problem->rule;
     LS_TRY(read_execution(&e, execution));
     if (e.has_dropout_seed) plan->now.seed = e.dropout_seed;
     LS_TRY(take_lengths(plan, &e));
-    return take_documents(plan, &e);
+    LS_TRY(take_documents(plan, &e));
+    return e.has_lengths || e.documents ? make_mask(plan) : LS_OK;
 }
 
 ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,
                         bool asked)
 {
     const struct ls_kernel_change *now = &plan->now;
+    const struct ls_mask_rule *rule = &plan->rule;
     const struct ls_topic topics[] = {
         {wish, asked, false},
         {"seed of dropout", ls_digest(&now->seed, sizeof now->seed), false},
-        {"query length", (double)now->mask.s_q, true},
-        {"key length", (double)now->mask.s_k, true},
-        {"documents", ls_digest(now->mask.documents, document_bytes(&now->mask)), false},
+        {"query length", (double)rule->s_q, true},
+        {"key length", (double)rule->s_k, true},
+        {"documents", ls_digest(rule->documents, document_bytes(rule)), false},
     };
 
     return ls_agree_about(plan->comm, status, topics, sizeof topics / sizeof *topics);

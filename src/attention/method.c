@@ -51,11 +51,11 @@ ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem)
 
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
 {
-    const struct ls_mask *mask = &problem->mask;
-    const bool one_sided = (mask->left == INT64_MAX) != (mask->right == INT64_MAX);
+    const struct ls_mask_rule *rule = &problem->rule;
+    const bool one_sided = (rule->left == INT64_MAX) != (rule->right == INT64_MAX);
 
     if (problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
-    if (mask->documents) return LS_LAYOUT_BALANCED;
+    if (rule->documents) return LS_LAYOUT_BALANCED;
     return one_sided ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
 }
 

@@ -62,26 +62,26 @@ static ls_status place_queries(int64_t *shift, const struct ls_attention_shape *
     return LS_OK;
 }
 
-ls_status ls_options_mask(struct ls_mask *out, const struct ls_attention_shape *shape,
+ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options)
 {
-    struct ls_mask mask = ls_mask_full(shape->s_q, shape->s_k);
+    struct ls_mask_rule rule = ls_mask_rule_full(shape->s_q, shape->s_k);
 
-    LS_TRY(place_queries(&mask.shift, shape, options));
+    LS_TRY(place_queries(&rule.shift, shape, options));
     if (options->has_window) {
         LS_TRY(check_window(options));
-        mask.left = options->window_left;
-        mask.right = options->window_right;
+        rule.left = options->window_left;
+        rule.right = options->window_right;
     }
-    if (options->causal) mask.right = 0;
+    if (options->causal) rule.right = 0;
     if (options->prefix < 0 || options->prefix > shape->s_k)
         return ls_fail(LS_EVALUE, "prefix is %lld, must be 0 to the %lld keys",
                        (long long)options->prefix, (long long)shape->s_k);
-    mask.prefix = options->prefix;
+    rule.prefix = options->prefix;
     LS_TRY(ls_documents_check(options->documents, options->document_count, shape->s_k));
-    mask.documents = options->documents;
-    mask.document_count = options->documents ? options->document_count : 0;
-    *out = mask;
+    rule.documents = options->documents;
+    rule.document_count = options->documents ? options->document_count : 0;
+    *out = rule;
     return LS_OK;
 }
 

@@ -3,7 +3,7 @@
 #define LS_ATTENTION_OPTIONS_H
 
 #include "longspan/attention.h"
-#include "tensor/mask.h"
+#include "tensor/mask_rule.h"
 #include "tensor/scores.h"
 
 /* All of the options: a caller built against an older header has a shorter struct, and what it
@@ -13,8 +13,8 @@ ls_status ls_options_read(struct ls_attention_options *out, const struct ls_atte
 /* Whether these are cumulative lengths of documents in s_k keys, or NULL. Errors: LS_EVALUE. */
 ls_status ls_documents_check(const int64_t *documents, int64_t count, int64_t s_k);
 
-/* The mask refers to options->documents. Errors: LS_EVALUE. */
-ls_status ls_options_mask(struct ls_mask *out, const struct ls_attention_shape *shape,
+/* The rule refers to options->documents. Errors: LS_EVALUE. */
+ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options);
 
 /* Query heads that share a key/value head, of all heads. */

@@ -21,7 +21,7 @@ struct ls_attention_plan {
     const struct ls_method *method;
     const char *why;
     struct ls_problem problem;
-    int64_t *documents; /* storage of problem.mask.documents */
+    int64_t *documents; /* storage of problem.rule.documents */
     char fingerprint[LS_FINGERPRINT_LENGTH];
     struct ls_comm *comm; /* the plan's own duplicate */
     struct ls_transport transport;
@@ -34,6 +34,9 @@ struct ls_attention_plan {
     struct ls_attention_kernel *kernel;
     struct ls_gradients gradients;
     struct ls_kernel_change now; /* of the execution that goes on, as is the work */
+    struct ls_mask_rule rule;    /* now's mask, as it was asked for */
+    struct ls_band *bands;       /* [band_room] of now's mask, if it is not the problem's */
+    int64_t band_room;
     struct ls_work work;
     struct ls_attention_work forward, backward; /* of the last executions */
     void *own;                                  /* the method's */

@@ -55,6 +55,19 @@ static ls_status check_options(const struct ls_attention_shape *s,
     return LS_OK;
 }
 
+static ls_status make_mask(struct ls_problem *problem)
+{
+    const int64_t room = ls_mask_rule_room(&problem->rule);
+
+    if (room > 0) problem->bands = malloc((size_t)room * sizeof *problem->bands);
+    if (room > 0 && !problem->bands) {
+        ls_problem_fini(problem);
+        return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)room);
+    }
+    problem->mask = ls_mask_rule_apply(&problem->rule, problem->bands);
+    return LS_OK;
+}
+
 /* Leaves of queries by the tiles that they are, which leaves of keys follow where they are the same
  * positions; else keys are dealt evenly. */
 static ls_status deal(struct ls_problem *problem)
@@ -138,10 +151,11 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .layout_chosen = options->layout == LS_LAYOUT_AUTO,
     };
     LS_TRY(take_grid(&problem, options));
-    LS_TRY(ls_options_mask(&problem.mask, shape, options));
+    LS_TRY(ls_options_mask(&problem.rule, shape, options));
     LS_TRY(ls_options_scores(&problem.scores, shape, options));
     problem.group = ls_options_group(shape, options);
     LS_TRY(take_device(&problem, options));
+    LS_TRY(make_mask(&problem));
 
     ls_layout_kind kind = options->layout;
     if (problem.layout_chosen) kind = choice ? choice(&problem) : LS_LAYOUT_CONTIGUOUS;
@@ -156,6 +170,7 @@ void ls_problem_fini(struct ls_problem *problem)
 {
     if (problem->opened) ls_device_close(problem->device);
     for (int i = 0; i < 2; i++) ls_dealing_destroy(problem->dealing[i]);
+    free(problem->bands);
 }
 
 struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)

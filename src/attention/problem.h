@@ -5,11 +5,14 @@
 #include "device/attention.h"
 #include "longspan/attention.h"
 #include "tensor/dealing.h"
+#include "tensor/mask_rule.h"
 
 /* What is to be computed and on how many ranks; no data. */
 struct ls_problem {
     struct ls_attention_shape shape;
-    struct ls_mask mask;
+    struct ls_mask_rule rule; /* what is visible, as it was asked for */
+    struct ls_mask mask;      /* the same */
+    struct ls_band *bands;    /* of the mask */
     struct ls_scores scores;
     int64_t group; /* query heads that share a key/value head, where there are all of them */
     int p;

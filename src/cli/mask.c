@@ -251,14 +251,14 @@ static ls_status load(struct cli_mask_arrays *out, struct ls_attention_options *
                       const struct cli_mask_options *options, const struct cli_names *names,
                       const struct cli_world *world, const struct ls_attention_shape *shape)
 {
-    struct ls_mask mask;
+    struct ls_mask_rule rule;
     struct ls_scores scores;
 
     if (options->documents) LS_TRY(load_documents(out, attention, options->documents));
     if (options->alibi)
         LS_TRY(load_slopes(out, attention, options->slopes, names, world, shape->h));
     if (options->sinks) LS_TRY(load_sinks(out, attention, options->sinks, names, world, shape->h));
-    LS_TRY(ls_options_mask(&mask, shape, attention));
+    LS_TRY(ls_options_mask(&rule, shape, attention));
     return ls_options_scores(&scores, shape, attention);
 }
 

@@ -87,9 +87,8 @@ static bool meets(const struct ls_judge_batch *batch, int64_t position, int64_t 
     const struct ls_mask *mask = &batch->judge->problem.mask;
     const int64_t first = batch->position[0], span = batch->position[batch->rows.n - 1] - first + 1;
 
-    if (batch->of_keys)
-        return ls_visible_count(ls_mask_rows(mask, position, rows), first, span) > 0;
-    return ls_visible_count(ls_mask_rows(mask, first, span), position, rows) > 0;
+    return batch->of_keys ? ls_mask_meets(mask, position, rows, first, span)
+                          : ls_mask_meets(mask, first, span, position, rows);
 }
 
 /* The heads of the other side that belong to the batch's. */

@@ -5,6 +5,11 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static int64_t clamp(int64_t x, int64_t least, int64_t most)
 {
     return x < least ? least : x > most ? most : x;
@@ -13,21 +18,6 @@ static int64_t clamp(int64_t x, int64_t least, int64_t most)
 static int64_t leaves_of(int64_t n)
 {
     return n > 0 ? (n + LS_LEAF - 1) / LS_LEAF : 0;
-}
-
-/* ---- where the keys seen begin and end: both rise by one from query to query, within limits */
-
-#define FAR ((int64_t)1 << 62)
-
-/* Query i sees keys [i + before, i + behind), as far as document and prefix allow. */
-static int64_t before(const struct ls_mask *mask)
-{
-    return mask->left == INT64_MAX ? -FAR : mask->shift - mask->left;
-}
-
-static int64_t behind(const struct ls_mask *mask)
-{
-    return mask->right == INT64_MAX ? FAR : mask->shift + mask->right + 1;
 }
 
 /* first, first + 1, ... added up, n of them, each brought to [least, most]. Exact below 2^64. */
@@ -42,91 +32,43 @@ static long double sum_clamped(int64_t first, int64_t n, int64_t least, int64_t 
 
 /* ---- pairs */
 
-struct range {
-    int64_t from, to;
-};
-
-static struct range common(struct range a, struct range b)
+/* Of the band, between these queries and keys: where the keys that a query sees begin and end rises
+ * by one from query to query, within limits. */
+static long double band_pairs(const struct ls_band *band, struct ls_range queries,
+                              struct ls_range keys)
 {
-    const struct range both = {a.from > b.from ? a.from : b.from, smaller(a.to, b.to)};
+    const int64_t from = larger(band->q_from, queries.from), to = smaller(band->q_to, queries.to);
+    const int64_t least = larger(band->k_from, keys.from), most = smaller(band->k_to, keys.to);
 
-    return both.to > both.from ? both : (struct range){both.from, both.from};
+    if (from >= to || least >= most) return 0;
+    return sum_clamped(from + band->high + 1, to - from, least, most) -
+           sum_clamped(from + band->low, to - from, least, most);
 }
 
-/* Keys of the document at the position that query i has, or would have if there were so many; none
- * if it stands beside all of them. */
-static struct range document_of(const struct ls_mask *mask, int64_t i)
+static double pairs_between(const struct ls_mask *mask, struct ls_range queries,
+                            struct ls_range keys)
 {
-    struct ls_mask open = *mask;
+    const struct ls_bands near = ls_mask_bands(mask, queries.from, queries.to);
+    long double pairs = 0;
 
-    open.s_q = INT64_MAX;
-    open.left = open.right = INT64_MAX;
-    open.prefix = 0;
-    const struct ls_visible all = ls_mask_row(&open, i);
-
-    return (struct range){all.from, all.to};
-}
-
-/* The first query that stands in another document than query i, at most `end`. */
-static int64_t next_document(const struct ls_mask *mask, int64_t i, int64_t end)
-{
-    const struct range document = document_of(mask, i);
-
-    if (!mask->documents || i + mask->shift >= mask->s_k) return end;
-    return smaller(i + mask->shift < 0 ? -mask->shift : document.to - mask->shift, end);
-}
-
-/* Pairs of queries that share a document, beyond the prefix. */
-static long double document_pairs(const struct ls_mask *mask, struct range queries,
-                                  struct range keys)
-{
-    const struct range document = document_of(mask, queries.from);
-    const int64_t least = clamp(clamp(document.from, mask->prefix, mask->s_k), keys.from, keys.to);
-    const int64_t most = clamp(clamp(document.to, mask->prefix, mask->s_k), keys.from, keys.to);
-    const int64_t n = queries.to - queries.from;
-
-    return sum_clamped(queries.from + behind(mask), n, least, most) -
-           sum_clamped(queries.from + before(mask), n, least, most);
-}
-
-/* Queries that can see one of these keys beyond the prefix. */
-static struct range queries_near(const struct ls_mask *mask, struct range keys)
-{
-    const struct range all = {0, mask->s_q};
-
-    if (!mask->documents || keys.to == keys.from) return all;
-    const struct range near = {document_of(mask, keys.from - mask->shift).from - mask->shift,
-                               document_of(mask, keys.to - 1 - mask->shift).to - mask->shift};
-
-    return common(all, near);
-}
-
-static double pairs_between(const struct ls_mask *mask, struct range queries, struct range keys)
-{
-    const struct range prefix = common((struct range){0, mask->prefix}, keys);
-    const struct range near = common(queries, queries_near(mask, keys));
-    long double pairs = (long double)(queries.to - queries.from) * (prefix.to - prefix.from);
-
-    for (int64_t i = near.from, end; i < near.to; i = end) {
-        end = next_document(mask, i, near.to);
-        pairs += document_pairs(mask, (struct range){i, end}, keys);
-    }
+    for (const struct ls_band *band = near.from; band < near.to; band++)
+        pairs += band_pairs(band, queries, keys);
     return (double)pairs;
 }
 
-static double pairs_of_queries(const struct ls_mask *mask, struct range queries)
+static double pairs_of_queries(const struct ls_mask *mask, struct ls_range queries)
 {
-    return pairs_between(mask, queries, (struct range){0, mask->s_k});
+    return pairs_between(mask, queries, (struct ls_range){0, mask->s_k});
 }
 
-static double pairs_of_keys(const struct ls_mask *mask, struct range keys)
+static double pairs_of_keys(const struct ls_mask *mask, struct ls_range keys)
 {
-    return pairs_between(mask, (struct range){0, mask->s_q}, keys);
+    return pairs_between(mask, (struct ls_range){0, mask->s_q}, keys);
 }
 
 double ls_visible_pairs(const struct ls_mask *mask)
 {
-    return pairs_of_queries(mask, (struct range){0, mask->s_q});
+    return pairs_of_queries(mask, (struct ls_range){0, mask->s_q});
 }
 
 /* ---- pairs of ranks */
@@ -150,7 +92,7 @@ static int64_t run_length(const struct ls_layout *layout, int rank, int64_t i)
     return out - i;
 }
 
-typedef double (*pair_count)(const struct ls_mask *mask, struct range rows);
+typedef double (*pair_count)(const struct ls_mask *mask, struct ls_range rows);
 
 static double part_pairs(const struct ls_layout *layout, int rank, const struct ls_mask *mask,
                          pair_count count)
@@ -162,7 +104,7 @@ static double part_pairs(const struct ls_layout *layout, int rank, const struct 
         const int64_t begin = ls_layout_part_leaf(layout, rank, i) * LS_LEAF;
 
         run = run_length(layout, rank, i);
-        pairs += count(mask, (struct range){begin, smaller(begin + run * LS_LEAF, layout->s)});
+        pairs += count(mask, (struct ls_range){begin, smaller(begin + run * LS_LEAF, layout->s)});
     }
     return pairs;
 }
@@ -199,11 +141,12 @@ double ls_most_pairs_of_keys(const struct ls_layout *keys, const struct ls_mask 
 /* Leaves of keys that one of queries [first, first + rows) sees. */
 static int64_t leaves_seen(const struct ls_mask *mask, int64_t first, int64_t rows)
 {
-    const struct ls_visible seen = ls_mask_rows(mask, first, rows);
-    const int64_t prefix = leaves_of(seen.prefix);
-    const int64_t from = seen.from / LS_LEAF > prefix ? seen.from / LS_LEAF : prefix;
+    struct ls_range run = ls_mask_leaves(mask, first, rows, 0);
+    int64_t leaves = 0;
 
-    return prefix + (seen.to > seen.from ? leaves_of(seen.to) - from : 0);
+    for (; run.from < run.to; run = ls_mask_leaves(mask, first, rows, run.to))
+        leaves += run.to - run.from;
+    return leaves;
 }
 
 void ls_leaf_work(int64_t *work, const struct ls_mask *mask)
@@ -217,27 +160,29 @@ static int64_t leaf_before(int64_t position)
     return position >= 0 ? position / LS_LEAF : -((LS_LEAF - 1 - position) / LS_LEAF);
 }
 
-/* leaves_seen of the first n whole leaves added up, without documents: the leaves where the keys
- * seen begin and end rise by one from leaf to leaf. */
-static int64_t leaves_seen_by(int64_t n, const struct ls_mask *mask)
+/* leaves_seen of the first n whole leaves added up, of one band of all queries and keys: the leaves
+ * where the keys seen begin and end rise by one from leaf to leaf. */
+static int64_t leaves_seen_by(int64_t n, const struct ls_band *band)
 {
-    const int64_t prefix = leaves_of(mask->prefix), all = leaves_of(mask->s_k);
-    const int64_t first = leaf_before(before(mask));
-    const int64_t last = leaf_before(behind(mask) + 2 * (LS_LEAF - 1));
-    const long double seen = sum_clamped(last, n, prefix, all) - sum_clamped(first, n, prefix, all);
+    const int64_t all = leaves_of(band->k_to), first = leaf_before(band->low);
+    const int64_t last = leaf_before(band->high + 1 + 2 * (LS_LEAF - 1));
+    const long double seen = sum_clamped(last, n, 0, all) - sum_clamped(first, n, 0, all);
     /* query leaf whose keys begin behind the last one, yet in the same leaf as that */
     const int64_t blind = all - 1 - first;
-    const bool past =
-        prefix < all && blind >= 0 && blind < n && before(mask) + blind * LS_LEAF >= mask->s_k;
+    const bool past = blind >= 0 && blind < n && band->low + blind * LS_LEAF >= band->k_to;
 
-    return n * prefix + (int64_t)seen - past;
+    return (int64_t)seen - past;
 }
 
 static int64_t count_leaves_seen(int64_t n, const struct ls_mask *mask)
 {
+    const struct ls_bands bands = ls_mask_bands(mask, 0, mask->s_q);
+    const struct ls_band *band = bands.from;
+    const bool whole = bands.to - band == 1 && band->q_from == 0 && band->q_to == mask->s_q &&
+                       band->k_from == 0 && band->k_to == mask->s_k;
     int64_t seen = 0;
 
-    if (!mask->documents) return leaves_seen_by(n, mask);
+    if (whole) return leaves_seen_by(n, band);
     for (int64_t leaf = 0; leaf < n; leaf++) seen += leaves_seen(mask, leaf * LS_LEAF, LS_LEAF);
     return seen;
 }

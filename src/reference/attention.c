@@ -135,12 +135,13 @@ static void add_block(struct ls_reference_row *row, const struct ls_reference_qu
                       d);
 }
 
-/* Adds those of keys [first, first + n) that are in [from, to). */
+/* Adds those of keys [first, first + n) that are seen. */
 static void add_run(struct ls_reference_row *row, const struct ls_reference_query *query,
-                    const double *k, const double *v, int64_t first, int64_t n, int64_t from,
-                    int64_t to, int d)
+                    const double *k, const double *v, int64_t first, int64_t n,
+                    struct ls_range seen, int d)
 {
-    const int64_t begin = from > first ? from : first, end = to < first + n ? to : first + n;
+    const int64_t begin = seen.from > first ? seen.from : first;
+    const int64_t end = seen.to < first + n ? seen.to : first + n;
 
     for (int64_t j = begin; j < end; j += LS_REFERENCE_BLOCK) {
         const int count = end - j < LS_REFERENCE_BLOCK ? (int)(end - j) : LS_REFERENCE_BLOCK;
@@ -158,10 +159,11 @@ void ls_reference_row_init(struct ls_reference_row *row)
 void ls_reference_row_add(struct ls_reference_row *row, const struct ls_reference_query *query,
                           const double *k, const double *v, int64_t first, int64_t n, int d)
 {
-    const struct ls_visible seen = ls_mask_row(query->mask, query->position);
+    const int64_t i = query->position;
+    const struct ls_bands near = ls_mask_bands(query->mask, i, i + 1);
 
-    add_run(row, query, k, v, first, n, 0, seen.prefix, d);
-    add_run(row, query, k, v, first, n, seen.from, seen.to, d);
+    for (const struct ls_band *band = near.from; band < near.to; band++)
+        add_run(row, query, k, v, first, n, ls_band_keys(band, i, i + 1), d);
 }
 
 void ls_reference_row_add_sink(struct ls_reference_row *row, const struct ls_reference_query *query,

@@ -81,7 +81,6 @@ LS_CLONED static void add_term(struct ls_reference_sum *restrict sum, const doub
 void ls_reference_backward_set(struct ls_reference_backward *row, const double *o, double lse,
                                double dlse, int d)
 {
-    row->seen = ls_mask_row(row->query.mask, row->query.position);
     row->lse = lse;
     row->delta = -dlse;
     row->delta_size = fabs(dlse);
@@ -99,7 +98,7 @@ void ls_reference_backward_set(struct ls_reference_backward *row, const double *
 
 static bool sees(const struct ls_reference_backward *row, int64_t j)
 {
-    return j < row->seen.prefix || (j >= row->seen.from && j < row->seen.to);
+    return ls_mask_sees(row->query.mask, row->query.position, j);
 }
 
 void ls_reference_sum_init(struct ls_reference_sum *sum)

@@ -15,7 +15,6 @@
 struct ls_reference_backward {
     struct ls_reference_query query;
     const double *d_o; /* [d] */
-    struct ls_visible seen;
     double lse, delta;
     double delta_size; /* sum_e |d_o o| + |dlse| */
     double delta2;     /* sum_e (d_o o)^2 + dlse^2 */

@@ -1,127 +1,190 @@
 #include "tensor/mask.h"
 
-static int64_t clamp(int64_t x, int64_t least, int64_t most)
+#include <assert.h>
+#include <string.h>
+
+static int64_t smaller(int64_t a, int64_t b)
 {
-    return x < least ? least : x > most ? most : x;
+    return a < b ? a : b;
 }
 
-struct ls_mask ls_mask_full(int64_t s_q, int64_t s_k)
+static int64_t larger(int64_t a, int64_t b)
 {
-    return (struct ls_mask){
-        .s_q = s_q, .s_k = s_k, .shift = s_k - s_q, .left = INT64_MAX, .right = INT64_MAX};
+    return a > b ? a : b;
 }
 
-struct ls_mask ls_mask_causal(int64_t s_q, int64_t s_k)
-{
-    struct ls_mask mask = ls_mask_full(s_q, s_k);
+/* ---- bands */
 
-    mask.right = 0;
-    return mask;
+static const struct ls_band *bands(const struct ls_mask *mask)
+{
+    return mask->band ? mask->band : &mask->one;
 }
 
-/* The last document that begins at or before this position. */
-static int64_t document_of(const struct ls_mask *mask, int64_t position)
+void ls_mask_add(struct ls_mask *mask, struct ls_band band)
 {
-    int64_t low = 0, high = mask->document_count;
+    struct ls_band *to = mask->band ? mask->band + mask->count : &mask->one;
 
-    while (high - low > 1) {
+    if (band.q_from >= band.q_to || band.k_from >= band.k_to) return;
+    assert(mask->count == 0 || (mask->band && to[-1].q_from <= band.q_from));
+    *to = band;
+    to->reach = mask->count > 0 ? larger(to[-1].reach, band.q_to) : band.q_to;
+    mask->count++;
+}
+
+/* The first band that reaches beyond query `first`; those before it end earlier. */
+static int64_t first_band(const struct ls_mask *mask, int64_t first)
+{
+    int64_t low = 0, high = mask->count;
+
+    while (low < high) {
         const int64_t middle = low + (high - low) / 2;
 
-        if (mask->documents[middle] <= position)
-            low = middle;
+        if (bands(mask)[middle].reach > first)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* The first band, from `low` on, that begins with query `end` or behind it. */
+static int64_t end_band(const struct ls_mask *mask, int64_t low, int64_t end)
+{
+    int64_t high = mask->count;
+
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+
+        if (bands(mask)[middle].q_from < end)
+            low = middle + 1;
         else
             high = middle;
     }
     return low;
 }
 
-/* Keys that a query at this position could see if there were no window. */
-static struct ls_visible document_at(const struct ls_mask *mask, int64_t position)
+struct ls_bands ls_mask_bands(const struct ls_mask *mask, int64_t first, int64_t end)
 {
-    if (!mask->documents) return (struct ls_visible){.to = mask->s_k};
-    if (position < 0) return (struct ls_visible){0};
-    if (position >= mask->s_k) return (struct ls_visible){.from = mask->s_k, .to = mask->s_k};
-    const int64_t document = document_of(mask, position);
+    const int64_t from = first_band(mask, first);
 
-    return (struct ls_visible){.from = mask->documents[document],
-                               .to = mask->documents[document + 1]};
+    return (struct ls_bands){bands(mask) + from, bands(mask) + end_band(mask, from, end)};
 }
 
-/* What the query at this place sees of its document, and of the prefix. */
-static struct ls_visible visible_at(const struct ls_mask *mask, int64_t at,
-                                    struct ls_visible document)
+struct ls_range ls_band_keys(const struct ls_band *band, int64_t first, int64_t end)
 {
-    const int64_t from = mask->left == INT64_MAX ? 0 : at - mask->left;
-    const int64_t to = mask->right == INT64_MAX ? mask->s_k : at + mask->right + 1;
-    struct ls_visible visible = {
-        .prefix = mask->prefix,
-        .from = clamp(from, document.from, document.to),
-        .to = clamp(to, document.from, document.to),
-    };
+    /* a query that sees any: its window begins before k_to and ends behind k_from */
+    const int64_t from = larger(larger(band->q_from, first), band->k_from - band->high);
+    const int64_t to = smaller(smaller(band->q_to, end), band->k_to - band->low);
 
-    visible.from = clamp(visible.from, mask->prefix, mask->s_k);
-    visible.to = clamp(visible.to, visible.from, mask->s_k);
-    return visible;
+    if (from >= to) return (struct ls_range){0, 0};
+    return (struct ls_range){.from = larger(band->k_from, from + band->low),
+                             .to = smaller(band->k_to, to + band->high)};
 }
 
-struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i)
-{
-    const int64_t at = i + mask->shift;
+/* ---- pairs */
 
-    if (i >= mask->s_q) return (struct ls_visible){0};
-    return visible_at(mask, at, document_at(mask, at));
+int64_t ls_mask_count(const struct ls_mask *mask, int64_t i, int64_t first, int64_t keys)
+{
+    const struct ls_bands near = ls_mask_bands(mask, i, i + 1);
+    int64_t count = 0;
+
+    for (const struct ls_band *band = near.from; band < near.to; band++) {
+        const struct ls_range seen = ls_band_keys(band, i, i + 1);
+
+        count += larger(smaller(seen.to, first + keys) - larger(seen.from, first), 0);
+    }
+    return count;
 }
 
-void ls_mask_list(struct ls_visible *out, const struct ls_mask *mask, int64_t first, int64_t rows)
+bool ls_mask_sees(const struct ls_mask *mask, int64_t i, int64_t j)
 {
-    const int64_t present = clamp(mask->s_q - first, 0, rows);
-    struct ls_visible document = {0};
+    return ls_mask_count(mask, i, j, 1) > 0;
+}
 
-    for (int64_t i = present; i < rows; i++) out[i] = (struct ls_visible){0};
-    for (int64_t i = 0; i < present; i++) {
-        const int64_t at = first + i + mask->shift;
+bool ls_mask_meets(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
+                   int64_t keys)
+{
+    const struct ls_bands near = ls_mask_bands(mask, first, first + rows);
 
-        if (i == 0 || (mask->documents && (at <= 0 || at >= document.to)))
-            document = document_at(mask, at);
-        out[i] = visible_at(mask, at, document);
+    for (const struct ls_band *band = near.from; band < near.to; band++) {
+        const struct ls_range seen = ls_band_keys(band, first, first + rows);
+
+        if (seen.from < seen.to && seen.from < key + keys && key < seen.to) return true;
+    }
+    return false;
+}
+
+/* ---- leaves */
+
+/* Of leaves from `leaf` on, those in which the band has keys for the queries. */
+static struct ls_range band_leaves(const struct ls_band *band, int64_t first, int64_t end,
+                                   int64_t leaf)
+{
+    const struct ls_range keys = ls_band_keys(band, first, end);
+    const struct ls_range leaves = {larger(keys.from / LS_LEAF, leaf),
+                                    (keys.to + LS_LEAF - 1) / LS_LEAF};
+
+    return leaves.from < leaves.to ? leaves : (struct ls_range){0, 0};
+}
+
+struct ls_range ls_mask_leaves(const struct ls_mask *mask, int64_t first, int64_t rows,
+                               int64_t leaf)
+{
+    const struct ls_bands near = ls_mask_bands(mask, first, first + rows);
+    struct ls_range run = {INT64_MAX, INT64_MAX};
+    int64_t before;
+
+    for (const struct ls_band *band = near.from; band < near.to; band++) {
+        const struct ls_range leaves = band_leaves(band, first, first + rows, leaf);
+
+        if (leaves.from < leaves.to && leaves.from < run.from) run = leaves;
+    }
+    do {
+        before = run.to;
+        for (const struct ls_band *band = near.from; band < near.to; band++) {
+            const struct ls_range leaves = band_leaves(band, first, first + rows, leaf);
+
+            if (leaves.from <= run.to) run.to = larger(run.to, leaves.to);
+        }
+    } while (run.to > before);
+    return run;
+}
+
+/* Whether each of the queries sees each key of the leaf that begins with this key, in this band
+ * alone. */
+static bool covers(const struct ls_band *band, int64_t first, int64_t end, int64_t key)
+{
+    return band->q_from <= first && end <= band->q_to && band->k_from <= key &&
+           key + LS_LEAF <= band->k_to && band->low <= key - (end - 1) &&
+           key + LS_LEAF - 1 - first <= band->high;
+}
+
+static void add_keys(struct ls_leaf_keys *out, const struct ls_band *band, int64_t first,
+                     int64_t end, int64_t key)
+{
+    const int64_t from = larger(band->q_from, first), to = smaller(band->q_to, end);
+
+    for (int64_t i = from; i < to; i++) {
+        const struct ls_leaf_keys run =
+            ls_leaf_keys_run(larger(band->k_from, i + band->low) - key,
+                             smaller(band->k_to, i + band->high + 1) - key);
+
+        for (int w = 0; w < LS_LEAF_WORDS; w++) out[i - first].word[w] |= run.word[w];
     }
 }
 
-struct ls_visible ls_mask_rows(const struct ls_mask *mask, int64_t first, int64_t rows)
+bool ls_mask_leaf(struct ls_leaf_keys *out, const struct ls_mask *mask, int64_t first, int rows,
+                  int64_t leaf)
 {
-    const int64_t present = clamp(mask->s_q - first, 1, rows);
-    const struct ls_visible begin = ls_mask_row(mask, first);
-    const struct ls_visible end = ls_mask_row(mask, first + present - 1);
+    const struct ls_bands near = ls_mask_bands(mask, first, first + rows);
+    struct ls_leaf_keys common = ls_leaf_keys_first[LS_LEAF];
 
-    return (struct ls_visible){.prefix = begin.prefix, .from = begin.from, .to = end.to};
-}
-
-struct ls_visible ls_mask_common(const struct ls_mask *mask, int64_t first, int64_t rows)
-{
-    const struct ls_visible begin = ls_mask_row(mask, first);
-    const struct ls_visible end = ls_mask_row(mask, first + rows - 1);
-
-    if (first + rows > mask->s_q) return (struct ls_visible){0};
-    /* from and to never fall, so that what both ends see, all rows between them see */
-    return (struct ls_visible){
-        .prefix = mask->prefix, .from = end.from, .to = begin.to < end.from ? end.from : begin.to};
-}
-
-static int64_t overlap(int64_t a_from, int64_t a_to, int64_t b_from, int64_t b_to)
-{
-    const int64_t from = a_from > b_from ? a_from : b_from, to = a_to < b_to ? a_to : b_to;
-
-    return to > from ? to - from : 0;
-}
-
-int64_t ls_visible_count(struct ls_visible visible, int64_t first, int64_t keys)
-{
-    return overlap(0, visible.prefix, first, first + keys) +
-           overlap(visible.from, visible.to, first, first + keys);
-}
-
-bool ls_mask_is_full(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
-                     int64_t keys)
-{
-    return ls_visible_count(ls_mask_common(mask, first, rows), key, keys) == keys;
+    for (const struct ls_band *band = near.from; band < near.to; band++)
+        if (covers(band, first, first + rows, leaf * LS_LEAF)) return true;
+    memset(out, 0, (size_t)rows * sizeof *out);
+    for (const struct ls_band *band = near.from; band < near.to; band++)
+        add_keys(out, band, first, first + rows, leaf * LS_LEAF);
+    for (int r = 0; r < rows; r++)
+        for (int w = 0; w < LS_LEAF_WORDS; w++) common.word[w] &= out[r].word[w];
+    return ls_leaf_keys_are_all(&common);
 }

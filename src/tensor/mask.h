@@ -1,9 +1,6 @@
-/* Which keys a query sees, by positions in the whole sequence. Every mask is the same few numbers:
- * with i' = i + shift, query i sees key j iff j < prefix, or
- *   i' - left <= j <= i' + right, and j is in the document of i' (if there are documents).
- * Causal is right = 0. Queries from s_q on see nothing, and nobody sees keys from s_k on. Keys seen
- * are so two runs, [0, prefix) and [from, to), and from and to never fall from one query to the
- * next that there is. */
+/* Which keys a query sees, by positions in the whole sequence: a union of bands, no two of which
+ * share a pair. What is asked for becomes bands once (tensor/mask_rule.h); everything else knows
+ * only these. */
 #ifndef LS_TENSOR_MASK_H
 #define LS_TENSOR_MASK_H
 
@@ -12,56 +9,59 @@
 
 #include "tensor/leaf_keys.h"
 
+/* Query i in [q_from, q_to) sees key j in [k_from, k_to) iff low <= j - i <= high. */
+struct ls_band {
+    int64_t q_from, q_to, k_from, k_to;
+    int64_t low, high; /* LS_FAR on either side: no limit */
+    int64_t reach;     /* the largest q_to up to this band */
+};
+
+#define LS_FAR ((int64_t)1 << 61) /* beyond every distance */
+
 struct ls_mask {
     int64_t s_q, s_k;
-    int64_t shift;       /* where query 0 stands among the keys */
-    int64_t left, right; /* 0 to 2^62; INT64_MAX: no limit */
-    int64_t prefix;      /* 0 to s_k */
-    /* cumulative lengths [document_count + 1], first 0, last s_k or more; NULL: one document.
-     * Borrowed. */
-    const int64_t *documents;
-    int64_t document_count;
+    int64_t shift;        /* where query 0 stands among the keys: for what goes by distance */
+    int64_t count;        /* of bands, by q_from */
+    struct ls_band *band; /* borrowed; NULL: there is no more than one, and it is here: */
+    struct ls_band one;
 };
 
-/* Keys [0, prefix) and [from, to); 0 <= prefix <= from <= to. */
-struct ls_visible {
-    int64_t prefix, from, to;
+/* Appends a band that has s_q and s_k as limits, and low <= high; its q_from is not below that of
+ * those before it. One without queries or keys is left out. */
+void ls_mask_add(struct ls_mask *mask, struct ls_band band);
+
+/* Bands that follow each other, from a first one up to another. */
+struct ls_bands {
+    const struct ls_band *from, *to;
 };
 
-/* Everybody sees everything. */
-struct ls_mask ls_mask_full(int64_t s_q, int64_t s_k);
-struct ls_mask ls_mask_causal(int64_t s_q, int64_t s_k);
+/* All those of one of queries [first, end), some others perhaps. */
+struct ls_bands ls_mask_bands(const struct ls_mask *mask, int64_t first, int64_t end);
 
-/* Keys that query i sees, none if there is no such query. A query that stands before the first or
- * behind the last document sees the prefix alone. */
-struct ls_visible ls_mask_row(const struct ls_mask *mask, int64_t i);
+/* Keys, or leaves of them: [from, to); none if they are equal. */
+struct ls_range {
+    int64_t from, to;
+};
 
-/* out [rows] = what each of queries [first, first + rows) sees. */
-void ls_mask_list(struct ls_visible *out, const struct ls_mask *mask, int64_t first, int64_t rows);
+/* Keys of the band that one of queries [first, end) sees. */
+struct ls_range ls_band_keys(const struct ls_band *band, int64_t first, int64_t end);
 
-/* Keys that one of queries [first, first + rows) sees; rows >= 1, some of which there may not be.
- */
-struct ls_visible ls_mask_rows(const struct ls_mask *mask, int64_t first, int64_t rows);
+/* Whether query i sees key j; how many of keys [first, first + keys) it sees. */
+bool ls_mask_sees(const struct ls_mask *mask, int64_t i, int64_t j);
+int64_t ls_mask_count(const struct ls_mask *mask, int64_t i, int64_t first, int64_t keys);
 
-/* How many of keys [first, first + keys) these are, and whether it is any. */
-int64_t ls_visible_count(struct ls_visible visible, int64_t first, int64_t keys);
+/* Whether one of queries [first, first + rows) sees one of keys [key, key + keys). */
+bool ls_mask_meets(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
+                   int64_t keys);
 
-/* Keys that each of queries [first, first + rows) sees; rows >= 1. */
-struct ls_visible ls_mask_common(const struct ls_mask *mask, int64_t first, int64_t rows);
+/* Leaves from `leaf` on of which one of queries [first, first + rows) sees a key, as far as they
+ * follow each other: the next run of them. */
+struct ls_range ls_mask_leaves(const struct ls_mask *mask, int64_t first, int64_t rows,
+                               int64_t leaf);
 
-/* Whether each of queries [first, first + rows) sees each of keys [key, key + keys). */
-bool ls_mask_is_full(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
-                     int64_t keys);
-
-/* Which of these keys are in a leaf. */
-static inline struct ls_leaf_keys ls_visible_in_leaf(struct ls_visible visible, int64_t leaf)
-{
-    const int64_t first = leaf * LS_LEAF;
-    const struct ls_leaf_keys *prefix = &ls_leaf_keys_first[ls_in_leaf(visible.prefix - first)];
-    struct ls_leaf_keys keys = ls_leaf_keys_run(visible.from - first, visible.to - first);
-
-    for (int i = 0; i < LS_LEAF_WORDS; i++) keys.word[i] |= prefix->word[i];
-    return keys;
-}
+/* out [rows] = keys of the leaf that each of queries [first, first + rows) sees. Returns whether
+ * each sees all of LS_LEAF; out may then be as it was. */
+bool ls_mask_leaf(struct ls_leaf_keys *out, const struct ls_mask *mask, int64_t first, int rows,
+                  int64_t leaf);
 
 #endif

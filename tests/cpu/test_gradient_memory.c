@@ -58,8 +58,8 @@ static void nothing_outside_is_touched(void)
                             .threads = 1 + i % 2,
                             .bhsd = i / 8 % 2};
 
-        m.mask = i / 4 % 2 ? ls_mask_causal(m.shape.s_q, m.shape.s_k)
-                           : ls_mask_full(m.shape.s_q, m.shape.s_k);
+        m.rule = i / 4 % 2 ? causal_rule(m.shape.s_q, m.shape.s_k)
+                           : ls_mask_rule_full(m.shape.s_q, m.shape.s_k);
         run_fenced(m, true);
         run_fenced(m, false);
     }

@@ -18,7 +18,7 @@ Test(kernel_threads, one_query_is_work_for_all)
         for (int i = 0; i < LENGTH(leaf); i++) leaf[i] = (struct ls_leaf){i, i * LS_LEAF};
         const struct ls_kernel_shape shape = {
             .global = p.shape,
-            .mask = ls_mask_full(p.shape.s_q, p.shape.s_k),
+            .mask = full_mask(p.shape.s_q, p.shape.s_k),
             .scores = {.scale = (float)problem_scale(&p), .heads = p.shape.h},
             .k_leaves = LENGTH(leaf)};
         const struct ls_kernel_call call = {.o = &p.o,
@@ -43,7 +43,7 @@ Test(kernel_threads, one_query_is_work_for_all)
 
 static struct meeting causal_meeting(int64_t h, int64_t s, int64_t d)
 {
-    return (struct meeting){.shape = {1, h, 1, s, s, d, LS_F32}, .mask = ls_mask_causal(s, s)};
+    return (struct meeting){.shape = {1, h, 1, s, s, d, LS_F32}, .rule = causal_rule(s, s)};
 }
 
 /* OpenMP may give fewer than the kernel was made for. */

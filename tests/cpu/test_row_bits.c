@@ -85,8 +85,8 @@ static void attend_in_place(struct problem *p, bool in_place, const struct produ
                      &kernel, device,
                      (struct ls_kernel_shape){
                          .global = p->shape,
-                         .mask = p->options.causal ? ls_mask_causal(p->shape.s_q, p->shape.s_k)
-                                                   : ls_mask_full(p->shape.s_q, p->shape.s_k),
+                         .mask = p->options.causal ? causal_mask(p->shape.s_q, p->shape.s_k)
+                                                   : full_mask(p->shape.s_q, p->shape.s_k),
                          .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
                          .k_leaves = call.k_leaves.count,
                          .strict = true,

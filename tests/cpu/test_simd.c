@@ -53,17 +53,22 @@ static void draw_leaf(int rows, int stride, float scale, float size)
 
 static void mask_rows(void)
 {
-    static const struct ls_visible some[] = {
-        {0, 0, 256},   {0, 0, 0},     {0, 0, 1},       {0, 0, 2},       {0, 0, 15},
-        {0, 0, 16},    {17, 17, 17},  {0, 0, 31},      {0, 0, 32},      {33, 33, 33},
-        {0, 0, 127},   {0, 0, 200},   {0, 0, 240},     {0, 0, 241},     {0, 0, 255},
-        {0, 1, 256},   {0, 16, 33},   {0, 255, 256},   {0, 250, 250},   {1, 2, 3},
-        {15, 17, 240}, {16, 32, 256}, {100, 100, 256}, {256, 256, 256}, {7, 256, 256},
-        {31, 200, 201}};
+    static const struct {
+        int prefix, from, to;
+    } some[] = {{0, 0, 256},   {0, 0, 0},     {0, 0, 1},       {0, 0, 2},       {0, 0, 15},
+                {0, 0, 16},    {17, 17, 17},  {0, 0, 31},      {0, 0, 32},      {33, 33, 33},
+                {0, 0, 127},   {0, 0, 200},   {0, 0, 240},     {0, 0, 241},     {0, 0, 255},
+                {0, 1, 256},   {0, 16, 33},   {0, 255, 256},   {0, 250, 250},   {1, 2, 3},
+                {15, 17, 240}, {16, 32, 256}, {100, 100, 256}, {256, 256, 256}, {7, 256, 256},
+                {31, 200, 201}};
 
     leaf.masked = true;
     for (int r = 0; r < leaf.rows; r++) {
-        leaf.visible[r] = ls_visible_in_leaf(some[r % LENGTH(some)], 0);
+        const int c = r % LENGTH(some);
+
+        leaf.visible[r] = ls_leaf_keys_run(some[c].from, some[c].to);
+        for (int w = 0; w < LS_LEAF_WORDS; w++)
+            leaf.visible[r].word[w] |= ls_leaf_keys_first[some[c].prefix].word[w];
         if (r % 5 == 4) leaf.visible[r].word[r % 4] ^= UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)r;
     }
 }

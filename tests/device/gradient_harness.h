@@ -14,7 +14,8 @@ struct share {
 
 struct meeting {
     struct ls_attention_shape shape;
-    struct ls_mask mask; /* s_q, s_k are filled in */
+    struct ls_mask_rule rule; /* s_q, s_k are filled in */
+    uint64_t bands_by;        /* not 0: the mask is drawn by this seed instead */
     struct ls_scores scores;
     struct share q_share, k_share; /* step 0: everything */
     int threads;
@@ -23,6 +24,8 @@ struct meeting {
 
     struct ls_leaf q_leaf[MOST_LEAVES], k_leaf[MOST_LEAVES];
     struct ls_leaf_list q_leaves, k_leaves;
+    struct ls_mask mask;
+    struct ls_band bands[MOST_BANDS];
     int64_t s_q_loc, s_k_loc;
     struct ls_tensor q, k, v, d_o; /* on the heap, as all that follows */
     float *lse, *delta;
@@ -53,10 +56,7 @@ static inline int64_t position_of(const struct ls_leaf_list *leaves, int64_t row
 
 static inline bool meeting_sees(const struct meeting *m, int64_t i, int64_t j)
 {
-    const struct ls_visible seen = ls_mask_row(&m->mask, position_of(&m->q_leaves, i));
-    const int64_t key = position_of(&m->k_leaves, j);
-
-    return key < seen.prefix || (key >= seen.from && key < seen.to);
+    return ls_mask_sees(&m->mask, position_of(&m->q_leaves, i), position_of(&m->k_leaves, j));
 }
 
 /* One query and one key of a head, in double. */
@@ -212,8 +212,10 @@ static inline void meeting_open(struct meeting *m)
     if (m->threads == 0) m->threads = 1;
     if (m->scores.scale == 0) m->scores.scale = (float)(1 / sqrt((double)s->d));
     if (m->scores.heads == 0) m->scores.heads = s->h;
-    m->mask.s_q = s->s_q;
-    m->mask.s_k = s->s_k;
+    m->rule.s_q = s->s_q;
+    m->rule.s_k = s->s_k;
+    m->mask = m->bands_by ? draw_bands(m->bands, s->s_q, s->s_k, m->bands_by)
+                          : mask_by(&m->rule, m->bands);
     m->s_q_loc = share_out(&m->q_leaves, m->q_leaf, s->s_q, m->q_share);
     m->s_k_loc = share_out(&m->k_leaves, m->k_leaf, s->s_k, m->k_share);
     m->q = tensor_over(NULL, s->type, s->b, m->s_q_loc, s->h, s->d, m->bhsd);
@@ -250,15 +252,15 @@ static inline const char *meeting_name(const struct meeting *m)
     static char name[320];
     const struct ls_attention_shape *s = &m->shape;
 
-    snprintf(name, sizeof name,
-             "%s %s b %ld h %ld/%ld s %ld x %ld d %ld%s, shift %ld left %ld right %ld prefix %ld "
-             "documents %ld, cap %g alibi %d dropout %g, leaves %ld x %ld, threads %d",
-             variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv,
-             (long)s->s_q, (long)s->s_k, (long)s->d, m->bhsd ? " bhsd" : "", (long)m->mask.shift,
-             (long)m->mask.left, (long)m->mask.right, (long)m->mask.prefix,
-             (long)m->mask.document_count, (double)m->scores.soft_cap, m->scores.alibi != NULL,
-             (double)m->scores.dropout, (long)m->q_leaves.count, (long)m->k_leaves.count,
-             m->threads);
+    snprintf(
+        name, sizeof name,
+        "%s %s b %ld h %ld/%ld s %ld x %ld d %ld%s, shift %ld left %ld right %ld prefix %ld "
+        "documents %ld, bands by %ld, cap %g alibi %d dropout %g, leaves %ld x %ld, threads %d",
+        variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q,
+        (long)s->s_k, (long)s->d, m->bhsd ? " bhsd" : "", (long)m->mask.shift, (long)m->rule.left,
+        (long)m->rule.right, (long)m->rule.prefix, (long)m->rule.document_count, (long)m->bands_by,
+        (double)m->scores.soft_cap, m->scores.alibi != NULL, (double)m->scores.dropout,
+        (long)m->q_leaves.count, (long)m->k_leaves.count, m->threads);
     return name;
 }
 

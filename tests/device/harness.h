@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../tensor/masks.h"
 #include "attention/options.h"
 #include "base/random.h"
 #include "calls.h"
@@ -21,10 +22,11 @@
 struct problem {
     struct ls_attention_shape shape;
     struct ls_attention_options options; /* threads 0: 1 */
-    bool bhsd;                           /* heads before positions in memory */
-    bool in_place;                       /* the device computes where the tensors are */
-    struct ls_tensor q, k, v, o, lse;    /* on the heap */
-    struct ls_attention_report report;   /* of the last run; its strings are gone */
+    uint64_t bands; /* not 0: its mask is drawn by this seed; for kernels, as no option says it */
+    bool bhsd;      /* heads before positions in memory */
+    bool in_place;  /* the device computes where the tensors are */
+    struct ls_tensor q, k, v, o, lse;  /* on the heap */
+    struct ls_attention_report report; /* of the last run; its strings are gone */
 };
 
 /* [b, s, h, d], or a view of [b, h, s, d]. */
@@ -234,17 +236,34 @@ static inline double *widen_head(const struct ls_tensor *t, int64_t batch, int64
     return out;
 }
 
+static inline struct ls_mask_rule problem_rule(const struct problem *p)
+{
+    struct ls_mask_rule rule;
+
+    cr_assert_eq(ls_options_mask(&rule, &p->shape, &p->options), LS_OK, "%s", ls_message());
+    return rule;
+}
+
+/* room [MOST_BANDS] is borrowed for the mask's life. */
+static inline struct ls_mask problem_mask(const struct problem *p, struct ls_band *room)
+{
+    if (p->bands) return draw_bands(room, p->shape.s_q, p->shape.s_k, p->bands);
+    const struct ls_mask_rule rule = problem_rule(p);
+
+    return mask_by(&rule, room);
+}
+
 static inline void judge_row(struct ls_errors *errors, const struct problem *p, const double *k,
                              const double *v, int64_t batch, int64_t i, int64_t head)
 {
     const struct ls_attention_shape *s = &p->shape;
     static struct ls_reference_row exact;
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
-    struct ls_mask mask;
+    struct ls_band bands[MOST_BANDS];
+    const struct ls_mask mask = problem_mask(p, bands);
     struct ls_scores scores;
     const struct ls_reference_query query = {q, &mask, &scores, batch, head, i};
 
-    cr_assert_eq(ls_options_mask(&mask, s, &p->options), LS_OK, "%s", ls_message());
     cr_assert_eq(ls_options_scores(&scores, s, &p->options), LS_OK, "%s", ls_message());
     ls_dtype_convert(q, LS_F64, element_at(&p->q, batch, i, head), s->type, s->d);
     ls_dtype_convert(o, LS_F64, element_at(&p->o, batch, i, head), s->type, s->d);

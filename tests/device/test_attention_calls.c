@@ -12,20 +12,22 @@ static struct session {
     struct ls_device *device;
     struct ls_attention_kernel *kernel;
     struct ls_row_states states;
+    struct ls_mask mask;
+    struct ls_band bands[MOST_BANDS];
     struct ls_work result;
 } session;
 
 static void session_open(struct problem *p, int threads, int64_t k_leaves)
 {
+    memset(&session, 0, sizeof session);
+    session.mask = problem_mask(p, session.bands);
     const struct ls_kernel_shape shape = {
         .global = p->shape,
-        .mask = p->options.causal ? ls_mask_causal(p->shape.s_q, p->shape.s_k)
-                                  : ls_mask_full(p->shape.s_q, p->shape.s_k),
+        .mask = session.mask,
         .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
         .k_leaves = k_leaves};
     const int64_t rows = p->shape.b * p->shape.h * p->shape.s_q;
 
-    memset(&session, 0, sizeof session);
     session.p = p;
     session.device = open_device(threads);
     cr_assert_eq(ls_attention_kernel_create(&session.kernel, session.device, shape), LS_OK, "%s",
@@ -117,6 +119,42 @@ static void keys_may_come_in_parts(void)
             session_close();
             problem_close(&p);
         }
+    }
+}
+
+/* Of leaves of queries and of keys, and heads that share no tile, those that have a pair. */
+static int64_t tiles_with_a_pair(const struct problem *p)
+{
+    int64_t tiles = 0;
+
+    for (int64_t first = 0; first < p->shape.s_q; first += LS_LEAF)
+        for (int64_t key = 0; key < p->shape.s_k; key += LS_LEAF)
+            tiles += ls_mask_meets(&session.mask, first, LS_LEAF, key, LS_LEAF);
+    return p->shape.b * p->shape.h * tiles;
+}
+
+/* Unions of bands that no option asks for, whole and in parts. */
+static void any_bands_are_exact(void)
+{
+    static const struct problem shapes[] = {
+        {.shape = {1, 2, 2, 600, 1500, 40, LS_BF16}},
+        {.shape = {1, 1, 1, 800, 700, 24, LS_F32}},
+        {.shape = {2, 1, 1, 30, 1900, 64, LS_BF16}},
+        {.shape = {1, 1, 1, 1100, 280, 16, LS_F16}},
+    };
+
+    for (int c = 0; c < 12; c++) {
+        struct problem p = shapes[c % LENGTH(shapes)];
+        const int parts = 1 + c % 3;
+
+        p.bands = 1 + (uint64_t)c;
+        problem_open(&p);
+        session_open(&p, 1 + c % 2, MOST_LEAVES);
+        for (int i = 0; i < parts; i++) attend_part(i, parts, i == 0, i == parts - 1);
+        expect_oracle(&p, 40);
+        if (parts == 1) cr_expect_eq(session.result.tiles, tiles_with_a_pair(&p));
+        session_close();
+        problem_close(&p);
     }
 }
 
@@ -262,6 +300,7 @@ static void tiles_are_counted(void)
 }
 
 TEST_EACH_DEVICE(attention_calls, keys_may_come_in_parts)
+TEST_EACH_VARIANT(attention_calls, any_bands_are_exact)
 TEST_EACH_DEVICE(attention_calls, rows_that_saw_no_key_are_empty)
 TEST_EACH_DEVICE(attention_calls, any_of_the_query_leaves)
 TEST_EACH_DEVICE(attention_calls, progress_is_made_while_the_kernel_works)

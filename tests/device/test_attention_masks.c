@@ -61,14 +61,6 @@ static void each_problem(void (*test)(struct problem *p), int last)
     }
 }
 
-static struct ls_mask mask_of(const struct problem *p)
-{
-    struct ls_mask mask;
-
-    cr_assert_eq(ls_options_mask(&mask, &p->shape, &p->options), LS_OK, "%s", ls_message());
-    return mask;
-}
-
 static void check_oracle(struct problem *p)
 {
     problem_run(p);
@@ -77,10 +69,11 @@ static void check_oracle(struct problem *p)
 
 static bool leaf_sees(const struct problem *p, int64_t q_leaf, int64_t k_leaf)
 {
-    const struct ls_mask mask = mask_of(p);
+    struct ls_band bands[MOST_BANDS];
+    const struct ls_mask mask = problem_mask(p, bands);
 
     for (int64_t i = q_leaf * LS_LEAF; i < (q_leaf + 1) * LS_LEAF && i < p->shape.s_q; i++)
-        if (ls_visible_count(ls_mask_row(&mask, i), k_leaf * LS_LEAF, LS_LEAF) > 0) return true;
+        if (ls_mask_count(&mask, i, k_leaf * LS_LEAF, LS_LEAF) > 0) return true;
     return false;
 }
 
@@ -144,7 +137,7 @@ static void check_rows_alone(struct problem *p)
         one.shape.s_q = 1;
         one.options.align_start = false;
         one.options.has_query_offset = true;
-        one.options.query_offset = rows_tried[c] + mask_of(p).shift;
+        one.options.query_offset = rows_tried[c] + problem_rule(p).shift;
         problem_open(&one);
         for (int64_t batch = 0; batch < p->shape.b; batch++)
             memcpy(element_at(&one.q, batch, 0, 0), element_at(&p->q, batch, rows_tried[c], 0),
@@ -159,17 +152,16 @@ static void check_rows_alone(struct problem *p)
 static void check_poison(struct problem *p)
 {
     struct problem clean = *p;
-    const struct ls_mask mask = mask_of(p);
+    struct ls_band bands[MOST_BANDS];
+    const struct ls_mask mask = problem_mask(p, bands);
 
     problem_open(&clean);
     problem_run(&clean);
     for (int c = 0; c < LENGTH(rows_tried) && rows_tried[c] < p->shape.s_q; c += 3) {
-        const struct ls_visible seen = ls_mask_row(&mask, rows_tried[c]);
-
         memcpy(p->k.data, clean.k.data, tensor_bytes(&p->k));
         memcpy(p->v.data, clean.v.data, tensor_bytes(&p->v));
         for (int64_t j = 0; j < KEYS; j++) {
-            if (ls_visible_count(seen, j, 1) > 0) continue;
+            if (ls_mask_sees(&mask, rows_tried[c], j)) continue;
             for (int64_t head = 0; head < p->shape.h_kv; head++) {
                 store_at(&p->k, 0, j, head, j % p->shape.d, NAN);
                 store_at(&p->v, 0, j, head, (j + 1) % p->shape.d, j % 2 ? INFINITY : NAN);

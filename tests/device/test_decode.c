@@ -38,23 +38,15 @@ static void check_oracle(struct problem *p)
     expect_oracle(p, 20);
 }
 
-static struct ls_mask mask_of(const struct problem *p)
-{
-    struct ls_mask mask;
-
-    cr_assert_eq(ls_options_mask(&mask, &p->shape, &p->options), LS_OK, "%s", ls_message());
-    return mask;
-}
-
 /* NaN and infinity wherever row i does not see. */
 static void poison(struct problem *p, int64_t i)
 {
-    const struct ls_mask mask = mask_of(p);
-    const struct ls_visible seen = ls_mask_row(&mask, i);
+    struct ls_band bands[MOST_BANDS];
+    const struct ls_mask mask = problem_mask(p, bands);
 
     for (int64_t batch = 0; batch < p->shape.b; batch++) {
         for (int64_t j = 0; j < p->shape.s_k; j++) {
-            if (ls_visible_count(seen, j, 1) > 0) continue;
+            if (ls_mask_sees(&mask, i, j)) continue;
             for (int64_t head = 0; head < p->shape.h_kv; head++) {
                 store_at(&p->k, batch, j, head, j % p->shape.d, NAN);
                 store_at(&p->v, batch, j, head, j % p->shape.d, j % 2 ? INFINITY : NAN);
@@ -100,7 +92,7 @@ static void check_rows_alone(struct problem *p)
 
         one.shape.s_q = 1;
         one.options.has_query_offset = true;
-        one.options.query_offset = i + mask_of(p).shift;
+        one.options.query_offset = i + problem_rule(p).shift;
         one.options.threads = 3 - (int)p->options.threads;
         problem_open(&one);
         for (int64_t n = 0; n < p->shape.b * p->shape.h; n++)

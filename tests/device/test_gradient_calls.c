@@ -45,7 +45,7 @@ static void free_results(struct results *r)
 
 static struct meeting causal_meeting(int64_t h, int64_t s, int64_t d, ls_dtype type)
 {
-    return (struct meeting){.shape = {1, h, 1, s, s, d, type}, .mask = ls_mask_causal(s, s)};
+    return (struct meeting){.shape = {1, h, 1, s, s, d, type}, .rule = causal_rule(s, s)};
 }
 
 static void threads_do_not_matter(void)
@@ -53,7 +53,7 @@ static void threads_do_not_matter(void)
     for (int i = 0; i < 2; i++) {
         struct meeting m = causal_meeting(1 + i, 1800 + i, 12, i == 0 ? LS_F32 : LS_BF16);
 
-        if (i == 1) m.mask.left = 400;
+        if (i == 1) m.rule.left = 400;
         meeting_open(&m);
         meeting_run(&m);
         struct results one = take_results(&m);
@@ -88,7 +88,7 @@ static void sums_are_those_of_the_tree(void)
     float *dq[LEAVES], *dk[LEAVES], *dv[LEAVES];
     struct ls_gradient_kernel *kernel;
 
-    m.mask = ls_mask_full(m.shape.s_q, m.shape.s_k);
+    m.rule = ls_mask_rule_full(m.shape.s_q, m.shape.s_k);
     meeting_open(&m);
     cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(&m)), LS_OK);
     for (int i = 0; i < LEAVES; i++) {
@@ -125,7 +125,7 @@ static void queries_may_be_those_of_the_last_call(void)
         struct meeting m = {.shape = shapes[i], .threads = 2};
         struct ls_gradient_kernel *kernel;
 
-        m.mask = ls_mask_causal(m.shape.s_q, m.shape.s_k);
+        m.rule = causal_rule(m.shape.s_q, m.shape.s_k);
         meeting_open(&m);
         meeting_run(&m);
         struct results one = take_results(&m);
@@ -172,7 +172,7 @@ static void bytes_are_exact(void)
     for (int i = 0; i < LENGTH(shapes); i++) {
         const struct ls_gradient_shape shape = {
             .attention = {.global = shapes[i],
-                          .mask = ls_mask_full(shapes[i].s_q, shapes[i].s_k),
+                          .mask = full_mask(shapes[i].s_q, shapes[i].s_k),
                           .scores = {.scale = 1},
                           .k_leaves = (shapes[i].s_k + LS_LEAF - 1) / LS_LEAF},
             .q_leaves = (shapes[i].s_q + LS_LEAF - 1) / LS_LEAF};
@@ -236,7 +236,7 @@ static void tiles_are_counted(void)
     meeting_run(&m);
     cr_expect_eq(m.result.tiles, 2 * 15, "%ld", (long)m.result.tiles);
     meeting_close(&m);
-    m.mask.left = LS_LEAF;
+    m.rule.left = LS_LEAF;
     meeting_open(&m);
     meeting_run(&m);
     cr_expect_eq(m.result.tiles, 2 * (5 + 4), "%ld", (long)m.result.tiles);

@@ -30,8 +30,8 @@ static void shapes_are_exact(void)
                             .threads = 1 + i % 2,
                             .bhsd = i / 2 % 2};
 
-        m.mask = i % 5 < 3 ? ls_mask_causal(m.shape.s_q, m.shape.s_k)
-                           : ls_mask_full(m.shape.s_q, m.shape.s_k);
+        m.rule = i % 5 < 3 ? causal_rule(m.shape.s_q, m.shape.s_k)
+                           : ls_mask_rule_full(m.shape.s_q, m.shape.s_k);
         run_case(m);
     }
 }
@@ -39,7 +39,7 @@ static void shapes_are_exact(void)
 static void masks_are_exact(void)
 {
     static const int64_t documents[] = {0, 100, 101, 400, 400, 700};
-    const struct ls_mask masks[] = {
+    const struct ls_mask_rule rules[] = {
         {.left = 40, .right = 0},
         {.left = 300, .right = 5, .prefix = 7},
         {.shift = -90, .left = INT64_MAX, .right = 0},
@@ -49,9 +49,19 @@ static void masks_are_exact(void)
         {.left = 0, .right = 0},
     };
 
-    for (int i = 0; i < LENGTH(masks); i++)
+    for (int i = 0; i < LENGTH(rules); i++)
         run_case((struct meeting){
-            .shape = {1, 2, 1, 600, 700, 5, types[i % 3]}, .mask = masks[i], .threads = 2});
+            .shape = {1, 2, 1, 600, 700, 5, types[i % 3]}, .rule = rules[i], .threads = 2});
+}
+
+/* Unions of bands that no rule makes, and some leaves of keys only. */
+static void any_bands_are_exact(void)
+{
+    for (int i = 0; i < 9; i++)
+        run_case((struct meeting){.shape = {1, 2, 1, 500 + 20 * i, 800 - 30 * i, 5, types[i % 3]},
+                                  .bands_by = 1 + (uint64_t)i,
+                                  .k_share = {1 + i / 3 % 2, 0},
+                                  .threads = 1 + i % 2});
 }
 
 static void scores_are_exact(void)
@@ -69,7 +79,7 @@ static void scores_are_exact(void)
     for (int i = 0; i < LENGTH(scores) * LENGTH(types); i++) {
         struct meeting m = {.shape = {2, 2, 1, 270, 260, 9, types[i % 3]}, .scores = scores[i / 3]};
 
-        m.mask = i % 2 ? ls_mask_causal(270, 260) : ls_mask_full(270, 260);
+        m.rule = i % 2 ? causal_rule(270, 260) : ls_mask_rule_full(270, 260);
         run_case(m);
     }
 }
@@ -79,7 +89,7 @@ static void shares_are_exact(void)
 {
     for (int i = 0; i < 8; i++)
         run_case((struct meeting){.shape = {1, 1, 1, 1300, 1540, 3, types[i % 3]},
-                                  .mask = {.left = i % 4 == 0 ? 300 : INT64_MAX, .right = 0},
+                                  .rule = {.left = i % 4 == 0 ? 300 : INT64_MAX, .right = 0},
                                   .q_share = {2, i % 2},
                                   .k_share = {1 + i % 3, i / 2 % (1 + i % 3)},
                                   .threads = 1 + i % 3});
@@ -88,20 +98,21 @@ static void shares_are_exact(void)
 /* dq is complete before the keys end, or a chunk is left out. */
 static void chunks_are_exact(void)
 {
-    const struct ls_mask masks[] = {
+    const struct ls_mask_rule rules[] = {
         {.shift = 2800, .left = INT64_MAX, .right = 0},
         {.shift = 2900, .left = 200, .right = 100, .prefix = 300},
         {.left = INT64_MAX, .right = INT64_MAX},
     };
 
-    for (int i = 0; i < LENGTH(masks); i++)
+    for (int i = 0; i < LENGTH(rules); i++)
         run_case((struct meeting){
-            .shape = {1, 2, 2, 20, 3900, 4, LS_F32}, .mask = masks[i], .threads = 1 + i % 2});
+            .shape = {1, 2, 2, 20, 3900, 4, LS_F32}, .rule = rules[i], .threads = 1 + i % 2});
 }
 
 TestSuite(gradient_kernel, .timeout = 600);
 TEST_EACH_VARIANT(gradient_kernel, shapes_are_exact)
 TEST_EACH_VARIANT(gradient_kernel, masks_are_exact)
+TEST_EACH_VARIANT(gradient_kernel, any_bands_are_exact)
 TEST_EACH_VARIANT(gradient_kernel, scores_are_exact)
 TEST_EACH_VARIANT(gradient_kernel, shares_are_exact)
 TEST_EACH_VARIANT(gradient_kernel, chunks_are_exact)

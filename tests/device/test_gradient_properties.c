@@ -106,15 +106,15 @@ static void odd_numbers_stay_behind_the_mask(void)
 {
     static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16};
     static const int64_t documents[] = {0, 90, 130, 310};
-    const struct ls_mask masks[] = {
+    const struct ls_mask_rule rules[] = {
         {.shift = -5, .left = 30, .right = 10, .prefix = 3},
         {.shift = 10, .left = INT64_MAX},
         {.left = INT64_MAX, .documents = documents, .document_count = 3},
     };
 
-    for (int i = 0; i < LENGTH(types) * LENGTH(masks); i++) {
-        const struct meeting m = {.shape = {1, 1, 1, 300, 310, 20, types[i / LENGTH(masks)]},
-                                  .mask = masks[i % LENGTH(masks)]};
+    for (int i = 0; i < LENGTH(types) * LENGTH(rules); i++) {
+        const struct meeting m = {.shape = {1, 1, 1, 300, 310, 20, types[i / LENGTH(rules)]},
+                                  .rule = rules[i % LENGTH(rules)]};
 
         plant_in_each_operand(&m, i);
     }
@@ -125,7 +125,7 @@ static void blind_rows_take_no_part(void)
 {
     struct meeting m = {.shape = {1, 1, 1, 300, 100, 16, LS_F32}};
 
-    m.mask = ls_mask_causal(300, 100); /* queries up to 199 see nothing */
+    m.rule = causal_rule(300, 100); /* queries up to 199 see nothing */
     meeting_open(&m);
     meeting_run(&m);
     float *dk = copy(m.dk, k_count(&m)), *dv = copy(m.dv, k_count(&m));
@@ -149,7 +149,7 @@ static void blind_rows_take_no_part(void)
 static void sums_over_keys(void)
 {
     enum { D = 24, S = 700 };
-    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32}, .mask = ls_mask_causal(S, S)};
+    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32}, .rule = causal_rule(S, S)};
 
     meeting_open(&m);
     for (int64_t i = 0; i < S; i++)
@@ -188,7 +188,7 @@ static void forward_agrees(void)
 {
     enum { S = 290, D = 8 };
     struct problem p = {.shape = {1, 1, 1, S, S, D, LS_F32}, .options = {.causal = true}};
-    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32}, .mask = ls_mask_causal(S, S)};
+    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32}, .rule = causal_rule(S, S)};
     const float step = 0x1p-5F;
     float slope[S];
     struct ls_tensor dlse = ls_tensor_view(slope, LS_F32, 3, (const int64_t[]){1, 1, S});

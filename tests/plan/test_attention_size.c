@@ -1,6 +1,7 @@
 /* Work and memory from shape and mask alone, against loops that count. */
 #include <criterion/criterion.h>
 
+#include "../tensor/masks.h"
 #include "base/random.h"
 #include "plan/attention_size.h"
 #include "tensor/dealing.h"
@@ -10,59 +11,69 @@
 
 /* ---- masks of every kind */
 
-enum { MASKS = 12, MAX_DOCUMENTS = 40 };
+enum { RULES = 12, MASKS = 15, MAX_DOCUMENTS = 40 };
 
 static int64_t draw(uint64_t seed, uint32_t stream, int64_t below)
 {
     return (int64_t)ls_random_below(seed, stream, 0, (uint64_t)below);
 }
 
+/* What a mask refers to. */
+struct room {
+    int64_t documents[MAX_DOCUMENTS + 1];
+    struct ls_band bands[MOST_BANDS];
+};
+
 /* Full, causal, windows on one side or both, with and without prefix, offset or documents, some of
- * which are empty. documents: room for MAX_DOCUMENTS + 1. */
-static struct ls_mask draw_mask(int64_t *documents, int number, int64_t s_q, int64_t s_k,
-                                uint64_t seed)
+ * which are empty. */
+static struct ls_mask_rule draw_rule(int64_t *documents, int number, int64_t s_q, int64_t s_k,
+                                     uint64_t seed)
 {
-    struct ls_mask mask = number % 2 ? ls_mask_causal(s_q, s_k) : ls_mask_full(s_q, s_k);
+    struct ls_mask_rule rule = number % 2 ? causal_rule(s_q, s_k) : ls_mask_rule_full(s_q, s_k);
     const int64_t reach = s_q + s_k + 1;
 
-    if (number % 6 >= 2) mask.left = draw(seed, 0, number % 3 ? 1 + reach / 4 : reach);
-    if (number % 6 == 4) mask.right = draw(seed, 1, 1 + reach / 3);
-    if (number % 6 >= 4) mask.prefix = draw(seed, 2, s_k + 1);
-    if (number % 6 == 3 || number % 6 == 4) mask.shift = draw(seed, 3, reach) - s_q;
-    if (number < 6) return mask;
-    mask.documents = documents;
-    mask.document_count = 1 + draw(seed, 4, MAX_DOCUMENTS);
+    if (number % 6 >= 2) rule.left = draw(seed, 0, number % 3 ? 1 + reach / 4 : reach);
+    if (number % 6 == 4) rule.right = draw(seed, 1, 1 + reach / 3);
+    if (number % 6 >= 4) rule.prefix = draw(seed, 2, s_k + 1);
+    if (number % 6 == 3 || number % 6 == 4) rule.shift = draw(seed, 3, reach) - s_q;
+    if (number < 6) return rule;
+    rule.documents = documents;
+    rule.document_count = 1 + draw(seed, 4, MAX_DOCUMENTS);
     documents[0] = 0;
-    for (int64_t i = 1; i < mask.document_count; i++)
+    for (int64_t i = 1; i < rule.document_count; i++)
         documents[i] =
             documents[i - 1] + draw(seed, 5 + (uint32_t)i, 1 + (s_k - documents[i - 1]) / 3);
-    documents[mask.document_count] = s_k;
-    return mask;
+    documents[rule.document_count] = s_k;
+    return rule;
 }
 
-static bool sees(const struct ls_mask *mask, int64_t i, int64_t j)
+/* By a rule, or bands that none makes. */
+static struct ls_mask draw_mask(struct room *room, int number, int64_t s_q, int64_t s_k,
+                                uint64_t seed)
 {
-    return ls_visible_count(ls_mask_row(mask, i), j, 1) > 0;
+    if (number >= RULES) return draw_bands(room->bands, s_q, s_k, seed);
+    const struct ls_mask_rule rule = draw_rule(room->documents, number, s_q, s_k, seed);
+
+    return mask_by(&rule, room->bands);
 }
 
 static double count_pairs(const struct ls_mask *mask)
 {
     double pairs = 0;
 
-    for (int64_t i = 0; i < mask->s_q; i++)
-        pairs += (double)ls_visible_count(ls_mask_row(mask, i), 0, mask->s_k);
+    for (int64_t i = 0; i < mask->s_q; i++) pairs += (double)ls_mask_count(mask, i, 0, mask->s_k);
     return pairs;
 }
 
 Test(attention_size, visible_pairs_are_counted)
 {
-    int64_t documents[MAX_DOCUMENTS + 1];
+    struct room room;
 
     for (int64_t s_q = 0; s_q <= 24; s_q++) {
         for (int64_t s_k = 0; s_k <= 24; s_k++) {
             for (int number = 0; number < 3 * MASKS; number++) {
                 const struct ls_mask mask =
-                    draw_mask(documents, number % MASKS, s_q, s_k, (uint64_t)number);
+                    draw_mask(&room, number % MASKS, s_q, s_k, (uint64_t)number);
 
                 cr_expect_eq(ls_visible_pairs(&mask), count_pairs(&mask),
                              "%ld x %ld, mask %d: %g, not %g", (long)s_q, (long)s_k, number,
@@ -81,8 +92,7 @@ static int64_t leaves_seen(const struct ls_mask *mask, int64_t begin, int64_t en
         const int64_t left = mask->s_k - start, keys = left < LS_LEAF ? left : LS_LEAF;
         bool visible = false;
 
-        for (int64_t i = begin; i < end; i++)
-            visible |= ls_visible_count(ls_mask_row(mask, i), start, keys) > 0;
+        for (int64_t i = begin; i < end; i++) visible |= ls_mask_count(mask, i, start, keys) > 0;
         seen += visible;
     }
     return seen;
@@ -107,7 +117,7 @@ Test(attention_size, tiles_are_counted)
     static const struct {
         int64_t b, h, h_kv;
     } heads[] = {{1, 1, 1}, {2, 6, 2}, {1, 5, 1}};
-    int64_t documents[MAX_DOCUMENTS + 1];
+    struct room room;
 
     for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 2 * MASKS; i++) {
         const int pair = i / (2 * MASKS), number = i % MASKS, head = i % LENGTH(heads);
@@ -117,7 +127,7 @@ Test(attention_size, tiles_are_counted)
                                              .s_q = lengths[pair / LENGTH(lengths)],
                                              .s_k = lengths[pair % LENGTH(lengths)],
                                              .d = 64};
-        const struct ls_mask mask = draw_mask(documents, number, s.s_q, s.s_k, (uint64_t)i);
+        const struct ls_mask mask = draw_mask(&room, number, s.s_q, s.s_k, (uint64_t)i);
 
         cr_expect_eq(ls_attention_tiles(&s, &mask), count_tiles(&s, &mask),
                      "h %ld/%ld s %ld x %ld mask %d: %ld, not %ld", (long)s.h, (long)s.h_kv,
@@ -128,12 +138,12 @@ Test(attention_size, tiles_are_counted)
 
 Test(attention_size, work_of_a_leaf_is_the_leaves_that_it_sees)
 {
-    int64_t documents[MAX_DOCUMENTS + 1], work[6];
+    struct room room;
+    int64_t work[6];
 
     for (int number = 0; number < 4 * MASKS; number++) {
         const int64_t s_q = 1400 - number, s_k = number % 8 ? 1300 + number : 100;
-        const struct ls_mask mask =
-            draw_mask(documents, number % MASKS, s_q, s_k, (uint64_t)number);
+        const struct ls_mask mask = draw_mask(&room, number % MASKS, s_q, s_k, (uint64_t)number);
 
         ls_leaf_work(work, &mask);
         for (int64_t leaf = 0; leaf < 6; leaf++) {
@@ -150,10 +160,10 @@ Test(attention_size, huge_sizes_are_exact, .timeout = 5)
 {
     const int64_t s = INT64_C(1) << 36, leaves = s / LS_LEAF;
     const struct ls_attention_shape shape = {1, 8, 2, s, s, 128, LS_BF16};
-    const struct ls_mask full = ls_mask_full(s, s), causal = ls_mask_causal(s, s);
+    const struct ls_mask full = full_mask(s, s), causal = causal_mask(s, s);
     struct ls_mask window = causal;
 
-    window.left = 1023;
+    window.one.low = -1023;
     cr_expect_eq(ls_attention_tiles(&shape, &full), 8 * leaves * leaves);
     cr_expect_eq(ls_attention_tiles(&shape, &causal), 8 * (leaves * (leaves + 1) / 2));
     cr_expect_eq(ls_attention_tiles(&shape, &window), 8 * (5 * leaves - 4 - 3 - 2 - 1));
@@ -192,8 +202,8 @@ static double count_most_pairs(const struct ls_layout *layout, const struct ls_m
         for (int64_t row = 0; row < ls_layout_part_rows(layout, r); row++) {
             const int64_t at = ls_layout_position(layout, r, row);
 
-            if (!keys) pairs += (double)ls_visible_count(ls_mask_row(mask, at), 0, mask->s_k);
-            for (int64_t i = 0; keys && i < mask->s_q; i++) pairs += sees(mask, i, at);
+            if (!keys) pairs += (double)ls_mask_count(mask, at, 0, mask->s_k);
+            for (int64_t i = 0; keys && i < mask->s_q; i++) pairs += ls_mask_sees(mask, i, at);
         }
         if (pairs > most) most = pairs;
     }
@@ -204,14 +214,14 @@ Test(attention_size, the_largest_share_of_pairs_is_found)
 {
     static const int64_t lengths[] = {0, 1, 40, 257, 1100, 1700};
     static const int64_t work[] = {5, 1, 1, 3, 0, 2, 9};
-    int64_t documents[MAX_DOCUMENTS + 1];
+    struct room room;
 
     for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 4 * MASKS; i++) {
         const bool keys = i / MASKS % 2;
         const int64_t s = lengths[i / (4 * MASKS) % LENGTH(lengths)];
         const int64_t other = lengths[i / (4 * MASKS) / LENGTH(lengths)];
         const struct ls_mask mask =
-            draw_mask(documents, i % MASKS, keys ? other : s, keys ? s : other, (uint64_t)i);
+            draw_mask(&room, i % MASKS, keys ? other : s, keys ? s : other, (uint64_t)i);
         struct ls_layout layout = {
             .kind = LS_LAYOUT_CONTIGUOUS + (i / MASKS + i) % 4, .s = s, .p = 1 + i % 5};
         struct ls_dealing *dealing;
@@ -234,9 +244,10 @@ Test(attention_size, balanced_documents_are_even)
 {
     enum { S = 65536, P = 8 };
     static int64_t documents[S + 1], work[S / LS_LEAF];
+    static struct ls_band bands[S];
 
     for (uint64_t seed = 0; seed < 20; seed++) {
-        struct ls_mask mask = seed % 2 ? ls_mask_causal(S, S) : ls_mask_full(S, S);
+        struct ls_mask_rule rule = seed % 2 ? causal_rule(S, S) : ls_mask_rule_full(S, S);
         int64_t most = 0, all = 0, n = 0;
         struct ls_dealing *dealing;
 
@@ -245,8 +256,9 @@ Test(attention_size, balanced_documents_are_even)
 
             documents[++n] = end < S ? end : S;
         }
-        mask.documents = documents;
-        mask.document_count = n;
+        rule.documents = documents;
+        rule.document_count = n;
+        const struct ls_mask mask = ls_mask_rule_apply(&rule, bands);
         ls_leaf_work(work, &mask);
         cr_assert_eq(ls_dealing_create(&dealing, work, S / LS_LEAF, P), LS_OK);
         for (int r = 0; r < P; r++) {

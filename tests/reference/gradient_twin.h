@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../tensor/masks.h"
 #include "base/random.h"
 #include "reference/measure.h"
 #include "reference/whole.h"
@@ -73,7 +74,7 @@ static inline void setup(ls_dtype storage, double q_factor, double v_mean)
     draw(p.k[0], KEYS * D, 1, 1, 0);
     draw(p.v[0], KEYS * D, 2, 1, v_mean);
     draw(p.d_o[0][0], ROWS * HEADS * D, 3, 1, 0);
-    p.mask = ls_mask_full(ROWS, KEYS);
+    p.mask = full_mask(ROWS, KEYS);
     p.scores = (struct ls_scores){.scale = 0.25f, .heads = HEADS};
 }
 
@@ -84,8 +85,8 @@ static inline void setup_all(ls_dtype storage)
 
     setup(storage, 1, 0);
     for (int i = 0; i < HEADS * ROWS; i++) p.dlse[i / ROWS][i % ROWS] = (float)(0.3 * (i % 5 - 2));
-    p.mask.left = 60;
-    p.mask.right = 40;
+    p.mask.one.low = -60;
+    p.mask.one.high = 40;
     p.scores = (struct ls_scores){.scale = 0.25f,
                                   .soft_cap = 1.5f,
                                   .alibi = slopes,
@@ -104,7 +105,7 @@ struct pair {
 static inline struct pair pair_of(int h, int i, int j, mistake m)
 {
     const struct ls_scores *s = &p.scores;
-    const struct ls_visible seen = ls_mask_row(&p.mask, i);
+    const struct ls_range seen = ls_band_keys(&p.mask.one, i, i + 1);
     struct pair pair = {.slope = 1, .drop = 1};
     bool kept[4] = {true, true, true, true};
 

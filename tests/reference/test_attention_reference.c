@@ -204,14 +204,16 @@ Test(attention_reference, any_cut_gives_the_same_state_under_any_mask_and_score)
     const struct problem p = random_problem();
     const float slope = 0.01f, sink = 2;
     const int64_t documents[] = {0, 40, KEYS};
-    const struct ls_mask mask = {.s_q = 1,
-                                 .s_k = KEYS,
-                                 .shift = 120,
-                                 .left = 60,
-                                 .right = 5,
-                                 .prefix = 7,
-                                 .documents = documents,
-                                 .document_count = 2};
+    const struct ls_mask_rule rule = {.s_q = 1,
+                                      .s_k = KEYS,
+                                      .shift = 120,
+                                      .left = 60,
+                                      .right = 5,
+                                      .prefix = 7,
+                                      .documents = documents,
+                                      .document_count = 2};
+    struct ls_band bands[MOST_BANDS];
+    const struct ls_mask mask = mask_by(&rule, bands);
     const struct ls_scores scores = {.scale = 0.25f,
                                      .soft_cap = 2,
                                      .alibi = &slope,

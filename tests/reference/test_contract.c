@@ -295,7 +295,7 @@ Test(contract, nothing_finite_is_not_ok)
 Test(contract, an_infinite_limit_is_not_ok)
 {
     const double q[2] = {1, 1}, k[2] = {INFINITY, 1}, v[2] = {1, 2};
-    const struct ls_mask mask = ls_mask_full(1, 1);
+    const struct ls_mask mask = full_mask(1, 1);
     const struct ls_scores scores = {.scale = 1, .soft_cap = 3, .heads = 1};
     const struct ls_reference_query query = {.q = q, .mask = &mask, .scores = &scores};
     struct ls_reference_row row;

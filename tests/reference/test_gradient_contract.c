@@ -33,7 +33,7 @@ Test(gradient_contract, a_kernel_that_rounds_as_ours_is_good_for_any_input)
         struct ls_gradient_verdict verdict[LS_GRADIENTS];
 
         setup(storages[c % 3], cases[c / 3].q_factor, cases[c / 3].v_mean);
-        if (cases[c / 3].causal) p.mask = ls_mask_causal(ROWS, KEYS);
+        if (cases[c / 3].causal) p.mask = causal_mask(ROWS, KEYS);
         run_twin(cases[c / 3].residual ? NONE : DELTA_OF_ROUNDED_O);
         judge(verdict, cases[c / 3].residual);
         for (int t = 0; t < 3; t++)
@@ -94,7 +94,7 @@ Test(gradient_contract, delta_of_an_o_that_is_subnormal_is_good)
     setup(LS_F16, 1, 0);
     draw(p.v[0], (int64_t)3 * D, 2, 0x1p-20, 0);
     draw(p.d_o[0][0], ROWS * HEADS * D, 3, 64, 0);
-    p.mask = ls_mask_causal(ROWS, KEYS);
+    p.mask = causal_mask(ROWS, KEYS);
     run_twin(NONE);
     judge(verdict, true);
     for (int t = 0; t < 3; t++)

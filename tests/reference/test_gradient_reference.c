@@ -15,12 +15,15 @@ struct back {
     double dq_data[B * S_Q * H * HEAD], dk_data[B * S_K * H_KV * HEAD];
     double dv_data[B * S_K * H_KV * HEAD], dsinks_data[H];
     struct ls_mask mask;
+    struct ls_band bands[MOST_BANDS];
     struct ls_scores scores;
     float sinks[H];
 };
 
 static void open_back(struct back *p, int c)
 {
+    const struct ls_mask_rule rule = rule_of(c);
+
     setup(&p->w, LS_F64, false);
     p->d_o = random_tensor(p->d_o_data, LS_F64, S_Q, H, false, 3);
     p->dlse = ls_tensor_view(p->dlse_data, LS_F64, 3, (const int64_t[]){B, H, S_Q});
@@ -29,7 +32,7 @@ static void open_back(struct back *p, int c)
     p->dk = ls_tensor_view(p->dk_data, LS_F64, 4, p->w.k.dim);
     p->dv = ls_tensor_view(p->dv_data, LS_F64, 4, p->w.v.dim);
     p->dsinks = ls_tensor_view(p->dsinks_data, LS_F64, 1, (const int64_t[]){H});
-    p->mask = mask_of(c);
+    p->mask = mask_by(&rule, p->bands);
     p->scores = scores_of(c);
     memcpy(p->sinks, sinks, sizeof p->sinks);
     if (p->scores.sinks) p->scores.sinks = p->sinks;
@@ -168,7 +171,8 @@ Test(gradient_reference, keys_that_nobody_sees_do_not_matter_and_get_nothing)
     cr_assert_str_eq(cases[5].name, "window 0, 0");
     open_back(&p, 5);
     open_back(&spoilt, 5);
-    p.mask.shift = spoilt.mask.shift = S_K - S_Q;
+    p.mask.one.low = p.mask.one.high = S_K - S_Q;
+    spoilt.mask.one = p.mask.one;
     for (int b = 0; b < B; b++)
         for (int i = 0; i < (S_K - S_Q) * H_KV * HEAD; i++) {
             spoilt.w.k_data[b * S_K * H_KV * HEAD + i] = i % unseen ? NAN : INFINITY;

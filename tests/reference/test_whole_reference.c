@@ -7,22 +7,22 @@
 #include "whole.h"
 
 /* Whether query i sees key j, by the words of the definition. */
-static bool sees(const struct ls_mask *mask, int64_t i, int64_t j)
+static bool sees(const struct ls_mask_rule *rule, int64_t i, int64_t j)
 {
-    const int64_t at = i + mask->shift;
+    const int64_t at = i + rule->shift;
     int64_t of_query = -1, of_key = -1;
 
-    if (j < mask->prefix) return true;
-    for (int64_t n = 0; n < mask->document_count; n++) {
-        if (at >= mask->documents[n] && at < mask->documents[n + 1]) of_query = n;
-        if (j >= mask->documents[n] && j < mask->documents[n + 1]) of_key = n;
+    if (j < rule->prefix) return true;
+    for (int64_t n = 0; n < rule->document_count; n++) {
+        if (at >= rule->documents[n] && at < rule->documents[n + 1]) of_query = n;
+        if (j >= rule->documents[n] && j < rule->documents[n + 1]) of_key = n;
     }
-    return (mask->left == INT64_MAX || at - mask->left <= j) &&
-           (mask->right == INT64_MAX || j <= at + mask->right) &&
-           (!mask->documents || (of_query >= 0 && of_query == of_key));
+    return (rule->left == INT64_MAX || at - rule->left <= j) &&
+           (rule->right == INT64_MAX || j <= at + rule->right) &&
+           (!rule->documents || (of_query >= 0 && of_query == of_key));
 }
 
-static double logit(const struct whole *w, const struct ls_mask *mask,
+static double logit(const struct whole *w, const struct ls_mask_rule *rule,
                     const struct ls_scores *scores, int b, int h, int i, int j)
 {
     double dot = 0;
@@ -31,7 +31,7 @@ static double logit(const struct whole *w, const struct ls_mask *mask,
         dot += element(&w->q, b, i, h, e) * element(&w->k, b, j, h / (H / H_KV), e);
     dot *= scores->scale;
     if (scores->soft_cap > 0) dot = scores->soft_cap * tanh(dot / scores->soft_cap);
-    if (scores->alibi) dot -= scores->alibi[h] * fabs((double)(i + mask->shift - j));
+    if (scores->alibi) dot -= scores->alibi[h] * fabs((double)(i + rule->shift - j));
     return dot;
 }
 
@@ -45,7 +45,7 @@ static double drop(const struct ls_scores *scores, int b, int h, int i, int j)
     return kept[j % 4] ? 1 / (1 - (double)scores->dropout) : 0;
 }
 
-static void expect_plain_formula(const struct whole *w, const struct ls_mask *mask,
+static void expect_plain_formula(const struct whole *w, const struct ls_mask_rule *rule,
                                  const struct ls_scores *scores, const char *what)
 {
     for (int n = 0; n < B * H * S_Q; n++) {
@@ -53,8 +53,8 @@ static void expect_plain_formula(const struct whole *w, const struct ls_mask *ma
         double l = scores->sinks ? exp(scores->sinks[h]) : 0, o[HEAD] = {0};
 
         for (int j = 0; j < S_K; j++) {
-            if (!sees(mask, i, j)) continue;
-            const double weight = exp(logit(w, mask, scores, b, h, i, j));
+            if (!sees(rule, i, j)) continue;
+            const double weight = exp(logit(w, rule, scores, b, h, i, j));
 
             l += weight;
             for (int e = 0; e < HEAD; e++)
@@ -73,8 +73,10 @@ Test(whole_reference, equals_the_plain_formula_for_any_type_order_mask_and_score
     for (int i = 0; i < 4 * 2 * CASES; i++) {
         const ls_dtype type = i / (2 * CASES);
         const bool swapped = i & 1;
-        const struct ls_mask mask = mask_of(i / 2 % CASES);
+        const struct ls_mask_rule rule = rule_of(i / 2 % CASES);
         const struct ls_scores scores = scores_of(i / 2 % CASES);
+        struct ls_band bands[MOST_BANDS];
+        const struct ls_mask mask = mask_by(&rule, bands);
         struct whole w;
         char what[64];
 
@@ -82,13 +84,13 @@ Test(whole_reference, equals_the_plain_formula_for_any_type_order_mask_and_score
                  cases[i / 2 % CASES].name);
         setup(&w, type, swapped);
         cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &mask, &scores), LS_OK);
-        expect_plain_formula(&w, &mask, &scores, what);
+        expect_plain_formula(&w, &rule, &scores, what);
     }
 }
 
 Test(whole_reference, without_keys_all_rows_are_empty)
 {
-    const struct ls_mask mask = ls_mask_full(S_Q, 0);
+    const struct ls_mask mask = full_mask(S_Q, 0);
     const struct ls_scores scores = scores_of(0);
     struct whole w;
 
@@ -122,7 +124,7 @@ Test(whole_reference, refuses_what_does_not_fit)
          "o of the reference is f32"},
     };
 
-    const struct ls_mask mask = mask_of(0);
+    const struct ls_mask mask = full_mask(S_Q, S_K);
     const struct ls_scores scores = scores_of(0);
 
     for (size_t c = 0; c < sizeof bad / sizeof *bad; c++) {

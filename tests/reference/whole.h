@@ -2,6 +2,7 @@
 #ifndef TESTS_REFERENCE_WHOLE_H
 #define TESTS_REFERENCE_WHOLE_H
 
+#include "../tensor/masks.h"
 #include "base/random.h"
 #include "reference/whole.h"
 #include "tensor/dtype.h"
@@ -58,7 +59,7 @@ static const int64_t documents[] = {0, 3, 3, 6, 7};
 /* Every mask and score, one at a time and all together. */
 static const struct {
     const char *name;
-    struct ls_mask mask;
+    struct ls_mask_rule rule;
     struct ls_scores scores;
 } cases[] = {
 #define OPEN .left = INT64_MAX, .right = INT64_MAX
@@ -82,13 +83,13 @@ static const struct {
 
 enum { CASES = sizeof cases / sizeof *cases };
 
-static inline struct ls_mask mask_of(int c)
+static inline struct ls_mask_rule rule_of(int c)
 {
-    struct ls_mask mask = cases[c].mask;
+    struct ls_mask_rule rule = cases[c].rule;
 
-    mask.s_q = S_Q;
-    mask.s_k = S_K;
-    return mask;
+    rule.s_q = S_Q;
+    rule.s_k = S_K;
+    return rule;
 }
 
 static inline struct ls_scores scores_of(int c)

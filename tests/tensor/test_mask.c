@@ -1,184 +1,253 @@
-/* What a query sees, against the definition of a mask, key by key, over all small cases. */
+/* Unions of bands against a table of all their pairs. */
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "tensor/mask.h"
+#include "masks.h"
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
+enum { MOST = 800, BEHIND = 3 }; /* queries and keys that are asked about and are not there */
 
-static const int64_t documents_of_7[] = {0, 2, 2, 6, 7}, one_of_4[] = {0, 4},
-                     late_of_1[] = {0, 0, 1};
+/* A mask and, from the definition of bands, each of its pairs; below it, how many are above and
+ * left of it. */
+static struct table {
+    struct ls_mask mask;
+    struct ls_band room[MOST_BANDS];
+    uint64_t seed;
+    bool sees[MOST + BEHIND][MOST + BEHIND];
+    int32_t before[MOST + BEHIND + 1][MOST + BEHIND + 1];
+} table;
 
-static const struct {
-    int64_t s_k;
-    const int64_t *documents;
-    int64_t count;
-} keys[] = {{1, NULL, 0},     {4, NULL, 0},           {7, NULL, 0},
-            {4, one_of_4, 1}, {7, documents_of_7, 4}, {1, late_of_1, 2}};
-
-#define BEHIND 2 /* rows that are asked about and are not there */
-
-static const int64_t sides[] = {0, 1, 3, (int64_t)1 << 60, INT64_MAX};
-
-static int64_t document_of(const struct ls_mask *mask, int64_t position)
+static void fill_band(const struct ls_band *band)
 {
-    for (int64_t i = 0; i < mask->document_count; i++)
-        if (mask->documents[i] <= position && position < mask->documents[i + 1]) return i;
-    return -1;
-}
-
-/* The definition, in the words of tensor/mask.h. */
-static bool sees(const struct ls_mask *mask, int64_t i, int64_t j)
-{
-    const int64_t at = i + mask->shift;
-
-    if (i >= mask->s_q) return false;
-    if (j < mask->prefix) return true;
-    if (mask->left != INT64_MAX && j < at - mask->left) return false;
-    if (mask->right != INT64_MAX && j > at + mask->right) return false;
-    if (!mask->documents) return true;
-    return document_of(mask, at) >= 0 && document_of(mask, at) == document_of(mask, j);
-}
-
-static bool is_visible(struct ls_visible visible, int64_t j)
-{
-    return j < visible.prefix || (j >= visible.from && j < visible.to);
-}
-
-static const char *name_of(const struct ls_mask *m)
-{
-    static char name[200];
-
-    snprintf(name, sizeof name, "%ld x %ld, shift %ld, window %ld, %ld, prefix %ld, documents %ld",
-             (long)m->s_q, (long)m->s_k, (long)m->shift, (long)m->left, (long)m->right,
-             (long)m->prefix, (long)m->document_count);
-    return name;
-}
-
-/* Calls test with every mask of the tables above. */
-static void each_mask(void (*test)(const struct ls_mask *mask))
-{
-    for (int c = 0; c < LENGTH(keys); c++)
-        for (int side = 0; side < LENGTH(sides) * LENGTH(sides); side++)
-            for (int64_t shift = -7; shift <= 9; shift++)
-                for (int64_t prefix = 0; prefix <= keys[c].s_k; prefix += prefix ? 3 : 1) {
-                    const struct ls_mask mask = {.s_q = 6,
-                                                 .s_k = keys[c].s_k,
-                                                 .shift = shift,
-                                                 .left = sides[side % LENGTH(sides)],
-                                                 .right = sides[side / LENGTH(sides)],
-                                                 .prefix = prefix,
-                                                 .documents = keys[c].documents,
-                                                 .document_count = keys[c].count};
-                    test(&mask);
-                }
-}
-
-static void check_rows(const struct ls_mask *mask)
-{
-    struct ls_visible before = {0}, list[6 + BEHIND];
-    const int64_t rows = mask->s_q + BEHIND;
-
-    for (int64_t i = 0; i < rows; i++) {
-        const struct ls_visible row = ls_mask_row(mask, i);
-
-        ls_mask_list(list, mask, i % 3, rows - i % 3);
-        cr_assert_eq(memcmp(&list[i - i % 3], &row, sizeof row), 0, "%s: row %ld in a list",
-                     name_of(mask), (long)i);
-        cr_assert(0 <= row.prefix && row.prefix <= row.from && row.from <= row.to &&
-                      row.to <= mask->s_k,
-                  "%s: row %ld: %ld, %ld to %ld", name_of(mask), (long)i, (long)row.prefix,
-                  (long)row.from, (long)row.to);
-        cr_assert(i == 0 || i >= mask->s_q || (row.from >= before.from && row.to >= before.to),
-                  "%s: row %ld", name_of(mask), (long)i);
-        for (int64_t j = 0; j < mask->s_k; j++)
-            cr_assert_eq(is_visible(row, j), sees(mask, i, j), "%s: row %ld, key %ld",
-                         name_of(mask), (long)i, (long)j);
-        before = row;
-    }
-}
-
-Test(mask, a_row_sees_what_the_definition_says)
-{
-    each_mask(check_rows);
-}
-
-/* Of queries [first, first + rows): how many see key j. */
-static int64_t seers(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t j)
-{
-    int64_t n = 0;
-
-    for (int64_t i = first; i < first + rows; i++) n += sees(mask, i, j);
-    return n;
-}
-
-static void check_runs(const struct ls_mask *mask)
-{
-    for (int64_t first = 0; first < mask->s_q + BEHIND; first++) {
-        for (int64_t rows = 1; first + rows <= mask->s_q + BEHIND; rows++) {
-            const struct ls_visible some = ls_mask_rows(mask, first, rows);
-            const struct ls_visible all = ls_mask_common(mask, first, rows);
-
-            for (int64_t j = 0; j < mask->s_k; j++) {
-                const int64_t n = seers(mask, first, rows, j);
-
-                cr_assert_eq(is_visible(some, j), n > 0, "%s: rows %ld + %ld, key %ld",
-                             name_of(mask), (long)first, (long)rows, (long)j);
-                cr_assert_eq(is_visible(all, j), n == rows, "%s: rows %ld + %ld, key %ld",
-                             name_of(mask), (long)first, (long)rows, (long)j);
-            }
+    for (int64_t i = band->q_from; i < band->q_to; i++)
+        for (int64_t j = band->k_from; j < band->k_to; j++) {
+            if (j - i < band->low || j - i > band->high) continue;
+            cr_assert(!table.sees[i][j], "seed %ld: two bands share a pair", (long)table.seed);
+            table.sees[i][j] = true;
         }
+}
+
+static void draw_table(int64_t s_q, int64_t s_k, uint64_t seed)
+{
+    memset(table.sees, 0, sizeof table.sees);
+    table.seed = seed;
+    table.mask = draw_bands(table.room, s_q, s_k, seed);
+    for (int64_t b = 0; b < table.mask.count; b++) fill_band(&table.room[b]);
+    for (int64_t i = 0; i < s_q + BEHIND; i++)
+        for (int64_t j = 0; j < s_k + BEHIND; j++)
+            table.before[i + 1][j + 1] = table.sees[i][j] + table.before[i][j + 1] +
+                                         table.before[i + 1][j] - table.before[i][j];
+}
+
+/* Pairs of queries [first, end) with keys [key, to). */
+static int64_t pairs(int64_t first, int64_t end, int64_t key, int64_t to)
+{
+    const int64_t s_k = table.mask.s_k + BEHIND, last = to < s_k ? to : s_k;
+
+    if (key >= last) return 0;
+    return table.before[end][last] - table.before[first][last] - table.before[end][key] +
+           table.before[first][key];
+}
+
+/* Tables of three leaves and more, or of a few queries and keys. */
+static void each_table(int n, int64_t most, void (*test)(struct draws *draws))
+{
+    for (int i = 0; i < n; i++) {
+        struct draws draws = {(uint64_t)i, 1000};
+
+        draw_table(draw_below(&draws, most + 1), draw_below(&draws, most + 1), (uint64_t)i);
+        test(&draws);
     }
 }
 
-Test(mask, rows_together_see_what_one_of_them_or_all_of_them_see)
+static void check_pairs(struct draws *draws)
 {
-    each_mask(check_runs);
+    (void)draws;
+    for (int64_t i = 0; i < table.mask.s_q + BEHIND; i++)
+        for (int64_t j = 0; j < table.mask.s_k + BEHIND; j++)
+            cr_assert_eq(ls_mask_sees(&table.mask, i, j), table.sees[i][j], "seed %ld: %ld, %ld",
+                         (long)table.seed, (long)i, (long)j);
 }
 
-static void check_counts(const struct ls_mask *mask)
+Test(mask, a_query_sees_what_is_in_a_band)
 {
-    for (int64_t key = 0; key < mask->s_k; key++) {
-        for (int64_t n = 1; key + n <= mask->s_k; n++) {
-            int64_t pairs = 0;
+    each_table(20, MOST, check_pairs);
+    each_table(200, 12, check_pairs);
+}
 
-            for (int64_t i = 0; i < 3; i++) {
-                int64_t count = 0;
+static void check_rectangle(int64_t first, int64_t end, int64_t key, int64_t to)
+{
+    const int64_t n = pairs(first, end, key, to);
 
-                for (int64_t j = key; j < key + n; j++) count += sees(mask, i, j);
-                cr_assert_eq(ls_visible_count(ls_mask_row(mask, i), key, n), count,
-                             "%s: row %ld, keys %ld + %ld", name_of(mask), (long)i, (long)key,
-                             (long)n);
-                pairs += count;
-            }
-            cr_assert_eq(ls_mask_is_full(mask, 0, 3, key, n), pairs == 3 * n, "%s: keys %ld + %ld",
-                         name_of(mask), (long)key, (long)n);
+    cr_assert_eq(ls_mask_meets(&table.mask, first, end - first, key, to - key), n > 0,
+                 "seed %ld: [%ld, %ld) x [%ld, %ld)", (long)table.seed, (long)first, (long)end,
+                 (long)key, (long)to);
+    if (end - first != 1) return;
+    cr_assert_eq(ls_mask_count(&table.mask, first, key, to - key), n, "seed %ld: %ld x [%ld, %ld)",
+                 (long)table.seed, (long)first, (long)key, (long)to);
+}
+
+static void check_all_rectangles(struct draws *draws)
+{
+    const int64_t s_q = table.mask.s_q + BEHIND, s_k = table.mask.s_k + BEHIND;
+
+    (void)draws;
+    for (int64_t first = 0; first < s_q; first++)
+        for (int64_t end = first + 1; end <= s_q; end++)
+            for (int64_t key = 0; key < s_k; key++)
+                for (int64_t to = key + 1; to <= s_k; to++) check_rectangle(first, end, key, to);
+}
+
+static void check_some_rectangles(struct draws *draws)
+{
+    for (int i = 0; i < 500; i++) {
+        const int64_t first = draw_below(draws, table.mask.s_q + BEHIND);
+        const int64_t key = draw_below(draws, table.mask.s_k + BEHIND);
+        const int64_t rows = draw_below(draws, table.mask.s_q + BEHIND - first);
+
+        check_rectangle(first, first + (i % 2 ? rows : 0) + 1, key,
+                        key + 1 + draw_below(draws, table.mask.s_k + BEHIND - key));
+    }
+}
+
+Test(mask, pairs_of_queries_and_keys_are_found_and_counted)
+{
+    each_table(100, 8, check_all_rectangles);
+    each_table(40, MOST, check_some_rectangles);
+}
+
+/* Whether the band has a pair of one of these queries with key j. */
+static bool band_has(const struct ls_band *band, int64_t first, int64_t end, int64_t j)
+{
+    for (int64_t i = first; i < end; i++)
+        if (i >= band->q_from && i < band->q_to && j >= band->k_from && j < band->k_to &&
+            j - i >= band->low && j - i <= band->high)
+            return true;
+    return false;
+}
+
+static void check_bands(int64_t first, int64_t end)
+{
+    const struct ls_bands near = ls_mask_bands(&table.mask, first, end);
+
+    for (const struct ls_band *band = table.room; band < table.room + table.mask.count; band++) {
+        const struct ls_range keys = ls_band_keys(band, first, end);
+        bool any = false;
+
+        for (int64_t j = 0; j < table.mask.s_k + BEHIND; j++) {
+            const bool has = band_has(band, first, end, j);
+
+            any |= has;
+            cr_assert_eq(has, j >= keys.from && j < keys.to, "seed %ld: [%ld, %ld), key %ld",
+                         (long)table.seed, (long)first, (long)end, (long)j);
         }
+        cr_assert(!any || (band >= near.from && band < near.to),
+                  "seed %ld: band %ld is missing for [%ld, %ld)", (long)table.seed,
+                  (long)(band - table.room), (long)first, (long)end);
     }
 }
 
-Test(mask, keys_are_counted)
+static void check_all_bands(struct draws *draws)
 {
-    each_mask(check_counts);
+    (void)draws;
+    for (int64_t first = 0; first < table.mask.s_q + BEHIND; first++)
+        for (int64_t end = first; end <= table.mask.s_q + BEHIND; end++) check_bands(first, end);
 }
 
-/* Runs that end and begin everywhere around the borders of three leaves. */
-Test(mask, a_leaf_has_its_share_of_what_is_seen)
+Test(mask, the_bands_of_queries_and_their_keys_are_known)
 {
-    static const int64_t at[] = {0, 1, 255, 256, 257, 300, 511, 512, 513, 700};
+    each_table(200, 12, check_all_bands);
+}
 
-    for (int c = 0; c < LENGTH(at) * LENGTH(at) * LENGTH(at); c++) {
-        const struct ls_visible visible = {at[c / 100], at[c / 10 % 10], at[c % 10]};
+/* ---- leaves */
 
-        if (visible.prefix > visible.from || visible.from > visible.to) continue;
-        for (int64_t leaf = 0; leaf < 3; leaf++) {
-            const struct ls_leaf_keys share = ls_visible_in_leaf(visible, leaf);
+static bool leaf_is_seen(int64_t first, int64_t end, int64_t leaf)
+{
+    return pairs(first, end, leaf * LS_LEAF, (leaf + 1) * LS_LEAF) > 0;
+}
 
-            for (int64_t j = 0; j < LS_LEAF; j++)
-                cr_assert_eq(ls_leaf_keys_have(&share, (int)j),
-                             is_visible(visible, leaf * LS_LEAF + j), "case %d leaf %ld key %ld", c,
-                             (long)leaf, (long)j);
+static void check_run(int64_t first, int64_t end, int64_t leaf)
+{
+    const struct ls_range run = ls_mask_leaves(&table.mask, first, end - first, leaf);
+    const int64_t leaves = (table.mask.s_k + LS_LEAF - 1) / LS_LEAF;
+    int64_t from = leaf;
+
+    while (from < leaves && !leaf_is_seen(first, end, from)) from++;
+    int64_t to = from;
+    while (to < leaves && leaf_is_seen(first, end, to)) to++;
+    if (from == to)
+        cr_assert_eq(run.from, run.to);
+    else
+        cr_assert(run.from == from && run.to == to,
+                  "seed %ld: [%ld, %ld) from leaf %ld: [%ld, %ld), not [%ld, %ld)",
+                  (long)table.seed, (long)first, (long)end, (long)leaf, (long)run.from,
+                  (long)run.to, (long)from, (long)to);
+}
+
+static void check_runs(struct draws *draws)
+{
+    for (int i = 0; i < 100; i++) {
+        const int64_t first = draw_below(draws, table.mask.s_q + BEHIND);
+        const int64_t most = table.mask.s_q + BEHIND - first;
+        const int64_t rows = i % 2 && most > 3 ? draw_below(draws, 4) : draw_below(draws, most);
+
+        for (int64_t leaf = 0; leaf < 5; leaf++) check_run(first, first + rows, leaf);
+    }
+}
+
+Test(mask, runs_of_leaves_are_all_that_is_seen_and_as_long_as_they_go)
+{
+    each_table(100, MOST, check_runs);
+}
+
+/* How often a leaf was full, and how often by more than one band. */
+static int full, joined;
+
+static bool is_in_one_band(int64_t first, int64_t end, int64_t key, int64_t to)
+{
+    for (int64_t b = 0; b < table.mask.count; b++) {
+        bool all = true;
+
+        for (int64_t i = first; i < end && all; i++)
+            for (int64_t j = key; j < to && all; j++) all = band_has(&table.room[b], i, i + 1, j);
+        if (all) return true;
+    }
+    return false;
+}
+
+static void check_leaf(int64_t first, int rows, int64_t leaf)
+{
+    static struct ls_leaf_keys out[LS_LEAF];
+    const int64_t key = leaf * LS_LEAF, end = first + rows;
+    const bool all = pairs(first, end, key, key + LS_LEAF) == (int64_t)rows * LS_LEAF;
+
+    memset(out, 0x5a, sizeof out);
+    cr_assert_eq(ls_mask_leaf(out, &table.mask, first, rows, leaf), all,
+                 "seed %ld: [%ld, %ld), leaf %ld", (long)table.seed, (long)first, (long)end,
+                 (long)leaf);
+    full += all;
+    joined += all && !is_in_one_band(first, end, key, key + LS_LEAF);
+    for (int r = 0; r < rows && !all; r++)
+        for (int64_t j = 0; j < LS_LEAF; j++)
+            cr_assert_eq(ls_leaf_keys_have(&out[r], (int)j),
+                         key + j < table.mask.s_k && table.sees[first + r][key + j],
+                         "seed %ld: row %ld, key %ld", (long)table.seed, (long)first + r,
+                         (long)(key + j));
+}
+
+static void check_leaves(struct draws *draws)
+{
+    for (int64_t first = 0; first < table.mask.s_q; first += LS_LEAF)
+        for (int64_t leaf = 0; leaf * LS_LEAF < table.mask.s_k; leaf++) {
+            const int64_t left = table.mask.s_q - first;
+            const int rows = left < LS_LEAF ? (int)left : LS_LEAF;
+
+            check_leaf(first, rows, leaf);
+            check_leaf(first + draw_below(draws, rows), 1, leaf);
         }
-    }
+}
+
+Test(mask, a_leaf_has_the_bits_of_its_pairs_and_is_full_if_it_has_all)
+{
+    each_table(150, MOST, check_leaves);
+    cr_assert(full > joined && joined > 3, "%d full, %d by several bands", full, joined);
 }

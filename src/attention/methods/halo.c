@@ -24,10 +24,10 @@ struct halo {
 
 static const char *fits(const struct ls_problem *problem)
 {
-    const struct ls_mask *mask = &problem->mask;
-    const bool window = mask->left != LS_NO_LIMIT && mask->right != LS_NO_LIMIT;
+    const struct ls_mask_rule *rule = &problem->rule;
+    const bool window = rule->left != LS_NO_LIMIT && rule->right != LS_NO_LIMIT;
 
-    if (problem->p == 1 || window || mask->documents) return NULL;
+    if (problem->p == 1 || window || rule->documents) return NULL;
     return "no window on both sides and no documents limit what a query sees: nearly all keys "
            "would go to every rank";
 }

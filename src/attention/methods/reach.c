@@ -2,28 +2,19 @@
 
 #include <string.h>
 
-static int64_t leaves_of(int64_t keys)
-{
-    return (keys + LS_LEAF - 1) / LS_LEAF;
-}
-
-/* What a leaf of queries sees never begins or ends before what the one before it does, but for the
- * prefix, so that nothing is marked twice. */
 void ls_reach_mark(bool *seen, const struct ls_problem *problem, int rank)
 {
     const struct ls_layout *queries = &problem->q_layout;
     const int64_t n = ls_layout_part_leaves(queries, rank);
 
     memset(seen, 0, (size_t)ls_layout_leaves(&problem->k_layout) * sizeof *seen);
-    for (int64_t i = 0, next = 0; i < n; i++) {
-        const int64_t leaf = ls_layout_part_leaf(queries, rank, i);
-        const struct ls_visible sees =
-            ls_mask_rows(&problem->mask, leaf * LS_LEAF, ls_layout_leaf_rows(queries, leaf));
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t leaf = ls_layout_part_leaf(queries, rank, i), first = leaf * LS_LEAF;
+        const int64_t rows = ls_layout_leaf_rows(queries, leaf);
+        struct ls_range run = ls_mask_leaves(&problem->mask, first, rows, 0);
 
-        for (int64_t k = 0; i == 0 && k < leaves_of(sees.prefix); k++) seen[k] = true;
-        if (sees.from == sees.to) continue;
-        if (next < sees.from / LS_LEAF) next = sees.from / LS_LEAF;
-        for (; next < leaves_of(sees.to); next++) seen[next] = true;
+        for (; run.from < run.to; run = ls_mask_leaves(&problem->mask, first, rows, run.to))
+            memset(seen + run.from, true, (size_t)(run.to - run.from) * sizeof *seen);
     }
 }
 

@@ -38,7 +38,7 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
 
     w->raw = carve(cursor, LS_LEAF * row);
     w->patched = carve(cursor, CHUNK_LEAVES * kernel->packed_bytes);
-    w->row = carve(cursor, LS_LEAF * sizeof *w->row);
+    w->leaf = carve(cursor, LS_LEAF * sizeof *w->leaf);
     w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
     w->score_row = carve(cursor, TILE_ROWS * sizeof *w->score_row);
     w->spare = carve_states(cursor, TILE_ROWS, kernel->d_pad);

@@ -6,13 +6,14 @@
 #include <stdatomic.h>
 
 #include "cpu/attention/leaf.h"
+#include "cpu/attention/places.h"
 #include "cpu/attention/strip.h"
 #include "cpu/device.h"
 
-/* Places in a call's list of keys whose leaves some row of a leaf of queries sees: [0, prefix) and
- * [from, to); prefix <= from <= to. */
+/* Leaves of a call's keys that some row of a leaf of queries sees: so many, none of them at or
+ * behind this place in the list. */
 struct seen_leaves {
-    int64_t prefix, from, to;
+    int64_t count, end;
 };
 
 /* agenda.c: what a call has to do. */
@@ -40,7 +41,7 @@ struct worker {
     struct forest forest;
     char *raw;                    /* [LS_LEAF][d_pad], a leaf on its way into packed form */
     char *patched;                /* [CHUNK_LEAVES] packed leaves of V (tile.c) */
-    struct ls_visible *row;       /* [LS_LEAF], what each row of a leaf of queries sees */
+    struct ls_leaf_keys *leaf;    /* [LS_LEAF], what each row of a leaf of queries sees */
     struct ls_leaf_keys *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
     struct score_row *score_row;  /* [TILE_ROWS] */
     struct ls_row_states spare;   /* [TILE_ROWS] */
@@ -83,26 +84,14 @@ static inline int rows_of_a_head(const struct ls_attention_kernel *kernel, int l
     return kernel->canonical ? LS_LEAF : leaf_rows;
 }
 
-static inline int64_t seen_count(struct seen_leaves sees)
+/* Places of leaves that a leaf of queries sees: the next run from this one on (places.h). */
+static inline struct ls_range seen_places(const struct ls_attention_kernel *kernel,
+                                          const struct ls_kernel_call *call,
+                                          const struct ls_leaf *queries, int64_t place)
 {
-    return sees.prefix + sees.to - sees.from;
-}
-
-/* Behind the last place. */
-static inline int64_t seen_end(struct seen_leaves sees)
-{
-    return sees.from < sees.to ? sees.to : sees.prefix;
-}
-
-static inline bool is_seen(struct seen_leaves sees, int64_t place)
-{
-    return place < sees.prefix || (place >= sees.from && place < sees.to);
-}
-
-/* This place if its leaf is seen, else the next one, if there is one. */
-static inline int64_t next_seen(struct seen_leaves sees, int64_t place)
-{
-    return place >= sees.prefix && place < sees.from ? sees.from : place;
+    return cpu_seen_places(&kernel->shape.mask, queries,
+                           leaf_rows(queries->number, kernel->shape.global.s_q), &call->k_leaves,
+                           place);
 }
 
 /* Where a row of a tile stands. */

@@ -133,9 +133,10 @@ static int64_t span_begin(const struct job *job, int64_t i)
 /* Whether the tile sees a leaf of span i. */
 static bool sees_span(const struct job *job, const struct tile *tile, int64_t i)
 {
-    const int64_t from = next_seen(tile->sees, span_begin(job, i));
+    const struct ls_range seen =
+        seen_places(job->kernel, job->call, tile->leaf, span_begin(job, i));
 
-    return from < span_begin(job, i + 1) && from < seen_end(tile->sees);
+    return seen.from < seen.to && seen.from < span_begin(job, i + 1);
 }
 
 /* A tile that sees none of the keys leaves earlier results as they are. */
@@ -144,7 +145,7 @@ static bool changes_nothing(const struct job *job, const struct tile *tile)
     const struct ls_kernel_call *call = job->call;
 
     return !call->o && call->found_count == 1 && call->found[0].states == call->states &&
-           seen_count(tile->sees) == 0;
+           tile->sees.count == 0;
 }
 
 static void keep_split(struct ls_row_states to, struct ls_row_states from, int rows, int d_pad)

@@ -10,35 +10,43 @@ struct fold {
     struct worker *w;
     const struct ls_kernel_call *call;
     const struct tile *tile;
-    int64_t slot;             /* of the call's first leaf among those that are packed */
-    int64_t begin, end;       /* places of the first chunk, and behind the last leaf */
-    struct ls_visible common; /* keys that each row of the leaf sees */
-    bool listed;              /* w->row is of this leaf of queries */
+    int64_t slot;         /* of the call's first leaf among those that are packed */
+    int64_t begin, end;   /* places of the first chunk, and behind the last leaf */
+    struct ls_range seen; /* places that are seen, those met last or next */
 };
 
-/* The first chunk at this place, which begins one, or behind it that has a leaf that is seen. */
-static int64_t next_chunk(struct seen_leaves sees, int64_t place)
+/* Whether the leaf at this place, not before those asked about so far, is seen; if not,
+ * fold->seen.from is the next one that is. */
+static bool is_seen(struct fold *fold, int64_t place)
 {
-    return next_seen(sees, place) / CHUNK_LEAVES * CHUNK_LEAVES;
+    if (place >= fold->seen.to)
+        fold->seen = seen_places(fold->kernel, fold->call, fold->tile->leaf, place);
+    return place >= fold->seen.from && place < fold->seen.to;
+}
+
+/* The first chunk at this place, which begins one, or behind it that has a leaf that is seen. */
+static int64_t next_chunk(struct fold *fold, int64_t place)
+{
+    const int64_t next = is_seen(fold, place) ? place : fold->seen.from;
+
+    return next > place ? next / CHUNK_LEAVES * CHUNK_LEAVES : place;
 }
 
 static struct fold open_fold(struct ls_attention_kernel *kernel, struct worker *w,
                              const struct ls_kernel_call *call, const struct tile *tile,
                              int64_t wave_first, int64_t from, int64_t to)
 {
-    const int64_t end = seen_end(tile->sees);
-    const int rows = leaf_rows(tile->leaf->number, kernel->shape.global.s_q);
-
-    return (struct fold){
+    struct fold fold = {
         .kernel = kernel,
         .w = w,
         .call = call,
         .tile = tile,
         .slot = (tile->pair - wave_first) * call->k_leaves.count,
-        .begin = next_chunk(tile->sees, from),
-        .end = to < end ? to : end,
-        .common = ls_mask_common(&kernel->shape.mask, tile->leaf->number * LS_LEAF, rows),
+        .end = to < tile->sees.end ? to : tile->sees.end,
     };
+
+    fold.begin = next_chunk(&fold, from);
+    return fold;
 }
 
 /* Keys of leaf j of a chunk that each row sees; NULL if every row sees all 256. */
@@ -48,12 +56,11 @@ static const struct ls_leaf_keys *row_visibility(struct fold *fold, int j, int64
     struct ls_leaf_keys *out = fold->w->visible + j * TILE_ROWS;
     const int rows = leaf_rows(tile->leaf->number, fold->kernel->shape.global.s_q);
 
-    if (ls_visible_count(fold->common, leaf * LS_LEAF, LS_LEAF) == LS_LEAF) return NULL;
-    if (!fold->listed)
-        ls_mask_list(fold->w->row, &fold->kernel->shape.mask, tile->leaf->number * LS_LEAF, rows);
-    fold->listed = true;
+    if (ls_mask_leaf(fold->w->leaf, &fold->kernel->shape.mask, tile->leaf->number * LS_LEAF, rows,
+                     leaf))
+        return NULL;
     for (int r = 0, row = tile->first % tile->pitch; r < tile->rows; r++) {
-        out[r] = ls_visible_in_leaf(fold->w->row[row], leaf);
+        out[r] = fold->w->leaf[row];
         if (++row == tile->pitch) row = 0;
     }
     return out;
@@ -122,7 +129,7 @@ static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
     for (int j = 0; j < out->leaves; j++) {
         const int64_t number = fold->call->k_leaves.leaf[first + j].number;
 
-        out->seen[j] = is_seen(fold->tile->sees, first + j);
+        out->seen[j] = is_seen(fold, first + j);
         if (!out->seen[j]) continue;
         out->visible[j] = row_visibility(fold, j, number);
         out->first_key[j] = number * LS_LEAF;
@@ -229,7 +236,7 @@ ls_status cpu_fold_tile(struct ls_row_states *out, struct ls_attention_kernel *k
     if (!ls_scores_are_plain(&kernel->shape.scores)) list_score_rows(w->score_row, kernel, tile);
     forest_start(forest, tile->rows);
     for (int64_t first = fold.begin; first < fold.end;
-         first = next_chunk(tile->sees, first + CHUNK_LEAVES)) {
+         first = next_chunk(&fold, first + CHUNK_LEAVES)) {
         forest_skip(forest, (first - from) / CHUNK_LEAVES - forest->pushed);
         LS_TRY(fold_chunk(forest_next(forest), &fold, first));
         forest_push(forest);

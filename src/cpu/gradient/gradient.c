@@ -65,7 +65,6 @@ static void place_worker(struct gradient_worker *w, char **scratch, struct curso
     const int depth = sum_forest_depth(kernel->shape.q_leaves);
 
     w->raw = carve(cursor, 2 * leaf * element);
-    w->row = carve(cursor, LS_LEAF * sizeof *w->row);
     w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
     if (kernel->shape.attention.scores.dropout > 0)
         w->kept = carve(cursor, LS_LEAF * sizeof *w->kept);

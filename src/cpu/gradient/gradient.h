@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "cpu/attention/leaf.h"
+#include "cpu/attention/places.h"
 #include "cpu/device.h"
 #include "cpu/gradient/products.h"
 #include "cpu/team.h"
@@ -23,19 +24,16 @@ struct gradient_packed {
 
 /* One leaf of queries of one head. */
 struct gradient_queries {
-    struct sum_forest dq;      /* node 0 is the caller's memory */
-    struct ls_visible visible; /* keys that some row sees */
-    _Atomic int64_t turn;      /* the chunk whose dq comes next; behind the last one: none */
-    float *lse, *delta;        /* [LS_LEAF], as struct gradient_tile wants them */
+    struct sum_forest dq; /* node 0 is the caller's memory */
+    _Atomic int64_t turn; /* the chunk whose dq comes next; behind the last one: none */
+    float *lse, *delta;   /* [LS_LEAF], as struct gradient_tile wants them */
 };
 
 /* What a thread has of its own. */
 struct gradient_worker {
     void *own;                    /* the products' */
     char *raw;                    /* [2][LS_LEAF][d_pad], a leaf on its way into packed form */
-    struct ls_visible *row;       /* [LS_LEAF] what rows of a leaf of queries see */
-    int64_t rows_of;              /* its number; -1: none yet */
-    struct ls_leaf_keys *visible; /* [LS_LEAF] what they see of a leaf of keys */
+    struct ls_leaf_keys *visible; /* [LS_LEAF] what rows of a leaf of queries see of one of keys */
     struct ls_leaf_keys *kept;    /* [LS_LEAF] what dropout leaves them, where there is any */
     struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
     struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
@@ -78,24 +76,32 @@ static inline int64_t gradient_chunks(const struct gradient_job *job)
     return (job->call->k_leaves.count + job->kernel->chunk - 1) / job->kernel->chunk;
 }
 
-/* Whether these are among the keys of a leaf. */
-static inline bool gradient_leaf_is_seen(const struct gradient_job *job, struct ls_visible visible,
-                                         int64_t k_leaf)
+/* Rows of a leaf of queries of the call. */
+static inline int gradient_rows(const struct gradient_job *job, int64_t q_leaf)
 {
-    const int64_t number = job->call->k_leaves.leaf[k_leaf].number;
-
-    return ls_visible_count(visible, number * LS_LEAF,
-                            leaf_rows(number, job->kernel->shape.attention.global.s_k)) > 0;
+    return leaf_rows(job->call->q_leaves.leaf[q_leaf].number,
+                     job->kernel->shape.attention.global.s_q);
 }
 
-/* The first chunk, of `from` and those behind it, that has some of them; none: gradient_chunks. */
-static inline int64_t gradient_next_chunk(const struct gradient_job *job, struct ls_visible visible,
+/* Whether some query of a leaf sees a key of another. */
+static inline bool gradient_leaf_is_seen(const struct gradient_job *job, int64_t q_leaf,
+                                         int64_t k_leaf)
+{
+    return ls_mask_meets(
+        &job->kernel->shape.attention.mask, job->call->q_leaves.leaf[q_leaf].number * LS_LEAF,
+        gradient_rows(job, q_leaf), job->call->k_leaves.leaf[k_leaf].number * LS_LEAF, LS_LEAF);
+}
+
+/* The first chunk, of `from` and those behind it, of which the leaf of queries sees some; none:
+ * gradient_chunks. */
+static inline int64_t gradient_next_chunk(const struct gradient_job *job, int64_t q_leaf,
                                           int64_t from)
 {
-    int64_t j = from * job->kernel->chunk;
+    const struct ls_range seen = cpu_seen_places(
+        &job->kernel->shape.attention.mask, &job->call->q_leaves.leaf[q_leaf],
+        gradient_rows(job, q_leaf), &job->call->k_leaves, from * job->kernel->chunk);
 
-    while (j < job->call->k_leaves.count && !gradient_leaf_is_seen(job, visible, j)) j++;
-    return j < job->call->k_leaves.count ? j / job->kernel->chunk : gradient_chunks(job);
+    return seen.from < seen.to ? seen.from / job->kernel->chunk : gradient_chunks(job);
 }
 
 /* Place of a leaf of queries in the wave's arrays, and of a leaf of keys that this head sees. */

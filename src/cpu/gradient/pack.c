@@ -68,15 +68,13 @@ static void place_rows(struct gradient_queries *out, const struct gradient_job *
 }
 
 static void start_dq(struct gradient_queries *out, const struct gradient_job *job, int64_t first,
-                     int rows, int64_t number)
+                     int rows, int64_t q_leaf)
 {
-    const struct ls_mask *mask = &job->kernel->shape.attention.mask;
     const int64_t d = job->kernel->shape.attention.global.d;
 
     sum_forest_start(&out->dq, rows, (int)d);
     out->dq.node[0] = (struct sums){job->call->dq + first * d, d};
-    out->visible = ls_mask_rows(mask, number * LS_LEAF, rows);
-    out->turn = gradient_next_chunk(job, out->visible, 0);
+    out->turn = gradient_next_chunk(job, q_leaf, 0);
     if (out->turn == gradient_chunks(job)) cpu_sums_clear(out->dq.node[0], rows, (int)d);
 }
 
@@ -95,12 +93,13 @@ ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_wo
     const struct ls_gradient_call *call = job->call;
     const struct ls_attention_shape *s = &kernel->shape.attention.global;
     const int64_t head = job->first + slot / call->q_leaves.count;
-    const struct ls_leaf *leaf = &call->q_leaves.leaf[slot % call->q_leaves.count];
+    const int64_t q_leaf = slot % call->q_leaves.count;
+    const struct ls_leaf *leaf = &call->q_leaves.leaf[q_leaf];
     const int rows = leaf_rows(leaf->number, s->s_q);
     const int64_t first = head * call->q->dim[1] + leaf->row;
     char *d_o = w->raw + LS_LEAF * row_bytes(kernel);
 
-    start_dq(&kernel->queries[slot], job, first, rows, leaf->number);
+    start_dq(&kernel->queries[slot], job, first, rows, q_leaf);
     if (cpu_gradient_queries_are_packed(job)) return LS_OK;
     cpu_gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
     cpu_gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);

@@ -84,12 +84,11 @@ static bool wait_for_turn(struct gradient_job *job, struct gradient_worker *w,
     return true;
 }
 
-/* The last leaf of keys of the chunk that these see; none: -1. */
-static int64_t last_seen(const struct gradient_job *job, const struct item *item,
-                         struct ls_visible visible)
+/* The last leaf of keys of the chunk that the leaf of queries sees; none: -1. */
+static int64_t last_seen(const struct gradient_job *job, const struct item *item, int64_t q_leaf)
 {
     for (int64_t j = item->end - 1; j >= item->first; j--)
-        if (gradient_leaf_is_seen(job, visible, j)) return j;
+        if (gradient_leaf_is_seen(job, q_leaf, j)) return j;
     return -1;
 }
 
@@ -99,14 +98,16 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
                               struct item *item, int64_t q_leaf)
 {
     struct gradient_queries *queries = &job->kernel->queries[queries_slot(job, item->head, q_leaf)];
-    const int64_t last = last_seen(job, item, queries->visible);
-    const int64_t next = gradient_next_chunk(job, queries->visible, item->chunk + 1);
+    const int64_t last = last_seen(job, item, q_leaf);
+
+    if (last < 0) return LS_OK;
+    const int64_t next = gradient_next_chunk(job, q_leaf, item->chunk + 1);
 
     sum_forest_start(&w->dq, LS_LEAF, job->kernel->d_pad);
     for (int64_t j = item->first; j <= last; j++) {
         struct gradient_paths paths = {0};
 
-        if (!gradient_leaf_is_seen(job, queries->visible, j)) continue;
+        if (!gradient_leaf_is_seen(job, q_leaf, j)) continue;
         sum_forest_lead(&paths.dq, &w->dq, j, j == last);
         sum_forest_lead(&paths.dk, &w->dk[j - item->first], ~q_leaf, false);
         sum_forest_lead(&paths.dv, &w->dv[j - item->first], ~q_leaf, false);
@@ -117,7 +118,7 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
         LS_TRY(cpu_gradient_tile(&paths, job, w, item->head, q_leaf, j));
         progress_tick(w->clock);
     }
-    if (last >= 0) atomic_store_explicit(&queries->turn, next, memory_order_release);
+    atomic_store_explicit(&queries->turn, next, memory_order_release);
     return LS_OK;
 }
 
@@ -243,7 +244,6 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
     }
     for (int t = 0; t < kernel->cpu.threads; t++) {
         kernel->worker[t].tiles = 0;
-        kernel->worker[t].rows_of = -1;
         kernel->worker[t].profile = (struct ls_profile){.thread = t};
     }
 #pragma omp parallel num_threads(kernel->cpu.threads)

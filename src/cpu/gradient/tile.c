@@ -5,26 +5,13 @@
 #include "cpu/draw.h"
 #include "cpu/gradient/gradient.h"
 
-/* What each row of a leaf of queries sees; remembered until another one comes. */
-static const struct ls_visible *visible_rows(struct gradient_worker *w, const struct ls_mask *mask,
-                                             int64_t q_leaf, int rows)
-{
-    if (w->rows_of != q_leaf)
-        for (int r = 0; r < rows; r++) w->row[r] = ls_mask_row(mask, q_leaf * LS_LEAF + r);
-    w->rows_of = q_leaf;
-    return w->row;
-}
-
 /* NULL if each row sees all of LS_LEAF keys. */
 static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
                                                  const struct ls_mask *mask, int64_t q_leaf,
                                                  int64_t k_leaf, int rows)
 {
-    if (ls_mask_is_full(mask, q_leaf * LS_LEAF, rows, k_leaf * LS_LEAF, LS_LEAF)) return NULL;
-
-    const struct ls_visible *row = visible_rows(w, mask, q_leaf, rows);
-    for (int r = 0; r < LS_LEAF; r++)
-        w->visible[r] = r < rows ? ls_visible_in_leaf(row[r], k_leaf) : (struct ls_leaf_keys){0};
+    if (ls_mask_leaf(w->visible, mask, q_leaf * LS_LEAF, rows, k_leaf)) return NULL;
+    memset(w->visible + rows, 0, (size_t)(LS_LEAF - rows) * sizeof *w->visible);
     return w->visible;
 }
 
