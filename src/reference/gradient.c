@@ -81,6 +81,7 @@ LS_CLONED static void add_term(struct ls_reference_sum *restrict sum, const doub
 void ls_reference_backward_set(struct ls_reference_backward *row, const double *o, double lse,
                                double dlse, int d)
 {
+    row->near = ls_mask_bands(row->query.mask, row->query.position, row->query.position + 1);
     row->lse = lse;
     row->delta = -dlse;
     row->delta_size = fabs(dlse);
@@ -98,7 +99,9 @@ void ls_reference_backward_set(struct ls_reference_backward *row, const double *
 
 static bool sees(const struct ls_reference_backward *row, int64_t j)
 {
-    return ls_mask_sees(row->query.mask, row->query.position, j);
+    for (const struct ls_band *band = row->near.from; band < row->near.to; band++)
+        if (ls_band_has(band, row->query.position, j)) return true;
+    return false;
 }
 
 void ls_reference_sum_init(struct ls_reference_sum *sum)

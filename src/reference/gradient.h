@@ -14,7 +14,8 @@
 /* A query row on the way back. */
 struct ls_reference_backward {
     struct ls_reference_query query;
-    const double *d_o; /* [d] */
+    const double *d_o;    /* [d] */
+    struct ls_bands near; /* those that may be of the query */
     double lse, delta;
     double delta_size; /* sum_e |d_o o| + |dlse| */
     double delta2;     /* sum_e (d_o o)^2 + dlse^2 */

@@ -98,7 +98,11 @@ int64_t ls_mask_count(const struct ls_mask *mask, int64_t i, int64_t first, int6
 
 bool ls_mask_sees(const struct ls_mask *mask, int64_t i, int64_t j)
 {
-    return ls_mask_count(mask, i, j, 1) > 0;
+    const struct ls_bands near = ls_mask_bands(mask, i, i + 1);
+
+    for (const struct ls_band *band = near.from; band < near.to; band++)
+        if (ls_band_has(band, i, j)) return true;
+    return false;
 }
 
 bool ls_mask_meets(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,

@@ -18,6 +18,12 @@ struct ls_band {
 
 #define LS_FAR ((int64_t)1 << 61) /* beyond every distance */
 
+static inline bool ls_band_has(const struct ls_band *band, int64_t i, int64_t j)
+{
+    return band->q_from <= i && i < band->q_to && band->k_from <= j && j < band->k_to &&
+           band->low <= j - i && j - i <= band->high;
+}
+
 struct ls_mask {
     int64_t s_q, s_k;
     int64_t shift;        /* where query 0 stands among the keys: for what goes by distance */
