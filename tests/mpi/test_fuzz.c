@@ -75,7 +75,7 @@ static double pairs(const struct ls_attention_shape *s)
     return (double)(s->b * s->h * s->s_q) * (double)s->s_k;
 }
 
-/* Makes less of it, but of its length, until it takes well under half a second. */
+/* Makes less of it, but of its length, until it takes well under half a second, or is least. */
 static void shrink(struct ls_attention_shape *s, ls_isa isa, bool backward)
 {
     double most = isa == LS_ISA_GENERIC ? 4e8 : 2e9; /* multiplications */
@@ -88,8 +88,10 @@ static void shrink(struct ls_attention_shape *s, ls_isa isa, bool backward)
             s->h -= s->h_kv;
         } else if (s->h_kv > 1) {
             s->h = --s->h_kv;
-        } else {
+        } else if (s->d > 1) {
             s->d = (s->d + 1) / 2;
+        } else {
+            return;
         }
     }
 }
