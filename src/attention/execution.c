@@ -1,5 +1,4 @@
 /* What every execution begins and ends with. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "attention/agreement.h"
@@ -88,22 +87,6 @@ static ls_status take_documents(struct ls_attention_plan *plan,
     return LS_OK;
 }
 
-/* Memory that is there is used again. */
-static ls_status make_mask(struct ls_attention_plan *plan)
-{
-    const int64_t room = ls_mask_rule_room(&plan->rule);
-
-    if (room > plan->band_room) {
-        struct ls_band *bands = realloc(plan->bands, (size_t)room * sizeof *bands);
-
-        if (!bands) return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)room);
-        plan->bands = bands;
-        plan->band_room = room;
-    }
-    plan->now.mask = ls_mask_rule_apply(&plan->rule, plan->bands);
-    return LS_OK;
-}
-
 ls_status ls_plan_take(struct ls_attention_plan *plan,
                        const struct ls_attention_execution *execution)
 {
@@ -116,7 +99,8 @@ ls_status ls_plan_take(struct ls_attention_plan *plan,
     if (e.has_dropout_seed) plan->now.seed = e.dropout_seed;
     LS_TRY(take_lengths(plan, &e));
     LS_TRY(take_documents(plan, &e));
-    return e.has_lengths || e.documents ? make_mask(plan) : LS_OK;
+    if (!e.has_lengths && !e.documents) return LS_OK;
+    return ls_mask_rule_make(&plan->now.mask, &plan->bands, &plan->band_room, &plan->rule);
 }
 
 ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,

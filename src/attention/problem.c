@@ -57,15 +57,12 @@ static ls_status check_options(const struct ls_attention_shape *s,
 
 static ls_status make_mask(struct ls_problem *problem)
 {
-    const int64_t room = ls_mask_rule_room(&problem->rule);
+    int64_t room = 0;
+    const ls_status status =
+        ls_mask_rule_make(&problem->mask, &problem->bands, &room, &problem->rule);
 
-    if (room > 0) problem->bands = malloc((size_t)room * sizeof *problem->bands);
-    if (room > 0 && !problem->bands) {
-        ls_problem_fini(problem);
-        return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)room);
-    }
-    problem->mask = ls_mask_rule_apply(&problem->rule, problem->bands);
-    return LS_OK;
+    if (status != LS_OK) ls_problem_fini(problem);
+    return status;
 }
 
 /* Leaves of queries by the tiles that they are, which leaves of keys follow where they are the same

@@ -27,8 +27,8 @@ void ls_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]
     out[3] = c3;
 }
 
-static void draw(uint32_t words[4], uint64_t seed, uint32_t stream, enum ls_random_kind kind,
-                 uint64_t block)
+static void draw_words(uint32_t words[4], uint64_t seed, uint32_t stream, enum ls_random_kind kind,
+                       uint64_t block)
 {
     const uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), stream, kind};
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
@@ -82,7 +82,7 @@ static void normal_block(float out[4], uint64_t seed, uint32_t stream, uint64_t 
 {
     uint32_t words[4];
 
-    draw(words, seed, stream, LS_RANDOM_NORMAL, block);
+    draw_words(words, seed, stream, LS_RANDOM_NORMAL, block);
     for (int i = 0; i < 4; i += 2) {
         const float radius = sqrtf(2 * minus_log(words[i]));
         float sine, cosine;
@@ -116,7 +116,7 @@ uint64_t ls_random_below(uint64_t seed, uint32_t stream, uint64_t index, uint64_
 {
     uint32_t words[4];
 
-    draw(words, seed, stream, LS_RANDOM_BELOW, index);
+    draw_words(words, seed, stream, LS_RANDOM_BELOW, index);
     const uint64_t fraction = (uint64_t)words[1] << 32 | words[0];
 
     /* fraction / 2^64 of bound, rounded down: uniform to within bound / 2^64 */

@@ -1,6 +1,6 @@
 #include "tensor/mask_rule.h"
 
-#include <stddef.h>
+#include <stdlib.h>
 
 static int64_t clamp(int64_t x, int64_t least, int64_t most)
 {
@@ -58,4 +58,21 @@ struct ls_mask ls_mask_rule_apply(const struct ls_mask_rule *rule, struct ls_ban
         (struct ls_band){.q_to = rule->s_q, .k_to = rule->prefix, .low = -LS_FAR, .high = LS_FAR});
     for (int64_t i = 0; i < documents_of(rule); i++) ls_mask_add(&mask, document_band(rule, i));
     return mask;
+}
+
+ls_status ls_mask_rule_make(struct ls_mask *out, struct ls_band **bands, int64_t *room,
+                            const struct ls_mask_rule *rule)
+{
+    const int64_t needed = ls_mask_rule_room(rule);
+
+    if (needed > *room) {
+        struct ls_band *more = realloc(*bands, (size_t)needed * sizeof *more);
+
+        if (!more)
+            return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)needed);
+        *bands = more;
+        *room = needed;
+    }
+    *out = ls_mask_rule_apply(rule, *bands);
+    return LS_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef LS_TENSOR_MASK_RULE_H
 #define LS_TENSOR_MASK_RULE_H
 
+#include "base/status.h"
 #include "tensor/mask.h"
 
 /* With i' = i + shift, query i sees key j iff j < prefix, or
@@ -26,5 +27,10 @@ int64_t ls_mask_rule_room(const struct ls_mask_rule *rule);
 
 /* room [ls_mask_rule_room] is borrowed for the mask's life; NULL where that is 0. */
 struct ls_mask ls_mask_rule_apply(const struct ls_mask_rule *rule, struct ls_band *room);
+
+/* The same with bands in *bands [*room], which become more where that is too little; the caller
+ * frees them. Errors: LS_ENOMEM. */
+ls_status ls_mask_rule_make(struct ls_mask *out, struct ls_band **bands, int64_t *room,
+                            const struct ls_mask_rule *rule);
 
 #endif
