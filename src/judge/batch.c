@@ -39,7 +39,7 @@ void ls_columns_load(const struct ls_columns *c, int64_t at, int64_t b, int64_t 
 
 void ls_columns_add_residual(const struct ls_columns *c)
 {
-    const int64_t elements = c->n * c->judge->problem.shape.d;
+    const int64_t elements = c->n * c->judge->tensor[LS_JUDGE_O].dim[3];
 
     if (!ls_columns_have(c, LS_JUDGE_O_LO)) return;
     double *o = ls_column(c, LS_JUDGE_O, 0);
@@ -70,7 +70,7 @@ struct ls_reference_backward ls_judge_backward(const struct ls_columns *columns,
                                          .d_o = ls_column(columns, LS_JUDGE_D_O, i),
                                          .rounded_o = !judge->has[LS_JUDGE_O_LO]};
 
-    ls_reference_backward_set(&back, o, lse, dlse, (int)judge->problem.shape.d);
+    ls_reference_backward_set(&back, o, lse, dlse, (int)judge->tensor[LS_JUDGE_D_O].dim[3]);
     return back;
 }
 
@@ -146,7 +146,7 @@ ls_status ls_judge_batch_judge_gradient(const struct ls_judge_batch *batch, int 
                                         struct ls_reference_sum *all)
 {
     struct ls_judge *judge = batch->judge;
-    const int d = (int)judge->problem.shape.d;
+    const int d = (int)judge->tensor[tensor].dim[3];
     const int64_t n = batch->rows.n;
 
     LS_TRY(ls_comm_gather(all, judge->comm, partial, (size_t)n * sizeof(*partial)));

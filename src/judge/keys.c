@@ -15,7 +15,7 @@ static void add_query(const struct ls_share *s, int64_t i)
 {
     const struct keys *keys = s->batch->context;
     const struct ls_columns *rows = &s->batch->rows;
-    const int d = (int)s->batch->judge->problem.shape.d;
+    const struct ls_tensor *tensor = s->batch->judge->tensor;
     const struct ls_reference_query query =
         ls_judge_query(&s->leaf, i, s->batch->b, s->head, s->position + i);
     const struct ls_reference_backward back =
@@ -24,7 +24,8 @@ static void add_query(const struct ls_share *s, int64_t i)
 
     for (int64_t j = s->first; j < rows->n; j += s->step)
         ls_reference_add_dkv(&keys->dk[j], &keys->dv[j], &back, ls_column(rows, LS_JUDGE_K, j),
-                             ls_column(rows, LS_JUDGE_V, j), s->batch->position[j], d);
+                             ls_column(rows, LS_JUDGE_V, j), s->batch->position[j],
+                             (int)tensor[LS_JUDGE_K].dim[3], (int)tensor[LS_JUDGE_V].dim[3]);
 }
 
 static void add_queries(const struct ls_share *s)

@@ -12,6 +12,11 @@ struct queries {
     struct ls_reference_sum *partial_dq, *all_dq;
 };
 
+static int dim_of(const struct ls_columns *columns, int tensor)
+{
+    return (int)columns->judge->tensor[tensor].dim[3];
+}
+
 static struct ls_reference_query query_at(const struct ls_judge_batch *batch, int64_t i)
 {
     return ls_judge_query(&batch->rows, i, batch->b, batch->head, batch->position[i]);
@@ -26,7 +31,7 @@ static void add_keys(const struct ls_share *s)
         const struct ls_reference_query query = query_at(s->batch, i);
 
         ls_reference_row_add(&q->partial[i], &query, k, v, s->position, s->leaf.n,
-                             (int)s->batch->judge->problem.shape.d);
+                             dim_of(&s->leaf, LS_JUDGE_K), dim_of(&s->leaf, LS_JUDGE_V));
     }
 }
 
@@ -37,7 +42,7 @@ static void add_keys_to_dq(const struct ls_share *s)
 
     for (int64_t i = s->first; i < s->batch->rows.n; i += s->step)
         ls_reference_add_dq(&q->partial_dq[i], &q->back[i], k, v, s->position, s->leaf.n,
-                            (int)s->batch->judge->problem.shape.d);
+                            dim_of(&s->leaf, LS_JUDGE_K), dim_of(&s->leaf, LS_JUDGE_V));
 }
 
 /* A row of o and lse; what is exact of it is kept for dq. */
@@ -46,17 +51,17 @@ static void judge_row(struct queries *q, int64_t i)
     const struct ls_judge_batch *batch = &q->batch;
     const struct ls_columns *rows = &batch->rows;
     struct ls_judge *judge = batch->judge;
-    const int d = (int)judge->problem.shape.d;
+    const int d = dim_of(rows, LS_JUDGE_Q), d_v = dim_of(rows, LS_JUDGE_O);
     const struct ls_reference_query query = query_at(batch, i);
     struct ls_reference_row *exact = &q->all[i];
     double o[LS_MAX_HEAD_DIM], lse;
 
-    for (int r = 1; r < judge->p; r++) ls_reference_row_merge(exact, &q->all[r * rows->n + i], d);
-    ls_reference_row_add_sink(exact, &query, d);
-    ls_reference_row_finish(o, &lse, exact, d);
+    for (int r = 1; r < judge->p; r++) ls_reference_row_merge(exact, &q->all[r * rows->n + i], d_v);
+    ls_reference_row_add_sink(exact, &query, d_v);
+    ls_reference_row_finish(o, &lse, exact, d_v);
     ls_errors_add_row(&judge->errors, judge->contract, ls_column(rows, LS_JUDGE_O, i),
                       judge->has[LS_JUDGE_LSE] ? *ls_column(rows, LS_JUDGE_LSE, i) : lse, exact, d,
-                      (const int64_t[]){batch->b, batch->position[i], batch->head});
+                      d_v, (const int64_t[]){batch->b, batch->position[i], batch->head});
     if (q->back) q->back[i] = ls_judge_backward(rows, i, &query, o, lse);
 }
 

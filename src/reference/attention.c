@@ -38,14 +38,14 @@ LS_CLONED static void multiply(double *dot, double *size, const double *q, const
 }
 
 /* Makes top, which is not less than m, the number that the exponentials are taken relative to. */
-static void rescale(struct ls_reference_row *row, double top, int d)
+static void rescale(struct ls_reference_row *row, double top, int d_v)
 {
     const double weight = exp(row->m - top);
 
     row->m = top;
     row->l *= weight;
     row->bias *= weight;
-    for (int e = 0; e < d; e++) {
+    for (int e = 0; e < d_v; e++) {
         row->acc[e] *= weight;
         row->majorant[e] *= weight;
         row->biased[e] *= weight;
@@ -82,12 +82,12 @@ struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *qu
 
 /* A key of this weight, exp(logit - m), whose value is multiplied by factor. */
 LS_CLONED static void add_value(struct ls_reference_row *restrict row, const double *restrict v,
-                                double weight, double bias, double factor, int d)
+                                double weight, double bias, double factor, int d_v)
 {
     row->l += weight;
     row->bias += weight * bias;
     if (factor == 0) return;
-    for (int e = 0; e < d; e++) {
+    for (int e = 0; e < d_v; e++) {
         const double term = weight * factor * v[e];
 
         row->acc[e] += term;
@@ -115,7 +115,7 @@ void ls_reference_drop(double *factor, const struct ls_reference_query *query, i
 
 /* Adds keys first to first + n - 1, at most LS_REFERENCE_BLOCK, all of them seen. */
 static void add_block(struct ls_reference_row *row, const struct ls_reference_query *query,
-                      const double *k, const double *v, int64_t first, int n, int d)
+                      const double *k, const double *v, int64_t first, int n, int d, int d_v)
 {
     struct ls_reference_logit logit[LS_REFERENCE_BLOCK];
     double factor[LS_REFERENCE_BLOCK], top = row->m;
@@ -128,17 +128,17 @@ static void add_block(struct ls_reference_row *row, const struct ls_reference_qu
         row->kappa = larger(row->kappa, logit[j].size);
     }
     if (top == -INFINITY) return;
-    rescale(row, top, d);
+    rescale(row, top, d_v);
     for (int j = 0; j < n; j++)
         if (logit[j].value != -INFINITY)
-            add_value(row, v + (int64_t)j * d, exp(logit[j].value - top), logit[j].bias, factor[j],
-                      d);
+            add_value(row, v + (int64_t)j * d_v, exp(logit[j].value - top), logit[j].bias,
+                      factor[j], d_v);
 }
 
 /* Adds those of keys [first, first + n) that are seen. */
 static void add_run(struct ls_reference_row *row, const struct ls_reference_query *query,
                     const double *k, const double *v, int64_t first, int64_t n,
-                    struct ls_range seen, int d)
+                    struct ls_range seen, int d, int d_v)
 {
     const int64_t begin = seen.from > first ? seen.from : first;
     const int64_t end = seen.to < first + n ? seen.to : first + n;
@@ -146,7 +146,7 @@ static void add_run(struct ls_reference_row *row, const struct ls_reference_quer
     for (int64_t j = begin; j < end; j += LS_REFERENCE_BLOCK) {
         const int count = end - j < LS_REFERENCE_BLOCK ? (int)(end - j) : LS_REFERENCE_BLOCK;
 
-        add_block(row, query, k + (j - first) * d, v + (j - first) * d, j, count, d);
+        add_block(row, query, k + (j - first) * d, v + (j - first) * d_v, j, count, d, d_v);
     }
 }
 
@@ -157,28 +157,29 @@ void ls_reference_row_init(struct ls_reference_row *row)
 }
 
 void ls_reference_row_add(struct ls_reference_row *row, const struct ls_reference_query *query,
-                          const double *k, const double *v, int64_t first, int64_t n, int d)
+                          const double *k, const double *v, int64_t first, int64_t n, int d,
+                          int d_v)
 {
     const int64_t i = query->position;
     const struct ls_bands near = ls_mask_bands(query->mask, i, i + 1);
 
     for (const struct ls_band *band = near.from; band < near.to; band++)
-        add_run(row, query, k, v, first, n, ls_band_keys(band, i, i + 1), d);
+        add_run(row, query, k, v, first, n, ls_band_keys(band, i, i + 1), d, d_v);
 }
 
 void ls_reference_row_add_sink(struct ls_reference_row *row, const struct ls_reference_query *query,
-                               int d)
+                               int d_v)
 {
     if (!query->scores->sinks) return;
     const double sink = query->scores->sinks[query->head];
 
     if (sink == -INFINITY) return;
-    rescale(row, larger(row->m, sink), d);
-    add_value(row, NULL, exp(sink - row->m), fabs(sink), 0, d);
+    rescale(row, larger(row->m, sink), d_v);
+    add_value(row, NULL, exp(sink - row->m), fabs(sink), 0, d_v);
 }
 
 void ls_reference_row_merge(struct ls_reference_row *row, const struct ls_reference_row *other,
-                            int d)
+                            int d_v)
 {
     if (other->m == -INFINITY) return;
     if (row->m == -INFINITY) {
@@ -187,11 +188,11 @@ void ls_reference_row_merge(struct ls_reference_row *row, const struct ls_refere
     }
     const double top = larger(row->m, other->m), weight = exp(other->m - top);
 
-    rescale(row, top, d);
+    rescale(row, top, d_v);
     row->l += weight * other->l;
     row->bias += weight * other->bias;
     row->kappa = larger(row->kappa, other->kappa);
-    for (int e = 0; e < d; e++) {
+    for (int e = 0; e < d_v; e++) {
         row->acc[e] += weight * other->acc[e];
         row->majorant[e] += weight * other->majorant[e];
         row->biased[e] += weight * other->biased[e];
@@ -200,10 +201,10 @@ void ls_reference_row_merge(struct ls_reference_row *row, const struct ls_refere
     }
 }
 
-void ls_reference_row_finish(double *o, double *lse, const struct ls_reference_row *row, int d)
+void ls_reference_row_finish(double *o, double *lse, const struct ls_reference_row *row, int d_v)
 {
     const bool empty = row->m == -INFINITY;
 
-    for (int e = 0; e < d; e++) o[e] = empty ? 0 : row->acc[e] / row->l;
+    for (int e = 0; e < d_v; e++) o[e] = empty ? 0 : row->acc[e] / row->l;
     *lse = empty ? -INFINITY : row->m + log(row->l);
 }

@@ -12,7 +12,7 @@
 
 /* A query row and where it stands in the whole problem. */
 struct ls_reference_query {
-    const double *q; /* [d] */
+    const double *q; /* [d]; v and what is made of it are [d_v] */
     const struct ls_mask *mask;
     const struct ls_scores *scores;
     int64_t batch, head, position;
@@ -60,18 +60,21 @@ void ls_reference_drop(double *factor, const struct ls_reference_query *query, i
 
 void ls_reference_row_init(struct ls_reference_row *row);
 
-/* Adds those of keys [first, first + n) of the sequence that the query sees; k, v [n, d]. */
+/* Adds those of keys [first, first + n) of the sequence that the query sees; k [n, d], v [n, d_v].
+ */
 void ls_reference_row_add(struct ls_reference_row *row, const struct ls_reference_query *query,
-                          const double *k, const double *v, int64_t first, int64_t n, int d);
+                          const double *k, const double *v, int64_t first, int64_t n, int d,
+                          int d_v);
 
 /* Adds the sink of the query's head, if there is one; once a row. */
 void ls_reference_row_add_sink(struct ls_reference_row *row, const struct ls_reference_query *query,
-                               int d);
+                               int d_v);
 
 void ls_reference_row_merge(struct ls_reference_row *row, const struct ls_reference_row *other,
-                            int d);
+                            int d_v);
 
-/* o [d] = acc / l and *lse = m + log l; a row that saw neither key nor sink: o = 0, lse = -inf. */
-void ls_reference_row_finish(double *o, double *lse, const struct ls_reference_row *row, int d);
+/* o [d_v] = acc / l and *lse = m + log l; a row that saw neither key nor sink: o = 0, lse = -inf.
+ */
+void ls_reference_row_finish(double *o, double *lse, const struct ls_reference_row *row, int d_v);
 
 #endif

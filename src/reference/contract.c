@@ -112,14 +112,14 @@ void ls_errors_init(struct ls_errors *errors)
 }
 
 void ls_errors_add_row(struct ls_errors *errors, ls_dtype storage, const double *o, double lse,
-                       const struct ls_reference_row *exact, int d, const int64_t where[3])
+                       const struct ls_reference_row *exact, int d, int d_v, const int64_t where[3])
 {
     const bool empty = exact->m == -INFINITY;
     double exact_o[LS_MAX_HEAD_DIM], exact_lse, row2 = 0;
 
-    ls_reference_row_finish(exact_o, &exact_lse, exact, d);
+    ls_reference_row_finish(exact_o, &exact_lse, exact, d_v);
     add_lse(errors, storage, lse, exact, exact_lse, d);
-    for (int e = 0; e < d; e++) {
+    for (int e = 0; e < d_v; e++) {
         double error = distance(o[e], exact_o[e]);
 
         if (empty && error > 0) error = INFINITY;

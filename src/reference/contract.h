@@ -49,12 +49,14 @@ double ls_lse_limit(ls_dtype storage, int d, double kappa, double lse);
 
 void ls_errors_init(struct ls_errors *errors);
 
-/* Adds one row of a result: o [d] and lse as stored (already widened), against the oracle's row.
+/* Adds one row of a result: o [d_v] and lse as stored (already widened), against the oracle's row,
+ * whose scores are sums over d.
  * `where` is {b, position, head}. A NaN or infinity counts as an infinite error unless the oracle
  * has the same there, and so does a value at a row that sees no key unless it is exactly o = 0,
  * lse = -inf. storage is f32, bf16 or f16; f64 is judged as f32, the type of the accumulators. */
 void ls_errors_add_row(struct ls_errors *errors, ls_dtype storage, const double *o, double lse,
-                       const struct ls_reference_row *exact, int d, const int64_t where[3]);
+                       const struct ls_reference_row *exact, int d, int d_v,
+                       const int64_t where[3]);
 
 void ls_errors_merge(struct ls_errors *errors, const struct ls_errors *other);
 

@@ -21,7 +21,7 @@ struct pair {
 };
 
 LS_CLONED static struct pair meet(const struct ls_reference_backward *row, const double *k,
-                                  const double *v, int64_t j, int d)
+                                  const double *v, int64_t j, int d, int d_v)
 {
     const struct ls_reference_logit logit = ls_reference_logit(&row->query, k, j, d);
     struct pair pair = {.kappa = logit.size + fabs(row->lse),
@@ -33,7 +33,7 @@ LS_CLONED static struct pair meet(const struct ls_reference_backward *row, const
     if (logit.value == -INFINITY) return (struct pair){.unseen = true};
     const double p = exp(logit.value - row->lse);
 
-    for (int e = 0; e < d; e++) {
+    for (int e = 0; e < d_v; e++) {
         const double product = row->d_o[e] * v[e];
 
         dp += product;
@@ -79,7 +79,7 @@ LS_CLONED static void add_term(struct ls_reference_sum *restrict sum, const doub
 }
 
 void ls_reference_backward_set(struct ls_reference_backward *row, const double *o, double lse,
-                               double dlse, int d)
+                               double dlse, int d_v)
 {
     row->near = ls_mask_bands(row->query.mask, row->query.position, row->query.position + 1);
     row->lse = lse;
@@ -87,7 +87,7 @@ void ls_reference_backward_set(struct ls_reference_backward *row, const double *
     row->delta_size = fabs(dlse);
     row->delta2 = square(dlse);
     row->d_o_size = 0;
-    for (int e = 0; e < d; e++) {
+    for (int e = 0; e < d_v; e++) {
         const double product = row->d_o[e] * o[e];
 
         row->delta += product;
@@ -124,12 +124,12 @@ static struct term logit_term(const struct ls_reference_backward *row, const str
 }
 
 void ls_reference_add_dq(struct ls_reference_sum *dq, const struct ls_reference_backward *row,
-                         const double *k, const double *v, int64_t first, int64_t n, int d)
+                         const double *k, const double *v, int64_t first, int64_t n, int d, int d_v)
 {
     if (row->rounded_o) dq->pulled2 = row->delta2;
-    for (int64_t j = first; j < first + n; j++, k += d, v += d) {
+    for (int64_t j = first; j < first + n; j++, k += d, v += d_v) {
         if (!sees(row, j)) continue;
-        const struct pair pair = meet(row, k, v, j, d);
+        const struct pair pair = meet(row, k, v, j, d, d_v);
 
         if (pair.unseen) continue;
         add_term(dq, k, logit_term(row, &pair), d);
@@ -139,10 +139,10 @@ void ls_reference_add_dq(struct ls_reference_sum *dq, const struct ls_reference_
 
 void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *dv,
                           const struct ls_reference_backward *row, const double *k, const double *v,
-                          int64_t j, int d)
+                          int64_t j, int d, int d_v)
 {
     if (!sees(row, j)) return;
-    const struct pair pair = meet(row, k, v, j, d);
+    const struct pair pair = meet(row, k, v, j, d, d_v);
 
     if (pair.unseen) return;
     struct term term = logit_term(row, &pair);
@@ -157,7 +157,7 @@ void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *
                            .of_p = pair.drop,
                            .kappa = pair.kappa,
                            .bias = pair.bias},
-             d);
+             d_v);
 }
 
 void ls_reference_add_dsink(struct ls_reference_sum *dsink, const struct ls_reference_backward *row)

@@ -14,7 +14,7 @@
 /* A query row on the way back. */
 struct ls_reference_backward {
     struct ls_reference_query query;
-    const double *d_o;    /* [d] */
+    const double *d_o;    /* [d_v] */
     struct ls_bands near; /* those that may be of the query */
     double lse, delta;
     double delta_size; /* sum_e |d_o o| + |dlse| */
@@ -42,23 +42,26 @@ struct ls_reference_sum {
 
 /* Fills in the rest of a row, whose query and d_o are set, from what forward gives it. */
 void ls_reference_backward_set(struct ls_reference_backward *row, const double *o, double lse,
-                               double dlse, int d);
+                               double dlse, int d_v);
 
 void ls_reference_sum_init(struct ls_reference_sum *sum);
 
-/* Adds those of keys [first, first + n) of the sequence that the query sees; k, v [n, d]. */
+/* Adds those of keys [first, first + n) of the sequence that the query sees; k [n, d], v [n, d_v].
+ */
 void ls_reference_add_dq(struct ls_reference_sum *dq, const struct ls_reference_backward *row,
-                         const double *k, const double *v, int64_t first, int64_t n, int d);
+                         const double *k, const double *v, int64_t first, int64_t n, int d,
+                         int d_v);
 
-/* Adds the query to dk and dv of key j, if it sees that; k, v [d]. */
+/* Adds the query to dk and dv of key j, if it sees that; k [d], v [d_v]. */
 void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *dv,
                           const struct ls_reference_backward *row, const double *k, const double *v,
-                          int64_t j, int d);
+                          int64_t j, int d, int d_v);
 
 /* Adds the query to the gradient of its head's sink, a row of one element. */
 void ls_reference_add_dsink(struct ls_reference_sum *dsink,
                             const struct ls_reference_backward *row);
 
+/* d: of the row, which is that of v for dv. */
 void ls_reference_sum_merge(struct ls_reference_sum *sum, const struct ls_reference_sum *other,
                             int d);
 

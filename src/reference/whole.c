@@ -36,8 +36,11 @@ static ls_status check_inputs(const struct ls_tensor *q, const struct ls_tensor 
     if (q->ndim != 4 || k->ndim != 4 || v->ndim != 4)
         return ls_fail(LS_ESHAPE, "dimensions: q has %d, k %d, v %d; expected 4", q->ndim, k->ndim,
                        v->ndim);
-    if (memcmp(k->dim, v->dim, sizeof k->dim) != 0)
+    if (memcmp(k->dim, v->dim, 3 * sizeof *k->dim) != 0)
         return ls_fail(LS_ESHAPE, "k and v differ in shape");
+    if (v->dim[3] < 1 || v->dim[3] > LS_MAX_HEAD_DIM)
+        return ls_fail(LS_ESHAPE, "head dim of v is %lld; expected 1 to %d", (long long)v->dim[3],
+                       LS_MAX_HEAD_DIM);
     if (q->dim[3] != k->dim[3] || q->dim[3] < 1 || q->dim[3] > LS_MAX_HEAD_DIM)
         return ls_fail(LS_ESHAPE, "head dim: q has %lld, k has %lld; expected the same, 1 to %d",
                        (long long)q->dim[3], (long long)k->dim[3], LS_MAX_HEAD_DIM);
@@ -70,13 +73,14 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
     LS_TRY(check_inputs(q, k, v));
     const int64_t b = q->dim[0], s_q = q->dim[1], h = q->dim[2], s_k = k->dim[1];
     const int64_t group = h / k->dim[2];
-    const int d = (int)q->dim[3];
+    const int d = (int)q->dim[3], d_v = (int)v->dim[3];
 
-    LS_TRY(check_output(o, "o", 4, q->dim));
+    LS_TRY(check_output(o, "o", 4, (const int64_t[]){b, s_q, h, d_v}));
     LS_TRY(check_output(lse, "lse", 3, (const int64_t[]){b, h, s_q}));
 
     void *memory;
-    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, (size_t)((s_q + 2 * s_k) * d) * sizeof(double)));
+    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE,
+                    (size_t)((s_q + s_k) * d + s_k * d_v) * sizeof(double)));
     double *const q_rows = memory, *const k_rows = q_rows + s_q * d, *v_rows = k_rows + s_k * d;
 
     for (int64_t bh = 0; bh < b * h; bh++) {
@@ -90,10 +94,10 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
             struct ls_reference_row row;
 
             ls_reference_row_init(&row);
-            ls_reference_row_add(&row, &query, k_rows, v_rows, 0, s_k, d);
-            ls_reference_row_add_sink(&row, &query, d);
-            ls_reference_row_finish((double *)o->data + ((bi * s_q + i) * h + head) * d,
-                                    (double *)lse->data + bh * s_q + i, &row, d);
+            ls_reference_row_add(&row, &query, k_rows, v_rows, 0, s_k, d, d_v);
+            ls_reference_row_add_sink(&row, &query, d_v);
+            ls_reference_row_finish((double *)o->data + ((bi * s_q + i) * h + head) * d_v,
+                                    (double *)lse->data + bh * s_q + i, &row, d_v);
         }
     }
     ls_free(memory);
@@ -112,9 +116,9 @@ struct backward {
                  const struct ls_reference_sum *sum);
     void *context;
     int64_t b, s_q, s_k, h, group;
-    int d;
-    double *q, *d_o;                    /* [group, s_q, d] */
-    double *k, *v;                      /* [s_k, d] */
+    int d, d_v;
+    double *q, *d_o;                    /* [group, s_q, d], [group, s_q, d_v] */
+    double *k, *v;                      /* [s_k, d], [s_k, d_v] */
     struct ls_reference_backward *rows; /* [group, s_q] */
 };
 
@@ -122,22 +126,21 @@ struct backward {
 static void prepare_row(struct backward *w, int64_t b, int64_t head, int64_t n, int64_t i)
 {
     struct ls_reference_backward *row = &w->rows[n * w->s_q + i];
-    const int64_t at = (n * w->s_q + i) * w->d;
     double o[LS_MAX_HEAD_DIM], lse;
     struct ls_reference_row forward;
 
     *row = (struct ls_reference_backward){
-        .query = {w->q + at, w->mask, w->scores, b, head, i},
-        .d_o = w->d_o + at,
+        .query = {w->q + (n * w->s_q + i) * w->d, w->mask, w->scores, b, head, i},
+        .d_o = w->d_o + (n * w->s_q + i) * w->d_v,
         .rounded_o = !w->saved->o_lo,
     };
     ls_reference_row_init(&forward);
-    ls_reference_row_add(&forward, &row->query, w->k, w->v, 0, w->s_k, w->d);
-    ls_reference_row_add_sink(&forward, &row->query, w->d);
-    ls_reference_row_finish(o, &lse, &forward, w->d);
+    ls_reference_row_add(&forward, &row->query, w->k, w->v, 0, w->s_k, w->d, w->d_v);
+    ls_reference_row_add_sink(&forward, &row->query, w->d_v);
+    ls_reference_row_finish(o, &lse, &forward, w->d_v);
     const struct ls_tensor *dlse = w->saved->dlse;
 
-    ls_reference_backward_set(row, o, lse, dlse ? load_element(dlse, b, head, i) : 0, w->d);
+    ls_reference_backward_set(row, o, lse, dlse ? load_element(dlse, b, head, i) : 0, w->d_v);
 }
 
 /* dq and dsink of a query head. */
@@ -150,7 +153,7 @@ static void finish_queries(struct backward *w, int64_t b, int64_t head, int64_t 
         const struct ls_reference_backward *row = &w->rows[n * w->s_q + i];
 
         ls_reference_sum_init(&dq);
-        ls_reference_add_dq(&dq, row, w->k, w->v, 0, w->s_k, w->d);
+        ls_reference_add_dq(&dq, row, w->k, w->v, 0, w->s_k, w->d, w->d_v);
         w->take(w->context, 0, (const int64_t[]){b, i, head}, &dq);
         if (w->scores->sinks) ls_reference_add_dsink(&dsink[head], row);
     }
@@ -164,7 +167,8 @@ static void finish_keys(struct backward *w, int64_t b, int64_t kv_head)
         ls_reference_sum_init(&dk);
         ls_reference_sum_init(&dv);
         for (int64_t i = 0; i < w->group * w->s_q; i++)
-            ls_reference_add_dkv(&dk, &dv, &w->rows[i], w->k + j * w->d, w->v + j * w->d, j, w->d);
+            ls_reference_add_dkv(&dk, &dv, &w->rows[i], w->k + j * w->d, w->v + j * w->d_v, j, w->d,
+                                 w->d_v);
         w->take(w->context, 1, (const int64_t[]){b, j, kv_head}, &dk);
         w->take(w->context, 2, (const int64_t[]){b, j, kv_head}, &dv);
     }
@@ -181,7 +185,7 @@ static void finish_group(struct backward *w, int64_t b, int64_t kv_head,
         const int64_t head = kv_head * w->group + n;
 
         load_head(w->q + n * w->s_q * w->d, saved->q, b, head);
-        load_head(w->d_o + n * w->s_q * w->d, saved->d_o, b, head);
+        load_head(w->d_o + n * w->s_q * w->d_v, saved->d_o, b, head);
         for (int64_t i = 0; i < w->s_q; i++) prepare_row(w, b, head, n, i);
         finish_queries(w, b, head, n, dsink);
     }
@@ -200,9 +204,10 @@ static ls_status go_back(struct backward *w)
     w->h = saved->q->dim[2];
     w->group = w->h / saved->k->dim[2];
     w->d = (int)saved->q->dim[3];
+    w->d_v = (int)saved->v->dim[3];
 
-    const size_t q_rows = (size_t)(w->group * w->s_q), row = (size_t)w->d * sizeof(double);
-    const size_t operands = 2 * (q_rows + (size_t)w->s_k) * row;
+    const size_t q_rows = (size_t)(w->group * w->s_q), row = (size_t)(w->d + w->d_v);
+    const size_t operands = (q_rows + (size_t)w->s_k) * row * sizeof(double);
     const size_t sinks = (size_t)w->h * sizeof(struct ls_reference_sum);
     void *memory;
 
@@ -212,7 +217,7 @@ static ls_status go_back(struct backward *w)
     w->rows = (void *)(dsink + w->h);
     w->q = (void *)(w->rows + q_rows);
     w->d_o = w->q + q_rows * (size_t)w->d;
-    w->k = w->d_o + q_rows * (size_t)w->d;
+    w->k = w->d_o + q_rows * (size_t)w->d_v;
     w->v = w->k + w->s_k * w->d;
     for (int64_t head = 0; head < w->h; head++) ls_reference_sum_init(&dsink[head]);
     for (int64_t i = 0; i < w->b * w->h / w->group; i++)

@@ -268,11 +268,11 @@ static inline void judge_row(struct ls_errors *errors, const struct problem *p, 
     ls_dtype_convert(q, LS_F64, element_at(&p->q, batch, i, head), s->type, s->d);
     ls_dtype_convert(o, LS_F64, element_at(&p->o, batch, i, head), s->type, s->d);
     ls_reference_row_init(&exact);
-    ls_reference_row_add(&exact, &query, k, v, 0, s->s_k, (int)s->d);
+    ls_reference_row_add(&exact, &query, k, v, 0, s->s_k, (int)s->d, (int)s->d);
     ls_reference_row_add_sink(&exact, &query, (int)s->d);
     ls_errors_add_row(errors, s->type, o,
                       ((float *)p->lse.data)[(batch * s->h + head) * s->s_q + i], &exact, (int)s->d,
-                      (const int64_t[]){batch, i, head});
+                      (int)s->d, (const int64_t[]){batch, i, head});
 }
 
 /* Holds what problem_run left against the oracle: `most` rows a head or more, the first and last

@@ -303,7 +303,7 @@ static inline const struct ls_reference_row *exact_row(struct ls_reference_row *
     if (job->exact && job->exact[at]) return job->exact[at];
     if (job->exact) here = job->exact[at] = malloc(sizeof *here);
     ls_reference_row_init(here);
-    ls_reference_row_add(here, query, k, v, 0, s->s_k, (int)s->d);
+    ls_reference_row_add(here, query, k, v, 0, s->s_k, (int)s->d, (int)s->d);
     ls_reference_row_add_sink(here, query, (int)s->d);
     return here;
 }
@@ -326,7 +326,7 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
         ls_dtype_convert(q, LS_F64, row_of(&job->whole[0], b, position, head), s->type, s->d);
         ls_dtype_convert(o, LS_F64, row_of(&job->o, b, row, head), s->type, s->d);
         ls_errors_add_row(errors, s->type, o, lse_of(&job->lse, b, head)[row],
-                          exact_row(&here, job, &query, k, v), (int)s->d,
+                          exact_row(&here, job, &query, k, v), (int)s->d, (int)s->d,
                           (const int64_t[]){b, position, head});
     }
 }

@@ -7,16 +7,16 @@
 
 #define CLOSE 1e-13 /* what a few hundred double roundings may amount to, of numbers near 1 */
 
-enum { D = 19, KEYS = 150 };
+enum { D = 19, D_V = 23, KEYS = 150 };
 
-/* One query and its keys; k and v are [KEYS, D]. */
+/* One query and its keys; k [KEYS, D], v [KEYS, D_V]. */
 struct problem {
-    double q[D], k[KEYS * D], v[KEYS * D];
+    double q[D], k[KEYS * D], v[KEYS * D_V];
     double scale;
 };
 
 struct answer {
-    double o[D], lse;
+    double o[D_V], lse;
 };
 
 static void draw(double *out, int64_t n, uint32_t stream)
@@ -35,7 +35,7 @@ static struct problem random_problem(void)
 
     draw(p.q, D, 0);
     draw(p.k, KEYS * D, 1);
-    draw(p.v, KEYS * D, 2);
+    draw(p.v, KEYS * D_V, 2);
     return p;
 }
 
@@ -45,7 +45,7 @@ static struct ls_reference_row see(const struct problem *p, int begin, int end)
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
-    add_plain(&row, p->q, p->k + begin * D, p->v + begin * D, end - begin, D, p->scale);
+    add_plain(&row, p->q, p->k + begin * D, p->v + begin * D_V, end - begin, D, D_V, p->scale);
     return row;
 }
 
@@ -53,7 +53,7 @@ static struct answer finish(const struct ls_reference_row *row)
 {
     struct answer a;
 
-    ls_reference_row_finish(a.o, &a.lse, row, D);
+    ls_reference_row_finish(a.o, &a.lse, row, D_V);
     return a;
 }
 
@@ -66,7 +66,7 @@ static struct answer solve(const struct problem *p)
 
 static void expect_close(const struct answer *a, const struct answer *b, const char *what)
 {
-    for (int e = 0; e < D; e++)
+    for (int e = 0; e < D_V; e++)
         cr_expect_float_eq(a->o[e], b->o[e], CLOSE, "%s: o[%d] is %.17g, expected %.17g", what, e,
                            a->o[e], b->o[e]);
     cr_expect_float_eq(a->lse, b->lse, CLOSE, "%s: lse is %.17g, expected %.17g", what, a->lse,
@@ -81,7 +81,7 @@ Test(attention_reference, two_keys_by_hand)
     double o[2], lse;
 
     ls_reference_row_init(&row);
-    add_plain(&row, q, k, v, 2, 2, -0.5 * -1);
+    add_plain(&row, q, k, v, 2, 2, 2, -0.5 * -1);
     ls_reference_row_finish(o, &lse, &row, 2);
     cr_expect_float_eq(o[0], 6, 1e-14);
     cr_expect_float_eq(o[1], 0, 1e-14);
@@ -108,16 +108,16 @@ Test(attention_reference, equals_the_plain_formula)
     const struct problem p = random_problem();
     const struct answer got = solve(&p);
     struct answer plain;
-    long double l = 0, o[D] = {0};
+    long double l = 0, o[D_V] = {0};
 
     for (int j = 0; j < KEYS; j++) {
         long double dot = 0;
 
         for (int e = 0; e < D; e++) dot += (long double)p.q[e] * p.k[j * D + e];
         l += expl(dot * p.scale);
-        for (int e = 0; e < D; e++) o[e] += expl(dot * p.scale) * p.v[j * D + e];
+        for (int e = 0; e < D_V; e++) o[e] += expl(dot * p.scale) * p.v[j * D_V + e];
     }
-    for (int e = 0; e < D; e++) plain.o[e] = (double)(o[e] / l);
+    for (int e = 0; e < D_V; e++) plain.o[e] = (double)(o[e] / l);
     plain.lse = (double)logl(l);
     expect_close(&got, &plain, "150 keys");
 }
@@ -126,10 +126,10 @@ Test(attention_reference, constant_values_come_out_unchanged)
 {
     struct problem p = random_problem();
 
-    for (int i = 0; i < KEYS * D; i++) p.v[i] = 1;
+    for (int i = 0; i < KEYS * D_V; i++) p.v[i] = 1;
     const struct answer a = solve(&p);
 
-    for (int e = 0; e < D; e++) cr_expect_float_eq(a.o[e], 1, CLOSE);
+    for (int e = 0; e < D_V; e++) cr_expect_float_eq(a.o[e], 1, CLOSE);
 }
 
 Test(attention_reference, moving_all_keys_moves_only_lse)
@@ -157,7 +157,7 @@ Test(attention_reference, order_of_keys_does_not_matter)
         const int from = j * 77 % KEYS; /* 77 and 150 have no common factor */
 
         memcpy(mixed.k + j * D, p.k + from * D, D * sizeof(double));
-        memcpy(mixed.v + j * D, p.v + from * D, D * sizeof(double));
+        memcpy(mixed.v + j * D_V, p.v + from * D_V, D_V * sizeof(double));
     }
     const struct answer a = solve(&mixed), b = solve(&p);
 
@@ -171,7 +171,7 @@ static void expect_same_state(const struct ls_reference_row *a, const struct ls_
     cr_expect_float_eq(a->l, b->l, CLOSE * b->l, "%s", what);
     cr_expect_float_eq(a->kappa, b->kappa, CLOSE, "%s", what);
     cr_expect_float_eq(a->bias, b->bias, CLOSE * b->bias, "%s", what);
-    for (int e = 0; e < D; e++) {
+    for (int e = 0; e < D_V; e++) {
         cr_expect_float_eq(a->acc[e], b->acc[e], CLOSE * b->majorant[e], "%s: acc", what);
         cr_expect_float_eq(a->majorant[e], b->majorant[e], CLOSE * b->majorant[e], "%s: majorant",
                            what);
@@ -190,9 +190,9 @@ Test(attention_reference, any_cut_of_the_keys_gives_the_same_state)
         const struct ls_reference_row head = see(&p, 0, cut), tail = see(&p, cut, KEYS);
         struct ls_reference_row forwards = head, backwards = tail, added = head;
 
-        ls_reference_row_merge(&forwards, &tail, D);
-        ls_reference_row_merge(&backwards, &head, D);
-        add_plain(&added, p.q, p.k + cut * D, p.v + cut * D, KEYS - cut, D, p.scale);
+        ls_reference_row_merge(&forwards, &tail, D_V);
+        ls_reference_row_merge(&backwards, &head, D_V);
+        add_plain(&added, p.q, p.k + cut * D, p.v + cut * D_V, KEYS - cut, D, D_V, p.scale);
         expect_same_state(&forwards, &whole, "merged");
         expect_same_state(&backwards, &whole, "merged the other way round");
         expect_same_state(&added, &whole, "added");
@@ -224,18 +224,19 @@ Test(attention_reference, any_cut_gives_the_same_state_under_any_mask_and_score)
     struct ls_reference_row whole;
 
     ls_reference_row_init(&whole);
-    ls_reference_row_add(&whole, &query, p.k, p.v, 0, KEYS, D);
-    ls_reference_row_add_sink(&whole, &query, D);
+    ls_reference_row_add(&whole, &query, p.k, p.v, 0, KEYS, D, D_V);
+    ls_reference_row_add_sink(&whole, &query, D_V);
     cr_expect_gt(whole.bias, 0);
     for (int cut = 0; cut <= KEYS; cut++) {
         struct ls_reference_row head, tail;
 
         ls_reference_row_init(&head);
         ls_reference_row_init(&tail);
-        ls_reference_row_add(&head, &query, p.k, p.v, 0, cut, D);
-        ls_reference_row_add(&tail, &query, p.k + cut * D, p.v + cut * D, cut, KEYS - cut, D);
-        ls_reference_row_merge(&head, &tail, D);
-        ls_reference_row_add_sink(&head, &query, D);
+        ls_reference_row_add(&head, &query, p.k, p.v, 0, cut, D, D_V);
+        ls_reference_row_add(&tail, &query, p.k + cut * D, p.v + cut * D_V, cut, KEYS - cut, D,
+                             D_V);
+        ls_reference_row_merge(&head, &tail, D_V);
+        ls_reference_row_add_sink(&head, &query, D_V);
         expect_same_state(&head, &whole, "merged");
     }
 }
@@ -246,9 +247,9 @@ Test(attention_reference, merging_with_empty_changes_no_bit)
     const struct ls_reference_row seen = see(&p, 0, KEYS), empty = see(&p, 0, 0);
     struct ls_reference_row left = seen, right = empty, both = empty;
 
-    ls_reference_row_merge(&left, &empty, D);
-    ls_reference_row_merge(&right, &seen, D);
-    ls_reference_row_merge(&both, &empty, D);
+    ls_reference_row_merge(&left, &empty, D_V);
+    ls_reference_row_merge(&right, &seen, D_V);
+    ls_reference_row_merge(&both, &empty, D_V);
     cr_expect_eq(memcmp(&left, &seen, sizeof seen), 0);
     cr_expect_eq(memcmp(&right, &seen, sizeof seen), 0);
     cr_expect_eq(memcmp(&both, &empty, sizeof empty), 0);
@@ -256,7 +257,7 @@ Test(attention_reference, merging_with_empty_changes_no_bit)
 
 static void expect_empty(const struct answer *a, const char *what)
 {
-    for (int e = 0; e < D; e++) cr_expect_eq(a->o[e], 0, "%s: o[%d] is %g", what, e, a->o[e]);
+    for (int e = 0; e < D_V; e++) cr_expect_eq(a->o[e], 0, "%s: o[%d] is %g", what, e, a->o[e]);
     cr_expect_eq(a->lse, -INFINITY, "%s: lse is %g", what, a->lse);
 }
 
@@ -274,7 +275,7 @@ static void mask_key(struct problem *p, int j)
 {
     p->q[0] = 1;
     p->k[j * D] = -INFINITY;
-    for (int e = 0; e < D; e++) p->v[j * D + e] = e % 2 ? NAN : INFINITY;
+    for (int e = 0; e < D_V; e++) p->v[j * D_V + e] = e % 2 ? NAN : INFINITY;
 }
 
 Test(attention_reference, a_score_of_minus_infinity_counts_as_unseen)
@@ -305,13 +306,13 @@ Test(attention_reference, a_nan_anywhere_gives_nan)
         p.k[keys[c] * D + 3] = NAN;
         const struct answer from_k = solve(&p);
         struct ls_reference_row merged = see(&p, 0, 70), rest = see(&p, 70, KEYS);
-        ls_reference_row_merge(&merged, &rest, D);
+        ls_reference_row_merge(&merged, &rest, D_V);
         const struct answer from_merge = finish(&merged);
 
         cr_expect(isnan(from_k.o[0]) && isnan(from_k.lse), "NaN in key %d", keys[c]);
         cr_expect(isnan(from_merge.o[0]) && isnan(from_merge.lse), "merged, key %d", keys[c]);
         p = random_problem();
-        p.v[keys[c] * D + 3] = NAN;
+        p.v[keys[c] * D_V + 3] = NAN;
         const struct answer from_v = solve(&p);
 
         cr_expect(isnan(from_v.o[3]), "NaN in value %d", keys[c]);
@@ -335,6 +336,6 @@ Test(attention_reference, huge_scores_select_one_key)
     p.k[97 * D] = 1e4;
     const struct answer a = solve(&p);
 
-    cr_expect_arr_eq(a.o, p.v + 97 * D, sizeof a.o);
+    cr_expect_arr_eq(a.o, p.v + 97 * D_V, sizeof a.o);
     cr_expect_eq(a.lse, 1e4);
 }

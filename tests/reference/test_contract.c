@@ -43,7 +43,7 @@ static struct ls_verdict judge_lse(ls_dtype storage, double kappa, double bias, 
     struct ls_errors errors;
 
     ls_errors_init(&errors);
-    ls_errors_add_row(&errors, storage, o, exact + error, &row, 64, (const int64_t[]){0, 0, 0});
+    ls_errors_add_row(&errors, storage, o, exact + error, &row, 64, 64, (const int64_t[]){0, 0, 0});
     ls_errors_judge(&verdict, &errors, storage, factor);
     return verdict;
 }
@@ -97,9 +97,9 @@ Test(contract, every_lse_has_the_limit_of_its_own_row)
 
         ls_errors_init(&errors);
         ls_errors_init(&other);
-        ls_errors_add_row(swapped ? &other : &errors, LS_F32, &o, lse[0], &large, 1,
+        ls_errors_add_row(swapped ? &other : &errors, LS_F32, &o, lse[0], &large, 1, 1,
                           (const int64_t[]){0, 0, 0});
-        ls_errors_add_row(swapped ? &errors : &other, LS_F32, &o, lse[1], &small, 1,
+        ls_errors_add_row(swapped ? &errors : &other, LS_F32, &o, lse[1], &small, 1, 1,
                           (const int64_t[]){0, 1, 0});
         ls_errors_merge(&errors, &other);
         ls_errors_judge(&verdict, &errors, LS_F32, 1);
@@ -143,9 +143,10 @@ Test(contract, a_single_small_row_is_not_judged_by_the_mean)
         struct ls_errors errors;
 
         ls_reference_row_init(&row);
-        add_plain(&row, &q, k, v, 3, 1, 1);
+        add_plain(&row, &q, k, v, 3, 1, 1, 1);
         ls_errors_init(&errors);
-        ls_errors_add_row(&errors, LS_BF16, &result, log(3), &row, 1, (const int64_t[]){0, 0, 0});
+        ls_errors_add_row(&errors, LS_BF16, &result, log(3), &row, 1, 1,
+                          (const int64_t[]){0, 0, 0});
         ls_errors_judge(&verdict, &errors, LS_BF16, 1);
         cr_expect(verdict.ok, "row %d: rel %g of %g", i, verdict.rel_o, verdict.rel_o_limit);
     }
@@ -181,7 +182,7 @@ Test(contract, the_element_wise_bound_is_the_formula)
         struct ls_errors errors;
 
         ls_errors_init(&errors);
-        ls_errors_add_row(&errors, cases[c].storage, &result, log(2), &row, 1,
+        ls_errors_add_row(&errors, cases[c].storage, &result, log(2), &row, 1, 1,
                           (const int64_t[]){0, 0, 0});
         cr_expect_float_eq(errors.max_units, 0.5, 1e-4, "case %zu: %g", c, errors.max_units);
     }
@@ -196,7 +197,7 @@ Test(contract, the_bound_grows_with_the_bias)
     struct ls_errors errors;
 
     ls_errors_init(&errors);
-    ls_errors_add_row(&errors, LS_F32, &result, log(2), &row, 1, (const int64_t[]){0, 0, 0});
+    ls_errors_add_row(&errors, LS_F32, &result, log(2), &row, 1, 1, (const int64_t[]){0, 0, 0});
     cr_expect_float_eq(errors.max_units, 0.5, 1e-4, "%g", errors.max_units);
     cr_expect_eq(errors.kappa, 51);
 }
@@ -212,9 +213,9 @@ Test(contract, two_units_in_the_last_place_fail)
         struct ls_errors errors;
 
         ls_reference_row_init(&row);
-        add_plain(&row, &one, &one, &one, 1, 1, 1);
+        add_plain(&row, &one, &one, &one, 1, 1, 1, 1);
         ls_errors_init(&errors);
-        ls_errors_add_row(&errors, storages[c], &up, 1, &row, 1, (const int64_t[]){0, 0, 0});
+        ls_errors_add_row(&errors, storages[c], &up, 1, &row, 1, 1, (const int64_t[]){0, 0, 0});
         cr_expect_gt(errors.max_units, 1, "%s", ls_dtype_name(storages[c]));
     }
 }
@@ -227,7 +228,7 @@ static struct ls_verdict judge_row(const struct ls_reference_row *row, double o0
     struct ls_errors errors;
 
     ls_errors_init(&errors);
-    ls_errors_add_row(&errors, LS_BF16, (const double[]){o0, o1}, lse, row, 2,
+    ls_errors_add_row(&errors, LS_BF16, (const double[]){o0, o1}, lse, row, 2, 2,
                       (const int64_t[]){0, 0, 0});
     ls_errors_judge(&verdict, &errors, LS_BF16, 1);
     return verdict;
@@ -253,7 +254,7 @@ Test(contract, zero_values_ask_for_zero)
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
-    add_plain(&row, q, k, v, 1, 2, 1);
+    add_plain(&row, q, k, v, 1, 2, 2, 1);
     cr_expect(judge_row(&row, 0, 0, 2).ok);
     cr_expect_not(judge_row(&row, 0, 1e-30, 2).ok);
 }
@@ -268,7 +269,7 @@ Test(contract, what_is_no_number_must_be_the_same_in_both)
         struct ls_reference_row row;
 
         ls_reference_row_init(&row);
-        add_plain(&row, q, k, v, 1, 2, 1);
+        add_plain(&row, q, k, v, 1, 2, 2, 1);
         cr_expect(judge_row(&row, bad[c], 1, 2).ok, "%g", bad[c]);
         cr_expect_not(judge_row(&row, bad[1 - c], 1, 2).ok, "%g", bad[c]);
         for (int i = 0; i < 2; i++)
@@ -283,7 +284,7 @@ Test(contract, nothing_finite_is_not_ok)
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
-    add_plain(&row, q, k, v, 1, 2, 1);
+    add_plain(&row, q, k, v, 1, 2, 2, 1);
     const struct ls_verdict verdict = judge_row(&row, INFINITY, NAN, 2);
 
     cr_expect_not(verdict.ok);
@@ -301,7 +302,7 @@ Test(contract, an_infinite_limit_is_not_ok)
     struct ls_reference_row row;
 
     ls_reference_row_init(&row);
-    ls_reference_row_add(&row, &query, k, v, 0, 1, 2);
+    ls_reference_row_add(&row, &query, k, v, 0, 1, 2, 2);
     const struct ls_verdict verdict = judge_row(&row, 1, 2, 3);
 
     cr_expect_not(verdict.ok);
@@ -334,8 +335,9 @@ Test(contract, an_infinite_input_does_not_lift_the_limits)
             struct ls_reference_row row;
 
             ls_reference_row_init(&row);
-            add_plain(&row, &q, &k[i], &v, 1, 1, 1);
-            ls_errors_add_row(&errors, LS_F32, &o[i], lse[i], &row, 1, (const int64_t[]){0, i, 0});
+            add_plain(&row, &q, &k[i], &v, 1, 1, 1, 1);
+            ls_errors_add_row(&errors, LS_F32, &o[i], lse[i], &row, 1, 1,
+                              (const int64_t[]){0, i, 0});
         }
         ls_errors_judge(&verdict, &errors, LS_F32, 1);
         cr_expect_eq(verdict.ok, cases[c].ok, "case %zu", c);

@@ -45,7 +45,7 @@ static void ask_oracle(void)
 {
     for (int i = 0; i < ROWS; i++) {
         ls_reference_row_init(&p.exact[i]);
-        add_plain(&p.exact[i], p.q[i], p.k[0], p.v[0], KEYS, D, 1 / sqrt(D));
+        add_plain(&p.exact[i], p.q[i], p.k[0], p.v[0], KEYS, D, D, 1 / sqrt(D));
     }
 }
 
@@ -99,7 +99,7 @@ static struct ls_errors gather(int begin, int end)
 
     ls_errors_init(&errors);
     for (int i = begin; i < end; i++) {
-        ls_errors_add_row(&errors, p.storage, p.o[i], p.lse[i], &p.exact[i], D,
+        ls_errors_add_row(&errors, p.storage, p.o[i], p.lse[i], &p.exact[i], D, D,
                           (const int64_t[]){1, i, 3});
     }
     return errors;

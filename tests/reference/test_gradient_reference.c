@@ -11,9 +11,9 @@
 struct back {
     struct whole w;
     struct ls_tensor d_o, dlse, dq, dk, dv, dsinks;
-    double d_o_data[B * S_Q * H * HEAD], dlse_data[B * H * S_Q];
+    double d_o_data[B * S_Q * H * VALUE], dlse_data[B * H * S_Q];
     double dq_data[B * S_Q * H * HEAD], dk_data[B * S_K * H_KV * HEAD];
-    double dv_data[B * S_K * H_KV * HEAD], dsinks_data[H];
+    double dv_data[B * S_K * H_KV * VALUE], dsinks_data[H];
     struct ls_mask mask;
     struct ls_band bands[MOST_BANDS];
     struct ls_scores scores;
@@ -25,7 +25,7 @@ static void open_back(struct back *p, int c)
     const struct ls_mask_rule rule = rule_of(c);
 
     setup(&p->w, LS_F64, false);
-    p->d_o = random_tensor(p->d_o_data, LS_F64, S_Q, H, false, 3);
+    p->d_o = random_tensor(p->d_o_data, LS_F64, S_Q, H, VALUE, false, 3);
     p->dlse = ls_tensor_view(p->dlse_data, LS_F64, 3, (const int64_t[]){B, H, S_Q});
     for (int i = 0; i < B * H * S_Q; i++) p->dlse_data[i] = 0.1 * (i % 7) - 0.3;
     p->dq = ls_tensor_view(p->dq_data, LS_F64, 4, p->w.q.dim);
@@ -56,7 +56,7 @@ static double loss(struct back *p)
 
     cr_assert_eq(ls_reference_attention(&w->o, &w->lse, &w->q, &w->k, &w->v, &p->mask, &p->scores),
                  LS_OK);
-    for (int i = 0; i < B * S_Q * H * HEAD; i++) sum += p->d_o_data[i] * w->o_data[i];
+    for (int i = 0; i < B * S_Q * H * VALUE; i++) sum += p->d_o_data[i] * w->o_data[i];
     for (int i = 0; i < B * H * S_Q; i++)
         if (w->lse_data[i] != -INFINITY) sum += p->dlse_data[i] * w->lse_data[i];
     return sum;
@@ -108,7 +108,7 @@ Test(gradient_reference, is_the_slope_of_forward_for_every_mask_and_score)
         run_back(&p);
         expect_slopes(&p, p.w.q_data, p.dq_data, B * S_Q * H * HEAD, "dq", cases[c].name);
         expect_slopes(&p, p.w.k_data, p.dk_data, B * S_K * H_KV * HEAD, "dk", cases[c].name);
-        expect_slopes(&p, p.w.v_data, p.dv_data, B * S_K * H_KV * HEAD, "dv", cases[c].name);
+        expect_slopes(&p, p.w.v_data, p.dv_data, B * S_K * H_KV * VALUE, "dv", cases[c].name);
         if (p.scores.sinks) expect_sink_slopes(&p, cases[c].name);
     }
 }
@@ -135,10 +135,10 @@ Test(gradient_reference, moving_all_keys_moves_dq_by_dlse)
 /* Sums over positions of one head's rows. */
 static void sum_rows(double *out, const struct ls_tensor *t, int b, int first_head, int heads)
 {
-    memset(out, 0, HEAD * sizeof *out);
+    memset(out, 0, (size_t)t->dim[3] * sizeof *out);
     for (int h = first_head; h < first_head + heads; h++)
         for (int s = 0; s < t->dim[1]; s++)
-            for (int e = 0; e < HEAD; e++) out[e] += element(t, b, s, h, e);
+            for (int e = 0; e < t->dim[3]; e++) out[e] += element(t, b, s, h, e);
 }
 
 /* Every row's probabilities add up to 1, and what moves one logit up moves the others down. */
@@ -151,15 +151,14 @@ Test(gradient_reference, sums_over_keys_are_known)
     for (int i = HEAD; i < B * S_Q * H * HEAD; i++) p.w.q_data[i] = p.w.q_data[i % HEAD];
     run_back(&p);
     for (int i = 0; i < B * H_KV; i++) {
-        double dk[HEAD], dv[HEAD], d_o[HEAD];
+        double dk[HEAD], dv[VALUE], d_o[VALUE];
 
         sum_rows(dk, &p.dk, i / H_KV, i % H_KV, 1);
         sum_rows(dv, &p.dv, i / H_KV, i % H_KV, 1);
         sum_rows(d_o, &p.d_o, i / H_KV, i % H_KV * (H / H_KV), H / H_KV);
-        for (int e = 0; e < HEAD; e++) {
-            cr_expect_float_eq(dk[e], 0, 1e-13, "sum of dk: %g", dk[e]);
+        for (int e = 0; e < HEAD; e++) cr_expect_float_eq(dk[e], 0, 1e-13, "sum of dk: %g", dk[e]);
+        for (int e = 0; e < VALUE; e++)
             cr_expect_float_eq(dv[e], d_o[e], 1e-13, "sum of dv: %g, of d_o: %g", dv[e], d_o[e]);
-        }
     }
 }
 
@@ -173,20 +172,19 @@ Test(gradient_reference, keys_that_nobody_sees_do_not_matter_and_get_nothing)
     open_back(&spoilt, 5);
     p.mask.one.low = p.mask.one.high = S_K - S_Q;
     spoilt.mask.one = p.mask.one;
-    for (int b = 0; b < B; b++)
-        for (int i = 0; i < (S_K - S_Q) * H_KV * HEAD; i++) {
+    for (int b = 0; b < B; b++) {
+        for (int i = 0; i < (S_K - S_Q) * H_KV * HEAD; i++)
             spoilt.w.k_data[b * S_K * H_KV * HEAD + i] = i % unseen ? NAN : INFINITY;
-            spoilt.w.v_data[b * S_K * H_KV * HEAD + i] = i % unseen ? INFINITY : NAN;
-        }
+        for (int i = 0; i < (S_K - S_Q) * H_KV * VALUE; i++)
+            spoilt.w.v_data[b * S_K * H_KV * VALUE + i] = i % unseen ? INFINITY : NAN;
+    }
     run_back(&p);
     run_back(&spoilt);
     cr_expect_arr_eq(p.dq_data, spoilt.dq_data, sizeof p.dq_data);
     cr_expect_arr_eq(p.dk_data, spoilt.dk_data, sizeof p.dk_data);
     cr_expect_arr_eq(p.dv_data, spoilt.dv_data, sizeof p.dv_data);
-    for (int i = 0; i < (S_K - S_Q) * H_KV * HEAD; i++) {
-        cr_expect_eq(p.dk_data[i], 0);
-        cr_expect_eq(p.dv_data[i], 0);
-    }
+    for (int i = 0; i < (S_K - S_Q) * H_KV * HEAD; i++) cr_expect_eq(p.dk_data[i], 0);
+    for (int i = 0; i < (S_K - S_Q) * H_KV * VALUE; i++) cr_expect_eq(p.dv_data[i], 0);
 }
 
 /* ---- rows, cut and merged */
@@ -218,16 +216,16 @@ Test(gradient_reference, a_row_of_dq_is_the_sum_over_any_cut_of_the_keys)
     struct ls_reference_backward row = {
         .query = {p.w.q_data, &p.mask, &p.scores, 0, 1, 2}, .d_o = p.d_o_data, .rounded_o = true};
 
-    ls_reference_backward_set(&row, p.w.v_data, 1.5, 0.25, HEAD);
+    ls_reference_backward_set(&row, p.w.v_data, 1.5, 0.25, VALUE);
     ls_reference_sum_init(&whole);
-    ls_reference_add_dq(&whole, &row, p.w.k_data, p.w.v_data, 0, S_K, HEAD);
+    ls_reference_add_dq(&whole, &row, p.w.k_data, p.w.v_data, 0, S_K, HEAD, VALUE);
     cr_expect_gt(whole.terms, 1);
     for (int cut = 0; cut <= S_K; cut++) {
         ls_reference_sum_init(&head);
         ls_reference_sum_init(&tail);
-        ls_reference_add_dq(&head, &row, p.w.k_data, p.w.v_data, 0, cut, HEAD);
-        ls_reference_add_dq(&tail, &row, p.w.k_data + cut * HEAD, p.w.v_data + cut * HEAD, cut,
-                            S_K - cut, HEAD);
+        ls_reference_add_dq(&head, &row, p.w.k_data, p.w.v_data, 0, cut, HEAD, VALUE);
+        ls_reference_add_dq(&tail, &row, p.w.k_data + cut * HEAD, p.w.v_data + cut * VALUE, cut,
+                            S_K - cut, HEAD, VALUE);
         ls_reference_sum_merge(&head, &tail, HEAD);
         expect_same_sum(&head, &whole, "dq");
     }

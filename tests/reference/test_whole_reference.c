@@ -50,18 +50,18 @@ static void expect_plain_formula(const struct whole *w, const struct ls_mask_rul
 {
     for (int n = 0; n < B * H * S_Q; n++) {
         const int b = n / (H * S_Q), h = n / S_Q % H, i = n % S_Q;
-        double l = scores->sinks ? exp(scores->sinks[h]) : 0, o[HEAD] = {0};
+        double l = scores->sinks ? exp(scores->sinks[h]) : 0, o[VALUE] = {0};
 
         for (int j = 0; j < S_K; j++) {
             if (!sees(rule, i, j)) continue;
             const double weight = exp(logit(w, rule, scores, b, h, i, j));
 
             l += weight;
-            for (int e = 0; e < HEAD; e++)
+            for (int e = 0; e < VALUE; e++)
                 o[e] += weight * drop(scores, b, h, i, j) * element(&w->v, b, j, h / (H / H_KV), e);
         }
-        for (int e = 0; e < HEAD; e++)
-            cr_expect_float_eq(w->o_data[((b * S_Q + i) * H + h) * HEAD + e], l > 0 ? o[e] / l : 0,
+        for (int e = 0; e < VALUE; e++)
+            cr_expect_float_eq(w->o_data[((b * S_Q + i) * H + h) * VALUE + e], l > 0 ? o[e] / l : 0,
                                1e-13, "%s: o of batch %d, query %d, head %d", what, b, i, h);
         if (l > 0) cr_expect_float_eq(w->lse_data[n], log(l), 1e-13, "%s: lse %d", what, n);
         if (l == 0) cr_expect_eq(w->lse_data[n], -INFINITY, "%s: lse %d", what, n);
@@ -98,7 +98,7 @@ Test(whole_reference, without_keys_all_rows_are_empty)
     w.k.dim[1] = w.v.dim[1] = 0;
     cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &mask, &scores), LS_OK);
     for (int n = 0; n < B * H * S_Q; n++) cr_expect_eq(w.lse_data[n], -INFINITY);
-    for (int n = 0; n < B * H * S_Q * HEAD; n++) cr_expect_eq(w.o_data[n], 0);
+    for (int n = 0; n < B * H * S_Q * VALUE; n++) cr_expect_eq(w.o_data[n], 0);
 }
 
 Test(whole_reference, refuses_what_does_not_fit)
@@ -111,6 +111,8 @@ Test(whole_reference, refuses_what_does_not_fit)
     } bad[] = {
         {{2, 5, 4, 6}, {2, 7, 2, 5}, {2, 7, 2, 5}, 5, LS_F64, LS_ESHAPE, "q has 6, k has 5"},
         {{2, 5, 4, 257}, {2, 7, 2, 257}, {2, 7, 2, 257}, 5, LS_F64, LS_ESHAPE, "1 to 256"},
+        {{2, 5, 4, 6}, {2, 7, 2, 6}, {2, 7, 2, 0}, 5, LS_F64, LS_ESHAPE, "head dim of v is 0"},
+        {{2, 5, 4, 6}, {2, 7, 2, 6}, {2, 7, 2, 7}, 5, LS_F64, LS_ESHAPE, "o of the reference"},
         {{2, 5, 4, 6}, {2, 7, 3, 6}, {2, 7, 3, 6}, 5, LS_F64, LS_ESHAPE, "q has 4, no multiple"},
         {{2, 5, 4, 6}, {1, 7, 2, 6}, {1, 7, 2, 6}, 5, LS_F64, LS_ESHAPE, "batch: q has 2, k has 1"},
         {{2, 5, 4, 6}, {2, 7, 2, 6}, {2, 6, 2, 6}, 5, LS_F64, LS_ESHAPE, "k and v differ"},

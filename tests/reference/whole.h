@@ -7,28 +7,30 @@
 #include "reference/whole.h"
 #include "tensor/dtype.h"
 
-/* A whole small problem: 2 batches, 4 heads over 2 key/value heads, in the given type and order. */
-enum { B = 2, H = 4, H_KV = 2, S_Q = 5, S_K = 7, HEAD = 6 };
+/* A whole small problem: 2 batches, 4 heads over 2 key/value heads, in the given type and order;
+ * values are wider than keys. */
+enum { B = 2, H = 4, H_KV = 2, S_Q = 5, S_K = 7, HEAD = 6, VALUE = 9 };
 
 struct whole {
     struct ls_tensor q, k, v, o, lse;
-    double q_data[B * S_Q * H * HEAD], k_data[B * S_K * H_KV * HEAD], v_data[B * S_K * H_KV * HEAD];
-    double o_data[B * S_Q * H * HEAD], lse_data[B * H * S_Q];
+    double q_data[B * S_Q * H * HEAD], k_data[B * S_K * H_KV * HEAD],
+        v_data[B * S_K * H_KV * VALUE];
+    double o_data[B * S_Q * H * VALUE], lse_data[B * H * S_Q];
 };
 
-/* [B, s, h, HEAD] random numbers of the given type; stored as [B, h, s, HEAD] if swapped. */
+/* [B, s, h, d] random numbers of the given type; stored as [B, h, s, d] if swapped. */
 static inline struct ls_tensor random_tensor(double *data, ls_dtype type, int64_t s, int64_t h,
-                                             bool swapped, uint32_t stream)
+                                             int64_t d, bool swapped, uint32_t stream)
 {
-    struct ls_tensor t = ls_tensor_view(data, type, 4, (const int64_t[]){B, s, h, HEAD});
+    struct ls_tensor t = ls_tensor_view(data, type, 4, (const int64_t[]){B, s, h, d});
 
     if (swapped) {
-        t.stride[1] = HEAD;
-        t.stride[2] = s * HEAD;
+        t.stride[1] = d;
+        t.stride[2] = s * d;
     }
-    for (int64_t i = 0; i < B * s * h * HEAD; i++) {
-        const int64_t b = i / (s * h * HEAD), at_s = i / (h * HEAD) % s, at_h = i / HEAD % h;
-        const int64_t to = b * t.stride[0] + at_s * t.stride[1] + at_h * t.stride[2] + i % HEAD;
+    for (int64_t i = 0; i < B * s * h * d; i++) {
+        const int64_t b = i / (s * h * d), at_s = i / (h * d) % s, at_h = i / d % h;
+        const int64_t to = b * t.stride[0] + at_s * t.stride[1] + at_h * t.stride[2] + i % d;
         float x;
 
         ls_random_normal(&x, 3, stream, (uint64_t)i, 1);
@@ -39,10 +41,10 @@ static inline struct ls_tensor random_tensor(double *data, ls_dtype type, int64_
 
 static inline void setup(struct whole *w, ls_dtype type, bool swapped)
 {
-    w->q = random_tensor(w->q_data, type, S_Q, H, swapped, 0);
-    w->k = random_tensor(w->k_data, type, S_K, H_KV, swapped, 1);
-    w->v = random_tensor(w->v_data, type, S_K, H_KV, swapped, 2);
-    w->o = ls_tensor_view(w->o_data, LS_F64, 4, (const int64_t[]){B, S_Q, H, HEAD});
+    w->q = random_tensor(w->q_data, type, S_Q, H, HEAD, swapped, 0);
+    w->k = random_tensor(w->k_data, type, S_K, H_KV, HEAD, swapped, 1);
+    w->v = random_tensor(w->v_data, type, S_K, H_KV, VALUE, swapped, 2);
+    w->o = ls_tensor_view(w->o_data, LS_F64, 4, (const int64_t[]){B, S_Q, H, VALUE});
     w->lse = ls_tensor_view(w->lse_data, LS_F64, 3, (const int64_t[]){B, H, S_Q});
 }
 
