@@ -19,10 +19,12 @@ extern "C" {
 #define LS_NO_LIMIT INT64_MAX
 
 /* Global sizes: b batch, s_q queries, s_k keys, h query heads, h_kv key/value heads (divides h),
- * d head dimension (1 to 256); type of q, k, v and o: f32, bf16 or f16. */
+ * d head dimension of q and k, d_v that of v and o (each 1 to 256; d_v 0: d); type of q, k, v and
+ * o: f32, bf16 or f16. */
 struct ls_attention_shape {
     int64_t b, h, h_kv, s_q, s_k, d;
     ls_dtype type;
+    int64_t d_v;
 };
 
 /* The same on every rank, but for threads, q_rows and k_rows; values of sinks are not compared. */
@@ -146,7 +148,7 @@ struct ls_attention_report {
 
 /* Predicted, exact: the memory ledger and the counters of bytes and messages will show the same. */
 struct ls_cost {
-    double flops;           /* all ranks: 4 d per visible pair and query head */
+    double flops;           /* all ranks: 2 (d + d_v) per visible pair and query head */
     double flops_most;      /* of the rank that has most to compute */
     int64_t call_rows;      /* the most query rows that meet keys which are packed once */
     int64_t bytes_sent;     /* all ranks */
@@ -200,9 +202,9 @@ LS_API struct ls_layout ls_attention_plan_query_layout(const struct ls_attention
 LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_plan *plan);
 
 /* Attention of this rank's queries over the whole sequence; execution may be NULL.
- *   o    [b, s_q_loc, h, d]     storage type     lse [b, h, s_q_loc] f32, natural logarithm
- *   q    [b, s_q_loc, h, d]     k, v [b, s_k_loc, h_kv, d], this rank's parts of the layouts, or
- *                               its own options.q_rows and options.k_rows
+ *   o    [b, s_q_loc, h, d_v]   storage type     lse [b, h, s_q_loc] f32, natural logarithm
+ *   q    [b, s_q_loc, h, d]     k [b, s_k_loc, h_kv, d], v [b, s_k_loc, h_kv, d_v], this rank's
+ *                               parts of the layouts, or its own options.q_rows and options.k_rows
  * Own rows are brought to the layouts' parts first, and o and lse back in the end, each by one
  * all-to-all; a rank whose own rows are its parts exchanges nothing for that and copies nothing.
  * A row that sees no key gives o = 0, lse = -inf.

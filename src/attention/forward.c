@@ -6,10 +6,12 @@
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan)
 {
     const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t q_rows = plan->q_rows, k_rows = plan->k_rows;
+    const int64_t q_rows = plan->q_rows, k_rows = plan->k_rows, d_v = ls_value_dim(s);
 
     return (struct ls_part_dims){.q = {s->b, q_rows, s->h, s->d},
                                  .k = {s->b, k_rows, s->h_kv, s->d},
+                                 .v = {s->b, k_rows, s->h_kv, d_v},
+                                 .o = {s->b, q_rows, s->h, d_v},
                                  .lse = {s->b, s->h, q_rows}};
 }
 
@@ -24,9 +26,9 @@ static ls_status check_call(const struct ls_attention_plan *plan,
                                   "options.backward");
 
     const struct ls_operand list[] = {
-        {"o", call->o, type, 4, dims.q, false},         {"o_lo", call->o_lo, type, 4, dims.q, true},
+        {"o", call->o, type, 4, dims.o, false},         {"o_lo", call->o_lo, type, 4, dims.o, true},
         {"lse", call->lse, LS_F32, 3, dims.lse, false}, {"q", call->q, type, 4, dims.q, false},
-        {"k", call->k, type, 4, dims.k, false},         {"v", call->v, type, 4, dims.k, false},
+        {"k", call->k, type, 4, dims.k, false},         {"v", call->v, type, 4, dims.v, false},
     };
 
     return ls_operands_check(list, sizeof list / sizeof *list, 3, plan->problem.device);

@@ -88,6 +88,16 @@ int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads,
     return shape->b * heads * rows * shape->d;
 }
 
+int64_t ls_value_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows)
+{
+    return shape->b * heads * rows * ls_value_dim(shape);
+}
+
+int64_t ls_pair_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows)
+{
+    return ls_gradient_count(shape, heads, rows) + ls_value_gradient_count(shape, heads, rows);
+}
+
 struct ls_terms ls_terms_behind(struct ls_terms sums, int64_t floats)
 {
     return (struct ls_terms){.a = sums.a ? sums.a + floats : NULL,

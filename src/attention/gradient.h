@@ -22,8 +22,12 @@ struct ls_gradient_shape ls_plan_gradient_shape(const struct ls_problem *problem
 /* One kernel step of a method. */
 void ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call);
 
-/* Floats of the sums of so many rows of `heads` heads. */
+/* Floats of the sums of so many rows of `heads` heads: of dq or dk, of dv, and of dk and dv
+ * together. */
 int64_t ls_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows);
+int64_t ls_value_gradient_count(const struct ls_attention_shape *shape, int64_t heads,
+                                int64_t rows);
+int64_t ls_pair_gradient_count(const struct ls_attention_shape *shape, int64_t heads, int64_t rows);
 
 /* Sums as two terms, whose addition is left to whoever rounds them; b NULL: a alone; a NULL: 0. */
 struct ls_terms {

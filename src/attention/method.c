@@ -69,7 +69,7 @@ ls_layout_kind ls_method_visit_layout(const struct ls_problem *problem)
 struct ls_cost ls_method_work(const struct ls_problem *problem)
 {
     const struct ls_attention_shape *s = &problem->shape;
-    const double per_pair = 4.0 * (double)s->d * (double)(s->b * s->h);
+    const double per_pair = ls_pair_flops(s);
 
     return (struct ls_cost){
         .flops = per_pair * ls_visible_pairs(&problem->mask),

@@ -45,10 +45,9 @@ struct ls_attention_plan {
 /* The method's cost and that of bringing callers' rows to it and back. Errors: LS_ENOMEM. */
 ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan);
 
-/* Dimensions of the tensors that this rank's caller has: of q, o and their gradients, of k and v,
- * of lse. */
+/* Dimensions of the tensors that this rank's caller has, which their gradients have as well. */
 struct ls_part_dims {
-    int64_t q[4], k[4], lse[3];
+    int64_t q[4], k[4], v[4], o[4], lse[3];
 };
 
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan);

@@ -17,6 +17,9 @@ static ls_status check_counts(const struct ls_attention_shape *s)
                        (long)s->h_kv);
     if (s->d < 1 || s->d > LS_MAX_HEAD_DIM)
         return ls_fail(LS_ESHAPE, "head dim is %ld, must be 1 to %d", (long)s->d, LS_MAX_HEAD_DIM);
+    if (ls_value_dim(s) != s->d)
+        return ls_fail(LS_ESHAPE, "head dim of v is %ld, must be that of q, %ld", (long)s->d_v,
+                       (long)s->d);
     if (s->s_q < 0 || s->s_k < 0)
         return ls_fail(LS_ESHAPE, "sequence lengths %ld and %ld: neither may be negative",
                        (long)s->s_q, (long)s->s_k);
@@ -27,7 +30,8 @@ static ls_status check_counts(const struct ls_attention_shape *s)
 static ls_status check_size(const struct ls_attention_shape *s, int p)
 {
     const double rows = (double)(s->s_q > s->s_k ? s->s_q : s->s_k) + LS_LEAF;
-    const double bytes = 2.0 * (double)s->b * (double)s->h * rows * (double)(s->d + 64) * 8 * p;
+    const double row = (double)(s->d + ls_value_dim(s) + 128) * 8;
+    const double bytes = (double)s->b * (double)s->h * rows * row * p;
     const double tiles = (double)s->b * (double)s->h * (rows / LS_LEAF) * (rows / LS_LEAF);
 
     if (bytes >= 0x1p62 || tiles >= 0x1p62)
@@ -198,9 +202,9 @@ size_t ls_problem_kernel_bytes(const struct ls_problem *problem)
 }
 
 struct ls_tensor ls_problem_view(const struct ls_problem *problem, void *data, int64_t rows,
-                                 int64_t heads)
+                                 int64_t heads, int64_t d)
 {
-    const int64_t dim[] = {problem->shape.b, rows, heads, problem->shape.d};
+    const int64_t dim[] = {problem->shape.b, rows, heads, d};
 
     return ls_tensor_view(data, problem->shape.type, 4, dim);
 }

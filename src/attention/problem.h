@@ -66,7 +66,7 @@ void ls_problem_copy_floats(const struct ls_problem *problem, float *to, int64_t
 
 /* View of a contiguous buffer, [b, rows, heads, d]. */
 struct ls_tensor ls_problem_view(const struct ls_problem *problem, void *data, int64_t rows,
-                                 int64_t heads);
+                                 int64_t heads, int64_t d);
 
 /* View of [first, first + count) of a dimension of a tensor. */
 struct ls_tensor ls_range_of(const struct ls_tensor *t, int axis, int64_t first, int64_t count);

@@ -1,6 +1,7 @@
 /* Attention kernels. A partial attention result is a value that can be merged: for each query row
  * m, the maximum of its scores or near it, from which exponents are counted (log2 units), sum l and
- * unnormalised accumulator acc [d], all f32; of an empty one m is -inf, l is 0 and acc anything. */
+ * unnormalised accumulator acc [d_v], all f32; of an empty one m is -inf, l is 0 and acc anything.
+ */
 #ifndef LS_DEVICE_ATTENTION_H
 #define LS_DEVICE_ATTENTION_H
 
@@ -10,6 +11,12 @@
 #include "longspan/attention.h"
 #include "tensor/mask.h"
 #include "tensor/scores.h"
+
+/* The head dimension of v and o. */
+static inline int64_t ls_value_dim(const struct ls_attention_shape *shape)
+{
+    return shape->d_v ? shape->d_v : shape->d;
+}
 
 /* A leaf that is present in a tensor: its number in the whole sequence, its first row there. */
 struct ls_leaf {
@@ -22,7 +29,7 @@ struct ls_leaf_list {
     int64_t count;
 };
 
-/* Partial results of query rows: m, l [b, h, s_loc], acc [b, h, s_loc, d], contiguous. */
+/* Partial results of query rows: m, l [b, h, s_loc], acc [b, h, s_loc, d_v], contiguous. */
 struct ls_row_states {
     float *m, *l, *acc;
 };

@@ -13,7 +13,7 @@ struct ls_gradient_shape {
 /* The gradients of one meeting of queries and keys. Sums start from nothing and are written to rows
  * of the call's leaves alone: dq over the call's leaves of keys, dk and dv of each query head over
  * its leaves of queries, by the binary tree over the leaves' places in the lists. Head and row
- * strides are those of contiguous [b, h, s_loc, d]. */
+ * strides are those of contiguous [b, h, s_loc, d], or d_v. */
 struct ls_gradient_call {
     const struct ls_tensor *q, *d_o, *k, *v;
     const float *lse, *delta; /* [b, h, s_q_loc], lse the natural logarithm */
@@ -21,7 +21,7 @@ struct ls_gradient_call {
     bool same_queries; /* q, d_o, lse, delta and q_leaves: as in the kernel's last call, which
                           went well, and unchanged since */
     float *dq;         /* [b, h, s_q_loc, d] */
-    float *dk, *dv;    /* [b, h, s_k_loc, d] */
+    float *dk, *dv;    /* [b, h, s_k_loc, d], [b, h, s_k_loc, d_v] */
     const struct ls_kernel_change *change; /* from this call on; NULL: none */
 };
 

@@ -75,20 +75,22 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
     const int64_t q_rows = ls_layout_part_rows(&judge->q_layout, judge->rank);
     const int64_t k_rows = ls_layout_part_rows(&judge->k_layout, judge->rank);
     const int64_t q[] = {n->b, q_rows, n->h, n->d}, k[] = {n->b, k_rows, n->h_kv, n->d};
+    const int64_t d_v = ls_value_dim(n), v[] = {n->b, k_rows, n->h_kv, d_v},
+                  o[] = {n->b, q_rows, n->h, d_v};
     const int64_t lse[] = {n->b, n->h, q_rows};
     const bool of_saved = g->dk || g->dv || g->dsinks, back = g->dq || of_saved;
     struct ls_operand list[LS_JUDGE_TENSORS] = {
         [LS_JUDGE_Q] = {"q", r->q, LS_F64, 4, q, false},
         [LS_JUDGE_K] = {"k", r->k, LS_F64, 4, k, false},
-        [LS_JUDGE_V] = {"v", r->v, LS_F64, 4, k, false},
-        [LS_JUDGE_O] = {"o", r->o, LS_F64, 4, q, false},
+        [LS_JUDGE_V] = {"v", r->v, LS_F64, 4, v, false},
+        [LS_JUDGE_O] = {"o", r->o, LS_F64, 4, o, false},
         [LS_JUDGE_LSE] = {"lse", r->lse, LS_F32, 3, lse, !of_saved},
-        [LS_JUDGE_D_O] = {"d_o", r->d_o, LS_F64, 4, q, !back},
-        [LS_JUDGE_O_LO] = {"o_lo", back ? r->o_lo : NULL, LS_F64, 4, q, true},
+        [LS_JUDGE_D_O] = {"d_o", r->d_o, LS_F64, 4, o, !back},
+        [LS_JUDGE_O_LO] = {"o_lo", back ? r->o_lo : NULL, LS_F64, 4, o, true},
         [LS_JUDGE_DLSE] = {"dlse", back ? r->dlse : NULL, LS_F32, 3, lse, true},
         [LS_JUDGE_DQ] = {"dq", g->dq, LS_F64, 4, q, true},
         [LS_JUDGE_DK] = {"dk", g->dk, LS_F64, 4, k, true},
-        [LS_JUDGE_DV] = {"dv", g->dv, LS_F64, 4, k, true},
+        [LS_JUDGE_DV] = {"dv", g->dv, LS_F64, 4, v, true},
         [LS_JUDGE_DSINKS] = {"dsinks", g->dsinks, LS_F32, 1, &n->h, true},
     };
 
@@ -210,7 +212,7 @@ static double digest_of_sinks(const struct ls_judge *judge)
 static ls_status compare_ranks(const struct ls_judge *judge, ls_status status)
 {
     const struct ls_attention_shape *s = &judge->problem.shape;
-    const int64_t sizes[] = {s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d};
+    const int64_t sizes[] = {s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d, ls_value_dim(s)};
     const struct ls_topic topics[] = {
         {"tensors that are there", mask_of(judge->has), false},
         {"rows to judge", (double)judge->rows, true},

@@ -31,8 +31,8 @@ struct ls_judge {
     struct ls_problem problem; /* shape, mask, scores and threads of it */
     struct ls_layout q_layout, k_layout;
     bool has[LS_JUDGE_TENSORS];
-    struct ls_tensor tensor[LS_JUDGE_TENSORS]; /* [b, s_loc, heads, d]; of lse and dlse d is 1,
-                                                * of dsinks b and s_loc as well */
+    struct ls_tensor tensor[LS_JUDGE_TENSORS]; /* [b, s_loc, heads, d or d_v]; of lse and dlse
+                                                * that is 1, of dsinks b and s_loc as well */
     ls_dtype contract;
     int64_t rows;
     const struct ls_progress_callback *progress;

@@ -197,17 +197,37 @@ int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct 
     return shape->b * shape->h_kv * tiles;
 }
 
-/* ---- bytes */
+/* ---- operations and bytes */
+
+double ls_pair_flops(const struct ls_attention_shape *shape)
+{
+    return 2.0 * (double)(shape->d + ls_value_dim(shape)) * (double)(shape->b * shape->h);
+}
+
+static size_t row_bytes(const struct ls_attention_shape *shape, int64_t rows, int64_t d)
+{
+    return (size_t)shape->b * (size_t)rows * (size_t)shape->h_kv * (size_t)d *
+           (size_t)ls_dtype_size(shape->type);
+}
+
+size_t ls_key_bytes(const struct ls_attention_shape *shape, int64_t rows)
+{
+    return row_bytes(shape, rows, shape->d);
+}
+
+size_t ls_value_bytes(const struct ls_attention_shape *shape, int64_t rows)
+{
+    return row_bytes(shape, rows, ls_value_dim(shape));
+}
 
 size_t ls_key_value_bytes(const struct ls_attention_shape *shape, int64_t rows)
 {
-    return 2 * (size_t)shape->b * (size_t)rows * (size_t)shape->h_kv * (size_t)shape->d *
-           (size_t)ls_dtype_size(shape->type);
+    return ls_key_bytes(shape, rows) + ls_value_bytes(shape, rows);
 }
 
 size_t ls_row_state_bytes(const struct ls_attention_shape *shape, int64_t rows)
 {
-    return (size_t)shape->b * (size_t)shape->h * (size_t)rows * (size_t)(shape->d + 2) *
+    return (size_t)shape->b * (size_t)shape->h * (size_t)rows * (size_t)(ls_value_dim(shape) + 2) *
            sizeof(float);
 }
 

@@ -4,8 +4,7 @@
 
 #include <stddef.h>
 
-#include "longspan/attention.h"
-#include "tensor/mask.h"
+#include "device/attention.h"
 
 /* Pairs (query, key) of one head that see each other. */
 double ls_visible_pairs(const struct ls_mask *mask);
@@ -18,7 +17,12 @@ void ls_leaf_work(int64_t *work, const struct ls_mask *mask);
  * group's heads in tiles of 256, against every leaf of keys that the query leaf sees. */
 int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_mask *mask);
 
-/* Bytes of `rows` rows of K and V together, in the storage type. */
+/* Operations of one pair (query, key) of all heads. */
+double ls_pair_flops(const struct ls_attention_shape *shape);
+
+/* Bytes of `rows` rows of K, of V, and of both together, in the storage type. */
+size_t ls_key_bytes(const struct ls_attention_shape *shape, int64_t rows);
+size_t ls_value_bytes(const struct ls_attention_shape *shape, int64_t rows);
 size_t ls_key_value_bytes(const struct ls_attention_shape *shape, int64_t rows);
 
 /* Bytes of the f32 partial results (m, l, acc) of `rows` query rows of every head. */

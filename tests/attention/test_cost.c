@@ -14,12 +14,12 @@
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
 static const struct ls_attention_shape shapes[] = {
-    {1, 1, 1, 1, 1, 1, LS_F32},         {1, 1, 1, 0, 5, 16, LS_BF16},
-    {1, 1, 1, 5, 0, 16, LS_BF16},       {2, 4, 2, 300, 257, 40, LS_BF16},
-    {1, 3, 1, 256, 1030, 64, LS_F16},   {1, 8, 2, 700, 300, 80, LS_F32},
-    {3, 2, 2, 17, 513, 200, LS_BF16},   {1, 1, 1, 1, 5000, 128, LS_F32},
-    {1, 5, 1, 1025, 1025, 16, LS_BF16}, {1, 2, 1, 256, 256, 256, LS_F32},
-    {40, 1, 1, 3, 1000, 256, LS_F32},   {1, 2, 2, 900, 100, 3, LS_F16},
+    {1, 1, 1, 1, 1, 1, LS_F32, 0},         {1, 1, 1, 0, 5, 16, LS_BF16, 0},
+    {1, 1, 1, 5, 0, 16, LS_BF16, 0},       {2, 4, 2, 300, 257, 40, LS_BF16, 0},
+    {1, 3, 1, 256, 1030, 64, LS_F16, 0},   {1, 8, 2, 700, 300, 80, LS_F32, 0},
+    {3, 2, 2, 17, 513, 200, LS_BF16, 0},   {1, 1, 1, 1, 5000, 128, LS_F32, 0},
+    {1, 5, 1, 1025, 1025, 16, LS_BF16, 0}, {1, 2, 1, 256, 256, 256, LS_F32, 0},
+    {40, 1, 1, 3, 1000, 256, LS_F32, 0},   {1, 2, 2, 900, 100, 3, LS_F16, 0},
 };
 
 /* A tensor of zeros; the caller frees its data. */
@@ -146,7 +146,7 @@ Test(cost, auto_keeps_all_ranks_busy)
     } cases[] = {{8, 4, "ulysses"}, {8, 8, "ulysses"}, {2, 4, "usp"}, {8, 5, "ring"}};
 
     for (int i = 0; i < LENGTH(cases); i++) {
-        const struct ls_attention_shape s = {1, cases[i].h, cases[i].h, 40960, 40960, 64, LS_BF16};
+        const struct ls_attention_shape s = {1, cases[i].h, cases[i].h, 40960, 40960, 64, LS_BF16, 0};
         const struct ls_attention_options options = LS_ATTENTION_OPTIONS;
         const struct ls_method *method;
         const char *why;
@@ -160,7 +160,7 @@ Test(cost, auto_keeps_all_ranks_busy)
 /* Of a method that is asked for the message is the reason; without one, every method's. */
 Test(cost, what_cannot_be_is_not_predicted)
 {
-    const struct ls_attention_shape s = {1, 8, 8, 4096, 4096, 64, LS_BF16};
+    const struct ls_attention_shape s = {1, 8, 8, 4096, 4096, 64, LS_BF16, 0};
     struct ls_attention_options options = {.size = sizeof options, .method = "halo"};
     struct ls_attention_prediction *prediction = NULL;
 
@@ -177,7 +177,7 @@ Test(cost, what_cannot_be_is_not_predicted)
 /* What a window does not reach needs no bytes. */
 Test(cost, auto_brings_only_what_is_seen)
 {
-    const struct ls_attention_shape s = {1, 8, 8, 40960, 40960, 64, LS_BF16};
+    const struct ls_attention_shape s = {1, 8, 8, 40960, 40960, 64, LS_BF16, 0};
     const struct ls_attention_options options = {
         .size = sizeof options, .causal = true, .has_window = true, .window_left = 1000};
     const struct ls_method *method;
@@ -196,7 +196,7 @@ Test(cost, strict_has_a_limit_of_single_leaves, .timeout = 60)
 
     for (int i = 0; i < ls_method_count() * 8; i++) {
         const int64_t n = lengths[i % 2];
-        const struct ls_attention_shape s = {1, 4, 4, n, n, 64, LS_BF16};
+        const struct ls_attention_shape s = {1, 4, 4, n, n, 64, LS_BF16, 0};
         const struct ls_attention_options options = {.size = sizeof options,
                                                      .strict = true,
                                                      .backward = i / 2 % 2,
@@ -228,7 +228,7 @@ Test(cost, strict_has_a_limit_of_single_leaves, .timeout = 60)
 Test(cost, memory_that_is_short_is_said)
 {
     static const char *const need_lists[] = {"ring", "ring2", "halo", "usp", "allreduce"};
-    const struct ls_attention_shape s = {1, 4, 4, INT64_C(1) << 37, INT64_C(1) << 37, 64, LS_BF16};
+    const struct ls_attention_shape s = {1, 4, 4, INT64_C(1) << 37, INT64_C(1) << 37, 64, LS_BF16, 0};
     const struct rlimit limit = {INT64_C(1) << 31, INT64_C(1) << 31};
 
     cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
@@ -257,7 +257,7 @@ Test(cost, memory_that_is_short_is_said)
 /* 4 d for every pair that sees each other. */
 Test(cost, flops_count_visible_pairs)
 {
-    const struct ls_attention_shape s = {2, 6, 3, 1000, 1000, 64, LS_BF16};
+    const struct ls_attention_shape s = {2, 6, 3, 1000, 1000, 64, LS_BF16, 0};
 
     for (int i = 0; i < ls_method_count(); i++) {
         for (int causal = 0; causal < 2; causal++) {

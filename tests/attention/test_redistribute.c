@@ -112,7 +112,7 @@ Test(redistribute, cost_is_what_a_count_of_positions_says)
 
     for (uint32_t i = 0; i < 6 * 6 * 3 * MAX_P; i++) {
         const struct ls_attention_shape shape = {
-            B, H, H_KV, lengths[i % 6], lengths[i / 6 % 6], D, LS_BF16};
+            B, H, H_KV, lengths[i % 6], lengths[i / 6 % 6], D, LS_BF16, 0};
         struct ls_attention_options options = LS_ATTENTION_OPTIONS;
         const int p = 1 + (int)i / (6 * 6 * 3);
         int64_t q_first[MAX_P + 1], k_first[MAX_P + 1];
@@ -132,7 +132,7 @@ Test(redistribute, cost_is_what_a_count_of_positions_says)
 Test(redistribute, parts_cost_nothing)
 {
     for (int p = 1; p <= MAX_P; p++) {
-        const struct ls_attention_shape shape = {B, H, H_KV, 2000, 3001, D, LS_BF16};
+        const struct ls_attention_shape shape = {B, H, H_KV, 2000, 3001, D, LS_BF16, 0};
         struct ls_attention_options options = LS_ATTENTION_OPTIONS;
         int64_t q_first[MAX_P + 1] = {0}, k_first[MAX_P + 1] = {0};
         struct ls_cost cost = {0}, none = {0};

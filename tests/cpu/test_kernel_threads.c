@@ -8,7 +8,7 @@
 Test(kernel_threads, one_query_is_work_for_all)
 {
     for (int threads = 1; threads <= 4; threads++) {
-        struct problem p = {.shape = {1, 1, 1, 1, 20000, 16, LS_BF16}};
+        struct problem p = {.shape = {1, 1, 1, 1, 20000, 16, LS_BF16, 0}};
         struct ls_leaf leaf[79], query = {0, 0};
         struct ls_device *device = open_device(threads);
         struct ls_attention_kernel *kernel;
@@ -43,7 +43,7 @@ Test(kernel_threads, one_query_is_work_for_all)
 
 static struct meeting causal_meeting(int64_t h, int64_t s, int64_t d)
 {
-    return (struct meeting){.shape = {1, h, 1, s, s, d, LS_F32}, .rule = causal_rule(s, s)};
+    return (struct meeting){.shape = {1, h, 1, s, s, d, LS_F32, 0}, .rule = causal_rule(s, s)};
 }
 
 /* OpenMP may give fewer than the kernel was made for. */

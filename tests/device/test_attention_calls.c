@@ -98,10 +98,10 @@ static void attend_part(int part, int parts, bool first, bool last)
 }
 
 static const struct problem cases[] = {
-    {.shape = {2, 4, 2, 300, 1100, 40, LS_BF16}, .options = {.causal = true}},
-    {.shape = {1, 2, 1, 520, 520, 64, LS_F32}, .options = {.causal = true}},
-    {.shape = {1, 1, 1, 700, 300, 16, LS_F16}, .options = {.causal = true}},
-    {.shape = {1, 3, 1, 40, 1300, 80, LS_BF16}},
+    {.shape = {2, 4, 2, 300, 1100, 40, LS_BF16, 0}, .options = {.causal = true}},
+    {.shape = {1, 2, 1, 520, 520, 64, LS_F32, 0}, .options = {.causal = true}},
+    {.shape = {1, 1, 1, 700, 300, 16, LS_F16, 0}, .options = {.causal = true}},
+    {.shape = {1, 3, 1, 40, 1300, 80, LS_BF16, 0}},
 };
 
 /* Parts without a leaf among them, and a part that nobody sees before the one that all see. */
@@ -137,10 +137,10 @@ static int64_t tiles_with_a_pair(const struct problem *p)
 static void any_bands_are_exact(void)
 {
     static const struct problem shapes[] = {
-        {.shape = {1, 2, 2, 600, 1500, 40, LS_BF16}},
-        {.shape = {1, 1, 1, 800, 700, 24, LS_F32}},
-        {.shape = {2, 1, 1, 30, 1900, 64, LS_BF16}},
-        {.shape = {1, 1, 1, 1100, 280, 16, LS_F16}},
+        {.shape = {1, 2, 2, 600, 1500, 40, LS_BF16, 0}},
+        {.shape = {1, 1, 1, 800, 700, 24, LS_F32, 0}},
+        {.shape = {2, 1, 1, 30, 1900, 64, LS_BF16, 0}},
+        {.shape = {1, 1, 1, 1100, 280, 16, LS_F16, 0}},
     };
 
     for (int c = 0; c < 12; c++) {
@@ -160,7 +160,7 @@ static void any_bands_are_exact(void)
 
 static void rows_that_saw_no_key_are_empty(void)
 {
-    struct problem p = {.shape = {1, 2, 2, 600, 600, 24, LS_F32}, .options = {.causal = true}};
+    struct problem p = {.shape = {1, 2, 2, 600, 600, 24, LS_F32, 0}, .options = {.causal = true}};
 
     problem_open(&p);
     session_open(&p, 2, MOST_LEAVES);
@@ -180,7 +180,7 @@ static void rows_that_saw_no_key_are_empty(void)
 /* A rank that holds leaves 1 and 3 of the queries gets the rows that all ranks together get. */
 static void any_of_the_query_leaves(void)
 {
-    struct problem p = {.shape = {1, 2, 1, 900, 900, 32, LS_BF16}, .options = {.causal = true}};
+    struct problem p = {.shape = {1, 2, 1, 900, 900, 32, LS_BF16, 0}, .options = {.causal = true}};
     struct ls_leaf q_leaf[] = {{1, 0}, {3, 0}};
     struct ls_leaf k_leaf[] = {{0, 0}, {1, 256}, {2, 512}, {3, 768}};
 
@@ -287,7 +287,7 @@ static void progress_is_made_while_the_kernel_works(void)
 /* Results add up over calls until the caller clears them. */
 static void tiles_are_counted(void)
 {
-    struct problem p = {.shape = {1, 1, 1, 520, 520, 16, LS_F32}, .options = {.causal = true}};
+    struct problem p = {.shape = {1, 1, 1, 520, 520, 16, LS_F32, 0}, .options = {.causal = true}};
 
     problem_open(&p);
     session_open(&p, 2, MOST_LEAVES);

@@ -74,7 +74,7 @@ static void equals_oracle(void)
 static void sinks_are_all_that_some_rows_see(void)
 {
     struct problem p = {
-        .shape = {1, HEADS, 2, 300, KEYS, 24, LS_F32},
+        .shape = {1, HEADS, 2, 300, KEYS, 24, LS_F32, 0},
         .options = {
             .sinks = sinks, .causal = true, .has_query_offset = true, .query_offset = -100}};
 
@@ -180,7 +180,7 @@ static void attend_heads(struct problem *p, int64_t first, float *o, float *lse)
 
 static void heads_are_those_of_the_whole_problem(void)
 {
-    struct problem p = {.shape = {1, HEADS, HEADS, 300, KEYS, 16, LS_F32},
+    struct problem p = {.shape = {1, HEADS, HEADS, 300, KEYS, 16, LS_F32, 0},
                         .options = {.alibi = slopes, .sinks = sinks, .dropout = 0.25F}};
     static float o[300 * 2 * 16], lse[2 * 300];
 
@@ -206,7 +206,7 @@ static void heads_are_those_of_the_whole_problem(void)
 static void a_sink_of_nothing_changes_no_bit(void)
 {
     static const float none[] = {-INFINITY, -INFINITY};
-    struct problem p = {.shape = {1, 2, 1, 300, 500, 64, LS_BF16}, .options = {.causal = true}};
+    struct problem p = {.shape = {1, 2, 1, 300, 500, 64, LS_BF16, 0}, .options = {.causal = true}};
     void *o, *lse;
 
     problem_open(&p);

@@ -84,7 +84,7 @@ static void sums_are_those_of_the_tree(void)
 {
     enum { LEAVES = 7 };
     struct ls_device *device = open_device(1);
-    struct meeting m = {.shape = {1, 1, 1, LEAVES * LS_LEAF - 9, LEAVES * LS_LEAF, 8, LS_F32}};
+    struct meeting m = {.shape = {1, 1, 1, LEAVES * LS_LEAF - 9, LEAVES * LS_LEAF, 8, LS_F32, 0}};
     float *dq[LEAVES], *dk[LEAVES], *dv[LEAVES];
     struct ls_gradient_kernel *kernel;
 
@@ -117,8 +117,8 @@ static void sums_are_those_of_the_tree(void)
 /* Also where there are more heads than are packed at once. */
 static void queries_may_be_those_of_the_last_call(void)
 {
-    const struct ls_attention_shape shapes[] = {{1, 4, 2, 700, 600, 12, LS_BF16},
-                                                {1, 400, 1, 9, 20, 128, LS_BF16}};
+    const struct ls_attention_shape shapes[] = {{1, 4, 2, 700, 600, 12, LS_BF16, 0},
+                                                {1, 400, 1, 9, 20, 128, LS_BF16, 0}};
     struct ls_device *device = open_device(2);
 
     for (int i = 0; i < LENGTH(shapes); i++) {
@@ -164,9 +164,9 @@ static void callers_rounding_does_not_matter(void)
 static void bytes_are_exact(void)
 {
     static const struct ls_attention_shape shapes[] = {
-        {1, 1, 1, 1, 1, 1, LS_F32},          {2, 6, 2, 900, 3000, 64, LS_BF16},
-        {1, 32, 1, 1000, 1000, 128, LS_F16}, {3, 8, 8, 256, 257, 256, LS_F32},
-        {1, 4, 1, 0, 0, 16, LS_F32},
+        {1, 1, 1, 1, 1, 1, LS_F32, 0},          {2, 6, 2, 900, 3000, 64, LS_BF16, 0},
+        {1, 32, 1, 1000, 1000, 128, LS_F16, 0}, {3, 8, 8, 256, 257, 256, LS_F32, 0},
+        {1, 4, 1, 0, 0, 16, LS_F32, 0},
     };
 
     for (int i = 0; i < LENGTH(shapes); i++) {

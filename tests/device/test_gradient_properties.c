@@ -123,7 +123,7 @@ static void odd_numbers_stay_behind_the_mask(void)
 /* A row that sees nothing gives nothing and gets 0, whatever it holds. */
 static void blind_rows_take_no_part(void)
 {
-    struct meeting m = {.shape = {1, 1, 1, 300, 100, 16, LS_F32}};
+    struct meeting m = {.shape = {1, 1, 1, 300, 100, 16, LS_F32, 0}};
 
     m.rule = causal_rule(300, 100); /* queries up to 199 see nothing */
     meeting_open(&m);
@@ -149,7 +149,7 @@ static void blind_rows_take_no_part(void)
 static void sums_over_keys(void)
 {
     enum { D = 24, S = 700 };
-    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32}, .rule = causal_rule(S, S)};
+    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32, 0}, .rule = causal_rule(S, S)};
 
     meeting_open(&m);
     for (int64_t i = 0; i < S; i++)
@@ -187,8 +187,8 @@ static double loss(struct problem *p, const struct ls_tensor *d_o, double dlse)
 static void forward_agrees(void)
 {
     enum { S = 290, D = 8 };
-    struct problem p = {.shape = {1, 1, 1, S, S, D, LS_F32}, .options = {.causal = true}};
-    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32}, .rule = causal_rule(S, S)};
+    struct problem p = {.shape = {1, 1, 1, S, S, D, LS_F32, 0}, .options = {.causal = true}};
+    struct meeting m = {.shape = {1, 1, 1, S, S, D, LS_F32, 0}, .rule = causal_rule(S, S)};
     const float step = 0x1p-5F;
     float slope[S];
     struct ls_tensor dlse = ls_tensor_view(slope, LS_F32, 3, (const int64_t[]){1, 1, S});

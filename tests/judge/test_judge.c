@@ -12,7 +12,7 @@ MPI_SUITE(judge)
 enum { B = 2, H = 4, H_KV = 2, S_Q = 600, S_K = 700, D = 8 };
 enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, DSINKS, TENSORS };
 
-static const struct ls_attention_shape shape = {B, H, H_KV, S_Q, S_K, D, LS_F32};
+static const struct ls_attention_shape shape = {B, H, H_KV, S_Q, S_K, D, LS_F32, 0};
 
 static bool is_of_keys(int which)
 {

@@ -28,7 +28,7 @@ MPI_TEST(allreduce, any_number_of_visits_keeps_the_contract)
 
     for (int i = 0; i < COUNT(leaves) * COUNT(rest); i++) {
         const int64_t s_q = leaves[i / COUNT(rest)] * size * LS_LEAF + rest[i % COUNT(rest)];
-        const struct ls_attention_shape shape = {2, 2, 1, s_q, 600, 16, i % 2 ? LS_BF16 : LS_F32};
+        const struct ls_attention_shape shape = {2, 2, 1, s_q, 600, 16, i % 2 ? LS_BF16 : LS_F32, 0};
         struct job job = job_of(shape, i % 3 > 0, (ls_layout_kind)(i % 4));
 
         job_create(&job, world, (uint64_t)i);
@@ -67,7 +67,7 @@ MPI_TEST(allreduce, strict_visits_give_the_bits_of_one_rank)
     MPI_CHECK_OK(ls_comm_create_self(&self));
     for (int causal = 0; causal <= 1; causal++) {
         const struct ls_attention_shape shape = {
-            2, 2, 1, 9 * size * LS_LEAF + 300, 2900, 16, causal ? LS_F32 : LS_BF16};
+            2, 2, 1, 9 * size * LS_LEAF + 300, 2900, 16, causal ? LS_F32 : LS_BF16, 0};
         struct job alone = job_of(shape, causal, LS_LAYOUT_CONTIGUOUS);
 
         alone.options.strict = true;
@@ -92,7 +92,7 @@ static int64_t bytes_sent(const struct job *job)
  * sends rows that are not there. */
 MPI_TEST(allreduce, only_rows_that_there_are_travel)
 {
-    const struct ls_attention_shape shape = {2, 4, 2, 64, 5000, 32, LS_BF16};
+    const struct ls_attention_shape shape = {2, 4, 2, 64, 5000, 32, LS_BF16, 0};
     const int64_t rows = shape.b * shape.h * shape.s_q, others = size - 1;
     struct job job = job_of(shape, false, LS_LAYOUT_CONTIGUOUS);
 
@@ -137,7 +137,7 @@ MPI_TEST(allreduce, memory_grows_no_faster_than_a_ranks_part)
         struct taken last = {0};
 
         for (int64_t s = 4096 * size; s <= 16384 * size; s *= 2) {
-            const struct ls_attention_shape shape = {1, 2, 2, s, s, 16, LS_BF16};
+            const struct ls_attention_shape shape = {1, 2, 2, s, s, 16, LS_BF16, 0};
             struct job job = job_of(shape, causal, LS_LAYOUT_AUTO);
             const struct taken taken = plan_memory(&job);
 
@@ -158,7 +158,7 @@ MPI_TEST(allreduce, is_chosen_where_queries_are_few)
 
     if (size == 1) MPI_SKIP("one rank sends nothing");
     for (int i = 0; i < COUNT(queries); i++) {
-        const struct ls_attention_shape shape = {1, 1, 1, queries[i], 20000, 16, LS_BF16};
+        const struct ls_attention_shape shape = {1, 1, 1, queries[i], 20000, 16, LS_BF16, 0};
         struct job job = job_of(shape, false, LS_LAYOUT_AUTO);
         struct ls_attention_report report;
 

@@ -49,17 +49,17 @@ static const struct shape_case {
     const char *name;
     struct ls_attention_shape shape; /* b, h, h_kv, s_q, s_k, d, type */
 } shapes[] = {
-    {"one of everything", {1, 1, 1, 1, 1, 1, LS_F32}},
-    {"3001 positions: 12 leaves", {1, 1, 1, 3001, 3001, 16, LS_BF16}},
-    {"one query, many keys", {1, 2, 1, 1, 4000, 64, LS_BF16}},
-    {"one key", {1, 2, 2, 300, 1, 32, LS_F16}},
-    {"more queries than keys", {1, 1, 1, 1500, 700, 40, LS_F32}},
-    {"more keys than queries, batches", {2, 2, 2, 300, 1300, 64, LS_F16}},
-    {"grouped heads, batches", {2, 6, 2, 520, 520, 24, LS_BF16}},
-    {"odd head dim", {1, 2, 1, 600, 515, 77, LS_F32}},
-    {"largest head dim", {1, 1, 1, 257, 513, 256, LS_BF16}},
-    {"no queries", {1, 1, 1, 0, 300, 16, LS_F32}},
-    {"no keys", {2, 1, 1, 300, 0, 16, LS_BF16}},
+    {"one of everything", {1, 1, 1, 1, 1, 1, LS_F32, 0}},
+    {"3001 positions: 12 leaves", {1, 1, 1, 3001, 3001, 16, LS_BF16, 0}},
+    {"one query, many keys", {1, 2, 1, 1, 4000, 64, LS_BF16, 0}},
+    {"one key", {1, 2, 2, 300, 1, 32, LS_F16, 0}},
+    {"more queries than keys", {1, 1, 1, 1500, 700, 40, LS_F32, 0}},
+    {"more keys than queries, batches", {2, 2, 2, 300, 1300, 64, LS_F16, 0}},
+    {"grouped heads, batches", {2, 6, 2, 520, 520, 24, LS_BF16, 0}},
+    {"odd head dim", {1, 2, 1, 600, 515, 77, LS_F32, 0}},
+    {"largest head dim", {1, 1, 1, 257, 513, 256, LS_BF16, 0}},
+    {"no queries", {1, 1, 1, 0, 300, 16, LS_F32, 0}},
+    {"no keys", {2, 1, 1, 300, 0, 16, LS_BF16, 0}},
 };
 
 static void check_shapes(bool causal)
@@ -336,7 +336,7 @@ static double largest_difference(const struct job *a, int64_t i, const struct jo
 MPI_TEST(attention, a_causal_query_is_one_without_a_mask_over_fewer_keys)
 {
     static const int64_t positions[] = {0, 255, 256, 700, 1399};
-    struct job causal = {.shape = {1, 1, 1, 1400, 1400, 32, LS_F32},
+    struct job causal = {.shape = {1, 1, 1, 1400, 1400, 32, LS_F32, 0},
                          .options = LS_ATTENTION_OPTIONS};
 
     causal.options.causal = true;
@@ -420,10 +420,10 @@ static void check_like_one_rank(struct job *job, void *alone)
 /* On 2 to 8 ranks: heads that divide evenly and not, that are fewer than ranks, groups that are
  * dealt whole, and split evenly and not. */
 static const struct ls_attention_shape one_order[] = {
-    {2, 3, 1, 800, 1500, 40, LS_F32},
-    {1, 6, 6, 300, 700, 64, LS_F32},
-    {1, 8, 2, 270, 600, 16, LS_F32},
-    {1, 4, 1, 513, 300, 72, LS_F32},
+    {2, 3, 1, 800, 1500, 40, LS_F32, 0},
+    {1, 6, 6, 300, 700, 64, LS_F32, 0},
+    {1, 8, 2, 270, 600, 16, LS_F32, 0},
+    {1, 4, 1, 513, 300, 72, LS_F32, 0},
 };
 
 MPI_TEST(attention, one_order_of_summation_gives_the_bits_of_one_rank)
@@ -461,7 +461,7 @@ MPI_TEST(attention, errors_do_not_grow_with_the_number_of_ranks)
 {
     struct ls_comm *self;
     struct job alone = {
-        .shape = {1, 1, 1, 4096, 4096, 64, LS_F32}, .options = LS_ATTENTION_OPTIONS, .sample = 32};
+        .shape = {1, 1, 1, 4096, 4096, 64, LS_F32, 0}, .options = LS_ATTENTION_OPTIONS, .sample = 32};
 
     MPI_CHECK_OK(ls_comm_create_self(&self));
     alone.options.threads = 1;

@@ -138,9 +138,9 @@ static void check_cost(struct descent *g)
 MPI_TEST(backward, costs_what_it_predicts)
 {
     static const struct ls_attention_shape cost_shapes[] = {
-        {1, 1, 1, 1, 1, 16, LS_F32},     {1, 1, 1, 2001, 2001, 4, LS_BF16},
-        {2, 6, 2, 520, 900, 8, LS_BF16}, {1, 4, 4, 1000, 300, 5, LS_F16},
-        {1, 2, 1, 1, 2000, 8, LS_BF16},
+        {1, 1, 1, 1, 1, 16, LS_F32, 0},     {1, 1, 1, 2001, 2001, 4, LS_BF16, 0},
+        {2, 6, 2, 520, 900, 8, LS_BF16, 0}, {1, 4, 4, 1000, 300, 5, LS_F16, 0},
+        {1, 2, 1, 1, 2000, 8, LS_BF16, 0},
     };
     static const float sinks[6];
 
@@ -186,7 +186,7 @@ static bool is_untouched(const struct descent *g)
 MPI_TEST(backward, needs_a_plan_for_it)
 {
     struct descent g = {
-        .job = {.shape = {1, 2, 1, 600, 600, 16, LS_F32}, .options = LS_ATTENTION_OPTIONS}};
+        .job = {.shape = {1, 2, 1, 600, 600, 16, LS_F32, 0}, .options = LS_ATTENTION_OPTIONS}};
     struct ls_attention_plan *with;
 
     descent_create_whole(&g, 1);
@@ -212,7 +212,7 @@ MPI_TEST(backward, a_bad_tensor_on_one_rank_fails_on_all_and_harms_nothing)
     static const char *const names[] = {"q",    "k",    "v",  "o",  "lse", "do",
                                         "o_lo", "dlse", "dq", "dk", "dv"};
     struct descent g = {
-        .job = {.shape = {1, 2, 1, 2100, 2100, 8, LS_BF16}, .options = LS_ATTENTION_OPTIONS},
+        .job = {.shape = {1, 2, 1, 2100, 2100, 8, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS},
         .residual = true};
 
     descent_create_whole(&g, 1);

@@ -56,7 +56,7 @@ static const struct change {
     {"no queries", {OPTIONS}, {EXECUTION, LENGTHS(0, 800)}, {OPTIONS}},
 };
 
-static const struct ls_attention_shape shape = {1, 2, 1, 900, 900, 8, LS_BF16};
+static const struct ls_attention_shape shape = {1, 2, 1, 900, 900, 8, LS_BF16, 0};
 
 /* The first rows of a sequence do not depend on its length. */
 static void create_alone(struct descent *g, const struct ls_attention_options *options,

@@ -97,7 +97,7 @@ static void check_growth(const struct holdings *before, const struct job *job)
 /* All keys travel, few are seen. */
 static struct job job_of(const char *method)
 {
-    return (struct job){.shape = {1, 2, 2, 260, 260, 4, LS_F32},
+    return (struct job){.shape = {1, 2, 2, 260, 260, 4, LS_F32, 0},
                         .options = {.size = sizeof(struct ls_attention_options),
                                     .method = method,
                                     .threads = 1,

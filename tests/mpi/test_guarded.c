@@ -187,7 +187,7 @@ MPI_TEST(guarded, every_method_takes_rows_of_its_caller_there)
 
 MPI_TEST(guarded, a_tensor_elsewhere_is_refused)
 {
-    struct job job = {.shape = {1, 1, 1, 40, 40, 8, LS_F32}, .options = LS_ATTENTION_OPTIONS};
+    struct job job = {.shape = {1, 1, 1, 40, 40, 8, LS_F32, 0}, .options = LS_ATTENTION_OPTIONS};
     struct ls_device *device = guarded_device(1);
     struct side side;
     float elsewhere[40 * 8];

@@ -19,22 +19,22 @@ static const struct halo_case {
     struct ls_attention_shape shape;
     struct ls_attention_options options;
 } cases[] = {
-    {{1, 2, 1, 3001, 3001, 16, LS_BF16}, {WINDOW(100, 0)}},
-    {{1, 2, 1, 3001, 3001, 16, LS_F32}, {WINDOW(256, 255)}},
-    {{2, 4, 2, 3001, 3001, 8, LS_F32}, {WINDOW(1000, 1), .prefix = 300}},
-    {{1, 2, 2, 1800, 3001, 8, LS_F16}, {WINDOW(700, LS_NO_LIMIT), .causal = true}},
-    {{1, 1, 1, 3001, 1500, 8, LS_F32}, {WINDOW(0, 600)}},
-    {{1, 2, 1, 900, 3001, 8, LS_BF16},
+    {{1, 2, 1, 3001, 3001, 16, LS_BF16, 0}, {WINDOW(100, 0)}},
+    {{1, 2, 1, 3001, 3001, 16, LS_F32, 0}, {WINDOW(256, 255)}},
+    {{2, 4, 2, 3001, 3001, 8, LS_F32, 0}, {WINDOW(1000, 1), .prefix = 300}},
+    {{1, 2, 2, 1800, 3001, 8, LS_F16, 0}, {WINDOW(700, LS_NO_LIMIT), .causal = true}},
+    {{1, 1, 1, 3001, 1500, 8, LS_F32, 0}, {WINDOW(0, 600)}},
+    {{1, 2, 1, 900, 3001, 8, LS_BF16, 0},
      {WINDOW(300, 0), .has_query_offset = true, .query_offset = 1100}},
-    {{1, 2, 1, 2500, 3001, 8, LS_F32}, {WINDOW(64, 0), .align_start = true}},
-    {{1, 2, 1, 3001, 3001, 8, LS_F32},
+    {{1, 2, 1, 2500, 3001, 8, LS_F32, 0}, {WINDOW(64, 0), .align_start = true}},
+    {{1, 2, 1, 3001, 3001, 8, LS_F32, 0},
      {.size = sizeof(struct ls_attention_options),
       .documents = documents,
       .document_count = LENGTH(documents) - 1}},
-    {{1, 4, 2, 3001, 3001, 8, LS_BF16},
+    {{1, 4, 2, 3001, 3001, 8, LS_BF16, 0},
      {WINDOW(400, 0), .documents = documents, .document_count = LENGTH(documents) - 1,
       .prefix = 10}},
-    {{1, 1, 1, 300, 0, 8, LS_F32}, {WINDOW(5, 5)}},
+    {{1, 1, 1, 300, 0, 8, LS_F32, 0}, {WINDOW(5, 5)}},
 };
 
 static struct job job_of(const struct halo_case *c, int layout)
@@ -146,7 +146,7 @@ MPI_TEST(halo, brings_what_is_seen_and_keeps_the_contract)
 /* Into each rank, per side, as many keys as the window reaches, in whole leaves. */
 MPI_TEST(halo, a_window_brings_its_length)
 {
-    const struct halo_case c = {{1, 2, 2, 12288, 12288, 8, LS_BF16}, {WINDOW(1000, 300)}};
+    const struct halo_case c = {{1, 2, 2, 12288, 12288, 8, LS_BF16, 0}, {WINDOW(1000, 300)}};
     struct job job = job_of(&c, 0);
     struct ls_attention_report report;
 
@@ -304,7 +304,7 @@ MPI_TEST(halo, says_why_a_mask_does_not_fit)
     };
 
     for (int i = 0; i < LENGTH(unlimited); i++) {
-        const struct halo_case c = {{1, 1, 1, 300, 300, 8, LS_F32}, unlimited[i]};
+        const struct halo_case c = {{1, 1, 1, 300, 300, 8, LS_F32, 0}, unlimited[i]};
         struct job job = job_of(&c, 0);
         struct ls_attention_plan *plan = NULL;
 

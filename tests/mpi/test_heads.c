@@ -11,7 +11,7 @@ static const float slopes[H] = {0.5F, 0.25F, 0.125F, 0.0625F}, sinks[H] = {0.5F,
 static struct descent new_whole(int64_t h_kv, int64_t s_q)
 {
     struct descent g = {
-        .job = {.shape = {1, H, h_kv, s_q, 700, 16, LS_BF16}, .options = LS_ATTENTION_OPTIONS},
+        .job = {.shape = {1, H, h_kv, s_q, 700, 16, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS},
         .residual = true};
 
     g.job.options.strict = true;
@@ -150,7 +150,7 @@ MPI_TEST(heads, a_place_that_is_none_is_refused)
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct ls_attention_shape shape = {1, 4, 2, 600, 600, 16, LS_BF16};
+        struct ls_attention_shape shape = {1, 4, 2, 600, 600, 16, LS_BF16, 0};
         struct ls_attention_options options = LS_ATTENTION_OPTIONS;
         struct ls_attention_plan *plan = NULL;
 

@@ -90,7 +90,7 @@ MPI_TEST(matrix, exactly_this_runs_and_is_right)
 
     for (int i = 0; i < LENGTH(masks); i++) {
         if (delayed && strcmp(masks[i].name, "window") != 0) continue;
-        struct descent g = {.job = {.shape = {1, 2, 1, 1290, 1290, 8, LS_F32},
+        struct descent g = {.job = {.shape = {1, 2, 1, 1290, 1290, 8, LS_F32, 0},
                                     .options = masks[i].options,
                                     .sample = 16},
                             .residual = true};
@@ -110,7 +110,7 @@ MPI_TEST(matrix, many_queries)
     for (int m = 0; m < ls_method_count(); m++) {
         const struct ls_method *method = ls_method_at(m);
         struct descent g = {
-            .job = {.shape = {1, 1, 1, 5000, 600, 8, LS_F32},
+            .job = {.shape = {1, 1, 1, 5000, 600, 8, LS_F32, 0},
                     .options = {MASK, .causal = true, .has_window = true, .window_left = 10}}};
         struct ls_attention_plan *plan = NULL;
 

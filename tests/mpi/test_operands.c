@@ -31,7 +31,7 @@ static void view(int which, int ndim, const int64_t *dim)
 /* Filled with anything. */
 static void create(void)
 {
-    const struct ls_attention_shape shape = {B, H, H_KV, S, S, D, LS_F32};
+    const struct ls_attention_shape shape = {B, H, H_KV, S, S, D, LS_F32, 0};
     struct ls_attention_options options = LS_ATTENTION_OPTIONS;
 
     options.backward = true;

@@ -59,9 +59,9 @@ static void take_rows(struct job *job, cut queries, cut keys)
 
 /* With tails, a group, a batch; one leaf for all ranks; no keys; no queries. */
 static const struct ls_attention_shape shapes[] = {
-    {2, 4, 2, 1030, 1500, 24, LS_BF16}, {1, 3, 1, 1800, 770, 17, LS_F16},
-    {2, 2, 2, 90, 1300, 16, LS_F32},    {1, 1, 1, 5, 0, 16, LS_BF16},
-    {1, 2, 1, 0, 300, 16, LS_F32},
+    {2, 4, 2, 1030, 1500, 24, LS_BF16, 0}, {1, 3, 1, 1800, 770, 17, LS_F16, 0},
+    {2, 2, 2, 90, 1300, 16, LS_F32, 0},    {1, 1, 1, 5, 0, 16, LS_BF16, 0},
+    {1, 2, 1, 0, 300, 16, LS_F32, 0},
 };
 
 /* ---- results */
@@ -192,7 +192,7 @@ MPI_TEST(redistribute, costs_what_it_predicts)
 /* Queries and keys each by themselves. */
 MPI_TEST(redistribute, rows_that_are_parts_are_used_where_they_are)
 {
-    static const struct ls_attention_shape shape = {1, 2, 1, 1900, 2500, 16, LS_BF16};
+    static const struct ls_attention_shape shape = {1, 2, 1, 1900, 2500, 16, LS_BF16, 0};
 
     for (int m = 0; m < ls_method_count(); m++) {
         struct job job = {.shape = shape, .options = LS_ATTENTION_OPTIONS};
@@ -237,7 +237,7 @@ MPI_TEST(redistribute, rows_must_be_the_sequence)
                  {"own rows are 899 keys", 0, -1}};
 
     for (int i = 0; i < COUNT(cases); i++) {
-        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16},
+        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0},
                           .options = LS_ATTENTION_OPTIONS};
         const size_t before = ls_ledger_live_total(&ls_host_ledger);
 
@@ -266,7 +266,7 @@ MPI_TEST(redistribute, rows_of_one_rank_must_be_possible)
                  {"queries and 901 keys", 0, 901}};
 
     for (int i = 0; i < COUNT(cases); i++) {
-        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16},
+        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0},
                           .options = LS_ATTENTION_OPTIONS};
 
         job.options.has_rows = true;
@@ -281,7 +281,7 @@ MPI_TEST(redistribute, rows_of_one_rank_must_be_possible)
 
 MPI_TEST(redistribute, all_ranks_have_own_rows_or_none)
 {
-    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
+    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS};
 
     if (size == 1) MPI_SKIP("one rank cannot disagree");
     take_rows(&job, EVEN, EVEN);
@@ -293,7 +293,7 @@ MPI_TEST(redistribute, all_ranks_have_own_rows_or_none)
 /* A tensor of the layout's part is refused where the rank said that it has other rows. */
 MPI_TEST(redistribute, tensors_have_the_rows_that_were_said)
 {
-    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16}, .options = LS_ATTENTION_OPTIONS};
+    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS};
 
     take_rows(&job, EVEN, EVEN);
     job_create(&job, world, 1);

@@ -43,9 +43,9 @@ static void check_node(struct job *job)
 MPI_TEST(ring2, any_node_that_fits_keeps_the_contract)
 {
     static const struct ls_attention_shape shapes[] = {
-        {1, 2, 1, 3001, 3001, 16, LS_BF16}, /* 12 leaves: some ranks of 8 have one, some two */
-        {2, 4, 2, 300, 900, 24, LS_F32},    /* more ranks than leaves */
-        {1, 1, 1, 700, 0, 16, LS_F16},
+        {1, 2, 1, 3001, 3001, 16, LS_BF16, 0}, /* 12 leaves: some ranks of 8 have one, some two */
+        {2, 4, 2, 300, 900, 24, LS_F32, 0},    /* more ranks than leaves */
+        {1, 1, 1, 700, 0, 16, LS_F16, 0},
     };
 
     for (int i = 0; i < 3 * 4 * size; i++) {
@@ -65,7 +65,7 @@ MPI_TEST(ring2, any_node_that_fits_keeps_the_contract)
 /* Also of the plain ring, in whose order it need not merge. */
 MPI_TEST(ring2, strict_bits_are_those_of_one_rank)
 {
-    struct job alone = job_of((struct ls_attention_shape){1, 2, 1, 900, 3900, 32, LS_BF16}, 1);
+    struct job alone = job_of((struct ls_attention_shape){1, 2, 1, 900, 3900, 32, LS_BF16, 0}, 1);
     struct ls_comm *self;
 
     MPI_CHECK_OK(ls_comm_create_self(&self));
@@ -95,7 +95,7 @@ MPI_TEST(ring2, strict_bits_are_those_of_one_rank)
 /* What the plan says when nodes of so many ranks cannot be. */
 static void check_refused(int node, ls_status status, const char *says)
 {
-    struct job job = job_of((struct ls_attention_shape){1, 1, 1, 300, 300, 16, LS_F32}, node);
+    struct job job = job_of((struct ls_attention_shape){1, 1, 1, 300, 300, 16, LS_F32, 0}, node);
     struct ls_attention_plan *plan = NULL;
 
     MPI_CHECK(ls_attention_plan_create(&plan, world, &job.shape, &job.options) == status && !plan,
@@ -118,7 +118,7 @@ MPI_TEST(ring2, says_why_a_node_does_not_fit)
 /* Here all ranks share one. */
 MPI_TEST(ring2, takes_nodes_as_they_are_unless_told)
 {
-    struct job job = job_of((struct ls_attention_shape){1, 1, 1, 300, 300, 16, LS_F32}, 0);
+    struct job job = job_of((struct ls_attention_shape){1, 1, 1, 300, 300, 16, LS_F32, 0}, 0);
 
     job_create(&job, world, 1);
     MPI_CHECK(job.plan->problem.node_size == ls_comm_node_run(world), "%d",

@@ -7,7 +7,7 @@ MPI_SUITE(step)
 
 #define OPTIONS .size = sizeof(struct ls_attention_options)
 
-static const struct ls_attention_shape shape = {1, 4, 2, 900, 900, 8, LS_BF16};
+static const struct ls_attention_shape shape = {1, 4, 2, 900, 900, 8, LS_BF16, 0};
 
 /* What the step of each rank has come to; collective. */
 static ls_status end_step(struct ls_device *device, ls_status status)
@@ -124,7 +124,7 @@ MPI_TEST(step, waits_for_no_rank_of_which_it_needs_nothing)
     enum { ROWS = 2 * LS_LEAF, MOST = 64 };
     int64_t documents[MOST];
     struct descent g = {
-        .job = {.shape = {1, 2, 1, size * ROWS, size * ROWS, 8, LS_F32},
+        .job = {.shape = {1, 2, 1, size * ROWS, size * ROWS, 8, LS_F32, 0},
                 .options = {OPTIONS, .method = "halo", .layout = LS_LAYOUT_CONTIGUOUS,
                             .documents = documents, .document_count = size}},
         .residual = true};

@@ -184,7 +184,7 @@ static ls_status attend_without_end(struct ls_queue *queue, struct ls_attention_
 
 static struct descent job_of(const char *method)
 {
-    struct descent g = {.job = {.shape = {1, size, size, 300 * size, 300 * size, 16, LS_F32},
+    struct descent g = {.job = {.shape = {1, size, size, 300 * size, 300 * size, 16, LS_F32, 0},
                                 .options = LS_ATTENTION_OPTIONS}};
 
     g.job.options.method = method;

@@ -26,7 +26,7 @@ MPI_TEST(tree, any_ranks_may_have_queries)
 {
     for (int i = 0; i < 3 * 4; i++) {
         const int64_t s_q = i % 3 == 0 ? 7 : i % 3 == 1 ? 3 * LS_LEAF + 1 : size * LS_LEAF + 300;
-        const struct ls_attention_shape shape = {2, 4, 2, s_q, 2900, 24, i % 2 ? LS_BF16 : LS_F32};
+        const struct ls_attention_shape shape = {2, 4, 2, s_q, 2900, 24, i % 2 ? LS_BF16 : LS_F32, 0};
         struct job job = job_of(shape, i % 4 > 1, (ls_layout_kind)(i / 3));
 
         job_create(&job, world, (uint64_t)i);
@@ -64,7 +64,7 @@ MPI_TEST(tree, strict_bits_are_those_of_one_rank)
     MPI_CHECK_OK(ls_comm_create_self(&self));
     for (int i = 0; i < COUNT(keys); i++) {
         const struct ls_attention_shape shape = {
-            1, 2, 1, size * LS_LEAF - 100, keys[i], 32, i % 2 ? LS_F32 : LS_BF16};
+            1, 2, 1, size * LS_LEAF - 100, keys[i], 32, i % 2 ? LS_F32 : LS_BF16, 0};
         struct job alone = job_of(shape, i == 1, LS_LAYOUT_CONTIGUOUS);
 
         alone.options.strict = true;
@@ -94,7 +94,7 @@ MPI_TEST(tree, one_leaf_of_queries_takes_two_messages_a_rank)
     const int rounds = ls_binomial_rounds(size);
 
     for (int64_t s_k = 5000; s_k <= 20000; s_k *= 4) {
-        const struct ls_attention_shape shape = {2, 4, 2, 64, s_k, 32, LS_BF16};
+        const struct ls_attention_shape shape = {2, 4, 2, 64, s_k, 32, LS_BF16, 0};
         const int64_t query = shape.b * shape.h * shape.s_q * shape.d * 2;
         const int64_t result = (int64_t)ls_row_state_bytes(&shape, shape.s_q);
         const struct ls_binomial tree = {.p = size};
@@ -125,7 +125,7 @@ MPI_TEST(tree, one_leaf_of_queries_takes_two_messages_a_rank)
 /* A strict rank of whole, aligned runs of leaves gives one result, whatever it merged. */
 MPI_TEST(tree, strict_results_are_merged_on_the_way)
 {
-    const struct ls_attention_shape shape = {1, 2, 1, 64, 4 * size * LS_LEAF, 16, LS_F32};
+    const struct ls_attention_shape shape = {1, 2, 1, 64, 4 * size * LS_LEAF, 16, LS_F32, 0};
     const int64_t query = shape.h * shape.s_q * shape.d * 4;
     const int64_t result = (int64_t)ls_row_state_bytes(&shape, shape.s_q);
     const struct ls_binomial tree = {.p = size};
@@ -144,7 +144,7 @@ MPI_TEST(tree, strict_results_are_merged_on_the_way)
 
 MPI_TEST(tree, is_for_few_queries)
 {
-    const struct ls_attention_shape shape = {1, 1, 1, 4097, 300, 16, LS_F32};
+    const struct ls_attention_shape shape = {1, 1, 1, 4097, 300, 16, LS_F32, 0};
     struct job job = job_of(shape, false, LS_LAYOUT_AUTO);
     struct ls_attention_plan *plan = NULL;
 

@@ -10,9 +10,9 @@ MPI_SUITE(usp)
 
 /* Tails, more ranks than leaves, another number of queries, groups. */
 static const struct ls_attention_shape shapes[] = {
-    {1, 8, 8, 2100, 2100, 8, LS_F32},
-    {2, 16, 8, 300, 1300, 5, LS_F32},
-    {1, 8, 8, 1300, 0, 8, LS_F32},
+    {1, 8, 8, 2100, 2100, 8, LS_F32, 0},
+    {2, 16, 8, 300, 1300, 5, LS_F32, 0},
+    {1, 8, 8, 1300, 0, 8, LS_F32, 0},
 };
 
 /* Which of the grids: heads and placement. False: there is no such grid. */
@@ -146,7 +146,7 @@ MPI_TEST(usp, strict_bits_are_those_of_one_rank)
 
 static void check_refused(int heads, int ring, int64_t h_kv, ls_status status, const char *says)
 {
-    struct job job = {.shape = {1, h_kv, h_kv, 300, 300, 8, LS_F32},
+    struct job job = {.shape = {1, h_kv, h_kv, 300, 300, 8, LS_F32, 0},
                       .options = LS_ATTENTION_OPTIONS};
     struct ls_attention_plan *plan = NULL;
 

@@ -159,7 +159,7 @@ Test(attention_size, work_of_a_leaf_is_the_leaves_that_it_sees)
 Test(attention_size, huge_sizes_are_exact, .timeout = 5)
 {
     const int64_t s = INT64_C(1) << 36, leaves = s / LS_LEAF;
-    const struct ls_attention_shape shape = {1, 8, 2, s, s, 128, LS_BF16};
+    const struct ls_attention_shape shape = {1, 8, 2, s, s, 128, LS_BF16, 0};
     const struct ls_mask full = full_mask(s, s), causal = causal_mask(s, s);
     struct ls_mask window = causal;
 
@@ -183,7 +183,7 @@ Test(attention_size, huge_sizes_are_exact, .timeout = 5)
 
 Test(attention_size, bytes_of_small_shapes)
 {
-    const struct ls_attention_shape s = {2, 6, 3, 10, 20, 5, LS_F16};
+    const struct ls_attention_shape s = {2, 6, 3, 10, 20, 5, LS_F16, 0};
 
     cr_expect_eq(ls_key_value_bytes(&s, 20), 2 * 2 * 20 * 3 * 5 * 2);
     cr_expect_eq(ls_key_value_bytes(&s, 0), 0);

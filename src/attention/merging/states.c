@@ -14,7 +14,7 @@ struct ls_row_states ls_states_in(float *memory, const struct ls_attention_shape
                                   int64_t rows)
 {
     const int64_t all = shape->b * shape->h * rows;
-    float *m = memory + all * shape->d;
+    float *m = memory + all * ls_value_dim(shape);
 
     return (struct ls_row_states){.acc = memory, .m = m, .l = m + all};
 }
@@ -38,7 +38,7 @@ void ls_states_take(float *out, const struct ls_row_states *states,
 {
     const struct ls_attention_shape *s = &problem->shape;
     const struct ls_row_states to = ls_states_in(out, s, rows.count);
-    const int64_t heads = s->b * s->h, d = s->d;
+    const int64_t heads = s->b * s->h, d = ls_value_dim(s);
 
     ls_problem_copy_floats(problem, to.acc, rows.count * d, states->acc + rows.first * d,
                            rows.of * d, heads, rows.count * d);

@@ -14,7 +14,7 @@
 #include "plan/attention_size.h"
 
 struct allgather {
-    void *memory;       /* K, then V: [b, s_k, h_kv, d], rank after rank within a batch */
+    void *memory;       /* K, then V: [b, s_k, h_kv, d or d_v], rank after rank in a batch */
     int64_t *first_row; /* [p + 1] where a rank's part begins */
     struct ls_leaf_list keys;
     struct ls_part_gradients *gradients;
@@ -104,13 +104,13 @@ static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
 {
     struct allgather *own = plan->own;
     const struct ls_problem *problem = &plan->problem;
-    const int64_t s_k = problem->shape.s_k;
+    const struct ls_attention_shape *s = &problem->shape;
     const struct ls_tensor *part[] = {k, v};
     char *memory = own->memory;
 
-    for (int i = 0; i < 2; i++, memory += ls_key_value_bytes(&problem->shape, s_k) / 2) {
-        all[i] = ls_problem_view(problem, memory, s_k, problem->shape.h_kv);
-        for (int64_t batch = 0; batch < problem->shape.b; batch++) {
+    for (int i = 0; i < 2; i++, memory += ls_key_bytes(s, s->s_k)) {
+        all[i] = ls_problem_view(problem, memory, s->s_k, s->h_kv, part[i]->dim[3]);
+        for (int64_t batch = 0; batch < s->b; batch++) {
             const struct ls_tensor one = ls_range_of(&all[i], 0, batch, 1);
             const struct ls_tensor from = ls_range_of(part[i], 0, batch, 1);
             struct ls_tensor to = part_of(&one, own, plan->rank);

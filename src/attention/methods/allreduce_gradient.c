@@ -25,7 +25,7 @@ struct ls_visiting_gradients {
     float *dq_sums;      /* of a step, [b, h, rows, d] for each node of this rank's keys */
     float *out, *in;     /* sums of the other ranks' rows, and of own rows from every rank */
     float *dq_slots, *dkv_slots;
-    float *dkv_sum;              /* [2][b, h, s_k_loc, d] */
+    float *dkv_sum;              /* [b, h, s_k_loc, d], then [b, h, s_k_loc, d_v] */
     struct ls_batch visit, back; /* of a step, and sums of the one before */
     void *travel_memory, *memory;
     const struct ls_backward_call *call;
@@ -64,7 +64,7 @@ static struct memory memory_of(const struct ls_problem *problem, int rank,
     const int64_t rows = ls_visit_all_rows(&problem->q_layout, 0);
     const int64_t own = ls_visit_rows(&problem->q_layout, rank, 0);
     const int64_t keys =
-        2 * ls_gradient_count(s, s->h, ls_layout_part_rows(&problem->k_layout, rank));
+        ls_pair_gradient_count(s, s->h, ls_layout_part_rows(&problem->k_layout, rank));
     const int64_t nodes = ls_total_sums(dq, rank);
 
     return (struct memory){
@@ -88,7 +88,8 @@ static size_t memory_bytes(const struct memory *m)
 /* Of all that visits with so many rows. */
 static size_t visitor_bytes(const struct ls_attention_shape *s, int64_t rows)
 {
-    const size_t row = 2 * sizeof(float) + 2 * (size_t)s->d * (size_t)ls_dtype_size(s->type);
+    const size_t row =
+        2 * sizeof(float) + (size_t)(s->d + ls_value_dim(s)) * (size_t)ls_dtype_size(s->type);
 
     return (size_t)(s->b * s->h * rows) * row;
 }
@@ -217,7 +218,7 @@ static ls_status wait_for_messages(struct ls_visiting_gradients *g)
     return ls_batch_wait(&g->back);
 }
 
-/* all [VISITORS] of a step, [b, rows, h, d] each. */
+/* all [VISITORS] of a step, [b, rows, h, ..] each. */
 static void view_visitors(struct ls_tensor all[VISITORS], const struct ls_visiting_gradients *g,
                           int64_t step)
 {
@@ -302,7 +303,7 @@ static void meet_node(struct ls_visiting_gradients *g, const struct ls_tensor al
                              .same_queries = j > first,
                              .dq = g->dq_sums + (j - first) * ls_gradient_count(s, s->h, rows),
                              .dk = g->dkv_sum,
-                             .dv = g->dkv_sum + g->dkv.floats / 2});
+                             .dv = g->dkv_sum + ls_gradient_count(s, s->h, g->call->k->dim[1])});
     if (end > first) ls_total_add(&g->dkv, problem, g->dkv_sum);
 }
 
@@ -336,7 +337,8 @@ static void finish_rows(struct ls_visiting_gradients *g, int64_t step)
 static void finish_keys(struct ls_visiting_gradients *g)
 {
     const struct ls_attention_shape *s = &g->plan->problem.shape;
-    const struct ls_terms dk = g->dkv.whole, dv = ls_terms_behind(dk, g->dkv.floats / 2);
+    const int64_t count = ls_gradient_count(s, s->h, g->call->k->dim[1]);
+    const struct ls_terms dk = g->dkv.whole, dv = ls_terms_behind(dk, count);
 
     ls_plan_round(g->call->dk, g->plan, dk, s->h / s->h_kv);
     ls_plan_round(g->call->dv, g->plan, dv, s->h / s->h_kv);
@@ -349,7 +351,7 @@ ls_status ls_visiting_gradients_run(struct ls_visiting_gradients *g,
     const int64_t n = ls_visit_steps(&g->plan->problem.q_layout);
 
     g->call = call;
-    ls_total_begin(&g->dkv, g->dkv_slots, 2 * ls_gradient_count(s, s->h, call->k->dim[1]));
+    ls_total_begin(&g->dkv, g->dkv_slots, ls_pair_gradient_count(s, s->h, call->k->dim[1]));
     if (n > 0) LS_TRY(start_visitors(g, 0));
     LS_TRY(wait_for_messages(g));
     for (int64_t step = 0; step < n; step++) {

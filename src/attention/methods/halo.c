@@ -15,8 +15,8 @@
 
 struct halo {
     struct ls_part_steps steps; /* backward's; their keys closed up */
-    char **in, **out;           /* [p] of each step but the first, K, then V: [b, rows, h_kv, d] */
-    struct ls_batch *batch;     /* [p] likewise */
+    char **in, **out; /* [p] of each step but the first, K, then V: [b, rows, h_kv, d or d_v] */
+    struct ls_batch *batch; /* [p] likewise */
     struct ls_fold fold;
     struct ls_part_gradients *gradients;
     void *memory; /* of messages */
@@ -174,13 +174,15 @@ static ls_status create(struct ls_attention_plan *plan)
 
 static struct ls_tensor keys_in(const struct ls_problem *problem, char *message, int64_t rows)
 {
-    return ls_problem_view(problem, message, rows, problem->shape.h_kv);
+    return ls_problem_view(problem, message, rows, problem->shape.h_kv, problem->shape.d);
 }
 
 static struct ls_tensor values_in(const struct ls_problem *problem, char *message, int64_t rows)
 {
-    return ls_problem_view(problem, message + bytes_of(problem, rows) / 2, rows,
-                           problem->shape.h_kv);
+    const struct ls_attention_shape *s = &problem->shape;
+
+    return ls_problem_view(problem, message + ls_key_bytes(s, rows), rows, s->h_kv,
+                           ls_value_dim(s));
 }
 
 /* Some leaves of this rank's part, one behind the other. */

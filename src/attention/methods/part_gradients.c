@@ -101,24 +101,29 @@ void ls_part_gradients_begin(struct ls_part_gradients *g, const struct ls_backwa
     ls_total_begin(&g->dkv, g->dkv_slots, ls_part_pair_count(problem, call->k->dim[1]));
 }
 
-/* pair [2][b, h_kv, rows, d] = dk and dv with the heads of each group added. */
+/* out [b, h_kv, rows, d] = from [b, h, rows, d] with the heads of each group added. */
+static void add_heads(float *out, const struct ls_problem *problem, const float *from, int64_t rows,
+                      int64_t d)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+    struct ls_tensor view = {.type = LS_F32,
+                             .ndim = 4,
+                             .dim = {s->b, rows, s->h_kv, d},
+                             .stride = {s->h_kv * rows * d, d, rows * d, 1},
+                             .data = out};
+
+    ls_round_sums(&problem->device->queue, &view, from, NULL, s->h / s->h_kv);
+}
+
+/* pair: dk, then dv. */
 static void add_groups(float *pair, const struct ls_part_gradients *g, int64_t rows)
 {
     const struct ls_problem *problem = &g->plan->problem;
     const struct ls_attention_shape *s = &problem->shape;
 
-    for (int i = 0; i < 2; i++) {
-        struct ls_tensor out = {
-            .type = LS_F32,
-            .ndim = 4,
-            .dim = {s->b, rows, s->h_kv, s->d},
-            .stride = {s->h_kv * rows * s->d, s->d, rows * s->d, 1},
-            .data = pair + i * ls_gradient_count(s, s->h_kv, rows),
-        };
-
-        ls_round_sums(&problem->device->queue, &out,
-                      g->heads + i * ls_gradient_count(s, s->h, rows), NULL, s->h / s->h_kv);
-    }
+    add_heads(pair, problem, g->heads, rows, s->d);
+    add_heads(pair + ls_gradient_count(s, s->h_kv, rows), problem,
+              g->heads + ls_gradient_count(s, s->h, rows), rows, ls_value_dim(s));
 }
 
 /* The i-th node of the queries meets one of the keys. dq: over this node of the keys; pair: dk and
@@ -172,21 +177,34 @@ void ls_part_gradients_meet(struct ls_part_gradients *g, int step, const struct 
     }
 }
 
+/* The leaves of a step of dk or dv to their places among all of the rank's. */
+static void spread_leaves(float *out, const struct ls_part_gradients *g, const float *from,
+                          int step, int64_t d)
+{
+    const struct ls_problem *problem = &g->plan->problem;
+    const struct ls_leaf_list back = g->steps.back[step];
+    const int64_t rows = g->steps.rows_back[step], all = g->steps.rows[0];
+    const int64_t heads = problem->shape.b * ls_part_heads(problem);
+
+    for (int64_t i = 0; i < back.count; i++)
+        ls_problem_copy_floats(problem, out + back.leaf[i].row * d, all * d, from + i * LS_LEAF * d,
+                               rows * d, heads,
+                               ls_layout_leaf_rows(&problem->k_layout, back.leaf[i].number) * d);
+}
+
 /* A sum of some of this rank's keys as one of all, 0 for the others. */
 static const float *spread(const struct ls_part_gradients *g, const float *pair, int step)
 {
     const struct ls_problem *problem = &g->plan->problem;
-    const struct ls_leaf_list back = g->steps.back[step];
-    const int64_t d = problem->shape.d, rows = g->steps.rows_back[step], all = g->steps.rows[0];
-    const int64_t blocks = rows > 0 ? ls_part_pair_count(problem, rows) / (rows * d) : 0;
-
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t heads = ls_part_heads(problem);
     struct ls_tensor whole = ls_tensor_view(g->spread, LS_F32, 1, &g->dkv.floats);
 
     ls_zero(&problem->device->queue, &whole);
-    for (int64_t i = 0; i < back.count; i++)
-        ls_problem_copy_floats(problem, g->spread + back.leaf[i].row * d, all * d,
-                               pair + i * LS_LEAF * d, rows * d, blocks,
-                               ls_layout_leaf_rows(&problem->k_layout, back.leaf[i].number) * d);
+    spread_leaves(g->spread, g, pair, step, s->d);
+    spread_leaves(g->spread + ls_gradient_count(s, heads, g->steps.rows[0]), g,
+                  pair + ls_gradient_count(s, heads, g->steps.rows_back[step]), step,
+                  ls_value_dim(s));
     return g->spread;
 }
 
@@ -236,13 +254,15 @@ ls_status ls_part_gradients_end(struct ls_part_gradients *g)
 {
     const struct ls_problem *problem = &g->plan->problem;
     const struct ls_backward_call *call = g->call;
-    const int64_t group = ls_part_adds_groups(problem) ? 1 : problem->shape.h / problem->shape.h_kv;
+    const struct ls_attention_shape *s = &problem->shape;
+    const int64_t heads = ls_part_heads(problem), group = heads / s->h_kv;
+    const int64_t dk = ls_gradient_count(s, heads, call->k->dim[1]);
 
     LS_TRY(ls_batch_wait(&g->batch));
     if (problem->p > 1) add_sums(g, problem->p - 1);
 
     ls_plan_round(call->dq, g->plan, g->dq.whole, 1);
     ls_plan_round(call->dk, g->plan, g->dkv.whole, group);
-    ls_plan_round(call->dv, g->plan, ls_terms_behind(g->dkv.whole, g->dkv.floats / 2), group);
+    ls_plan_round(call->dv, g->plan, ls_terms_behind(g->dkv.whole, dk), group);
     return LS_OK;
 }

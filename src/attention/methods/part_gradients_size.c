@@ -13,11 +13,16 @@ bool ls_part_adds_groups(const struct ls_problem *problem)
     return !problem->strict && problem->p > 1 && problem->shape.h > problem->shape.h_kv;
 }
 
+int64_t ls_part_heads(const struct ls_problem *problem)
+{
+    return ls_part_adds_groups(problem) ? problem->shape.h_kv : problem->shape.h;
+}
+
 int64_t ls_part_pair_count(const struct ls_problem *problem, int64_t rows)
 {
     const struct ls_attention_shape *s = &problem->shape;
 
-    return 2 * ls_gradient_count(s, ls_part_adds_groups(problem) ? s->h_kv : s->h, rows);
+    return ls_pair_gradient_count(s, ls_part_heads(problem), rows);
 }
 
 static int64_t most(const int64_t *rows, int p)
@@ -44,7 +49,7 @@ struct ls_part_memory ls_part_memory_of(const struct ls_problem *problem, int ra
         .dq_slots = sums->dq_slots * dq,
         .dq_sum = dq,
         .dkv_slots = sums->dkv_slots * own,
-        .heads = ls_part_adds_groups(problem) ? 2 * ls_gradient_count(s, s->h, rows) : 0,
+        .heads = ls_part_adds_groups(problem) ? ls_pair_gradient_count(s, s->h, rows) : 0,
         .out = sums->own * ls_part_pair_count(problem, rows),
         .in = sums->most_in * ls_part_pair_count(problem, back),
         .spread = order.seen && problem->p > 1 ? own : 0,

@@ -34,7 +34,8 @@ ls_status ls_part_totals_init(struct ls_total *dq, struct ls_total *dkv,
 /* Whether dk and dv travel with the heads of each group added. */
 bool ls_part_adds_groups(const struct ls_problem *problem);
 
-/* Floats of dk and dv of so many rows as they travel. */
+/* Heads of dk and dv as they travel, and floats of so many rows of them. */
+int64_t ls_part_heads(const struct ls_problem *problem);
 int64_t ls_part_pair_count(const struct ls_problem *problem, int64_t rows);
 
 /* Sums that there are of one rank's keys and queries. */

@@ -12,6 +12,7 @@
 #include "attention/methods/part_gradients.h"
 #include "attention/methods/table.h"
 #include "attention/travelling/route.h"
+#include "attention/travelling/travel.h"
 #include "base/ledger.h"
 #include "plan/attention_size.h"
 #include "tensor/contiguous.h"
@@ -140,11 +141,6 @@ ls_status ls_ring_create(struct ls_attention_plan *plan, int node)
     return ls_problem_kernel_create(&plan->kernel, problem);
 }
 
-static size_t part_bytes(const struct ls_problem *problem, int owner)
-{
-    return ls_key_value_bytes(&problem->shape, ls_layout_part_rows(&problem->k_layout, owner));
-}
-
 /* One part of the keys, wherever it is. */
 struct key_part {
     struct ls_tensor k, v;
@@ -155,13 +151,14 @@ static struct key_part travelling_part(const struct ls_attention_plan *plan, int
 {
     const struct ring *own = plan->own;
     const int owner = ls_route_owner(&own->route, step);
+    const struct ls_attention_shape *s = &plan->problem.shape;
     const int64_t rows = ls_layout_part_rows(&plan->problem.k_layout, owner);
     const size_t at = (size_t)ls_route_buffer(&own->route, step) * travel_bytes(&plan->problem);
-    char *k = (char *)own->travel + at, *v = k + part_bytes(&plan->problem, owner) / 2;
+    char *k = (char *)own->travel + at, *v = k + ls_key_bytes(s, rows);
 
     return (struct key_part){
-        .k = ls_problem_view(&plan->problem, k, rows, plan->problem.shape.h_kv),
-        .v = ls_problem_view(&plan->problem, v, rows, plan->problem.shape.h_kv)};
+        .k = ls_problem_view(&plan->problem, k, rows, s->h_kv, s->d),
+        .v = ls_problem_view(&plan->problem, v, rows, s->h_kv, ls_value_dim(s))};
 }
 
 /* This rank's own part, in one piece if it is to be sent. */
@@ -178,17 +175,14 @@ static struct key_part own_part(const struct ls_attention_plan *plan, const stru
 
 /* The part `now` of this step goes on, another comes in. */
 static ls_status start_hop(struct ls_batch *batch, const struct ls_attention_plan *plan,
-                           const struct key_part *now, const struct ls_hop *hop, int step)
+                           const struct key_part *now, const struct ls_hop *hop)
 {
-    const struct ring *own = plan->own;
     const struct key_part next = travelling_part(plan, hop->next);
-    const size_t come = part_bytes(&plan->problem, ls_route_owner(&own->route, hop->next)) / 2;
-    const size_t go = part_bytes(&plan->problem, ls_route_owner(&own->route, step)) / 2;
 
-    ls_batch_receive(batch, next.k.data, come, hop->from);
-    ls_batch_receive(batch, next.v.data, come, hop->from);
-    ls_batch_send(batch, now->k.data, go, hop->to);
-    ls_batch_send(batch, now->v.data, go, hop->to);
+    ls_batch_receive(batch, next.k.data, ls_travel_bytes(&next.k), hop->from);
+    ls_batch_receive(batch, next.v.data, ls_travel_bytes(&next.v), hop->from);
+    ls_batch_send(batch, now->k.data, ls_travel_bytes(&now->k), hop->to);
+    ls_batch_send(batch, now->v.data, ls_travel_bytes(&now->v), hop->to);
     return ls_batch_start(batch);
 }
 
@@ -199,9 +193,9 @@ static ls_status start_exchange(struct ls_attention_plan *plan, const struct key
     struct ls_hop hop;
 
     if (ls_route_inner_hop(&hop, &own->route, step))
-        LS_TRY(start_hop(&own->inner, plan, now, &hop, step));
+        LS_TRY(start_hop(&own->inner, plan, now, &hop));
     if (ls_route_outer_hop(&hop, &own->route, step))
-        LS_TRY(start_hop(&own->outer, plan, now, &hop, step));
+        LS_TRY(start_hop(&own->outer, plan, now, &hop));
     return LS_OK;
 }
 

@@ -11,7 +11,8 @@ struct ls_ulysses {
      */
     float *dq, *dk, *dv, *lse, *delta;
     /* where kv heads have copies, so that a group's heads are on several ranks: sums on their way
-     * to the owners of the keys, and those of this rank's keys, [2][b, h, s_k_loc, d] */
+     * to the owners of the keys, and those of this rank's keys, dk and then dv [b, h, s_k_loc, ..]
+     */
     float *outgoing, *whole;
     struct ls_batch batch;
     void *memory;

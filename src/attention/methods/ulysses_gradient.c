@@ -16,8 +16,8 @@ static bool splits_groups(const struct ls_problem *problem)
 
 /* Floats of one rank's memory. */
 struct memory {
-    int64_t dq, dk, numbers; /* of all positions of its heads; dk is dv's as well */
-    int64_t outgoing, whole; /* of dk or dv */
+    int64_t dq, dk, dv, numbers; /* of all positions of its heads */
+    int64_t outgoing, whole;     /* of dk and dv */
 };
 
 static struct memory memory_of(const struct ls_problem *problem, int rank)
@@ -30,15 +30,17 @@ static struct memory memory_of(const struct ls_problem *problem, int rank)
     return (struct memory){
         .dq = ls_gradient_count(s, heads, s->s_q),
         .dk = ls_gradient_count(s, heads, s->s_k),
+        .dv = ls_value_gradient_count(s, heads, s->s_k),
         .numbers = s->b * heads * s->s_q,
-        .outgoing = split ? ls_gradient_count(s, heads, s->s_k - rows) : 0,
-        .whole = split ? ls_gradient_count(s, s->h, rows) : 0,
+        .outgoing = split ? ls_pair_gradient_count(s, heads, s->s_k - rows) : 0,
+        .whole = split ? ls_pair_gradient_count(s, s->h, rows) : 0,
     };
 }
 
 static size_t memory_bytes(const struct memory *m)
 {
-    return (size_t)(m->dq + 2 * (m->dk + m->numbers + m->outgoing + m->whole)) * sizeof(float);
+    return (size_t)(m->dq + m->dk + m->dv + 2 * m->numbers + m->outgoing + m->whole) *
+           sizeof(float);
 }
 
 static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem,
@@ -66,7 +68,7 @@ static void add_sums(struct ls_cost *cost, const struct ls_problem *problem, int
 {
     const struct memory m = memory_of(problem, rank);
 
-    cost->backward_bytes_sent += 2 * m.outgoing * (int64_t)sizeof(float);
+    cost->backward_bytes_sent += m.outgoing * (int64_t)sizeof(float);
     if (m.outgoing == 0) return;
     for (int r = 0; r < problem->p; r++)
         if (r != rank && ls_layout_part_rows(&problem->k_layout, r) > 0)
@@ -100,10 +102,10 @@ ls_status ls_ulysses_gradient_create(struct ls_attention_plan *plan)
     own->dq = own->memory;
     own->dk = own->dq + m.dq;
     own->dv = own->dk + m.dk;
-    own->lse = own->dv + m.dk;
+    own->lse = own->dv + m.dv;
     own->delta = own->lse + m.numbers;
     own->outgoing = own->delta + m.numbers;
-    own->whole = own->outgoing + 2 * m.outgoing;
+    own->whole = own->outgoing + m.outgoing;
     if (share->q.count == 0) return LS_OK;
     return ls_gradient_kernel_create(&plan->gradients.kernel, problem->device,
                                      kernel_shape(problem, share));
@@ -117,42 +119,49 @@ void ls_ulysses_gradient_destroy(struct ls_ulysses *own)
 
 /* ---- sums of groups that are split */
 
+/* Sums of dk or dv of all positions of this rank's heads, [b, heads, s_k, d]; and room for those of
+ * all heads of its own positions, [b, h, rows, d]. */
+struct key_sums {
+    const float *sums;
+    float *whole;
+    int64_t d;
+};
+
 /* Rows [first, first + rows) of the sums of every head of one batch; returns the end of out. */
 static float *take_rows(float *out, const struct ls_problem *problem, const float *sums,
-                        int64_t heads, int64_t first, int64_t rows)
+                        int64_t heads, int64_t first, int64_t rows, int64_t d)
 {
-    const int64_t d = problem->shape.d;
-
     ls_problem_copy_floats(problem, out, rows * d, sums + first * d, problem->shape.s_k * d, heads,
                            rows * d);
     return out + heads * rows * d;
 }
 
-/* dk (which: 0) or dv of one batch: to the owners of the keys, and from all for this rank's own. */
-static void add_batch(float **outgoing, struct ls_attention_plan *plan, int which, int64_t batch)
+/* dk or dv of one batch: to the owners of the keys, and from all for this rank's own. */
+static void add_batch(float **outgoing, struct ls_attention_plan *plan, const struct key_sums *of,
+                      int64_t batch)
 {
     struct ls_ulysses *own = plan->own;
     const struct ls_attention_shape *s = &plan->problem.shape;
     const int64_t *first = own->swap.keys.first_row;
     const int64_t mine = first[plan->rank + 1] - first[plan->rank];
-    const int64_t heads = own->swap.share[plan->rank].q.count;
-    const float *sums = (which == 0 ? own->dk : own->dv) + batch * heads * s->s_k * s->d;
-    float *whole = own->whole + ((which * s->b + batch) * s->h) * mine * s->d;
+    const int64_t heads = own->swap.share[plan->rank].q.count, d = of->d;
+    const float *sums = of->sums + batch * heads * s->s_k * d;
+    float *whole = of->whole + batch * s->h * mine * d;
 
     for (int r = 0; r < plan->problem.p; r++) {
         const struct ls_head_run theirs = own->swap.share[r].q;
         const int64_t rows = first[r + 1] - first[r];
-        float *into = whole + theirs.first * mine * s->d;
+        float *into = whole + theirs.first * mine * d;
 
         if (r == plan->rank) {
-            take_rows(into, &plan->problem, sums, heads, first[r], rows);
+            take_rows(into, &plan->problem, sums, heads, first[r], rows, d);
             continue;
         }
         if (mine * theirs.count > 0)
-            ls_batch_receive(&own->batch, into, (size_t)(mine * theirs.count * s->d) * sizeof *into,
+            ls_batch_receive(&own->batch, into, (size_t)(mine * theirs.count * d) * sizeof *into,
                              r);
         if (rows * heads == 0) continue;
-        float *end = take_rows(*outgoing, &plan->problem, sums, heads, first[r], rows);
+        float *end = take_rows(*outgoing, &plan->problem, sums, heads, first[r], rows, d);
         ls_batch_send(&own->batch, *outgoing, (size_t)(end - *outgoing) * sizeof *end, r);
         *outgoing = end;
     }
@@ -164,10 +173,12 @@ static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_bac
     const struct ls_attention_shape *s = &plan->problem.shape;
     const struct ls_terms dk = {.a = own->whole};
     const int64_t one = ls_gradient_count(s, s->h, call->k->dim[1]);
+    const struct key_sums sums[] = {{own->dk, own->whole, s->d},
+                                    {own->dv, own->whole + one, ls_value_dim(s)}};
     float *outgoing = own->outgoing;
 
-    for (int which = 0; which < 2; which++)
-        for (int64_t batch = 0; batch < s->b; batch++) add_batch(&outgoing, plan, which, batch);
+    for (int i = 0; i < 2; i++)
+        for (int64_t batch = 0; batch < s->b; batch++) add_batch(&outgoing, plan, &sums[i], batch);
     LS_TRY(ls_batch_run(&own->batch));
     ls_plan_round(call->dk, plan, dk, s->h / s->h_kv);
     ls_plan_round(call->dv, plan, ls_terms_behind(dk, one), s->h / s->h_kv);

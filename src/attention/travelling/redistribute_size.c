@@ -36,11 +36,9 @@ int64_t ls_traveller_heads(const struct ls_problem *problem, enum ls_traveller w
 size_t ls_traveller_row_bytes(const struct ls_problem *problem, enum ls_traveller which)
 {
     const struct ls_attention_shape *s = &problem->shape;
-    const size_t d_bytes = ls_traveller_is_number(which)
-                               ? sizeof(float)
-                               : (size_t)s->d * (size_t)ls_dtype_size(s->type);
 
-    return (size_t)s->b * (size_t)ls_traveller_heads(problem, which) * d_bytes;
+    return (size_t)s->b * (size_t)ls_traveller_heads(problem, which) *
+           ls_traveller_head_bytes(s, which);
 }
 
 bool ls_traveller_is_used(const struct ls_problem *problem, enum ls_traveller which)

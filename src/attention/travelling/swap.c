@@ -47,9 +47,7 @@ static struct bytes bytes_of(const struct ls_problem *problem, int rank, int64_t
     const bool keys = ls_traveller_is_keys(which);
     const struct ls_layout *layout = keys ? &problem->k_layout : &problem->q_layout;
     const int64_t own = heads_in(&share, which).count, all = keys ? copies : s->h;
-    const size_t row = (size_t)s->b * (ls_traveller_is_number(which)
-                                           ? sizeof(float)
-                                           : (size_t)s->d * (size_t)ls_dtype_size(s->type));
+    const size_t row = (size_t)s->b * ls_traveller_head_bytes(s, which);
 
     return (struct bytes){
         .here = row * (size_t)(ls_layout_part_rows(layout, rank) * (all - own)),

@@ -10,7 +10,7 @@
 
 /* Where a traveller lies in the buffers. */
 struct ls_swap_place {
-    struct ls_tensor all;    /* [b, s, heads of this rank, d] */
+    struct ls_tensor all;    /* [b, s, heads of this rank, d or d_v] */
     struct ls_tensor *rows;  /* [p] views of all: rank r's part of the sequence */
     struct ls_tensor *heads; /* [p] rank r's heads of this rank's part; its own are its own rows */
 };

@@ -30,12 +30,27 @@ bool ls_traveller_is_number(enum ls_traveller which)
     return which == LS_LSE || which == LS_DELTA;
 }
 
+int64_t ls_traveller_dim(const struct ls_attention_shape *shape, enum ls_traveller which)
+{
+    if (ls_traveller_is_number(which)) return 1;
+    return which == LS_LIKE_Q || which == LS_LIKE_K ? shape->d : ls_value_dim(shape);
+}
+
+static ls_dtype type_of(const struct ls_attention_shape *shape, enum ls_traveller which)
+{
+    return ls_traveller_is_number(which) ? LS_F32 : shape->type;
+}
+
+size_t ls_traveller_head_bytes(const struct ls_attention_shape *shape, enum ls_traveller which)
+{
+    return (size_t)ls_traveller_dim(shape, which) * (size_t)ls_dtype_size(type_of(shape, which));
+}
+
 struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,
                                  enum ls_traveller which, int64_t rows, int64_t heads)
 {
-    const int64_t b = problem->shape.b, d = ls_traveller_is_number(which) ? 1 : problem->shape.d;
-    const struct ls_tensor view = {.type =
-                                       ls_traveller_is_number(which) ? LS_F32 : problem->shape.type,
+    const int64_t b = problem->shape.b, d = ls_traveller_dim(&problem->shape, which);
+    const struct ls_tensor view = {.type = type_of(&problem->shape, which),
                                    .ndim = 4,
                                    .dim = {b, rows, heads, d},
                                    .stride = {heads * d, b * heads * d, d, 1},

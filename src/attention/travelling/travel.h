@@ -5,7 +5,8 @@
 
 #include "attention/problem.h"
 
-/* What is like a tensor of forward has its shape: K and V have kv heads, the others query heads.
+/* What is like a tensor of forward has its shape: K and V have kv heads, the others query heads; V
+ * and O are d_v wide, Q and K d.
  * LSE and DELTA are f32, seen as [b, s, h, 1], and stand before the others to be aligned. forward
  * to the ranks that compute: q, k, v        from them: lse, o and, if wanted, o_lo backward  lse,
  * delta, q, k, v, d_o (like o)          dq, dk, dv (like q, k, v) */
@@ -30,7 +31,11 @@ bool ls_returns_backward(enum ls_traveller which);
 bool ls_traveller_is_keys(enum ls_traveller which);
 bool ls_traveller_is_number(enum ls_traveller which);
 
-/* A view of the next free bytes: [rows][b][heads][d]. */
+/* Elements of a row of a head, and its bytes. */
+int64_t ls_traveller_dim(const struct ls_attention_shape *shape, enum ls_traveller which);
+size_t ls_traveller_head_bytes(const struct ls_attention_shape *shape, enum ls_traveller which);
+
+/* A view of the next free bytes: [rows][b][heads][d or d_v]. */
 struct ls_tensor ls_travel_carve(char **free_bytes, const struct ls_problem *problem,
                                  enum ls_traveller which, int64_t rows, int64_t heads);
 
