@@ -14,12 +14,12 @@
 extern "C" {
 #endif
 
-#define LS_MAX_HEAD_DIM 256
+#define LS_MAX_HEAD_DIM 576
 #define LS_MOST_THREADS 4096
 #define LS_NO_LIMIT INT64_MAX
 
 /* Global sizes: b batch, s_q queries, s_k keys, h query heads, h_kv key/value heads (divides h),
- * d head dimension of q and k, d_v that of v and o (each 1 to 256; d_v 0: d); type of q, k, v and
+ * d head dimension of q and k, d_v that of v and o (each 1 to 576; d_v 0: d); type of q, k, v and
  * o: f32, bf16 or f16. */
 struct ls_attention_shape {
     int64_t b, h, h_kv, s_q, s_k, d;

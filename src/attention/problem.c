@@ -17,9 +17,9 @@ static ls_status check_counts(const struct ls_attention_shape *s)
                        (long)s->h_kv);
     if (s->d < 1 || s->d > LS_MAX_HEAD_DIM)
         return ls_fail(LS_ESHAPE, "head dim is %ld, must be 1 to %d", (long)s->d, LS_MAX_HEAD_DIM);
-    if (ls_value_dim(s) != s->d)
-        return ls_fail(LS_ESHAPE, "head dim of v is %ld, must be that of q, %ld", (long)s->d_v,
-                       (long)s->d);
+    if (s->d_v < 0 || s->d_v > LS_MAX_HEAD_DIM)
+        return ls_fail(LS_ESHAPE, "head dim of v is %ld, must be 1 to %d", (long)s->d_v,
+                       LS_MAX_HEAD_DIM);
     if (s->s_q < 0 || s->s_k < 0)
         return ls_fail(LS_ESHAPE, "sequence lengths %ld and %ld: neither may be negative",
                        (long)s->s_q, (long)s->s_k);

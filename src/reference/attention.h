@@ -18,8 +18,8 @@ struct ls_reference_query {
     int64_t batch, head, position;
 };
 
-/* Room for a row's elements: a little more, or the same element of several rows, 2 KiB apart, would
- * be stored and loaded as if it were at one address (their last 12 bits). */
+/* Room for a row's elements: a little more, so that the same element of two sums that lie side by
+ * side is not stored and loaded as if it were at one address (their last 12 bits). */
 #define LS_REFERENCE_DIM (LS_MAX_HEAD_DIM + 8)
 
 /* What a query row has seen so far. Natural logarithm throughout. Empty: m = -inf, the rest 0.

@@ -171,7 +171,7 @@ npy '<f4' False "2, 300, 2, 8" $bytes >b2.npy
 npy '<f4' False "1, 150, 2, 16" $((bytes / 2)) >s150.npy
 npy '<f4' False "1, 200, 3, 16" $bytes >h3.npy
 npy '<f4' False "600, 16" $bytes >two-dims.npy
-npy '<f4' False "1, 8, 4, 300" $bytes >d300.npy
+npy '<f4' False "1, 8, 2, 600" $bytes >d600.npy
 npy '<f4' False "1, 300, 2, 0" 0 >d0.npy
 npy '<f4' False "1, 30, 20, 16" $bytes >both.npy
 npy '<f4' False "75, 8, 16" $bytes >two.npy
@@ -190,15 +190,15 @@ bad_shape "k and v disagree" "150.*300|300.*150" good.npy good.npy s150.npy --or
 bad_shape "2 dimensions" "two-dims.npy: .*600,16.*batch" two-dims.npy good.npy good.npy --order bshd
 bad_shape "heads no multiple" "2.*3" good.npy h3.npy h3.npy --order bshd
 bad_shape "both orders fit" "--order" both.npy both.npy both.npy
-bad_shape "head dim 300" "300" d300.npy d300.npy d300.npy --order bshd
+bad_shape "head dim 600" "600" d600.npy d600.npy d600.npy --order bshd
 bad_shape "head dim 0" "head dim is 0" d0.npy d0.npy d0.npy --order bshd
 bad_everywhere "packed, two readings" 2 "two.npy: shape 75,8,16 can be .* or batch 75 of 8.*save it as" \
     attend --input two.npy --packed s3hd --heads 4 --kv-heads 2 --out "$out"
 bad "random: heads no multiple" 2 "5.*2" attend --random 1,5,2,64,64,64 --out "$out"
-bad "random: head dim 257" 2 "257" attend --random 1,2,2,64,64,257 --out "$out"
+bad "random: head dim 577" 2 "577" attend --random 1,2,2,64,64,577 --out "$out"
 bad "random: no queries" 2 "number of queries is 0" attend --random 1,2,2,0,64,16 --out "$out"
 bad "random: head dim 0" 2 "head dim is 0" attend --random 1,2,2,64,64,0 --out "$out"
-bad_on_ranks "random: head dim 257" 2 "257" attend --random 1,2,2,64,64,257 --out "$out"
+bad_on_ranks "random: head dim 577" 2 "577" attend --random 1,2,2,64,64,577 --out "$out"
 bad "result of another shape" 2 "d8.npy" check --q good.npy --k good.npy --v good.npy --order bshd \
     --result d8.npy
 

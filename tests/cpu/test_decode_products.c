@@ -107,7 +107,7 @@ static void check_output(int rows, struct key_span keys)
 
 Test(decode_products, equal_double)
 {
-    static const int dims[] = {1, 3, 8, 16, 17, 40, 100, 128, 255, 256};
+    static const int dims[] = {1, 3, 8, 16, 17, 40, 100, 128, 255, 576};
 
     for (int i = 0; i < LENGTH(isas); i++) {
         if (isas[i] > ls_cpu_isa_best()) {

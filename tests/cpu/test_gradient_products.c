@@ -19,10 +19,9 @@ static const char *const sum_names[] = {"dq", "dk", "dv"};
 /* One row of the table and one tile, in that row's type and in double. */
 static struct bench {
     const struct gradient_products *products;
-    int d, d_pad;
-    size_t row_bytes;
+    struct head_dims dims, pad;
     void *worker, *scratch, *keys, *queries;
-    char *raw[OPERANDS]; /* [LS_LEAF][d_pad] */
+    char *raw[OPERANDS]; /* [LS_LEAF][pad.d], of d_o and v [LS_LEAF][pad.d_v] */
     double value[OPERANDS][LS_LEAF][LS_MAX_HEAD_DIM];
     float *sums[SUMS];
     struct sum_path path[SUMS];
@@ -33,6 +32,28 @@ static struct bench {
     double exact[SUMS][LS_LEAF][LS_MAX_HEAD_DIM];
     double bound[SUMS][LS_LEAF][LS_MAX_HEAD_DIM]; /* the same sums, of magnitudes */
 } bench;
+
+/* Elements of a row, and with padding. */
+static int width(enum operand operand)
+{
+    return operand == Q || operand == K ? bench.dims.d : bench.dims.d_v;
+}
+
+static int padded(enum operand operand)
+{
+    return operand == Q || operand == K ? bench.pad.d : bench.pad.d_v;
+}
+
+static size_t row_bytes(enum operand operand)
+{
+    return (size_t)(padded(operand) * ls_dtype_size(bench.products->type));
+}
+
+/* The operand whose rows a sum has. */
+static enum operand like(enum sum sum)
+{
+    return sum == DQ ? Q : sum == DK ? K : V;
+}
 
 static char *allocate(size_t bytes)
 {
@@ -46,39 +67,39 @@ static char *allocate(size_t bytes)
 static void expect_guard(const void *memory, size_t bytes, const char *what)
 {
     for (size_t i = bytes; i < bytes + GUARD; i++)
-        cr_assert_eq(((const char *)memory)[i], MARK, "%s d %d: wrote behind %s",
-                     bench.products->name, bench.d, what);
+        cr_assert_eq(((const char *)memory)[i], MARK, "%s d %d, %d: wrote behind %s",
+                     bench.products->name, bench.dims.d, bench.dims.d_v, what);
 }
 
-static size_t sum_bytes(void)
+static size_t sum_bytes(enum sum sum)
 {
-    return (size_t)(LS_LEAF * bench.d_pad) * sizeof(float);
+    return (size_t)(LS_LEAF * padded(like(sum))) * sizeof(float);
 }
 
-static void bench_open(const struct gradient_products *products, ls_isa isa, int d)
+static void bench_open(const struct gradient_products *products, ls_isa isa, struct head_dims dims)
 {
-    const int pad = products->d_multiple, d_pad = (d + pad - 1) / pad * pad;
+    const struct ls_attention_shape shape = {.d = dims.d, .d_v = dims.d_v};
+    const struct head_dims pad = head_dims_padded(&shape, products->d_multiple);
 
-    bench = (struct bench){.products = products, .d = d, .d_pad = d_pad};
-    bench.row_bytes = (size_t)(d_pad * ls_dtype_size(products->type));
-    bench.scratch = allocate(products->scratch_bytes(d_pad));
-    bench.keys = allocate(products->keys_bytes(d_pad));
-    bench.queries = allocate(products->queries_bytes(d_pad));
-    for (int i = 0; i < OPERANDS; i++) bench.raw[i] = allocate(LS_LEAF * bench.row_bytes);
+    bench = (struct bench){.products = products, .dims = dims, .pad = pad};
+    bench.scratch = allocate(products->scratch_bytes(pad));
+    bench.keys = allocate(products->keys_bytes(pad));
+    bench.queries = allocate(products->queries_bytes(pad));
+    for (int i = 0; i < OPERANDS; i++) bench.raw[i] = allocate(LS_LEAF * row_bytes(i));
     for (int i = 0; i < SUMS; i++) {
-        bench.sums[i] = (float *)(void *)allocate(sum_bytes());
-        bench.path[i] = sum_path_to(bench.sums[i], LS_LEAF, d_pad);
+        bench.sums[i] = (float *)(void *)allocate(sum_bytes(i));
+        bench.path[i] = sum_path_to(bench.sums[i], LS_LEAF, padded(like(i)));
     }
-    cr_assert_eq(products->create(&bench.worker, isa, d_pad, bench.scratch), LS_OK, "%s",
+    cr_assert_eq(products->create(&bench.worker, isa, pad, bench.scratch), LS_OK, "%s",
                  ls_message());
 }
 
 static void bench_close(void)
 {
-    expect_guard(bench.scratch, bench.products->scratch_bytes(bench.d_pad), "its scratch");
-    expect_guard(bench.keys, bench.products->keys_bytes(bench.d_pad), "packed keys");
-    expect_guard(bench.queries, bench.products->queries_bytes(bench.d_pad), "packed queries");
-    for (int i = 0; i < SUMS; i++) expect_guard(bench.sums[i], sum_bytes(), sum_names[i]);
+    expect_guard(bench.scratch, bench.products->scratch_bytes(bench.pad), "its scratch");
+    expect_guard(bench.keys, bench.products->keys_bytes(bench.pad), "packed keys");
+    expect_guard(bench.queries, bench.products->queries_bytes(bench.pad), "packed queries");
+    for (int i = 0; i < SUMS; i++) expect_guard(bench.sums[i], sum_bytes(i), sum_names[i]);
     bench.products->destroy(bench.worker);
     for (int i = 0; i < OPERANDS; i++) free(bench.raw[i]);
     for (int i = 0; i < SUMS; i++) free(bench.sums[i]);
@@ -90,16 +111,17 @@ static void bench_close(void)
 /* Rows in use are drawn, up to d; the others are zero. */
 static void draw_rows(enum operand operand, int rows)
 {
+    const ls_dtype type = bench.products->type;
+    const int d = width(operand);
     float row[LS_MAX_HEAD_DIM];
 
     for (int r = 0; r < LS_LEAF; r++) {
+        char *to = bench.raw[operand] + (size_t)r * row_bytes(operand);
+
         memset(row, 0, sizeof row);
-        if (r < rows) ls_random_normal(row, 31, operand, (uint64_t)r * 256, bench.d);
-        ls_dtype_convert(bench.raw[operand] + (size_t)r * bench.row_bytes, bench.products->type,
-                         row, LS_F32, bench.d_pad);
-        ls_dtype_convert(bench.value[operand][r], LS_F64,
-                         bench.raw[operand] + (size_t)r * bench.row_bytes, bench.products->type,
-                         bench.d);
+        if (r < rows) ls_random_normal(row, 31, operand, (uint64_t)r * LS_MAX_HEAD_DIM, d);
+        ls_dtype_convert(to, type, row, LS_F32, padded(operand));
+        ls_dtype_convert(bench.value[operand][r], LS_F64, to, type, d);
     }
 }
 
@@ -136,7 +158,7 @@ static double logit(int row, int key)
 {
     double sum = 0;
 
-    for (int e = 0; e < bench.d; e++) sum += bench.value[Q][row][e] * bench.value[K][key][e];
+    for (int e = 0; e < bench.dims.d; e++) sum += bench.value[Q][row][e] * bench.value[K][key][e];
     return sum * (double)bench.tile.scale;
 }
 
@@ -177,7 +199,7 @@ static void draw_tile(enum mask mask, const struct ls_scores *scores, int rows, 
                                .kept = scores->dropout > 0 ? bench.kept : NULL,
                                .rows = rows,
                                .key_count = keys,
-                               .scale = (float)(1 / sqrt((double)bench.d)),
+                               .scale = (float)(1 / sqrt((double)bench.dims.d)),
                                .dq = &bench.path[DQ],
                                .dk = &bench.path[DK],
                                .dv = &bench.path[DV]};
@@ -194,7 +216,7 @@ static void compute(void)
 {
     const struct gradient_products *products = bench.products;
 
-    for (int i = 0; i < SUMS; i++) memset(bench.sums[i], MARK, sum_bytes());
+    for (int i = 0; i < SUMS; i++) memset(bench.sums[i], MARK, sum_bytes(i));
     cr_assert_eq(products->pack_keys(bench.keys, bench.worker, bench.raw[K], bench.raw[V]), LS_OK);
     cr_assert_eq(products->pack_queries(bench.queries, bench.worker, bench.raw[Q], bench.raw[D_O]),
                  LS_OK);
@@ -205,12 +227,12 @@ static void compute(void)
 
 static float result(enum sum sum, int row, int e)
 {
-    return bench.sums[sum][row * bench.d_pad + e];
+    return bench.sums[sum][row * padded(like(sum)) + e];
 }
 
 static void add_exact(enum sum sum, int row, double factor, double size, enum operand of, int from)
 {
-    for (int e = 0; e < bench.d; e++) {
+    for (int e = 0; e < width(of); e++) {
         bench.exact[sum][row][e] += factor * bench.value[of][from][e];
         bench.bound[sum][row][e] += size * fabs(bench.value[of][from][e]);
     }
@@ -230,7 +252,7 @@ static void compute_exact(void)
 
             if (!sees(r, j)) continue;
             const double p = exp2(logit(r, j) / log(2) - (double)bench.lse[r]);
-            for (int e = 0; e < bench.d; e++) {
+            for (int e = 0; e < bench.dims.d_v; e++) {
                 const double term = passed * bench.value[D_O][r][e] * bench.value[V][j][e];
 
                 dp += term;
@@ -254,21 +276,21 @@ static void check(const char *name)
         double error = 0, norm = 0;
 
         for (int r = 0; r < rows; r++) {
-            for (int e = 0; e < bench.d; e++) {
+            for (int e = 0; e < width(like(sum)); e++) {
                 const double off = (double)result(sum, r, e) - bench.exact[sum][r][e];
 
                 cr_assert_leq(fabs(off), 2 * unit * bench.bound[sum][r][e] + 1e-30,
                               "%s d %d rows %d keys %d, %s: %s[%d][%d] = %g, not %g",
-                              bench.products->name, bench.d, bench.tile.rows, bench.tile.key_count,
-                              name, sum_names[sum], r, e, (double)result(sum, r, e),
-                              bench.exact[sum][r][e]);
+                              bench.products->name, bench.dims.d, bench.tile.rows,
+                              bench.tile.key_count, name, sum_names[sum], r, e,
+                              (double)result(sum, r, e), bench.exact[sum][r][e]);
                 error += off * off;
                 norm += bench.exact[sum][r][e] * bench.exact[sum][r][e];
             }
         }
         cr_assert_leq(sqrt(error), limit * sqrt(norm), "%s d %d rows %d keys %d, %s: %s off by %g",
-                      bench.products->name, bench.d, bench.tile.rows, bench.tile.key_count, name,
-                      sum_names[sum], sqrt(error / norm));
+                      bench.products->name, bench.dims.d, bench.tile.rows, bench.tile.key_count,
+                      name, sum_names[sum], sqrt(error / norm));
     }
 }
 
@@ -278,7 +300,9 @@ static void equals_double(const struct gradient_products *products, ls_isa isa)
 {
     static const char *const names[] = {"all",       "causal", "window",   "prefix",
                                         "documents", "ragged", "scattered"};
-    static const int dims[] = {64, 16, 17, 40, 80, 96, 128, 200, 256};
+    static const struct head_dims dims[] = {{64, 64},   {16, 256}, {17, 40},   {40, 17},
+                                            {80, 96},   {96, 80},  {128, 128}, {192, 128},
+                                            {256, 200}, {64, 576}, {576, 512}};
     static const int sizes[][2] = {{256, 256}, {256, 255}, {100, 256}, {1, 1},
                                    {17, 33},   {256, 64},  {255, 129}};
     static const struct ls_scores dropped = {.scale = 1, .dropout = 0.25F, .seed = 9};
@@ -301,12 +325,13 @@ static void equals_double(const struct gradient_products *products, ls_isa isa)
 /* Rows of an operand change places. */
 static void swap_rows(enum operand operand, int a, int b)
 {
-    char *first = bench.raw[operand] + (size_t)a * bench.row_bytes;
-    char *second = bench.raw[operand] + (size_t)b * bench.row_bytes, kept[4 * LS_MAX_HEAD_DIM];
+    const size_t bytes = row_bytes(operand);
+    char *first = bench.raw[operand] + (size_t)a * bytes;
+    char *second = bench.raw[operand] + (size_t)b * bytes, kept[4 * LS_MAX_HEAD_DIM];
 
-    memcpy(kept, first, bench.row_bytes);
-    memcpy(first, second, bench.row_bytes);
-    memcpy(second, kept, bench.row_bytes);
+    memcpy(kept, first, bytes);
+    memcpy(first, second, bytes);
+    memcpy(second, kept, bytes);
 }
 
 static void swap_floats(float *values, int a, int b)
@@ -319,21 +344,22 @@ static void swap_floats(float *values, int a, int b)
 
 static void keep_row(float *out, enum sum sum, int row)
 {
-    for (int e = 0; e < bench.d; e++) out[e] = result(sum, row, e);
+    for (int e = 0; e < width(like(sum)); e++) out[e] = result(sum, row, e);
 }
 
 static void expect_row(const float *want, enum sum sum, int row, const char *what)
 {
-    for (int e = 0; e < bench.d; e++)
+    for (int e = 0; e < width(like(sum)); e++)
         cr_assert_eq(result(sum, row, e), want[e], "%s d %d: %s[%d][%d] differs %s",
-                     bench.products->name, bench.d, sum_names[sum], row, e, what);
+                     bench.products->name, width(like(sum)), sum_names[sum], row, e, what);
 }
 
 /* A query's dq and a key's dk and dv are the same bits at any place in the leaf, and whatever
  * stands at keys and queries that do not meet them. */
 static void place_changes_no_bit(const struct gradient_products *products, ls_isa isa)
 {
-    static const int dims[] = {16, 64, 80, 128, 256}, places[][2] = {{3, 250}, {17, 64}, {31, 32}};
+    static const struct head_dims dims[] = {{16, 128}, {64, 64}, {80, 16}, {128, 80}, {256, 256}};
+    static const int places[][2] = {{3, 250}, {17, 64}, {31, 32}};
     float dq[LS_MAX_HEAD_DIM], dk[LS_MAX_HEAD_DIM], dv[LS_MAX_HEAD_DIM];
 
     for (int c = 0; c < LENGTH(dims) * LENGTH(places); c++) {
@@ -366,7 +392,7 @@ static void strangers_change_no_bit(const struct gradient_products *products, ls
     enum { ROW = 100, KEY = 120 };
     float dq[LS_MAX_HEAD_DIM], dk[LS_MAX_HEAD_DIM], dv[LS_MAX_HEAD_DIM];
 
-    bench_open(products, isa, 64);
+    bench_open(products, isa, (struct head_dims){64, 64});
     draw_tile(CAUSAL, &plain, LS_LEAF, LS_LEAF);
     compute();
     keep_row(dq, DQ, ROW);
@@ -375,7 +401,7 @@ static void strangers_change_no_bit(const struct gradient_products *products, ls
     for (int r = 0; r < LS_LEAF; r++) {
         for (int e = 0; e < 64; e++) {
             const size_t at =
-                (size_t)r * bench.row_bytes + (size_t)e * (size_t)ls_dtype_size(products->type);
+                (size_t)r * row_bytes(K) + (size_t)e * (size_t)ls_dtype_size(products->type);
 
             if (r > KEY) ls_dtype_store(products->type, bench.raw[K] + at, 3);
             if (r > KEY) ls_dtype_store(products->type, bench.raw[V] + at, -500);

@@ -14,13 +14,13 @@
 /* One leaf against one strip of rows, for one row of the table. */
 static struct bench {
     const struct products *products;
-    int d, d_pad;
-    void *worker, *scratch, *packed;
-    char *raw;  /* [LS_LEAF][d_pad], of K or V */
-    char *q;    /* [strip][d_pad] */
-    float *s;   /* scores or probabilities, [strip][score_stride] */
-    float *acc; /* [strip][d_pad] */
-    size_t s_bytes, acc_bytes, packed_bytes;
+    struct head_dims dims, pad;
+    void *worker, *scratch, *k, *v; /* packed */
+    char *raw;                      /* [LS_LEAF][pad.d] of K, [LS_LEAF][pad.d_v] of V */
+    char *q;                        /* [strip][pad.d] */
+    float *s;                       /* scores or probabilities, [strip][score_stride] */
+    float *acc;                     /* [strip][pad.d_v] */
+    size_t s_bytes, acc_bytes;
 } bench;
 
 static void *allocate(size_t bytes)
@@ -35,8 +35,8 @@ static void *allocate(size_t bytes)
 static void expect_guard(const void *memory, size_t bytes, const char *what)
 {
     for (size_t i = bytes; i < bytes + GUARD; i++)
-        cr_assert_eq(((const char *)memory)[i], MARK, "%s d %d: wrote behind %s",
-                     bench.products->name, bench.d, what);
+        cr_assert_eq(((const char *)memory)[i], MARK, "%s d %d, %d: wrote behind %s",
+                     bench.products->name, bench.dims.d, bench.dims.d_v, what);
 }
 
 static size_t element_size(void)
@@ -50,42 +50,49 @@ static double value_at(const void *memory, int64_t i)
 }
 
 /* rows of d_pad elements, drawn up to d, zero beyond. */
-static void draw_rows(void *out, int rows, uint32_t stream)
+static void draw_rows(void *out, int rows, uint32_t stream, int d, int d_pad)
 {
     float row[LS_MAX_HEAD_DIM];
 
     for (int r = 0; r < rows; r++) {
         memset(row, 0, sizeof row);
-        ls_random_normal(row, 21, stream, (uint64_t)r * 256, bench.d);
-        ls_dtype_convert((char *)out + (size_t)(r * bench.d_pad) * element_size(),
-                         bench.products->type, row, LS_F32, bench.d_pad);
+        ls_random_normal(row, 21, stream, (uint64_t)r * LS_MAX_HEAD_DIM, d);
+        ls_dtype_convert((char *)out + (size_t)(r * d_pad) * element_size(), bench.products->type,
+                         row, LS_F32, d_pad);
     }
 }
 
-static void bench_open(const struct products *products, ls_isa isa, int d)
+static void draw_queries(void)
 {
-    const int pad = products->d_multiple, d_pad = (d + pad - 1) / pad * pad;
+    draw_rows(bench.q, bench.products->strip, 0, bench.dims.d, bench.pad.d);
+}
 
-    bench = (struct bench){.products = products, .d = d, .d_pad = d_pad};
-    bench.packed_bytes = products->packed_bytes(d_pad);
+static void bench_open(const struct products *products, ls_isa isa, struct head_dims dims)
+{
+    const struct ls_attention_shape shape = {.d = dims.d, .d_v = dims.d_v};
+    const struct head_dims pad = head_dims_padded(&shape, products->d_multiple);
+
+    bench = (struct bench){.products = products, .dims = dims, .pad = pad};
     bench.s_bytes = (size_t)(products->strip * products->score_stride) * sizeof(float);
-    bench.acc_bytes = (size_t)(products->strip * d_pad) * sizeof(float);
-    bench.scratch = allocate(products->scratch_bytes(d_pad));
-    bench.packed = allocate(bench.packed_bytes);
-    bench.raw = allocate((size_t)(LS_LEAF * d_pad) * element_size());
-    bench.q = allocate((size_t)(products->strip * d_pad) * element_size());
+    bench.acc_bytes = (size_t)(products->strip * pad.d_v) * sizeof(float);
+    bench.scratch = allocate(products->scratch_bytes());
+    bench.k = allocate(products->packed_bytes(pad.d));
+    bench.v = allocate(products->packed_bytes(pad.d_v));
+    bench.raw = allocate((size_t)(LS_LEAF * head_dims_widest(pad)) * element_size());
+    bench.q = allocate((size_t)(products->strip * pad.d) * element_size());
     bench.s = allocate(bench.s_bytes);
     bench.acc = allocate(bench.acc_bytes);
-    cr_assert_eq(products->create(&bench.worker, isa, d_pad, bench.scratch), LS_OK, "%s",
+    cr_assert_eq(products->create(&bench.worker, isa, pad, bench.scratch), LS_OK, "%s",
                  ls_message());
 }
 
 static void bench_close(void)
 {
-    void *all[] = {bench.scratch, bench.packed, bench.raw, bench.q, bench.s, bench.acc};
+    void *all[] = {bench.scratch, bench.k, bench.v, bench.raw, bench.q, bench.s, bench.acc};
 
-    expect_guard(bench.scratch, bench.products->scratch_bytes(bench.d_pad), "its scratch");
-    expect_guard(bench.packed, bench.packed_bytes, "a packed leaf");
+    expect_guard(bench.scratch, bench.products->scratch_bytes(), "its scratch");
+    expect_guard(bench.k, bench.products->packed_bytes(bench.pad.d), "a packed leaf of K");
+    expect_guard(bench.v, bench.products->packed_bytes(bench.pad.d_v), "a packed leaf of V");
     expect_guard(bench.s, bench.s_bytes, "the scores");
     expect_guard(bench.acc, bench.acc_bytes, "the accumulator");
     bench.products->destroy(bench.worker);
@@ -94,7 +101,7 @@ static void bench_close(void)
 
 static void multiply_scores(const void *q, int rows, struct key_span keys)
 {
-    const struct operand packed = {.packed = bench.packed};
+    const struct operand packed = {.packed = bench.k};
 
     if (bench.products->begin) bench.products->begin();
     cr_assert_eq(bench.products->scores(bench.s, bench.worker, q, packed, rows, keys), LS_OK);
@@ -103,7 +110,7 @@ static void multiply_scores(const void *q, int rows, struct key_span keys)
 
 static void multiply_output(int rows, struct key_span keys)
 {
-    const struct operand packed = {.packed = bench.packed};
+    const struct operand packed = {.packed = bench.v};
 
     if (bench.products->begin) bench.products->begin();
     cr_assert_eq(bench.products->output(bench.acc, bench.worker, bench.s, packed, rows, keys),
@@ -111,10 +118,16 @@ static void multiply_output(int rows, struct key_span keys)
     if (bench.products->end) bench.products->end();
 }
 
-static void pack(ls_status (*how)(void *packed, void *worker, const void *raw))
+static void pack_keys(void)
 {
-    draw_rows(bench.raw, LS_LEAF, 1);
-    cr_assert_eq(how(bench.packed, bench.worker, bench.raw), LS_OK);
+    draw_rows(bench.raw, LS_LEAF, 1, bench.dims.d, bench.pad.d);
+    cr_assert_eq(bench.products->pack_k(bench.k, bench.worker, bench.raw), LS_OK);
+}
+
+static void pack_values(void)
+{
+    draw_rows(bench.raw, LS_LEAF, 2, bench.dims.d_v, bench.pad.d_v);
+    cr_assert_eq(bench.products->pack_v(bench.v, bench.worker, bench.raw), LS_OK);
 }
 
 static void check_scores(int rows, struct key_span keys)
@@ -125,16 +138,16 @@ static void check_scores(int rows, struct key_span keys)
         for (int j = keys.first; j<keys.end; j += keys.end - keys.first> 40 ? 7 : 1) {
             double exact = 0, size = 0;
 
-            for (int e = 0; e < bench.d; e++) {
-                const double term = value_at(bench.q, r * bench.d_pad + e) *
-                                    value_at(bench.raw, j * bench.d_pad + e);
+            for (int e = 0; e < bench.dims.d; e++) {
+                const double term = value_at(bench.q, r * bench.pad.d + e) *
+                                    value_at(bench.raw, j * bench.pad.d + e);
                 exact += term;
                 size += fabs(term);
             }
             const double got = bench.s[r * bench.products->score_stride + j];
             cr_assert_leq(fabs(got - exact), 1e-6 * size,
                           "%s d %d rows %d keys %d to %d: [%d][%d] = %g, not %g",
-                          bench.products->name, bench.d, rows, keys.first, keys.end, r, j, got,
+                          bench.products->name, bench.dims.d, rows, keys.first, keys.end, r, j, got,
                           exact);
         }
     }
@@ -165,20 +178,20 @@ static void check_output(int rows, struct key_span keys)
     memset(bench.acc, MARK, bench.acc_bytes);
     multiply_output(rows, keys);
     for (int r = 0; r < rows; r++) {
-        for (int e = 0; e<bench.d_pad; e += bench.d> 40 ? 5 : 1) {
+        for (int e = 0; e<bench.pad.d_v; e += bench.dims.d_v> 40 ? 5 : 1) {
             double exact = 0, size = 0;
 
             for (int j = keys.first; j < keys.end; j++) {
                 const double term =
-                    value_at(p_row(r), j) * value_at(bench.raw, j * bench.d_pad + e);
+                    value_at(p_row(r), j) * value_at(bench.raw, j * bench.pad.d_v + e);
                 exact += term;
                 size += fabs(term);
             }
-            const double got = bench.acc[r * bench.d_pad + e];
+            const double got = bench.acc[r * bench.pad.d_v + e];
             cr_assert_leq(fabs(got - exact), 1e-6 * size,
                           "%s d %d rows %d keys %d to %d: [%d][%d] = %g, not %g",
-                          bench.products->name, bench.d, rows, keys.first, keys.end, r, e, got,
-                          exact);
+                          bench.products->name, bench.dims.d_v, rows, keys.first, keys.end, r, e,
+                          got, exact);
         }
     }
 }
@@ -190,20 +203,22 @@ static const struct key_span keys_tried[] = {{0, 256},   {0, 1},   {0, 255}, {0,
 
 static void equals_double(const struct products *products, ls_isa isa)
 {
-    static const int dims[] = {1, 16, 17, 40, 64, 80, 96, 128, 200, 256};
+    static const struct head_dims dims[] = {
+        {1, 1},    {16, 64},   {17, 40},   {40, 17},  {64, 64},   {80, 128}, {96, 256},
+        {128, 96}, {192, 128}, {200, 200}, {256, 16}, {576, 512}, {512, 576}};
 
     for (int c = 0; c < LENGTH(dims); c++) {
         const int strip = products->strip;
         const int rows[] = {strip, 1, 2, strip / 2, 15, 16, 17, strip - 1, strip < 31 ? strip : 31};
 
         bench_open(products, isa, dims[c]);
-        draw_rows(bench.q, strip, 0);
+        draw_queries();
         for (int i = 0; i < LENGTH(keys_tried); i++) {
             const int some = rows[(i + c) % LENGTH(rows)];
 
-            pack(products->pack_k);
+            pack_keys();
             check_scores(some, keys_tried[i]);
-            pack(products->pack_v);
+            pack_values();
             check_output(some, keys_tried[i]);
         }
         bench_close();
@@ -213,7 +228,7 @@ static void equals_double(const struct products *products, ls_isa isa)
 /* Row `from` of a full strip, computed alone as row `to` of so many rows, keeps its bits. */
 static void check_place(int from, int to, int rows)
 {
-    const size_t row = (size_t)bench.d_pad * element_size();
+    const size_t row = (size_t)bench.pad.d * element_size();
     const size_t stride = (size_t)bench.products->score_stride;
     char *other = allocate((size_t)bench.products->strip * row);
     float want[LS_LEAF];
@@ -223,14 +238,14 @@ static void check_place(int from, int to, int rows)
     memcpy(other + (size_t)to * row, bench.q + (size_t)from * row, row);
     multiply_scores(other, rows, whole);
     cr_expect_eq(memcmp(want, bench.s + (size_t)to * stride, sizeof want), 0,
-                 "%s d %d: scores of row %d differ as row %d of %d", bench.products->name, bench.d,
-                 from, to, rows);
+                 "%s d %d: scores of row %d differ as row %d of %d", bench.products->name,
+                 bench.dims.d, from, to, rows);
     free(other);
 }
 
 static void check_place_of_output(int from, int to, int rows)
 {
-    const size_t row = (size_t)bench.d_pad;
+    const size_t row = (size_t)bench.pad.d_v;
     float want[LS_MAX_HEAD_DIM];
     char p[LS_LEAF * sizeof(float)];
 
@@ -242,25 +257,25 @@ static void check_place_of_output(int from, int to, int rows)
     memcpy(p_row(to), p, LS_LEAF * element_size());
     multiply_output(rows, whole);
     cr_expect_eq(memcmp(want, bench.acc + (size_t)to * row, row * sizeof(float)), 0,
-                 "%s d %d: output of row %d differs as row %d of %d", bench.products->name, bench.d,
-                 from, to, rows);
+                 "%s d %d: output of row %d differs as row %d of %d", bench.products->name,
+                 bench.dims.d_v, from, to, rows);
 }
 
 static void place_changes_no_bit(const struct products *products, ls_isa isa)
 {
-    static const int dims[] = {16, 64, 80, 128, 256};
+    static const struct head_dims dims[] = {{16, 256}, {64, 64}, {80, 128}, {128, 80}, {576, 16}};
 
     for (int c = 0; c < LENGTH(dims); c++) {
         const int last = products->strip - 1;
 
         bench_open(products, isa, dims[c]);
-        draw_rows(bench.q, products->strip, 0);
-        pack(products->pack_k);
+        draw_queries();
+        pack_keys();
         check_place(0, last, products->strip);
         check_place(last, 0, 1);
         check_place(7, 3, 9);
         check_place(7, 16, 17);
-        pack(products->pack_v);
+        pack_values();
         check_place_of_output(0, last, products->strip);
         check_place_of_output(last, 0, 1);
         check_place_of_output(7, 3, 9);
@@ -296,7 +311,7 @@ static void softmax_close(struct softmax_rows *softmax)
 static void take_probabilities(const struct softmax_rows *softmax, const void *q,
                                struct key_span keys)
 {
-    const struct operand k = {.packed = bench.packed};
+    const struct operand k = {.packed = bench.k};
 
     bench.products->begin();
     cr_assert_eq(bench.products->probabilities(softmax, bench.worker, q, k, keys), LS_OK);
@@ -317,20 +332,20 @@ static void check_probabilities(const struct softmax_rows *softmax, int r, struc
     for (int j = keys.first; j < keys.end; j++) {
         double s = 0;
 
-        for (int e = 0; e < bench.d && ls_leaf_keys_have(seen, j); e++)
-            s += value_at(bench.q, r * bench.d_pad + e) * value_at(bench.raw, j * bench.d_pad + e);
+        for (int e = 0; e < bench.dims.d && ls_leaf_keys_have(seen, j); e++)
+            s += value_at(bench.q, r * bench.pad.d + e) * value_at(bench.raw, j * bench.pad.d + e);
         const double exact =
             ls_leaf_keys_have(seen, j) ? exp2(softmax->scale * s - softmax->m[r]) : 0;
         cr_assert_leq(fabs(probability(softmax, r, j) - exact), exact / 250 + 0x1p-126,
-                      "d %d row %d key %d", bench.d, r, j);
+                      "d %d row %d key %d", bench.dims.d, r, j);
         sum += exact;
     }
     if (ls_leaf_keys_are_none(seen))
         cr_assert(softmax->l[r] == 0 && softmax->m[r] == -INFINITY);
     else
         cr_assert_leq(fabs(softmax->l[r] - sum), (2e-5 + 4e-7 * fabs(softmax->m[r])) * sum,
-                      "d %d row %d of %d: %g, not %g", bench.d, r, softmax->rows, softmax->l[r],
-                      sum);
+                      "d %d row %d of %d: %g, not %g", bench.dims.d, r, softmax->rows,
+                      softmax->l[r], sum);
 }
 
 /* One of the ways in which a row sees some keys of a leaf: causal, a window's beginning, a window,
@@ -368,7 +383,7 @@ static struct key_span span_of(const struct ls_leaf_keys *visible, int rows)
 /* Full strips and short ones, all keys seen or some, rows whose first keys are no measure. */
 static void probabilities_equal_double(const struct products *products, ls_isa isa)
 {
-    static const int dims[] = {1, 17, 64, 96, 128, 160, 200, 224, 256};
+    static const int dims[] = {1, 17, 64, 96, 128, 160, 200, 256, 576};
     static const int counts[] = {32, 31, 17, 16, 9, 1};
 
     if (!products->probabilities) return;
@@ -376,10 +391,10 @@ static void probabilities_equal_double(const struct products *products, ls_isa i
         const int rows = counts[c % LENGTH(counts)], from = c * 53 % (LS_LEAF - rows);
         struct ls_leaf_keys visible[32];
 
-        bench_open(products, isa, dims[c / LENGTH(counts)]);
-        draw_rows(bench.q, products->strip, 0);
+        bench_open(products, isa, (struct head_dims){dims[c / LENGTH(counts)], 32});
+        draw_queries();
         ls_dtype_store(products->type, bench.q, 1000); /* row 0, nearly always out of range */
-        pack(products->pack_k);
+        pack_keys();
         for (int r = 0; r < rows; r++) visible[r] = some_keys((c + c / 6) % 5, from + r, rows);
         for (int r = 0; r < rows && r < 3 && c % 4 == 0; r++) visible[r] = (struct ls_leaf_keys){0};
         struct softmax_rows softmax = softmax_open(rows);
@@ -401,14 +416,14 @@ static void probabilities_keep_bits(const struct products *products, ls_isa isa)
     for (int c = 0; c < LENGTH(places) * 3; c++) {
         const int from = places[c / 3][0], to = places[c / 3][1];
 
-        bench_open(products, isa, (const int[]){16, 64, 128}[c % 3]);
-        draw_rows(bench.q, products->strip, 0);
-        pack(products->pack_k);
+        bench_open(products, isa, (struct head_dims){(const int[]){16, 64, 128}[c % 3], 64});
+        draw_queries();
+        pack_keys();
         struct softmax_rows all = softmax_open(32), some = softmax_open(places[c / 3][2]);
-        const size_t row = (size_t)bench.d_pad * element_size();
+        const size_t row = (size_t)bench.pad.d * element_size();
         char *other = allocate((size_t)products->strip * row);
         for (int r = 0; r < products->strip; r++)
-            for (int e = 0; e < bench.d_pad; e++)
+            for (int e = 0; e < bench.pad.d; e++)
                 ls_dtype_store(products->type, other + ((size_t)r * row) + 2 * e, 500);
         memcpy(other + (size_t)to * row, bench.q + (size_t)from * row, row);
         take_probabilities(&all, bench.q, whole);

@@ -30,14 +30,15 @@ static ls_status misplaced_output(float *acc, void *worker, const void *p, struc
 
 static bool keeps_bits(const struct products *products)
 {
+    const struct head_dims pad = {32, 64};
     struct strip_worker w;
     char *scratch;
     bool same;
     ls_isa isa;
 
     cr_assert_eq(ls_cpu_isa(&isa), LS_OK);
-    scratch = aligned_alloc(64, cpu_strip_scratch_bytes(products, 32));
-    cr_assert_eq(cpu_strip_worker_init(&w, products, isa, 32, scratch), LS_OK, "%s", ls_message());
+    scratch = aligned_alloc(64, cpu_strip_scratch_bytes(products, pad));
+    cr_assert_eq(cpu_strip_worker_init(&w, products, isa, pad, scratch), LS_OK, "%s", ls_message());
     cr_assert_eq(cpu_rows_keep_bits(&same, &w), LS_OK, "%s", ls_message());
     cpu_strip_worker_fini(&w);
     free(scratch);

@@ -17,7 +17,7 @@ static inline struct ls_row_states mirror_states(struct mirror *m, const struct 
     return (struct ls_row_states){
         .m = mirror_result(m, s->m, rows),
         .l = mirror_result(m, s->l, rows),
-        .acc = mirror_result(m, s->acc, rows * (size_t)dim[3]),
+        .acc = mirror_result(m, s->acc, rows * (size_t)call->v->dim[3]),
     };
 }
 
@@ -65,7 +65,7 @@ static inline ls_status run_gradient(struct ls_work *work, struct ls_device *dev
                                      const struct ls_gradient_call *call)
 {
     const int64_t h = call->q->dim[2];
-    const size_t d = (size_t)call->q->dim[3];
+    const size_t d = (size_t)call->q->dim[3], d_v = (size_t)call->v->dim[3];
     const size_t q_rows = rows_bytes(call->q, h), k_rows = rows_bytes(call->k, h);
     struct mirror mirror = {.device = device};
     struct ls_gradient_call there = *call;
@@ -79,7 +79,7 @@ static inline ls_status run_gradient(struct ls_work *work, struct ls_device *dev
     there.delta = mirror_operand(&mirror, call->delta, q_rows);
     there.dq = mirror_result(&mirror, call->dq, q_rows * d);
     there.dk = mirror_result(&mirror, call->dk, k_rows * d);
-    there.dv = mirror_result(&mirror, call->dv, k_rows * d);
+    there.dv = mirror_result(&mirror, call->dv, k_rows * d_v);
     ls_gradient(&device->queue, kernel, &there);
     const ls_status status = ls_queue_finish(work, &device->queue);
     mirror_read_back(&mirror);

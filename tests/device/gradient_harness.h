@@ -93,7 +93,7 @@ static inline struct exact_scores exact_scores(const struct meeting *m, double p
     return out;
 }
 
-/* Elements in double, in the order of [b, h, s, d]. */
+/* Elements in double, in the order of [b, h, s, d or d_v]. */
 struct wide {
     double *q, *k, *v, *d_o;
 };
@@ -122,17 +122,17 @@ static inline void wide_close(struct wide *wide)
     free(wide->d_o);
 }
 
-/* First elements of a query's and a key's rows there, of one query head. */
+/* A query's and a key's rows there, of one query head. */
 static inline int64_t query_at(const struct meeting *m, int64_t batch, int64_t head, int64_t i)
 {
-    return ((batch * m->shape.h + head) * m->s_q_loc + i) * m->shape.d;
+    return (batch * m->shape.h + head) * m->s_q_loc + i;
 }
 
 static inline int64_t key_at(const struct meeting *m, int64_t batch, int64_t head, int64_t j)
 {
     const int64_t kv = head / (m->shape.h / m->shape.h_kv);
 
-    return ((batch * m->shape.h_kv + kv) * m->s_k_loc + j) * m->shape.d;
+    return (batch * m->shape.h_kv + kv) * m->s_k_loc + j;
 }
 
 static inline double dot(const double *a, const double *b, int64_t n)
@@ -154,7 +154,7 @@ static inline double dot_of_sizes(const double *a, const double *b, int64_t n)
 static inline void forward_row(struct meeting *m, const struct wide *wide, int64_t batch,
                                int64_t head, int64_t i, double *logit, double *dp)
 {
-    const int64_t d = m->shape.d, q = query_at(m, batch, head, i);
+    const int64_t d = m->shape.d, d_v = ls_value_dim(&m->shape), q = query_at(m, batch, head, i);
     double top = -INFINITY, sum = 0, delta = 0;
 
     for (int64_t j = 0; j < m->s_k_loc; j++) {
@@ -163,10 +163,10 @@ static inline void forward_row(struct meeting *m, const struct wide *wide, int64
         logit[j] = -INFINITY;
         if (!meeting_sees(m, i, j)) continue;
         const struct exact_scores scores =
-            exact_scores(m, dot(wide->q + q, wide->k + k, d), batch, head, i, j);
+            exact_scores(m, dot(wide->q + q * d, wide->k + k * d, d), batch, head, i, j);
 
         logit[j] = scores.logit;
-        dp[j] = scores.keep * dot(wide->d_o + q, wide->v + k, d);
+        dp[j] = scores.keep * dot(wide->d_o + q * d_v, wide->v + k * d_v, d_v);
         top = fmax(top, logit[j]);
     }
     for (int64_t j = 0; j < m->s_k_loc; j++)
@@ -174,8 +174,8 @@ static inline void forward_row(struct meeting *m, const struct wide *wide, int64
     const double lse = sum == 0 ? -INFINITY : top + log(sum);
     for (int64_t j = 0; j < m->s_k_loc; j++)
         if (logit[j] != -INFINITY) delta += exp(logit[j] - lse) * dp[j];
-    m->lse[q / d] = (float)lse;
-    m->delta[q / d] = (float)(delta - 0.25 * sin((double)q));
+    m->lse[q] = (float)lse;
+    m->delta[q] = (float)(delta - 0.25 * sin((double)q));
 }
 
 /* lse and delta as forward would give them if these were all keys, and something added to delta, as
@@ -220,8 +220,8 @@ static inline void meeting_open(struct meeting *m)
     m->s_k_loc = share_out(&m->k_leaves, m->k_leaf, s->s_k, m->k_share);
     m->q = tensor_over(NULL, s->type, s->b, m->s_q_loc, s->h, s->d, m->bhsd);
     m->k = tensor_over(NULL, s->type, s->b, m->s_k_loc, s->h_kv, s->d, m->bhsd);
-    m->v = m->k;
-    m->d_o = m->q;
+    m->v = tensor_over(NULL, s->type, s->b, m->s_k_loc, s->h_kv, ls_value_dim(s), m->bhsd);
+    m->d_o = tensor_over(NULL, s->type, s->b, m->s_q_loc, s->h, ls_value_dim(s), m->bhsd);
 
     struct ls_tensor *all[] = {&m->q, &m->k, &m->v, &m->d_o};
     for (int i = 0; i < LENGTH(all); i++) {
@@ -230,11 +230,12 @@ static inline void meeting_open(struct meeting *m)
     }
     const size_t q_rows = (size_t)(s->b * s->h * m->s_q_loc);
     const size_t k_rows = (size_t)(s->b * s->h * m->s_k_loc), row = (size_t)s->d * sizeof(float);
+    const size_t dv_row = (size_t)ls_value_dim(s) * sizeof(float);
     m->lse = room(q_rows * sizeof(float));
     m->delta = room(q_rows * sizeof(float));
     m->dq = room(q_rows * row);
     m->dk = room(k_rows * row);
-    m->dv = room(k_rows * row);
+    m->dv = room(k_rows * dv_row);
     meeting_forward(m);
 }
 
@@ -254,13 +255,14 @@ static inline const char *meeting_name(const struct meeting *m)
 
     snprintf(
         name, sizeof name,
-        "%s %s b %ld h %ld/%ld s %ld x %ld d %ld%s, shift %ld left %ld right %ld prefix %ld "
+        "%s %s b %ld h %ld/%ld s %ld x %ld d %ld/%ld%s, shift %ld left %ld right %ld prefix %ld "
         "documents %ld, bands by %ld, cap %g alibi %d dropout %g, leaves %ld x %ld, threads %d",
         variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q,
-        (long)s->s_k, (long)s->d, m->bhsd ? " bhsd" : "", (long)m->mask.shift, (long)m->rule.left,
-        (long)m->rule.right, (long)m->rule.prefix, (long)m->rule.document_count, (long)m->bands_by,
-        (double)m->scores.soft_cap, m->scores.alibi != NULL, (double)m->scores.dropout,
-        (long)m->q_leaves.count, (long)m->k_leaves.count, m->threads);
+        (long)s->s_k, (long)s->d, (long)ls_value_dim(s), m->bhsd ? " bhsd" : "",
+        (long)m->mask.shift, (long)m->rule.left, (long)m->rule.right, (long)m->rule.prefix,
+        (long)m->rule.document_count, (long)m->bands_by, (double)m->scores.soft_cap,
+        m->scores.alibi != NULL, (double)m->scores.dropout, (long)m->q_leaves.count,
+        (long)m->k_leaves.count, m->threads);
     return name;
 }
 
@@ -321,19 +323,21 @@ struct exact_sums {
 static inline struct exact_pair exact_pair(const struct meeting *m, const struct wide *wide,
                                            int64_t batch, int64_t head, int64_t i, int64_t j)
 {
-    const int64_t d = m->shape.d, q = query_at(m, batch, head, i), k = key_at(m, batch, head, j);
+    const int64_t d = m->shape.d, d_v = ls_value_dim(&m->shape);
+    const int64_t q = query_at(m, batch, head, i), k = key_at(m, batch, head, j);
+    const double *d_o = wide->d_o + q * d_v, *v = wide->v + k * d_v;
     const struct exact_scores scores =
-        exact_scores(m, dot(wide->q + q, wide->k + k, d), batch, head, i, j);
-    const double p = exp(scores.logit - (double)m->lse[q / d]), scale = (double)m->scores.scale;
-    const double dp = dot(wide->d_o + q, wide->v + k, d), delta = (double)m->delta[q / d];
-    const double most = dot_of_sizes(wide->d_o + q, wide->v + k, d);
-    const double size = fabs(scale) * dot_of_sizes(wide->q + q, wide->k + k, d);
+        exact_scores(m, dot(wide->q + q * d, wide->k + k * d, d), batch, head, i, j);
+    const double p = exp(scores.logit - (double)m->lse[q]), scale = (double)m->scores.scale;
+    const double dp = dot(d_o, v, d_v), delta = (double)m->delta[q];
+    const double most = dot_of_sizes(d_o, v, d_v);
+    const double size = fabs(scale) * dot_of_sizes(wide->q + q * d, wide->k + k * d, d);
 
     return (struct exact_pair){
         .p = p * scores.keep,
         .ds = scale * scores.slack * p * (scores.keep * dp - delta),
         .majorant = fabs(scale) * scores.slack * p * (scores.keep * most + fabs(delta)),
-        .kappa = (1 + scores.bend) * size + fabs((double)m->lse[q / d]),
+        .kappa = (1 + scores.bend) * size + fabs((double)m->lse[q]),
     };
 }
 
@@ -341,10 +345,11 @@ static inline void add_exact_pair(struct exact_sums *out, const struct meeting *
                                   const struct wide *wide, int64_t batch, int64_t head, int64_t i,
                                   int64_t j)
 {
-    const int64_t d = m->shape.d, q_at = query_at(m, batch, head, i);
-    const int64_t k_at = ((batch * m->shape.h + head) * m->s_k_loc + j) * d;
-    const double *q = wide->q + q_at, *d_o = wide->d_o + q_at;
-    const double *k = wide->k + key_at(m, batch, head, j);
+    const int64_t d = m->shape.d, d_v = ls_value_dim(&m->shape);
+    const int64_t row = query_at(m, batch, head, i), q_at = row * d;
+    const int64_t key = (batch * m->shape.h + head) * m->s_k_loc + j, k_at = key * d;
+    const double *q = wide->q + q_at, *d_o = wide->d_o + row * d_v;
+    const double *k = wide->k + key_at(m, batch, head, j) * d;
     const struct exact_pair pair = exact_pair(m, wide, batch, head, i, j);
     const double rounding = m->shape.type == LS_BF16 ? 0x1p-7 : 0;
     const double u = rounding + (8 + 8 * pair.kappa) * 0x1p-24;
@@ -352,10 +357,12 @@ static inline void add_exact_pair(struct exact_sums *out, const struct meeting *
     for (int64_t e = 0; e < d; e++) {
         out->dq[q_at + e] += pair.ds * k[e];
         out->dk[k_at + e] += pair.ds * q[e];
-        out->dv[k_at + e] += pair.p * d_o[e];
         out->dq_bound[q_at + e] += u * pair.majorant * fabs(k[e]);
         out->dk_bound[k_at + e] += u * pair.majorant * fabs(q[e]);
-        out->dv_bound[k_at + e] += u * pair.p * fabs(d_o[e]);
+    }
+    for (int64_t e = 0; e < d_v; e++) {
+        out->dv[key * d_v + e] += pair.p * d_o[e];
+        out->dv_bound[key * d_v + e] += u * pair.p * fabs(d_o[e]);
     }
 }
 
@@ -384,14 +391,15 @@ static inline void expect_exact(const struct meeting *m)
 {
     const struct ls_attention_shape *s = &m->shape;
     const int64_t q_n = s->b * s->h * m->s_q_loc * s->d, k_n = s->b * s->h * m->s_k_loc * s->d;
-    double *memory = calloc((size_t)(2 * q_n + 4 * k_n) + 1, sizeof *memory);
+    const int64_t v_n = s->b * s->h * m->s_k_loc * ls_value_dim(s);
+    double *memory = calloc((size_t)(2 * (q_n + k_n + v_n)) + 1, sizeof *memory);
     struct exact_sums sums = {
         .dq = memory,
         .dq_bound = memory + q_n,
         .dk = memory + 2 * q_n,
         .dk_bound = memory + 2 * q_n + k_n,
         .dv = memory + 2 * q_n + 2 * k_n,
-        .dv_bound = memory + 2 * q_n + 3 * k_n,
+        .dv_bound = memory + 2 * q_n + 2 * k_n + v_n,
     };
     struct wide wide = wide_open(m);
 
@@ -402,7 +410,7 @@ static inline void expect_exact(const struct meeting *m)
                     add_exact_pair(&sums, m, &wide, pair / s->h, pair % s->h, i, j);
     expect_close(m->dq, sums.dq, sums.dq_bound, q_n, "dq", m);
     expect_close(m->dk, sums.dk, sums.dk_bound, k_n, "dk", m);
-    expect_close(m->dv, sums.dv, sums.dv_bound, k_n, "dv", m);
+    expect_close(m->dv, sums.dv, sums.dv_bound, v_n, "dv", m);
     wide_close(&wide);
     free(memory);
 }

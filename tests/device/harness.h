@@ -103,8 +103,8 @@ static inline void problem_open(struct problem *p)
     if (p->options.threads == 0) p->options.threads = 1;
     p->q = tensor_over(NULL, s->type, s->b, s->s_q, s->h, s->d, p->bhsd);
     p->k = tensor_over(NULL, s->type, s->b, s->s_k, s->h_kv, s->d, p->bhsd);
-    p->v = p->k;
-    p->o = p->q;
+    p->v = tensor_over(NULL, s->type, s->b, s->s_k, s->h_kv, ls_value_dim(s), p->bhsd);
+    p->o = tensor_over(NULL, s->type, s->b, s->s_q, s->h, ls_value_dim(s), p->bhsd);
     p->lse = ls_tensor_view(NULL, LS_F32, 3, (const int64_t[]){s->b, s->h, s->s_q});
 
     struct ls_tensor *all[] = {&p->q, &p->k, &p->v, &p->o, &p->lse};
@@ -149,11 +149,12 @@ static inline const char *problem_name(const struct problem *p)
     static char name[600];
     const struct ls_attention_shape *s = &p->shape;
 
-    snprintf(
-        name, sizeof name, "%s %s b %ld h %ld/%ld s %ld x %ld d %ld %s%s, scale %s%g, threads %d",
-        variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q,
-        (long)s->s_k, (long)s->d, p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
-        p->options.has_scale ? "" : "default ", (double)p->options.scale, p->options.threads);
+    snprintf(name, sizeof name,
+             "%s %s b %ld h %ld/%ld s %ld x %ld d %ld/%ld %s%s, scale %s%g, threads %d",
+             variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv,
+             (long)s->s_q, (long)s->s_k, (long)s->d, (long)ls_value_dim(s),
+             p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
+             p->options.has_scale ? "" : "default ", (double)p->options.scale, p->options.threads);
     append_mask_name(name, 100, &p->options);
     return name;
 }
@@ -258,6 +259,7 @@ static inline void judge_row(struct ls_errors *errors, const struct problem *p, 
 {
     const struct ls_attention_shape *s = &p->shape;
     static struct ls_reference_row exact;
+    const int d_v = (int)ls_value_dim(s);
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
     struct ls_band bands[MOST_BANDS];
     const struct ls_mask mask = problem_mask(p, bands);
@@ -266,13 +268,13 @@ static inline void judge_row(struct ls_errors *errors, const struct problem *p, 
 
     cr_assert_eq(ls_options_scores(&scores, s, &p->options), LS_OK, "%s", ls_message());
     ls_dtype_convert(q, LS_F64, element_at(&p->q, batch, i, head), s->type, s->d);
-    ls_dtype_convert(o, LS_F64, element_at(&p->o, batch, i, head), s->type, s->d);
+    ls_dtype_convert(o, LS_F64, element_at(&p->o, batch, i, head), s->type, d_v);
     ls_reference_row_init(&exact);
-    ls_reference_row_add(&exact, &query, k, v, 0, s->s_k, (int)s->d, (int)s->d);
-    ls_reference_row_add_sink(&exact, &query, (int)s->d);
+    ls_reference_row_add(&exact, &query, k, v, 0, s->s_k, (int)s->d, d_v);
+    ls_reference_row_add_sink(&exact, &query, d_v);
     ls_errors_add_row(errors, s->type, o,
                       ((float *)p->lse.data)[(batch * s->h + head) * s->s_q + i], &exact, (int)s->d,
-                      (int)s->d, (const int64_t[]){batch, i, head});
+                      d_v, (const int64_t[]){batch, i, head});
 }
 
 /* Holds what problem_run left against the oracle: `most` rows a head or more, the first and last

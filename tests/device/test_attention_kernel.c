@@ -26,6 +26,7 @@ static struct problem problem_at(int i)
                   .s_q = lengths[len].s_q,
                   .s_k = lengths[len].s_k,
                   .d = dims[(i / 2 + i / 7) % LENGTH(dims)],
+                  .d_v = i % 3 == 0 ? 0 : dims[i % LENGTH(dims)],
                   .type = types[i % LENGTH(types)]},
         .options = {.causal = i / 2 % 2, .has_scale = i % 5 == 0, .scale = scales[i / 5 % 3]},
         .bhsd = i / 4 % 2,
@@ -55,11 +56,11 @@ static void equals_oracle(void)
 static void equals_oracle_when_long(void)
 {
     static const struct problem cases[] = {
-        {.shape = {1, 2, 1, 1030, 1030, 64, LS_BF16}, .options = {.causal = true}},
-        {.shape = {1, 3, 1, 300, 1500, 48, LS_F32}, .options = {.causal = true}},
-        {.shape = {1, 1, 1, 515, 2100, 96, LS_BF16}},
-        {.shape = {1, 1, 1, 1030, 700, 32, LS_F16}, .options = {.causal = true}},
-        {.shape = {2, 4, 2, 530, 300, 24, LS_F32}, .options = {.causal = true, .threads = 2}},
+        {.shape = {1, 2, 1, 1030, 1030, 64, LS_BF16, 0}, .options = {.causal = true}},
+        {.shape = {1, 3, 1, 300, 1500, 48, LS_F32, 0}, .options = {.causal = true}},
+        {.shape = {1, 1, 1, 515, 2100, 96, LS_BF16, 0}},
+        {.shape = {1, 1, 1, 1030, 700, 32, LS_F16, 0}, .options = {.causal = true}},
+        {.shape = {2, 4, 2, 530, 300, 24, LS_F32, 0}, .options = {.causal = true, .threads = 2}},
     };
 
     for (int c = 0; c < LENGTH(cases); c++) {
@@ -75,7 +76,7 @@ static void equals_oracle_when_long(void)
 /* Few tiles and many keys: the keys are dealt to the threads, the tree stays. */
 static void one_query_has_the_same_bits_on_any_threads(void)
 {
-    struct problem p = {.shape = {1, 1, 1, 1, 100000, 16, LS_BF16}};
+    struct problem p = {.shape = {1, 1, 1, 1, 100000, 16, LS_BF16, 0}};
     void *o, *lse;
 
     problem_open(&p);
@@ -91,7 +92,7 @@ static void one_query_has_the_same_bits_on_any_threads(void)
 /* More packed keys than the kernel holds at once. */
 static void several_waves_equal_oracle(void)
 {
-    struct problem p = {.shape = {35, 1, 1, 3, 1000, 256, LS_F32}, .options = {.threads = 2}};
+    struct problem p = {.shape = {35, 1, 1, 3, 1000, 256, LS_F32, 0}, .options = {.threads = 2}};
 
     problem_open(&p);
     problem_run(&p);

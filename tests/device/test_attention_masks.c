@@ -206,7 +206,7 @@ static void any_number_of_threads(void)
     };
 
     for (int c = 0; c < LENGTH(some); c++) {
-        struct problem p = {.shape = {1, 2, 1, 3, 30000, 16, LS_F32}, .options = some[c]};
+        struct problem p = {.shape = {1, 2, 1, 3, 30000, 16, LS_F32, 0}, .options = some[c]};
         void *o, *lse;
 
         problem_open(&p);

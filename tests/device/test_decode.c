@@ -16,6 +16,8 @@ static const struct ls_attention_shape shapes[] = {
     {.b = 1, .h = 7, .h_kv = 1, .s_q = 1, .s_k = 1400, .d = 128},
     {.b = 1, .h = 2, .h_kv = 2, .s_q = 8, .s_k = 1400, .d = 40},
     {.b = 2, .h = 4, .h_kv = 2, .s_q = 3, .s_k = 1400, .d = 17},
+    {.b = 1, .h = 4, .h_kv = 1, .s_q = 1, .s_k = 1400, .d = 576, .d_v = 512},
+    {.b = 1, .h = 2, .h_kv = 2, .s_q = 2, .s_k = 1400, .d = 24, .d_v = 33},
 };
 
 static void each_problem(void (*test)(struct problem *p))
@@ -49,7 +51,7 @@ static void poison(struct problem *p, int64_t i)
             if (ls_mask_sees(&mask, i, j)) continue;
             for (int64_t head = 0; head < p->shape.h_kv; head++) {
                 store_at(&p->k, batch, j, head, j % p->shape.d, NAN);
-                store_at(&p->v, batch, j, head, j % p->shape.d, j % 2 ? INFINITY : NAN);
+                store_at(&p->v, batch, j, head, j % p->v.dim[3], j % 2 ? INFINITY : NAN);
             }
         }
     }
@@ -58,7 +60,7 @@ static void poison(struct problem *p, int64_t i)
 static void expect_row(const struct problem *p, int64_t i, const struct problem *want,
                        int64_t want_i, const char *what)
 {
-    const size_t row = (size_t)p->shape.d * (size_t)ls_dtype_size(p->shape.type);
+    const size_t row = (size_t)p->o.dim[3] * (size_t)ls_dtype_size(p->shape.type);
 
     for (int64_t n = 0; n < p->shape.b * p->shape.h; n++) {
         const int64_t batch = n / p->shape.h, head = n % p->shape.h;

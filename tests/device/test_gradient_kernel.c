@@ -14,7 +14,7 @@ static void run_case(struct meeting m)
 
 static void shapes_are_exact(void)
 {
-    static const int64_t dims[] = {1, 3, 16, 17, 64, 80, 128, 256};
+    static const int64_t dims[] = {1, 3, 16, 17, 64, 80, 128, 256, 576};
     static const struct {
         int64_t s_q, s_k;
     } lengths[] = {{1, 1}, {30, 300}, {257, 155}, {270, 31}, {16, 16}};
@@ -26,6 +26,7 @@ static void shapes_are_exact(void)
                                       .s_q = lengths[i % LENGTH(lengths)].s_q,
                                       .s_k = lengths[i % LENGTH(lengths)].s_k,
                                       .d = dims[i / 3],
+                                      .d_v = i % 2 ? dims[i % LENGTH(dims)] : 0,
                                       .type = types[i % 3]},
                             .threads = 1 + i % 2,
                             .bhsd = i / 2 % 2};
@@ -106,7 +107,7 @@ static void chunks_are_exact(void)
 
     for (int i = 0; i < LENGTH(rules); i++)
         run_case((struct meeting){
-            .shape = {1, 2, 2, 20, 3900, 4, LS_F32}, .rule = rules[i], .threads = 1 + i % 2});
+            .shape = {1, 2, 2, 20, 3900, 4, LS_F32, 0}, .rule = rules[i], .threads = 1 + i % 2});
 }
 
 TestSuite(gradient_kernel, .timeout = 600);

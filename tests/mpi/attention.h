@@ -124,12 +124,19 @@ static inline void job_transform(struct job *job, int which, double factor, doub
     }
 }
 
+/* Head dimension of q (0), k (1) or v (2). */
+static inline int64_t job_dim(const struct job *job, int which)
+{
+    return which == 2 ? ls_value_dim(&job->shape) : job->shape.d;
+}
+
 static inline void job_create_whole(struct job *job, uint64_t seed)
 {
     const struct ls_attention_shape *s = &job->shape;
 
     for (int i = 0; i < 3; i++) {
-        const int64_t dim[] = {s->b, i == 0 ? s->s_q : s->s_k, i == 0 ? s->h : s->h_kv, s->d};
+        const int64_t dim[] = {s->b, i == 0 ? s->s_q : s->s_k, i == 0 ? s->h : s->h_kv,
+                               job_dim(job, i)};
 
         tensor_create(&job->whole[i], s->type, dim, false);
     }
@@ -193,11 +200,12 @@ static inline void job_create_plan(struct job *job, struct ls_comm *comm)
     MPI_CHECK_OK(ls_attention_plan_create(&job->plan, comm, s, &job->options));
     for (int i = 0; i < 3; i++) {
         const int64_t rows = job_rows(job, i);
-        const int64_t dim[] = {s->b, rows, i == 0 ? s->h : s->h_kv, s->d};
+        const int64_t dim[] = {s->b, rows, i == 0 ? s->h : s->h_kv, job_dim(job, i)};
+        const int64_t o_dim[] = {s->b, rows, s->h, job_dim(job, 2)};
 
         tensor_create(&job->part[i], s->type, dim, job->strided);
         if (i > 0) continue;
-        tensor_create(&job->o, s->type, dim, job->strided);
+        tensor_create(&job->o, s->type, o_dim, job->strided);
         lse_create(&job->lse, s->b, s->h, rows, job->strided);
     }
 }
@@ -261,12 +269,12 @@ static inline void job_run(struct job *job)
 /* What the job is, for messages. */
 static inline const char *job_text(const struct job *job)
 {
-    static char text[200];
+    static char text[220];
     const struct ls_attention_shape *s = &job->shape;
 
-    snprintf(text, sizeof(text), "b %ld h %ld/%ld s %ld/%ld d %ld %s%s%s%s, %s, %s, %d threads",
+    snprintf(text, sizeof(text), "b %ld h %ld/%ld s %ld/%ld d %ld/%ld %s%s%s%s, %s, %s, %d threads",
              (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
-             ls_dtype_name(s->type), job->options.causal ? " causal" : "",
+             (long)ls_value_dim(s), ls_dtype_name(s->type), job->options.causal ? " causal" : "",
              job->options.strict ? " strict" : "", job->options.has_rows ? " own rows" : "",
              job->options.method ? job->options.method : "auto",
              ls_layout_name(job->options.layout), job->options.threads);
@@ -291,7 +299,8 @@ static inline bool is_judged(const struct job *job, int64_t position)
            ls_random_below(0, 0, (uint64_t)position, (uint64_t)job->sample) == 0;
 }
 
-/* The oracle's row of a query; k, v [s_k, d]. `here` has room for it if it is not remembered. */
+/* The oracle's row of a query; k [s_k, d], v [s_k, d_v]. `here` has room for it if it is not
+ * remembered. */
 static inline const struct ls_reference_row *exact_row(struct ls_reference_row *here,
                                                        const struct job *job,
                                                        const struct ls_reference_query *query,
@@ -303,17 +312,18 @@ static inline const struct ls_reference_row *exact_row(struct ls_reference_row *
     if (job->exact && job->exact[at]) return job->exact[at];
     if (job->exact) here = job->exact[at] = malloc(sizeof *here);
     ls_reference_row_init(here);
-    ls_reference_row_add(here, query, k, v, 0, s->s_k, (int)s->d, (int)s->d);
-    ls_reference_row_add_sink(here, query, (int)s->d);
+    ls_reference_row_add(here, query, k, v, 0, s->s_k, (int)s->d, (int)ls_value_dim(s));
+    ls_reference_row_add_sink(here, query, (int)ls_value_dim(s));
     return here;
 }
 
-/* This rank's rows of one head; k, v [s_k, d]. */
+/* This rank's rows of one head; k [s_k, d], v [s_k, d_v]. */
 static inline void judge_head(struct ls_errors *errors, const struct job *job, int64_t b,
                               int64_t head, const double *k, const double *v)
 {
     const struct ls_attention_shape *s = &job->shape;
     const struct ls_problem *problem = &job->plan->problem;
+    const int64_t d_v = ls_value_dim(s);
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
     struct ls_reference_row here;
 
@@ -324,9 +334,9 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
 
         if (!is_judged(job, position)) continue;
         ls_dtype_convert(q, LS_F64, row_of(&job->whole[0], b, position, head), s->type, s->d);
-        ls_dtype_convert(o, LS_F64, row_of(&job->o, b, row, head), s->type, s->d);
+        ls_dtype_convert(o, LS_F64, row_of(&job->o, b, row, head), s->type, d_v);
         ls_errors_add_row(errors, s->type, o, lse_of(&job->lse, b, head)[row],
-                          exact_row(&here, job, &query, k, v), (int)s->d, (int)s->d,
+                          exact_row(&here, job, &query, k, v), (int)s->d, (int)d_v,
                           (const int64_t[]){b, position, head});
     }
 }
@@ -336,7 +346,8 @@ static inline struct ls_errors job_errors(const struct job *job)
 {
     const struct ls_attention_shape *s = &job->shape;
     const int p = ls_comm_size(job->comm);
-    double *k = malloc((size_t)(2 * s->s_k * s->d + 1) * sizeof(double)), *v = k + s->s_k * s->d;
+    double *k = malloc((size_t)(s->s_k * (s->d + ls_value_dim(s)) + 1) * sizeof(double));
+    double *v = k + s->s_k * s->d;
     struct ls_errors mine, all, *each = malloc((size_t)p * sizeof(*each));
 
     ls_errors_init(&mine);

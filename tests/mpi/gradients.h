@@ -14,9 +14,9 @@ enum { DQ, DK, DV, GRADIENTS };
 struct descent {
     struct job job;
     bool residual;                        /* forward gives o_lo, backward takes it */
-    struct ls_tensor whole_d_o;           /* [b, s_q, h, d] */
+    struct ls_tensor whole_d_o;           /* [b, s_q, h, d_v] */
     struct ls_tensor whole_dlse;          /* [b, h, s_q]; no data: there is none */
-    double *exact[GRADIENTS];             /* [b, s, heads, d] */
+    double *exact[GRADIENTS];             /* as q, k and v */
     double *exact_dsinks;                 /* [h] */
     struct ls_tensor d_o, dlse, o_lo;     /* of this rank */
     struct ls_tensor gradient[GRADIENTS]; /* of this rank */
@@ -94,11 +94,12 @@ static inline void job_take_even_rows(struct job *job)
 static inline void descent_create_whole(struct descent *g, uint64_t seed)
 {
     const struct ls_attention_shape *s = &g->job.shape;
-    const int64_t n = s->b * s->s_q * s->h * s->d;
+    const int64_t dim[] = {s->b, s->s_q, s->h, ls_value_dim(s)};
+    const int64_t n = dim[0] * dim[1] * dim[2] * dim[3];
     float *values = malloc((size_t)n * sizeof *values + 1);
 
     job_create_whole(&g->job, seed);
-    tensor_create(&g->whole_d_o, s->type, (const int64_t[]){s->b, s->s_q, s->h, s->d}, false);
+    tensor_create(&g->whole_d_o, s->type, dim, false);
     ls_random_normal(values, seed, 3, 0, n);
     ls_dtype_convert(g->whole_d_o.data, s->type, values, LS_F32, n);
     free(values);
@@ -138,8 +139,8 @@ static inline void descent_create_plan(struct descent *g, struct ls_comm *comm)
         dim[i] = g->job.part[i].dim;
         tensor_create(&g->gradient[i], s->type, dim[i], g->job.strided);
     }
-    tensor_create(&g->d_o, s->type, dim[0], g->job.strided);
-    tensor_create(&g->o_lo, s->type, dim[0], g->job.strided);
+    tensor_create(&g->d_o, s->type, g->job.o.dim, g->job.strided);
+    tensor_create(&g->o_lo, s->type, g->job.o.dim, g->job.strided);
     if (g->whole_dlse.data) lse_create(&g->dlse, s->b, s->h, g->job.part[0].dim[1], g->job.strided);
 }
 

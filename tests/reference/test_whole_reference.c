@@ -110,7 +110,7 @@ Test(whole_reference, refuses_what_does_not_fit)
         const char *message;
     } bad[] = {
         {{2, 5, 4, 6}, {2, 7, 2, 5}, {2, 7, 2, 5}, 5, LS_F64, LS_ESHAPE, "q has 6, k has 5"},
-        {{2, 5, 4, 257}, {2, 7, 2, 257}, {2, 7, 2, 257}, 5, LS_F64, LS_ESHAPE, "1 to 256"},
+        {{2, 5, 4, 577}, {2, 7, 2, 577}, {2, 7, 2, 577}, 5, LS_F64, LS_ESHAPE, "1 to 576"},
         {{2, 5, 4, 6}, {2, 7, 2, 6}, {2, 7, 2, 0}, 5, LS_F64, LS_ESHAPE, "head dim of v is 0"},
         {{2, 5, 4, 6}, {2, 7, 2, 6}, {2, 7, 2, 7}, 5, LS_F64, LS_ESHAPE, "o of the reference"},
         {{2, 5, 4, 6}, {2, 7, 3, 6}, {2, 7, 3, 6}, 5, LS_F64, LS_ESHAPE, "q has 4, no multiple"},

@@ -40,7 +40,7 @@ static void add_run(float *acc, const struct strip_worker *w, const float *p, in
 {
     for (int r = 0, n; r < rows; r += n) {
         n = strip_rows(rows - r);
-        w->products->decode->output(acc + r * w->d_pad, p + r * LS_LEAF, n, v, keys);
+        w->products->decode->output(acc + r * w->pad.d_v, p + r * LS_LEAF, n, v, keys);
     }
 }
 
@@ -79,7 +79,7 @@ void cpu_decode_scores(struct strip_worker *w, const struct chunk *chunk, int le
 
     for (int r = 0, n; r < chunk->rows; r += n) {
         n = strip_rows(chunk->rows - r);
-        w->products->decode->scores(w->scores + r * LS_LEAF, q + r * w->d_pad, n,
+        w->products->decode->scores(w->scores + r * LS_LEAF, q + r * w->pad.d, n,
                                     &chunk->k_rows[leaf], keys);
     }
 }
@@ -91,12 +91,12 @@ void cpu_decode_output(float *acc, const struct strip_worker *w, const struct ch
     const bool same = !visible || rows_see_the_same(visible, chunk->rows);
     const struct key_rows *v = &chunk->v_rows[leaf];
 
-    memset(acc, 0, (size_t)(chunk->rows * w->d_pad) * sizeof *acc);
+    memset(acc, 0, (size_t)(chunk->rows * w->pad.d_v) * sizeof *acc);
     if (same && !chunk->drops) {
         add_seen(acc, w, w->scores, chunk->rows, v, visible ? &visible[0] : all);
         return;
     }
-    for (int r = 0; r < chunk->rows; r++, acc += w->d_pad) {
+    for (int r = 0; r < chunk->rows; r++, acc += w->pad.d_v) {
         const float *p = w->scores + r * LS_LEAF;
 
         if (chunk->drops)

@@ -102,7 +102,8 @@ static struct ls_row_states merge_found(const struct ls_attention_kernel *kernel
                                         const struct ls_kernel_call *call, const struct tile *tile,
                                         struct ls_row_states result, const struct ls_found *found)
 {
-    const size_t d = (size_t)kernel->shape.global.d, d_pad = (size_t)kernel->d_pad;
+    const size_t d = (size_t)ls_value_dim(&kernel->shape.global);
+    const size_t d_pad = (size_t)kernel->pad.d_v;
     const struct ls_row_states other = beside(w, result);
 
     for (int r = 0; r < tile->rows; r++) {
@@ -110,7 +111,7 @@ static struct ls_row_states merge_found(const struct ls_attention_kernel *kernel
         copy_state(other, (size_t)r, d_pad, found->states, state_index(kernel, call, &at), d, d);
     }
     const struct ls_row_states left = found->after ? result : other;
-    kernel->simd->merge(left, found->after ? other : result, tile->rows, kernel->d_pad);
+    kernel->simd->merge(left, found->after ? other : result, tile->rows, kernel->pad.d_v);
     return left;
 }
 
@@ -129,8 +130,8 @@ static void merge_sinks(const struct ls_attention_kernel *kernel, struct worker 
             present ? (float)(scores->sinks[scores->first_head + at.head] / LN2) : -INFINITY;
         sink.l[r] = present;
     }
-    memset(sink.acc, 0, (size_t)tile->rows * (size_t)kernel->d_pad * sizeof *sink.acc);
-    kernel->simd->merge(result, sink, tile->rows, kernel->d_pad);
+    memset(sink.acc, 0, (size_t)tile->rows * (size_t)kernel->pad.d_v * sizeof *sink.acc);
+    kernel->simd->merge(result, sink, tile->rows, kernel->pad.d_v);
 }
 
 static void finish_rows(const struct ls_attention_kernel *kernel, struct worker *w,
@@ -147,7 +148,7 @@ static void finish_rows(const struct ls_attention_kernel *kernel, struct worker 
 
         ((float *)lse->data)[at.batch * lse->stride[0] + at.head * lse->stride[1] +
                              at.row * lse->stride[2]] = of_row[r];
-        finish_row(kernel, call, result, (size_t)r, (size_t)kernel->d_pad, &at);
+        finish_row(kernel, call, result, (size_t)r, (size_t)kernel->pad.d_v, &at);
     }
 }
 
@@ -155,7 +156,8 @@ void cpu_finish_tile(const struct ls_attention_kernel *kernel, struct worker *w,
                      const struct ls_kernel_call *call, const struct tile *tile,
                      struct ls_row_states result)
 {
-    const size_t d = (size_t)kernel->shape.global.d, d_pad = (size_t)kernel->d_pad;
+    const size_t d = (size_t)ls_value_dim(&kernel->shape.global);
+    const size_t d_pad = (size_t)kernel->pad.d_v;
 
     for (int i = 0; i < call->found_count; i++)
         result = merge_found(kernel, w, call, tile, result, &call->found[i]);

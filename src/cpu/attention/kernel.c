@@ -20,11 +20,11 @@ static int64_t pairs(const struct ls_kernel_shape *shape)
     return shape->global.b * shape->global.h_kv;
 }
 
-static struct ls_row_states carve_states(struct cursor *cursor, int rows, int d_pad)
+static struct ls_row_states carve_states(struct cursor *cursor, int rows, int d_v)
 {
     struct ls_row_states states;
 
-    states.acc = carve(cursor, (size_t)rows * (size_t)d_pad * sizeof(float));
+    states.acc = carve(cursor, (size_t)rows * (size_t)d_v * sizeof(float));
     states.m = carve(cursor, (size_t)rows * sizeof(float));
     states.l = carve(cursor, (size_t)rows * sizeof(float));
     return states;
@@ -33,21 +33,23 @@ static struct ls_row_states carve_states(struct cursor *cursor, int rows, int d_
 static void place_worker(struct worker *w, char **scratch, struct cursor *cursor,
                          const struct ls_attention_kernel *kernel)
 {
-    const size_t row = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
+    const size_t size = (size_t)ls_dtype_size(kernel->products->type);
+    const struct head_dims pad = kernel->pad;
+    const size_t widest = (size_t)head_dims_widest(pad);
     const int64_t chunks = (kernel->shape.k_leaves + CHUNK_LEAVES - 1) / CHUNK_LEAVES;
 
-    w->raw = carve(cursor, LS_LEAF * row);
-    w->patched = carve(cursor, CHUNK_LEAVES * kernel->packed_bytes);
+    w->raw = carve(cursor, LS_LEAF * widest * size);
+    w->patched = carve(cursor, CHUNK_LEAVES * kernel->v_bytes);
     w->leaf = carve(cursor, LS_LEAF * sizeof *w->leaf);
     w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
     w->score_row = carve(cursor, TILE_ROWS * sizeof *w->score_row);
-    w->spare = carve_states(cursor, TILE_ROWS, kernel->d_pad);
-    w->q = carve(cursor, TILE_ROWS * row);
+    w->spare = carve_states(cursor, TILE_ROWS, pad.d_v);
+    w->q = carve(cursor, TILE_ROWS * (size_t)pad.d * size);
     w->forest.simd = kernel->simd;
-    w->forest.d = kernel->d_pad;
+    w->forest.d = pad.d_v;
     for (int i = 0; i < forest_depth(chunks); i++)
-        w->forest.node[i] = carve_states(cursor, TILE_ROWS, kernel->d_pad);
-    *scratch = carve(cursor, cpu_strip_scratch_bytes(kernel->products, kernel->d_pad));
+        w->forest.node[i] = carve_states(cursor, TILE_ROWS, pad.d_v);
+    *scratch = carve(cursor, cpu_strip_scratch_bytes(kernel->products, pad));
 }
 
 static const struct products *products_of(const struct cpu *cpu,
@@ -72,25 +74,25 @@ static const char *name(void *self, const struct ls_kernel_shape *shape)
 static void init_kernel(struct ls_attention_kernel *kernel, const struct cpu *cpu,
                         const struct ls_kernel_shape *shape)
 {
-    const int64_t d = shape->global.d;
+    const struct products *products = products_of(cpu, shape);
     const bool are_products = ls_scores_are_products(&shape->scores);
 
     *kernel = (struct ls_attention_kernel){
         .shape = *shape,
         .cpu = *cpu,
-        .products = products_of(cpu, shape),
+        .products = products,
         .simd = simd_of(cpu->isa),
+        .pad = head_dims_padded(&shape->global, products->d_multiple),
         .group = shape->global.h / shape->global.h_kv,
         .softmax_scale = (float)(are_products ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
         .are_products = are_products,
         .negate = shape->scores.scale < 0,
         .split_states = (int64_t)SPLIT_ROWS_PER_THREAD / most_rows(shape) * cpu->threads,
     };
-    kernel->d_pad = (int)((d + kernel->products->d_multiple - 1) / kernel->products->d_multiple *
-                          kernel->products->d_multiple);
-    kernel->packed_bytes = kernel->products->packed_bytes(kernel->d_pad);
+    kernel->k_bytes = products->packed_bytes(kernel->pad.d);
+    kernel->v_bytes = products->packed_bytes(kernel->pad.d_v);
 
-    const size_t pair_bytes = 2 * (size_t)shape->k_leaves * kernel->packed_bytes;
+    const size_t pair_bytes = (size_t)shape->k_leaves * (kernel->k_bytes + kernel->v_bytes);
     const int64_t fit = pair_bytes ? (int64_t)(WAVE_BYTES / pair_bytes) : pairs(shape);
     kernel->wave = fit < 1 ? 1 : fit < pairs(shape) ? fit : pairs(shape);
 }
@@ -113,14 +115,14 @@ static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, c
     const size_t leaves =
         kernel->products->decode ? 0 : (size_t)kernel->wave * (size_t)kernel->shape.k_leaves;
 
-    kernel->packed.k = carve(&cursor, leaves * kernel->packed_bytes);
-    kernel->packed.v = carve(&cursor, leaves * kernel->packed_bytes);
+    kernel->packed.k = carve(&cursor, leaves * kernel->k_bytes);
+    kernel->packed.v = carve(&cursor, leaves * kernel->v_bytes);
     kernel->packed.clean = carve(&cursor, leaves);
     place_agenda(&kernel->agenda, &cursor, &kernel->shape);
     kernel->split = carve(&cursor, (size_t)kernel->split_states * sizeof *kernel->split);
     for (int64_t i = 0; i < kernel->split_states; i++) {
         const struct ls_row_states states =
-            carve_states(&cursor, most_rows(&kernel->shape), kernel->d_pad);
+            carve_states(&cursor, most_rows(&kernel->shape), kernel->pad.d_v);
         if (base) kernel->split[i] = states;
     }
     kernel->worker = carve(&cursor, (size_t)kernel->cpu.threads * sizeof *kernel->worker);
@@ -159,7 +161,7 @@ static ls_status create_workers(struct ls_attention_kernel *kernel, char **scrat
     omp_set_num_threads(1);
     for (int t = 0; t < kernel->cpu.threads && status == LS_OK; t++) {
         status = cpu_strip_worker_init(&kernel->worker[t].strip, kernel->products, kernel->cpu.isa,
-                                       kernel->d_pad, scratch[t]);
+                                       kernel->pad, scratch[t]);
         kernel->worker[t].strip.own_maximum = kernel->shape.own_maximum;
     }
     omp_set_num_threads(threads);

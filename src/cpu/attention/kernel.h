@@ -37,11 +37,11 @@ struct tile {
 /* What a thread has of its own. */
 struct worker {
     struct strip_worker strip;
-    char *q; /* [TILE_ROWS][d_pad], packed rows of a tile */
+    char *q; /* [TILE_ROWS][pad.d], packed rows of a tile */
     struct forest forest;
-    char *raw;                    /* [LS_LEAF][d_pad], a leaf on its way into packed form */
-    char *patched;                /* [CHUNK_LEAVES] packed leaves of V (tile.c) */
-    struct ls_leaf_keys *leaf;    /* [LS_LEAF], what each row of a leaf of queries sees */
+    char *raw;                 /* [LS_LEAF][pad.d or pad.d_v], a leaf on its way into packed form */
+    char *patched;             /* [CHUNK_LEAVES] packed leaves of V (tile.c) */
+    struct ls_leaf_keys *leaf; /* [LS_LEAF], what each row of a leaf of queries sees */
     struct ls_leaf_keys *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
     struct score_row *score_row;  /* [TILE_ROWS] */
     struct ls_row_states spare;   /* [TILE_ROWS] */
@@ -52,7 +52,7 @@ struct worker {
 
 /* Packed leaves of the (batch, kv head) pairs of one wave. */
 struct packed {
-    char *k, *v;    /* [pair][leaf], kernel->packed_bytes each */
+    char *k, *v;    /* [pair][leaf], kernel->k_bytes or v_bytes each */
     uint8_t *clean; /* [pair][leaf]: V is below V_LIMIT, without NaN */
 };
 
@@ -61,15 +61,15 @@ struct ls_attention_kernel {
     const struct products *products;
     const struct simd *simd;
     struct cpu cpu;
-    int d_pad;
+    struct head_dims pad;
     int64_t group;       /* query heads per kv head */
     float softmax_scale; /* |scale| log2(e); where scores become logits first, log2(e) */
     bool are_products;   /* they do not */
     bool negate;         /* scale < 0: queries change sign instead */
     bool
         canonical; /* every row has a place of its own in tiles, and strips are full (row_bits.c) */
-    size_t packed_bytes;
-    int64_t wave; /* pairs packed at once */
+    size_t k_bytes, v_bytes; /* of packed leaves */
+    int64_t wave;            /* pairs packed at once */
     struct packed packed;
     struct agenda agenda;
     struct worker *worker;       /* [threads] */

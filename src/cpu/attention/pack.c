@@ -25,18 +25,18 @@ struct row_copy {
 };
 
 static struct row_copy row_copy(const struct ls_attention_kernel *kernel,
-                                const struct ls_tensor *from)
+                                const struct ls_tensor *from, int d_pad)
 {
     const ls_dtype to = kernel->products->type;
     const size_t from_size = (size_t)ls_dtype_size(from->type), size = (size_t)ls_dtype_size(to);
-    const int64_t d = kernel->shape.global.d;
+    const int64_t d = from->dim[3];
 
     return (struct row_copy){.from = from->type,
                              .to = to,
                              .d = d,
                              .from_bytes = (size_t)d * from_size,
                              .to_bytes = (size_t)d * size,
-                             .padded_bytes = (size_t)kernel->d_pad * size,
+                             .padded_bytes = (size_t)d_pad * size,
                              .ahead = ROWS_AHEAD * from->stride[1] * (ptrdiff_t)from_size};
 }
 
@@ -53,23 +53,23 @@ static inline void copy_row(char *to, const struct row_copy *copy, const char *r
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *q, const struct tile *tile)
 {
-    const struct row_copy copy = row_copy(kernel, q);
+    const struct row_copy copy = row_copy(kernel, q, kernel->pad.d);
     char *row = w->q;
 
     for (int r = 0; r < tile->rows; r++, row += copy.padded_bytes) {
         const struct tile_row at = tile_row(kernel, tile, r);
 
         copy_row(row, &copy, element(q, at.batch, at.row, at.head));
-        if (kernel->negate) negate(row, copy.to, kernel->d_pad);
+        if (kernel->negate) negate(row, copy.to, kernel->pad.d);
     }
     memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * copy.padded_bytes);
 }
 
 static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
-                        const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t pair,
-                        const struct ls_leaf_keys *keep)
+                        const struct ls_tensor *from, int d_pad, const struct ls_leaf *leaf,
+                        int64_t pair, const struct ls_leaf_keys *keep)
 {
-    const struct row_copy copy = row_copy(kernel, from);
+    const struct row_copy copy = row_copy(kernel, from, d_pad);
     const int64_t h_kv = kernel->shape.global.h_kv;
     const ptrdiff_t stride = from->stride[1] * ls_dtype_size(from->type);
     const char *source = element(from, pair / h_kv, leaf->row, pair % h_kv);
@@ -87,8 +87,8 @@ bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *
                        const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
                        const struct ls_leaf_keys *keep)
 {
-    gather_leaf(kernel, w, v, leaf, pair, keep);
-    return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->d_pad,
+    gather_leaf(kernel, w, v, kernel->pad.d_v, leaf, pair, keep);
+    return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->pad.d_v,
                                V_LIMIT) < 0;
 }
 
@@ -102,10 +102,10 @@ ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
     const int64_t slot = (pair - wave_first) * call->k_leaves.count + index;
     const struct packed *packed = &kernel->packed;
 
-    gather_leaf(kernel, w, call->k, leaf, pair, &rows);
-    LS_TRY(kernel->products->pack_k(packed->k + (size_t)slot * kernel->packed_bytes, w->strip.own,
-                                    w->raw));
+    gather_leaf(kernel, w, call->k, kernel->pad.d, leaf, pair, &rows);
+    LS_TRY(
+        kernel->products->pack_k(packed->k + (size_t)slot * kernel->k_bytes, w->strip.own, w->raw));
     packed->clean[slot] = cpu_gather_values(kernel, w, call->v, leaf, pair, &rows);
-    return kernel->products->pack_v(packed->v + (size_t)slot * kernel->packed_bytes, w->strip.own,
+    return kernel->products->pack_v(packed->v + (size_t)slot * kernel->v_bytes, w->strip.own,
                                     w->raw);
 }

@@ -15,21 +15,20 @@ const struct products *cpu_products_find(ls_isa isa, ls_dtype storage)
     return table[i];
 }
 
-ls_status cpu_plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
+ls_status cpu_plain_worker_create(void **out, ls_isa isa, struct head_dims pad, void *scratch)
 {
     struct plain_worker *w = malloc(sizeof *w);
 
     (void)isa;
     (void)scratch;
     if (!w) return ls_fail(LS_ENOMEM, "attention kernel: out of memory");
-    w->d_pad = d_pad;
+    w->pad = pad;
     *out = w;
     return LS_OK;
 }
 
-size_t cpu_no_scratch(int d_pad)
+size_t cpu_no_scratch(void)
 {
-    (void)d_pad;
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "base/cpu.h"
+#include "cpu/head_dims.h"
 #include "cpu/simd.h"
 #include "longspan/layout.h"
 #include "longspan/tensor.h"
@@ -32,25 +33,25 @@ struct key_span {
     int first, end;
 };
 
-/* Operand rows are d_pad elements of `type`, zero beyond d. */
+/* Operand rows are pad.d or pad.d_v elements of `type`, zero beyond d or d_v. */
 struct products {
     const char *name;
     ls_dtype type;
-    int d_multiple;   /* d is padded to a multiple of it */
+    int d_multiple;   /* d and d_v are padded to multiples of it */
     int strip;        /* most rows of a call; a divisor of 256 */
     int score_stride; /* floats between rows of scores */
     int p_offset;     /* floats from scores to probabilities; 0: these take the scores' place */
     int p_stride;     /* elements between rows of probabilities */
     bool (*fits)(ls_isa isa, ls_dtype storage);
-    size_t (*packed_bytes)(int d_pad);  /* of K or V of one leaf */
-    size_t (*scratch_bytes)(int d_pad); /* of one thread */
+    size_t (*packed_bytes)(int d_pad); /* of K or V of one leaf, by its rows */
+    size_t (*scratch_bytes)(void);     /* of one thread */
 
     /* One a thread, created where OpenMP gives one thread. scratch is borrowed.
      * Errors: LS_ENOMEM, LS_EINTERNAL. */
-    ls_status (*create)(void **out, ls_isa isa, int d_pad, void *scratch);
+    ls_status (*create)(void **out, ls_isa isa, struct head_dims pad, void *scratch);
     void (*destroy)(void *worker);
 
-    /* raw: the rows of a leaf, [LS_LEAF][d_pad], zero where there is no key. */
+    /* raw: the rows of a leaf, [LS_LEAF][pad.d or pad.d_v], zero where there is no key. */
     ls_status (*pack_k)(void *packed, void *worker, const void *raw);
     ls_status (*pack_v)(void *packed, void *worker, const void *raw);
 
@@ -58,7 +59,7 @@ struct products {
     void (*begin)(void);
     void (*end)(void);
 
-    /* scores [rows][score_stride] = q k^T and acc [rows][d_pad] = p v. Only `keys` matter: other
+    /* scores [rows][score_stride] = q k^T and acc [rows][pad.d_v] = p v. Only `keys` matter: other
      * scores may stay as they are, and p is zero there. Both may write rows up to `strip`, from q
      * and p rows that hold anything. */
     ls_status (*scores)(float *out, void *worker, const void *q, struct operand k, int rows,
@@ -82,12 +83,12 @@ struct products {
 #define P_LIMIT 0x1p60f
 #define V_LIMIT 0x1p36f
 
-/* For rows whose workers know d_pad and nothing else, and need no scratch. */
+/* For rows whose workers know the dimensions and nothing else, and need no scratch. */
 struct plain_worker {
-    int d_pad;
+    struct head_dims pad;
 };
-ls_status cpu_plain_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
-size_t cpu_no_scratch(int d_pad);
+ls_status cpu_plain_worker_create(void **out, ls_isa isa, struct head_dims pad, void *scratch);
+size_t cpu_no_scratch(void);
 
 /* For rows that this machine's architecture cannot have. */
 bool cpu_fits_never(ls_isa isa, ls_dtype storage);

@@ -21,13 +21,13 @@ static size_t packed_bytes(int d_pad)
 
 static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    pack_by_rows(packed, raw, ((struct plain_worker *)worker)->d_pad, pack_right_transposed);
+    pack_by_rows(packed, raw, ((struct plain_worker *)worker)->pad.d, pack_right_transposed);
     return LS_OK;
 }
 
 static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    pack_by_columns(packed, raw, ((struct plain_worker *)worker)->d_pad, pack_right);
+    pack_by_columns(packed, raw, ((struct plain_worker *)worker)->pad.d_v, pack_right);
     return LS_OK;
 }
 
@@ -114,7 +114,7 @@ TARGET_AMX static void multiply_columns(struct sums out, const char *left, ptrdi
 TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, struct operand k,
                                    int rows, struct key_span keys)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad, depths = d_pad / DEPTH;
+    const int d_pad = ((struct plain_worker *)worker)->pad.d, depths = d_pad / DEPTH;
     const int block = keys.first / COLUMNS, end = (keys.end + COLUMNS - 1) / COLUMNS;
     const struct sums to = {(char *)(out + block * COLUMNS), SCORE_STRIDE * 4};
     const ptrdiff_t bytes = depths * PAIR_BYTES;
@@ -127,7 +127,7 @@ TARGET_AMX static ls_status scores(float *out, void *worker, const void *q, stru
 TARGET_AMX static ls_status output(float *acc, void *worker, const void *p, struct operand v,
                                    int rows, struct key_span keys)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad, step = keys.first / DEPTH;
+    const int d_pad = ((struct plain_worker *)worker)->pad.d_v, step = keys.first / DEPTH;
     const int depths = (keys.end + DEPTH - 1) / DEPTH - step;
     const struct sums to = {(char *)acc, d_pad * 4};
 
@@ -206,7 +206,7 @@ TARGET_AMX static void interleave(struct softmax_strip *strip, const char *q, st
 TARGET_AMX static ls_status probabilities(const struct softmax_rows *rows, void *worker,
                                           const void *q, struct operand k, struct key_span keys)
 {
-    const int depths = ((struct plain_worker *)worker)->d_pad / DEPTH;
+    const int depths = ((struct plain_worker *)worker)->pad.d / DEPTH;
     struct softmax_strip strip;
 
     open_strip(&strip, rows);

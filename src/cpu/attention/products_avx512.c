@@ -19,13 +19,13 @@ static size_t packed_bytes(int d_pad)
 
 static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
-    pack_transposed(packed, raw, LS_LEAF, ((struct plain_worker *)worker)->d_pad);
+    pack_transposed(packed, raw, LS_LEAF, ((struct plain_worker *)worker)->pad.d);
     return LS_OK;
 }
 
 static ls_status pack_v(void *packed, void *worker, const void *raw)
 {
-    pack_panels(packed, raw, LS_LEAF, ((struct plain_worker *)worker)->d_pad);
+    pack_panels(packed, raw, LS_LEAF, ((struct plain_worker *)worker)->pad.d_v);
     return LS_OK;
 }
 
@@ -84,12 +84,12 @@ TARGET_AVX512 static void multiply_half(const struct product *x, int rows, const
     multiply(x, rows, WIDE / 2, ahead);
 }
 
-/* A score is a sum of up to 256 products: taken in parts of 64, it stays within the contract also
+/* A score is a sum of up to 576 products: taken in parts of 64, it stays within the contract also
  * where it is the whole of lse (one key). */
 static ls_status scores(float *out, void *worker, const void *q, struct operand k, int rows,
                         struct key_span keys)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->pad.d;
     const int first = keys.first / PANEL * PANEL;
     const float *panel = (const float *)k.packed + first * d_pad;
 
@@ -114,7 +114,7 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
 static ls_status output(float *acc, void *worker, const void *p, struct operand v, int rows,
                         struct key_span keys)
 {
-    const int d_pad = ((struct plain_worker *)worker)->d_pad;
+    const int d_pad = ((struct plain_worker *)worker)->pad.d_v;
     struct product x = {
         .out = acc,
         .out_stride = d_pad,

@@ -9,27 +9,27 @@
 #define STRIP 64     /* scores of a strip stay in the second-level cache */
 #define LOW_STRIP 16 /* for the few rows of a decoding step */
 
-/* A score is a sum of up to 256 products: taken in parts of 64, f32 stays within the contract also
+/* A score is a sum of up to 576 products: taken in parts of 64, f32 stays within the contract also
  * where it is the whole of lse (one key). bf16, whose contract is wider, takes it as one. */
 #define SCORE_PART 64
 #define MOST_PARTS (LS_MAX_HEAD_DIM / SCORE_PART)
 
 struct strip_products {
     struct gemm *scores[MOST_PARTS]; /* [height, part of d] x [part of d, 256] */
-    struct gemm *output;             /* [height, 256] x [256, d] */
+    struct gemm *output;             /* [height, 256] x [256, d_v] */
 };
 
 struct gemm_worker {
     ls_dtype type;
-    int d_pad, part; /* head dimensions, and those of a part */
+    struct head_dims pad;
+    int part; /* of pad.d */
     struct strip_products full, low;
     void *scratch;
     float *part_scores; /* [STRIP][LS_LEAF] */
 };
 
-static size_t scratch_bytes(int d_pad)
+static size_t scratch_bytes(void)
 {
-    (void)d_pad;
     return GEMM_SCRATCH + (size_t)STRIP * LS_LEAF * sizeof(float);
 }
 
@@ -63,24 +63,26 @@ static ls_status check_packed(const struct gemm *gemm, ls_dtype type, int d_pad)
 static ls_status create_products(struct strip_products *out, const struct gemm_worker *w,
                                  int height)
 {
-    for (int first = 0; first < w->d_pad; first += w->part) {
-        const int left = w->d_pad - first, depth = left < w->part ? left : w->part;
+    for (int first = 0; first < w->pad.d; first += w->part) {
+        const int left = w->pad.d - first, depth = left < w->part ? left : w->part;
         struct gemm **scores = &out->scores[first / w->part];
 
         LS_TRY(cpu_gemm_create(scores, w->type,
                                &(struct gemm_shape){.m = height,
                                                     .n = LS_LEAF,
                                                     .k = depth,
-                                                    .a_stride = w->d_pad,
-                                                    .b_stride = w->d_pad,
+                                                    .a_stride = w->pad.d,
+                                                    .b_stride = w->pad.d,
                                                     .transposed = true}));
         LS_TRY(check_packed(*scores, w->type, depth));
     }
-    LS_TRY(cpu_gemm_create(
-        &out->output, w->type,
-        &(struct gemm_shape){
-            .m = height, .n = w->d_pad, .k = LS_LEAF, .a_stride = LS_LEAF, .b_stride = w->d_pad}));
-    return check_packed(out->output, w->type, w->d_pad);
+    LS_TRY(cpu_gemm_create(&out->output, w->type,
+                           &(struct gemm_shape){.m = height,
+                                                .n = w->pad.d_v,
+                                                .k = LS_LEAF,
+                                                .a_stride = LS_LEAF,
+                                                .b_stride = w->pad.d_v}));
+    return check_packed(out->output, w->type, w->pad.d_v);
 }
 
 static void destroy_products(struct strip_products *products)
@@ -98,15 +100,15 @@ static void destroy(void *worker)
     free(w);
 }
 
-static ls_status create(void **out, ls_isa isa, int d_pad, char *scratch, ls_dtype type)
+static ls_status create(void **out, ls_isa isa, struct head_dims pad, char *scratch, ls_dtype type)
 {
     struct gemm_worker *w = calloc(1, sizeof *w);
     ls_status status;
 
     if (!w) return ls_fail(LS_ENOMEM, "attention kernel: out of memory");
     w->type = type;
-    w->d_pad = d_pad;
-    w->part = type == LS_F32 ? SCORE_PART : d_pad;
+    w->pad = pad;
+    w->part = type == LS_F32 ? SCORE_PART : pad.d;
     w->scratch = scratch;
     w->part_scores = (float *)(void *)(scratch + GEMM_SCRATCH);
     cpu_gemm_limit_isa(isa);
@@ -119,14 +121,14 @@ free_worker:
     return status;
 }
 
-static ls_status create_f32(void **out, ls_isa isa, int d_pad, void *scratch)
+static ls_status create_f32(void **out, ls_isa isa, struct head_dims pad, void *scratch)
 {
-    return create(out, isa, d_pad, scratch, LS_F32);
+    return create(out, isa, pad, scratch, LS_F32);
 }
 
-static ls_status create_bf16(void **out, ls_isa isa, int d_pad, void *scratch)
+static ls_status create_bf16(void **out, ls_isa isa, struct head_dims pad, void *scratch)
 {
-    return create(out, isa, d_pad, scratch, LS_BF16);
+    return create(out, isa, pad, scratch, LS_BF16);
 }
 
 /* Where a part begins, in rows of operands and in packed keys. */
@@ -144,7 +146,7 @@ static ls_status pack_k(void *packed, void *worker, const void *raw)
 {
     const struct gemm_worker *w = worker;
 
-    for (int first = 0; first < w->d_pad; first += w->part)
+    for (int first = 0; first < w->pad.d; first += w->part)
         LS_TRY(cpu_gemm_pack((char *)packed + packed_offset(w, first),
                              w->full.scores[first / w->part],
                              (const char *)raw + part_offset(w, first)));
@@ -169,7 +171,7 @@ static ls_status scores(float *out, void *worker, const void *q, struct operand 
 
     (void)keys; /* the shapes of primitives are fixed */
     LS_TRY(cpu_gemm_run(out, products[0], q, k.packed, w->scratch));
-    for (int first = w->part; first < w->d_pad; first += w->part) {
+    for (int first = w->part; first < w->pad.d; first += w->part) {
         LS_TRY(cpu_gemm_run(w->part_scores, products[first / w->part],
                             (const char *)q + part_offset(w, first),
                             (const char *)k.packed + packed_offset(w, first), w->scratch));

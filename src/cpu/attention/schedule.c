@@ -148,11 +148,11 @@ static bool changes_nothing(const struct job *job, const struct tile *tile)
            tile->sees.count == 0;
 }
 
-static void keep_split(struct ls_row_states to, struct ls_row_states from, int rows, int d_pad)
+static void keep_split(struct ls_row_states to, struct ls_row_states from, int rows, int d_v)
 {
     memcpy(to.m, from.m, (size_t)rows * sizeof *to.m);
     memcpy(to.l, from.l, (size_t)rows * sizeof *to.l);
-    memcpy(to.acc, from.acc, (size_t)rows * (size_t)d_pad * sizeof *to.acc);
+    memcpy(to.acc, from.acc, (size_t)rows * (size_t)d_v * sizeof *to.acc);
 }
 
 static void add_event(struct worker *w, ls_event event, double since, const struct tile *tile,
@@ -183,7 +183,7 @@ static ls_status run_item(struct job *job, struct worker *w, int64_t item)
         cpu_finish_tile(kernel, w, job->call, &tile, result);
         add_event(w, LS_EVENT_FINISH, since, &tile, tile.rows);
     } else {
-        keep_split(kernel->split[number * job->spans + span], result, tile.rows, kernel->d_pad);
+        keep_split(kernel->split[number * job->spans + span], result, tile.rows, kernel->pad.d_v);
         add_event(w, LS_EVENT_MERGE, since, &tile, 1);
     }
     return LS_OK;
@@ -209,7 +209,7 @@ static void fold_phase(struct job *job, struct worker *w)
     int64_t number;
 
     while ((number = atomic_fetch_add(&job->next_fold, 1)) < tiles && !job->team.failed) {
-        struct forest forest = {.simd = kernel->simd, .d = kernel->d_pad};
+        struct forest forest = {.simd = kernel->simd, .d = kernel->pad.d_v};
         struct tile tile;
 
         if (!find_tile(&tile, job, number) || changes_nothing(job, &tile)) continue;
@@ -293,7 +293,7 @@ ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
 void cpu_merge(struct ls_attention_kernel *kernel, struct ls_row_states into,
                struct ls_row_states from, int64_t rows)
 {
-    const int64_t d = kernel->shape.global.d;
+    const int64_t d = ls_value_dim(&kernel->shape.global);
 
 #pragma omp parallel for num_threads(kernel->cpu.threads)
     for (int64_t first = 0; first < rows; first += TILE_ROWS) {

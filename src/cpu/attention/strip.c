@@ -21,9 +21,9 @@ static size_t score_bytes(const struct products *products)
 }
 
 /* Floats of one partial result of a strip. */
-static size_t node_floats(const struct products *products, int d_pad)
+static size_t node_floats(const struct products *products, struct head_dims pad)
 {
-    return (size_t)products->strip * (size_t)(d_pad + 2);
+    return (size_t)products->strip * (size_t)(pad.d_v + 2);
 }
 
 static int nodes(void)
@@ -31,32 +31,32 @@ static int nodes(void)
     return forest_depth(CHUNK_LEAVES) - 1;
 }
 
-size_t cpu_strip_scratch_bytes(const struct products *products, int d_pad)
+size_t cpu_strip_scratch_bytes(const struct products *products, struct head_dims pad)
 {
-    return score_bytes(products) + round_up(products->scratch_bytes(d_pad)) +
-           (size_t)nodes() * round_up(node_floats(products, d_pad) * sizeof(float));
+    return score_bytes(products) + round_up(products->scratch_bytes()) +
+           (size_t)nodes() * round_up(node_floats(products, pad) * sizeof(float));
 }
 
 ls_status cpu_strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
-                                int d_pad, char *scratch)
+                                struct head_dims pad, char *scratch)
 {
     *w = (struct strip_worker){.products = products,
                                .simd = simd_of(isa),
                                .isa = isa,
-                               .d_pad = d_pad,
+                               .pad = pad,
                                .scores = (float *)scratch,
-                               .forest = {.simd = simd_of(isa), .d = d_pad}};
+                               .forest = {.simd = simd_of(isa), .d = pad.d_v}};
     memset(scratch, 0, score_bytes(products)); /* rows beyond a short strip are multiplied too */
     scratch += score_bytes(products);
     for (int i = 1; i <= nodes(); i++) {
         float *node = (float *)scratch;
-        const size_t rows = (size_t)products->strip;
+        const size_t rows = (size_t)products->strip, d_v = (size_t)pad.d_v;
 
         w->forest.node[i] = (struct ls_row_states){
-            .acc = node, .m = node + rows * (size_t)d_pad, .l = node + rows * (size_t)(d_pad + 1)};
-        scratch += round_up(node_floats(products, d_pad) * sizeof *node);
+            .acc = node, .m = node + rows * d_v, .l = node + rows * (d_v + 1)};
+        scratch += round_up(node_floats(products, pad) * sizeof *node);
     }
-    return products->create(&w->own, isa, d_pad, scratch);
+    return products->create(&w->own, isa, pad, scratch);
 }
 
 void cpu_strip_worker_fini(struct strip_worker *w)
@@ -147,10 +147,10 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
 {
     const struct products *products = w->products;
     const int product_rows = w->full ? products->strip : rows;
-    const size_t row = (size_t)w->d_pad * (size_t)ls_dtype_size(products->type);
+    const size_t row = (size_t)w->pad.d * (size_t)ls_dtype_size(products->type);
     const char *q = (const char *)chunk->q + (size_t)first * row;
-    const struct operand k = strip_operand(chunk->k[leaf], products, w->d_pad, first);
-    const struct operand v = strip_operand(chunk->v[leaf], products, w->d_pad, first);
+    const struct operand k = strip_operand(chunk->k[leaf], products, w->pad.d, first);
+    const struct operand v = strip_operand(chunk->v[leaf], products, w->pad.d_v, first);
     struct softmax_rows softmax = {.p = w->scores + products->p_offset,
                                    .p_stride = products->p_stride,
                                    .m = out.m,
@@ -190,7 +190,7 @@ static ls_status attend_strip(struct ls_row_states out, struct strip_worker *w,
     const int rows = left < w->products->strip ? left : w->products->strip;
 
     w->forest.node[0] = (struct ls_row_states){
-        .m = out.m + first, .l = out.l + first, .acc = out.acc + (size_t)(first * w->d_pad)};
+        .m = out.m + first, .l = out.l + first, .acc = out.acc + (size_t)(first * w->pad.d_v)};
     forest_start(&w->forest, rows);
     for (int leaf = 0; leaf < chunk->leaves; leaf++) {
         const struct key_span keys = chunk->seen[leaf]

@@ -18,7 +18,7 @@ struct score_row {
 };
 
 struct chunk {
-    const void *q; /* [TILE_ROWS][d_pad], of which `rows` are in use */
+    const void *q; /* [TILE_ROWS][pad.d], of which `rows` are in use */
     int rows;
     int leaves;
     struct operand k[CHUNK_LEAVES], v[CHUNK_LEAVES];
@@ -40,7 +40,7 @@ struct strip_worker {
     const struct products *products;
     const struct simd *simd;
     ls_isa isa;
-    int d_pad;
+    struct head_dims pad;
     bool full;            /* products take all rows of a strip, in use or not */
     void *own;            /* the products' */
     bool own_maximum;     /* of each row in each leaf is what exponents are counted from */
@@ -49,14 +49,14 @@ struct strip_worker {
 };
 
 /* Bytes of scratch that a worker needs, a multiple of 64. */
-size_t cpu_strip_scratch_bytes(const struct products *products, int d_pad);
+size_t cpu_strip_scratch_bytes(const struct products *products, struct head_dims pad);
 
 /* scratch is borrowed. Errors: those of products->create. */
 ls_status cpu_strip_worker_init(struct strip_worker *w, const struct products *products, ls_isa isa,
-                                int d_pad, char *scratch);
+                                struct head_dims pad, char *scratch);
 void cpu_strip_worker_fini(struct strip_worker *w);
 
-/* out [TILE_ROWS], acc rows d_pad apart: the partial result of the whole chunk. Rows beyond
+/* out [TILE_ROWS], acc rows pad.d_v apart: the partial result of the whole chunk. Rows beyond
  * chunk->rows are undefined. Errors: LS_EINTERNAL. */
 ls_status cpu_strip_attend(struct ls_row_states out, struct strip_worker *w,
                            const struct chunk *chunk);

@@ -99,12 +99,12 @@ static void place_rows(struct chunk *out, const struct fold *fold, int64_t first
 static void place_packed(struct chunk *out, const struct fold *fold, int64_t first, int j)
 {
     const struct packed *packed = &fold->kernel->packed;
-    const size_t bytes = fold->kernel->packed_bytes;
+    const size_t k_bytes = fold->kernel->k_bytes, v_bytes = fold->kernel->v_bytes;
     const int64_t next = first + j + CHUNK_LEAVES, at = fold->slot + first + j;
     const int64_t later = fold->slot + (next < fold->end ? next : fold->begin + j);
 
-    out->k[j] = packed_leaf(packed->k, bytes, at, later);
-    out->v[j] = packed_leaf(packed->v, bytes, at, later);
+    out->k[j] = packed_leaf(packed->k, k_bytes, at, later);
+    out->v[j] = packed_leaf(packed->v, v_bytes, at, later);
     out->clean[j] = packed->clean[at];
 }
 
@@ -160,8 +160,9 @@ static ls_status patch_values(struct chunk *one, const struct fold *fold, int64_
 {
     const struct ls_attention_kernel *kernel = fold->kernel;
     struct worker *w = fold->w;
-    char *patched = w->patched + (size_t)j * kernel->packed_bytes;
-    const size_t row_bytes = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
+    char *patched = w->patched + (size_t)j * kernel->v_bytes;
+    const size_t size = (size_t)ls_dtype_size(kernel->products->type);
+    const size_t row_bytes = (size_t)kernel->pad.d_v * size;
 
     one->clean[j] = cpu_gather_values(
         kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j], fold->tile->pair, seen);
@@ -177,7 +178,8 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
                             const struct chunk *chunk, int64_t first, int r)
 {
     const struct ls_attention_kernel *kernel = fold->kernel;
-    const size_t d = (size_t)kernel->d_pad, size = (size_t)ls_dtype_size(kernel->products->type);
+    const size_t d = (size_t)kernel->pad.d, d_v = (size_t)kernel->pad.d_v;
+    const size_t size = (size_t)ls_dtype_size(kernel->products->type);
     const int start = kernel->canonical ? r - r % kernel->products->strip : r;
     const bool dropout = kernel->shape.scores.dropout > 0;
     struct worker *w = fold->w;
@@ -199,7 +201,8 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
     LS_TRY(cpu_strip_attend(w->spare, &w->strip, &one));
     out.m[r] = w->spare.m[r - start];
     out.l[r] = w->spare.l[r - start];
-    memcpy(out.acc + (size_t)r * d, w->spare.acc + (size_t)(r - start) * d, d * sizeof *out.acc);
+    memcpy(out.acc + (size_t)r * d_v, w->spare.acc + (size_t)(r - start) * d_v,
+           d_v * sizeof *out.acc);
     return LS_OK;
 }
 

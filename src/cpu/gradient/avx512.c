@@ -26,64 +26,75 @@ static size_t block_floats(int d_pad)
     return (size_t)BLOCK * (size_t)d_pad;
 }
 
-static size_t keys_bytes(int d_pad)
+/* Of one block. */
+static size_t keys_floats(struct head_dims pad)
 {
-    return BLOCKS * 3 * block_floats(d_pad) * sizeof(float);
+    return 2 * block_floats(pad.d) + block_floats(pad.d_v);
 }
 
-static size_t queries_bytes(int d_pad)
+static size_t queries_floats(struct head_dims pad)
 {
-    return BLOCKS * 2 * block_floats(d_pad) * sizeof(float);
+    return block_floats(pad.d) + block_floats(pad.d_v);
+}
+
+static size_t keys_bytes(struct head_dims pad)
+{
+    return BLOCKS * keys_floats(pad) * sizeof(float);
+}
+
+static size_t queries_bytes(struct head_dims pad)
+{
+    return BLOCKS * queries_floats(pad) * sizeof(float);
 }
 
 /* A thread's own. */
 struct worker {
-    int d_pad;
+    struct head_dims pad;
     float *dk, *dv; /* sums of a block of keys, not complete yet */
     float *dq;      /* of each block of queries */
 };
 
-static size_t scratch_bytes(int d_pad)
+static size_t scratch_bytes(struct head_dims pad)
 {
-    return (2 + BLOCKS) * block_floats(d_pad) * sizeof(float);
+    return ((1 + BLOCKS) * block_floats(pad.d) + block_floats(pad.d_v)) * sizeof(float);
 }
 
-static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch)
+static ls_status create(void **out, ls_isa isa, struct head_dims pad, void *scratch)
 {
     struct worker *w = malloc(sizeof *w);
     float *sums = scratch;
 
     (void)isa;
     if (!w) return ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
-    *w = (struct worker){.d_pad = d_pad,
+    *w = (struct worker){.pad = pad,
                          .dk = sums,
-                         .dv = sums + block_floats(d_pad),
-                         .dq = sums + 2 * block_floats(d_pad)};
+                         .dq = sums + block_floats(pad.d),
+                         .dv = sums + (1 + BLOCKS) * block_floats(pad.d)};
     *out = w;
     return LS_OK;
 }
 
 static ls_status pack_keys(void *packed, void *worker, const void *k, const void *v)
 {
-    const int d_pad = ((struct worker *)worker)->d_pad;
+    const struct head_dims pad = ((struct worker *)worker)->pad;
     float *to = packed;
 
     for (int row = 0; row < LS_LEAF; row += BLOCK) {
-        to = pack_panels(to, (const float *)k + row * d_pad, BLOCK, d_pad);
-        to = pack_transposed(to, (const float *)k + row * d_pad, BLOCK, d_pad);
-        to = pack_transposed(to, (const float *)v + row * d_pad, BLOCK, d_pad);
+        to = pack_panels(to, (const float *)k + row * pad.d, BLOCK, pad.d);
+        to = pack_transposed(to, (const float *)k + row * pad.d, BLOCK, pad.d);
+        to = pack_transposed(to, (const float *)v + row * pad.d_v, BLOCK, pad.d_v);
     }
     return LS_OK;
 }
 
 static ls_status pack_queries(void *packed, void *worker, const void *q, const void *d_o)
 {
-    const int d_pad = ((struct worker *)worker)->d_pad;
+    const struct head_dims pad = ((struct worker *)worker)->pad;
     float *to = packed;
 
     for (int row = 0; row < LS_LEAF; row += BLOCK) {
-        to = pack_panels(to, (const float *)q + row * d_pad, BLOCK, d_pad);
-        to = pack_panels(to, (const float *)d_o + row * d_pad, BLOCK, d_pad);
+        to = pack_panels(to, (const float *)q + row * pad.d, BLOCK, pad.d);
+        to = pack_panels(to, (const float *)d_o + row * pad.d_v, BLOCK, pad.d_v);
     }
     return LS_OK;
 }
@@ -102,7 +113,8 @@ struct run {
     float p[BLOCK * BLOCK], ds[BLOCK * BLOCK]; /* [query][key] of a block */
     struct tile_lanes lanes;
     const struct gradient_tile *tile;
-    int d_pad, key, query;            /* of the block, its first ones */
+    struct head_dims pad;
+    int key, query;                   /* of the block, its first ones */
     enum sight sight[BLOCKS][BLOCKS]; /* of keys by queries */
     struct block_sums dk, dv, dq[BLOCKS];
     struct ahead ahead;
@@ -125,15 +137,15 @@ INLINE_AVX512 void score_rows(float *out, int rows, const float *left, int row, 
 
 /* out [BLOCK][BLOCK] = q k^T or d_o v^T */
 TARGET_AVX512 static void score_block(float *out, struct run *run, const float *left,
-                                      const float *keys)
+                                      const float *keys, int d_pad)
 {
     int row = 0;
 
     for (; row + ROWS <= BLOCK; row += ROWS) {
-        score_rows(out, ROWS, left, row, keys, run->d_pad);
+        score_rows(out, ROWS, left, row, keys, d_pad);
         bring_nearer(&run->ahead);
     }
-    score_rows(out, BLOCK % ROWS, left, row, keys, run->d_pad);
+    score_rows(out, BLOCK % ROWS, left, row, keys, d_pad);
     bring_nearer(&run->ahead);
 }
 
@@ -291,18 +303,20 @@ TARGET_AVX512 static void add_transposed(struct block_sums *to, const float *lef
 
 static void compute_block(struct run *run, bool masked)
 {
-    const size_t part = block_floats(run->d_pad);
-    const float *k = (const float *)run->tile->keys + (size_t)(run->key / BLOCK) * 3 * part;
+    const struct head_dims pad = run->pad;
+    const size_t part = block_floats(pad.d);
+    const size_t key = (size_t)(run->key / BLOCK), query = (size_t)(run->query / BLOCK);
+    const float *k = (const float *)run->tile->keys + key * keys_floats(pad);
     const float *k_t = k + part, *v_t = k_t + part;
-    const float *q = (const float *)run->tile->queries + (size_t)(run->query / BLOCK) * 2 * part;
+    const float *q = (const float *)run->tile->queries + query * queries_floats(pad);
     const float *d_o = q + part;
 
-    score_block(run->p, run, q, k_t);
-    score_block(run->ds, run, d_o, v_t);
+    score_block(run->p, run, q, k_t, pad.d);
+    score_block(run->ds, run, d_o, v_t, pad.d_v);
     take_block(run, masked);
-    add_transposed(&run->dv, run->p, d_o, run->d_pad);
-    add_transposed(&run->dk, run->ds, q, run->d_pad);
-    add_plain(&run->dq[run->query / BLOCK], run->ds, k, run->d_pad);
+    add_transposed(&run->dv, run->p, d_o, pad.d_v);
+    add_transposed(&run->dk, run->ds, q, pad.d);
+    add_plain(&run->dq[query], run->ds, k, pad.d);
 }
 
 static struct block_sums sums_of(float *so_far, const struct sum_path *path, int first)
@@ -336,11 +350,11 @@ static enum sight block_sight(const struct ls_leaf_keys *visible, int key, int q
 static void start_run(struct run *run, const struct worker *w, const struct gradient_tile *tile)
 {
     run->tile = tile;
-    run->d_pad = w->d_pad;
+    run->pad = w->pad;
     run->ahead = ahead_of_tile(tile, BLOCKS * BLOCKS * PARTS);
     lanes_of_tile(&run->lanes, tile);
     for (int j = 0; j < BLOCKS; j++) {
-        run->dq[j] = sums_of(w->dq + (size_t)j * block_floats(w->d_pad), tile->dq, j * BLOCK);
+        run->dq[j] = sums_of(w->dq + (size_t)j * block_floats(w->pad.d), tile->dq, j * BLOCK);
         for (int i = 0; i < BLOCKS; i++) {
             const bool empty = i * BLOCK >= tile->key_count || j * BLOCK >= tile->rows;
 
@@ -366,8 +380,8 @@ static void strip_of_keys(struct run *run, const struct worker *w)
         compute_block(run, seen == SEES_SOME);
         progress_tick(run->tile->clock);
     }
-    complete_empty(&run->dv, run->d_pad);
-    complete_empty(&run->dk, run->d_pad);
+    complete_empty(&run->dv, run->pad.d_v);
+    complete_empty(&run->dk, run->pad.d);
 }
 
 static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
@@ -377,7 +391,7 @@ static ls_status compute_tile(void *worker, const struct gradient_tile *tile)
 
     start_run(&run, w, tile);
     for (run.key = 0; run.key < tile->key_count; run.key += BLOCK) strip_of_keys(&run, w);
-    for (int j = 0; j * BLOCK < tile->rows; j++) complete_empty(&run.dq[j], w->d_pad);
+    for (int j = 0; j * BLOCK < tile->rows; j++) complete_empty(&run.dq[j], w->pad.d);
     return LS_OK;
 }
 

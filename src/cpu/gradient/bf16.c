@@ -12,35 +12,41 @@
 #define STRIP_BYTES (SIDES * STEP_BYTES) /* 32 keys or queries by a leaf */
 
 struct worker {
-    int d_pad;
+    struct head_dims pad;
     float *scores, *dp;  /* of a block */
     char *p, *ds;        /* of a strip of 32 keys, for each 32 queries: left operands */
     char *ds_right;      /* for each 32 queries, for each 32 keys */
-    float *sum, *turned; /* [SIDE][d_pad] of dq, dk or dv, or [d_pad][SIDE] of dq */
+    float *sum, *turned; /* [SIDE][pad.d or pad.d_v] of dq, dk or dv, or [pad.d][SIDE] of dq */
 };
 
-size_t cpu_bf16_scratch_bytes(int d_pad)
+/* Floats of sum and turned. */
+static size_t sum_floats(struct head_dims pad)
 {
-    return (2 * SIDE * SIDE + 2 * SIDE * (size_t)d_pad) * sizeof(float) + (2 + SIDES) * STRIP_BYTES;
+    return SIDE * (size_t)(head_dims_widest(pad) + pad.d);
 }
 
-ls_status cpu_bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch)
+size_t cpu_bf16_scratch_bytes(struct head_dims pad)
+{
+    return (2 * SIDE * SIDE + sum_floats(pad)) * sizeof(float) + (2 + SIDES) * STRIP_BYTES;
+}
+
+ls_status cpu_bf16_worker_create(void **out, ls_isa isa, struct head_dims pad, void *scratch)
 {
     struct worker *w = malloc(sizeof *w);
     float *blocks = scratch;
     float *sums = blocks + 2 * SIDE * SIDE;
-    char *strips = (char *)(sums + 2 * SIDE * d_pad);
+    char *strips = (char *)(sums + sum_floats(pad));
 
     (void)isa;
     if (!w) return ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
-    *w = (struct worker){.d_pad = d_pad,
+    *w = (struct worker){.pad = pad,
                          .scores = blocks,
                          .dp = blocks + SIDE * SIDE,
                          .p = strips,
                          .ds = strips + STRIP_BYTES,
                          .ds_right = strips + 2 * STRIP_BYTES,
                          .sum = sums,
-                         .turned = sums + SIDE * d_pad};
+                         .turned = sums + SIDE * head_dims_widest(pad)};
     *out = w;
     return LS_OK;
 }
@@ -51,37 +57,37 @@ static size_t leaf_bytes(int d_pad)
 }
 
 /* k, v, and k transposed, as left operands */
-size_t cpu_bf16_keys_bytes(int d_pad)
+size_t cpu_bf16_keys_bytes(struct head_dims pad)
 {
-    return 3 * leaf_bytes(d_pad);
+    return 2 * leaf_bytes(pad.d) + leaf_bytes(pad.d_v);
 }
 
 /* q and d_o transposed, and as they are, as right operands */
-size_t cpu_bf16_queries_bytes(int d_pad)
+size_t cpu_bf16_queries_bytes(struct head_dims pad)
 {
-    return 4 * leaf_bytes(d_pad);
+    return 2 * (leaf_bytes(pad.d) + leaf_bytes(pad.d_v));
 }
 
 ls_status cpu_bf16_pack_keys(void *packed, void *worker, const void *k, const void *v)
 {
-    const int d_pad = ((struct worker *)worker)->d_pad;
+    const struct head_dims pad = ((struct worker *)worker)->pad;
     char *to = packed;
 
-    to = pack_by_rows(to, k, d_pad, pack_left);
-    to = pack_by_rows(to, v, d_pad, pack_left);
-    pack_by_columns(to, k, d_pad, pack_left_transposed);
+    to = pack_by_rows(to, k, pad.d, pack_left);
+    to = pack_by_rows(to, v, pad.d_v, pack_left);
+    pack_by_columns(to, k, pad.d, pack_left_transposed);
     return LS_OK;
 }
 
 ls_status cpu_bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o)
 {
-    const int d_pad = ((struct worker *)worker)->d_pad;
+    const struct head_dims pad = ((struct worker *)worker)->pad;
     char *to = packed;
 
-    to = pack_by_rows(to, q, d_pad, pack_right_transposed);
-    to = pack_by_rows(to, d_o, d_pad, pack_right_transposed);
-    to = pack_by_columns(to, q, d_pad, pack_right);
-    pack_by_columns(to, d_o, d_pad, pack_right);
+    to = pack_by_rows(to, q, pad.d, pack_right_transposed);
+    to = pack_by_rows(to, d_o, pad.d_v, pack_right_transposed);
+    to = pack_by_columns(to, q, pad.d, pack_right);
+    pack_by_columns(to, d_o, pad.d_v, pack_right);
     return LS_OK;
 }
 
@@ -126,9 +132,13 @@ struct block {
     int key, query;
 };
 
+/* What is of q or k and what is of d_o or v take turns in packed leaves. */
 static const char *operand(const void *packed, const struct run *run, int index)
 {
-    return (const char *)packed + (size_t)index * leaf_bytes(run->w->d_pad);
+    const struct head_dims pad = run->w->pad;
+
+    return (const char *)packed + (size_t)((index + 1) / 2) * leaf_bytes(pad.d) +
+           (size_t)(index / 2) * leaf_bytes(pad.d_v);
 }
 
 /* Of a key and sixteen queries. */
@@ -191,8 +201,8 @@ TARGET_AVX512BF16 static void take_block(const struct block *b)
 TARGET_AVX512BF16 static void compute_block(struct run *run, int key, int query, enum sight sight)
 {
     const struct worker *w = run->w;
-    const int steps = w->d_pad / SIDE;
-    const ptrdiff_t k = key / SIDE * steps * STEP_BYTES, q = query / SIDE * steps * STEP_BYTES;
+    const int steps = w->pad.d / SIDE, v_steps = w->pad.d_v / SIDE;
+    const ptrdiff_t k = key / SIDE * STEP_BYTES, q = query / SIDE * STEP_BYTES;
     const struct block block = {
         .lanes = &run->lanes,
         .seen = sight == SEES_SOME ? &run->seen : NULL,
@@ -206,10 +216,10 @@ TARGET_AVX512BF16 static void compute_block(struct run *run, int key, int query,
         .query = query,
     };
 
-    run->multiply(w->scores, SIDE, operand(run->tile->keys, run, 0) + k,
-                  operand(run->tile->queries, run, 0) + q, steps);
-    run->multiply(w->dp, SIDE, operand(run->tile->keys, run, 1) + k,
-                  operand(run->tile->queries, run, 1) + q, steps);
+    run->multiply(w->scores, SIDE, operand(run->tile->keys, run, 0) + k * steps,
+                  operand(run->tile->queries, run, 0) + q * steps, steps);
+    run->multiply(w->dp, SIDE, operand(run->tile->keys, run, 1) + k * v_steps,
+                  operand(run->tile->queries, run, 1) + q * v_steps, v_steps);
     bring_nearer(&run->ahead);
     take_block(&block);
 }
@@ -232,13 +242,13 @@ static void extend(struct steps *steps, int block)
 
 /* 32 rows of dv or dk from p or ds and from d_o or q. */
 static void sum_over_queries(const struct sum_path *to, int key, const struct run *run,
-                             const char *left, const char *right)
+                             const char *left, const char *right, int d_pad)
 {
     const struct steps steps = run->queries;
     const ptrdiff_t skipped = steps.first * STEP_BYTES;
-    const struct sums sum = sum_path_room(to, key, SIDE, (struct sums){run->w->sum, run->w->d_pad});
+    const struct sums sum = sum_path_room(to, key, SIDE, (struct sums){run->w->sum, d_pad});
 
-    for (int e = 0; e < run->w->d_pad; e += SIDE, right += STRIP_BYTES)
+    for (int e = 0; e < d_pad; e += SIDE, right += STRIP_BYTES)
         run->multiply(sum.at + e, sum.stride, left + skipped, right + skipped,
                       steps.end - steps.first);
     cpu_sum_path_take(to, key, SIDE, sum);
@@ -252,17 +262,18 @@ static void sum_over_keys(const struct run *run, int query)
     const char *k = operand(run->tile->keys, run, 2) + skipped;
     const char *ds = run->w->ds_right + query / SIDE * STRIP_BYTES + skipped;
     const struct sums sum =
-        sum_path_room(run->tile->dq, query, SIDE, (struct sums){run->w->sum, run->w->d_pad});
+        sum_path_room(run->tile->dq, query, SIDE, (struct sums){run->w->sum, run->w->pad.d});
 
-    for (int e = 0; e < run->w->d_pad; e += SIDE, k += STRIP_BYTES)
+    for (int e = 0; e < run->w->pad.d; e += SIDE, k += STRIP_BYTES)
         run->multiply(run->w->turned + e * SIDE, SIDE, k, ds, steps.end - steps.first);
-    turn(sum.at, run->w->turned, run->w->d_pad);
+    turn(sum.at, run->w->turned, run->w->pad.d);
     cpu_sum_path_take(run->tile->dq, query, SIDE, sum);
 }
 
 static void strip_of_keys(struct run *run, int key)
 {
     const struct gradient_tile *tile = run->tile;
+    const struct worker *w = run->w;
 
     run->queries = (struct steps){0};
     for (int query = 0; query < LS_LEAF; query += SIDE) {
@@ -276,8 +287,8 @@ static void strip_of_keys(struct run *run, int key)
         extend(&run->queries, query / SIDE);
         extend(&run->keys[query / SIDE], key / SIDE);
     }
-    sum_over_queries(tile->dv, key, run, run->w->p, operand(tile->queries, run, 3));
-    sum_over_queries(tile->dk, key, run, run->w->ds, operand(tile->queries, run, 2));
+    sum_over_queries(tile->dv, key, run, w->p, operand(tile->queries, run, 3), w->pad.d_v);
+    sum_over_queries(tile->dk, key, run, w->ds, operand(tile->queries, run, 2), w->pad.d);
 }
 
 void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply)

@@ -11,10 +11,10 @@
 #define SIDE PACKED_SIDE             /* of a block */
 #define STEP_BYTES PACKED_STEP_BYTES /* of an operand: 32 rows or columns, 32 deep */
 
-size_t cpu_bf16_keys_bytes(int d_pad);
-size_t cpu_bf16_queries_bytes(int d_pad);
-size_t cpu_bf16_scratch_bytes(int d_pad);
-ls_status cpu_bf16_worker_create(void **out, ls_isa isa, int d_pad, void *scratch);
+size_t cpu_bf16_keys_bytes(struct head_dims pad);
+size_t cpu_bf16_queries_bytes(struct head_dims pad);
+size_t cpu_bf16_scratch_bytes(struct head_dims pad);
+ls_status cpu_bf16_worker_create(void **out, ls_isa isa, struct head_dims pad, void *scratch);
 ls_status cpu_bf16_pack_keys(void *packed, void *worker, const void *k, const void *v);
 ls_status cpu_bf16_pack_queries(void *packed, void *worker, const void *q, const void *d_o);
 void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply);

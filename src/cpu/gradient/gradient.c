@@ -29,21 +29,17 @@ static int64_t chunk_leaves(const struct ls_gradient_shape *shape, int threads)
     return chunk;
 }
 
-static size_t leaf_floats(const struct ls_gradient_kernel *kernel)
+/* Sums [LS_LEAF][d_pad]. */
+static float *carve_leaf(struct cursor *cursor, int d_pad)
 {
-    return (size_t)LS_LEAF * (size_t)kernel->d_pad;
-}
-
-static float *carve_leaf(struct cursor *cursor, const struct ls_gradient_kernel *kernel)
-{
-    return carve(cursor, leaf_floats(kernel) * sizeof(float));
+    return carve(cursor, LS_LEAF * (size_t)d_pad * sizeof(float));
 }
 
 static void carve_nodes(struct sum_forest *forest, struct cursor *cursor, int first, int count,
-                        const struct ls_gradient_kernel *kernel)
+                        int d_pad)
 {
     for (int i = first; i < count; i++)
-        forest->node[i] = (struct sums){carve_leaf(cursor, kernel), kernel->d_pad};
+        forest->node[i] = (struct sums){carve_leaf(cursor, d_pad), d_pad};
 }
 
 /* Of one leaf of queries: O(log k_leaves) times its dq. */
@@ -53,33 +49,32 @@ static void place_queries(struct gradient_queries *queries, struct cursor *curso
     queries->lse = carve(cursor, LS_LEAF * sizeof *queries->lse);
     queries->delta = carve(cursor, LS_LEAF * sizeof *queries->delta);
     carve_nodes(&queries->dq, cursor, 1, sum_forest_depth(chunks(&kernel->shape, kernel->chunk)),
-                kernel);
+                kernel->pad.d);
 }
 
 /* O(log q_leaves) times dk and dv of a chunk. */
 static void place_worker(struct gradient_worker *w, char **scratch, struct cursor *cursor,
                          const struct ls_gradient_kernel *kernel)
 {
-    const size_t leaf = leaf_floats(kernel);
-    const size_t element = (size_t)ls_dtype_size(kernel->products->type);
+    const struct head_dims pad = kernel->pad;
     const int depth = sum_forest_depth(kernel->shape.q_leaves);
 
-    w->raw = carve(cursor, 2 * leaf * element);
+    w->raw = carve(cursor, LS_LEAF * gradient_row_bytes(kernel, pad.d + pad.d_v));
     w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
     if (kernel->shape.attention.scores.dropout > 0)
         w->kept = carve(cursor, LS_LEAF * sizeof *w->kept);
     for (int j = 0; j < GRADIENT_CHUNK; j++) {
-        carve_nodes(&w->dk[j], cursor, 0, depth, kernel);
-        carve_nodes(&w->dv[j], cursor, 0, depth, kernel);
+        carve_nodes(&w->dk[j], cursor, 0, depth, pad.d);
+        carve_nodes(&w->dv[j], cursor, 0, depth, pad.d_v);
     }
-    carve_nodes(&w->dq, cursor, 0, sum_forest_depth(GRADIENT_CHUNK), kernel);
+    carve_nodes(&w->dq, cursor, 0, sum_forest_depth(GRADIENT_CHUNK), pad.d);
     w->mended_keys = carve(cursor, kernel->keys_bytes);
     w->mended_queries = carve(cursor, kernel->queries_bytes);
     w->mended_lse = carve(cursor, LS_LEAF * sizeof(float));
-    w->mended_dq = carve_leaf(cursor, kernel);
-    w->mended_dk = carve_leaf(cursor, kernel);
-    w->mended_dv = carve_leaf(cursor, kernel);
-    *scratch = carve(cursor, kernel->products->scratch_bytes(kernel->d_pad));
+    w->mended_dq = carve_leaf(cursor, pad.d);
+    w->mended_dk = carve_leaf(cursor, pad.d);
+    w->mended_dv = carve_leaf(cursor, pad.d_v);
+    *scratch = carve(cursor, kernel->products->scratch_bytes(pad));
 }
 
 static void place_packed(struct gradient_packed *packed, struct cursor *cursor, size_t leaves,
@@ -166,18 +161,17 @@ static void init_kernel(struct ls_gradient_kernel *kernel, const struct cpu *cpu
 {
     const struct ls_kernel_shape *attention = &shape->attention;
     const struct gradient_products *products = products_of(cpu, attention);
-    const int multiple = products->d_multiple;
-    const int d_pad = ((int)attention->global.d + multiple - 1) / multiple * multiple;
+    const struct head_dims pad = head_dims_padded(&attention->global, products->d_multiple);
 
     *kernel = (struct ls_gradient_kernel){
         .shape = *shape,
         .cpu = *cpu,
         .products = products,
-        .d_pad = d_pad,
+        .pad = pad,
         .chunk = chunk_leaves(shape, cpu->threads),
         .group = attention->global.h / attention->global.h_kv,
-        .keys_bytes = (products->keys_bytes(d_pad) + 63) / 64 * 64,
-        .queries_bytes = (products->queries_bytes(d_pad) + 63) / 64 * 64,
+        .keys_bytes = (products->keys_bytes(pad) + 63) / 64 * 64,
+        .queries_bytes = (products->queries_bytes(pad) + 63) / 64 * 64,
     };
     choose_wave(kernel);
 }
@@ -206,7 +200,7 @@ static ls_status create_workers(struct ls_gradient_kernel *kernel, char **scratc
 
     omp_set_num_threads(1);
     for (int t = 0; t < kernel->cpu.threads && status == LS_OK; t++)
-        status = kernel->products->create(&kernel->worker[t].own, kernel->cpu.isa, kernel->d_pad,
+        status = kernel->products->create(&kernel->worker[t].own, kernel->cpu.isa, kernel->pad,
                                           scratch[t]);
     omp_set_num_threads(threads);
     return status;

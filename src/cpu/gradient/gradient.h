@@ -31,15 +31,15 @@ struct gradient_queries {
 
 /* What a thread has of its own. */
 struct gradient_worker {
-    void *own;                    /* the products' */
-    char *raw;                    /* [2][LS_LEAF][d_pad], a leaf on its way into packed form */
+    void *own; /* the products' */
+    char *raw; /* [LS_LEAF][pad.d], then [LS_LEAF][pad.d_v], a leaf on its way into packed form */
     struct ls_leaf_keys *visible; /* [LS_LEAF] what rows of a leaf of queries see of one of keys */
     struct ls_leaf_keys *kept;    /* [LS_LEAF] what dropout leaves them, where there is any */
     struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
     struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
     char *mended_keys, *mended_queries;       /* packed leaves without NaN and infinity */
     float *mended_lse;                        /* [LS_LEAF] */
-    float *mended_dq, *mended_dk, *mended_dv; /* [LS_LEAF][d_pad] */
+    float *mended_dq, *mended_dk, *mended_dv; /* [LS_LEAF][pad.d], pad.d_v of dv */
     struct progress_clock *clock;             /* of the first thread, else NULL */
     struct ls_profile profile;
     int64_t tiles;
@@ -49,7 +49,7 @@ struct ls_gradient_kernel {
     struct ls_gradient_shape shape;
     struct cpu cpu;
     const struct gradient_products *products;
-    int d_pad;
+    struct head_dims pad;
     int64_t chunk; /* leaves of keys of a work item; a power of two: a node of the tree */
     int64_t group; /* query heads per kv head */
     int64_t wave;  /* query heads whose leaves are packed at once: some of one group, or groups */
@@ -119,10 +119,17 @@ static inline int64_t keys_slot(const struct gradient_job *job, int64_t head, in
 
 /* pack.c */
 
-/* Rows of a leaf of q or d_o (k or v) in the products' type into one half of w->raw. */
-void cpu_gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
-                              const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
-                              int64_t batch, int64_t head);
+/* Bytes of operand rows of so many elements. */
+static inline size_t gradient_row_bytes(const struct ls_gradient_kernel *kernel, int d_pad)
+{
+    return (size_t)d_pad * (size_t)ls_dtype_size(kernel->products->type);
+}
+
+/* A leaf of two tensors of one head in the products' type into w->raw; returns where the second
+ * begins there. */
+char *cpu_gather_gradient_leaf(struct gradient_worker *w, const struct ls_gradient_kernel *kernel,
+                               const struct ls_tensor *first, const struct ls_tensor *second,
+                               const struct ls_leaf *leaf, int64_t s, int64_t batch, int64_t head);
 ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
 ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w,
                                     int64_t slot);

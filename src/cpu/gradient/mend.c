@@ -36,36 +36,34 @@ static void load(float *out, const struct ls_tensor *t, const struct rows *rows,
                      t->dim[3]);
 }
 
+/* Both leaves in w->raw, zero where a row is odd; returns where the second begins. */
+static char *gather_rest(struct gradient_worker *w, const struct ls_gradient_kernel *kernel,
+                         const struct rows *rows, int64_t s, int count)
+{
+    const size_t row = gradient_row_bytes(kernel, kernel->pad.d);
+    const size_t second_row = gradient_row_bytes(kernel, kernel->pad.d_v);
+    char *second = cpu_gather_gradient_leaf(w, kernel, rows->first, rows->second, rows->leaf, s,
+                                            rows->batch, rows->head);
+
+    for (int r = 0; r < count; r++) {
+        if (!rows->odd[r]) continue;
+        memset(w->raw + (size_t)r * row, 0, row);
+        memset(second + (size_t)r * second_row, 0, second_row);
+    }
+    return second;
+}
+
 /* Packs both leaves again, zero where a row is odd. */
 static ls_status pack_rest(const struct mend *mend, struct gradient_worker *w)
 {
     const struct ls_gradient_kernel *kernel = mend->kernel;
     const struct ls_attention_shape *s = &kernel->shape.attention.global;
-    const struct rows *keys = &mend->keys, *queries = &mend->queries;
-    const size_t row = (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
-    char *first = w->raw, *second = w->raw + LS_LEAF * row;
+    const char *v = gather_rest(w, kernel, &mend->keys, s->s_k, mend->tile->key_count);
 
-    cpu_gather_gradient_leaf(first, kernel, keys->first, keys->leaf, s->s_k, keys->batch,
-                             keys->head);
-    cpu_gather_gradient_leaf(second, kernel, keys->second, keys->leaf, s->s_k, keys->batch,
-                             keys->head);
-    for (int j = 0; j < mend->tile->key_count; j++) {
-        if (!keys->odd[j]) continue;
-        memset(first + (size_t)j * row, 0, row);
-        memset(second + (size_t)j * row, 0, row);
-    }
-    LS_TRY(kernel->products->pack_keys(w->mended_keys, w->own, first, second));
+    LS_TRY(kernel->products->pack_keys(w->mended_keys, w->own, w->raw, v));
+    const char *d_o = gather_rest(w, kernel, &mend->queries, s->s_q, mend->tile->rows);
 
-    cpu_gather_gradient_leaf(first, kernel, queries->first, queries->leaf, s->s_q, queries->batch,
-                             queries->head);
-    cpu_gather_gradient_leaf(second, kernel, queries->second, queries->leaf, s->s_q, queries->batch,
-                             queries->head);
-    for (int i = 0; i < mend->tile->rows; i++) {
-        if (!queries->odd[i]) continue;
-        memset(first + (size_t)i * row, 0, row);
-        memset(second + (size_t)i * row, 0, row);
-    }
-    return kernel->products->pack_queries(w->mended_queries, w->own, first, second);
+    return kernel->products->pack_queries(w->mended_queries, w->own, w->raw, d_o);
 }
 
 static void find_odd_rows(struct mend *mend)
@@ -92,7 +90,9 @@ static void add_pair(const struct mend *mend, int i, int j)
 {
     const struct gradient_tile *tile = mend->tile;
     const struct ls_scores *scores = tile->scores;
-    const int64_t d = mend->kernel->shape.attention.global.d, key = tile->first_key + j;
+    const struct ls_attention_shape *s = &mend->kernel->shape.attention.global;
+    const struct head_dims pad = mend->kernel->pad;
+    const int64_t d = s->d, d_v = ls_value_dim(s), key = tile->first_key + j;
     float q[LS_MAX_HEAD_DIM], d_o[LS_MAX_HEAD_DIM], k[LS_MAX_HEAD_DIM], v[LS_MAX_HEAD_DIM];
 
     load(q, mend->queries.first, &mend->queries, i);
@@ -100,15 +100,15 @@ static void add_pair(const struct mend *mend, int i, int j)
     load(k, mend->keys.first, &mend->keys, j);
     load(v, mend->keys.second, &mend->keys, j);
     const struct gradient_pair pair =
-        gradient_of_pair(dot(q, k, d), dot(d_o, v, d), tile->lse[i], tile->delta[i], scores,
+        gradient_of_pair(dot(q, k, d), dot(d_o, v, d_v), tile->lse[i], tile->delta[i], scores,
                          tile->scale, scores->alibi ? scores->alibi[tile->head] : 0,
                          tile->first_place + i - key, gradient_tile_keeps(tile, i, j));
 
     for (int64_t e = 0; e < d; e++) {
-        mend->dq[i * mend->kernel->d_pad + e] += pair.ds * k[e];
-        mend->dk[j * mend->kernel->d_pad + e] += pair.ds * q[e];
-        mend->dv[j * mend->kernel->d_pad + e] += pair.p * d_o[e];
+        mend->dq[i * pad.d + e] += pair.ds * k[e];
+        mend->dk[j * pad.d + e] += pair.ds * q[e];
     }
+    for (int64_t e = 0; e < d_v; e++) mend->dv[j * pad.d_v + e] += pair.p * d_o[e];
 }
 
 /* A row that sees no key at all takes part in nothing. */
@@ -127,15 +127,16 @@ static void add_odd_pairs(const struct mend *mend)
 /* Rows of odd keys and queries start from nothing: zeroes have taken part in their place. */
 static void clear_odd_rows(const struct mend *mend)
 {
-    const size_t row = (size_t)mend->kernel->d_pad * sizeof(float);
+    const struct head_dims pad = mend->kernel->pad;
+    const size_t row = (size_t)pad.d * sizeof(float), dv_row = (size_t)pad.d_v * sizeof(float);
 
     for (int j = 0; j < mend->tile->key_count; j++) {
         if (!mend->keys.odd[j]) continue;
-        memset(mend->dk + j * mend->kernel->d_pad, 0, row);
-        memset(mend->dv + j * mend->kernel->d_pad, 0, row);
+        memset(mend->dk + j * pad.d, 0, row);
+        memset(mend->dv + j * pad.d_v, 0, dv_row);
     }
     for (int i = 0; i < mend->tile->rows; i++)
-        if (mend->queries.odd[i]) memset(mend->dq + i * mend->kernel->d_pad, 0, row);
+        if (mend->queries.odd[i]) memset(mend->dq + i * pad.d, 0, row);
 }
 
 ls_status cpu_gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
@@ -154,10 +155,10 @@ ls_status cpu_gradient_mended_tile(struct gradient_job *job, struct gradient_wor
         .dk = w->mended_dk,
         .dv = w->mended_dv,
     };
-    const int d_pad = job->kernel->d_pad;
-    const struct sum_path dq = sum_path_to(mend.dq, LS_LEAF, d_pad),
-                          dk = sum_path_to(mend.dk, LS_LEAF, d_pad),
-                          dv = sum_path_to(mend.dv, LS_LEAF, d_pad);
+    const struct head_dims pad = job->kernel->pad;
+    const struct sum_path dq = sum_path_to(mend.dq, LS_LEAF, pad.d),
+                          dk = sum_path_to(mend.dk, LS_LEAF, pad.d),
+                          dv = sum_path_to(mend.dv, LS_LEAF, pad.d_v);
     struct gradient_tile rest = *tile;
 
     find_odd_rows(&mend);

@@ -6,31 +6,41 @@
 #include "cpu/gradient/pair.h"
 #include "tensor/dtype.h"
 
-static size_t row_bytes(const struct ls_gradient_kernel *kernel)
+/* Returns the end of raw. */
+static char *gather_rows(char *raw, size_t padded, ls_dtype type, const struct ls_tensor *from,
+                         const struct ls_leaf *leaf, int rows, int64_t batch, int64_t head)
 {
-    return (size_t)kernel->d_pad * (size_t)ls_dtype_size(kernel->products->type);
-}
-
-void cpu_gather_gradient_leaf(char *raw, const struct ls_gradient_kernel *kernel,
-                              const struct ls_tensor *from, const struct ls_leaf *leaf, int64_t s,
-                              int64_t batch, int64_t head)
-{
-    const size_t padded = row_bytes(kernel), size = (size_t)ls_dtype_size(kernel->products->type);
-    const size_t used = (size_t)kernel->shape.attention.global.d * size;
-    const int rows = leaf_rows(leaf->number, s);
+    const int64_t d = from->dim[3];
+    const size_t used = (size_t)d * (size_t)ls_dtype_size(type);
+    const size_t unused = (size_t)(LS_LEAF - rows) * padded;
 
     for (int r = 0; r < rows; r++, raw += padded) {
-        ls_dtype_convert(raw, kernel->products->type, element(from, batch, leaf->row + r, head),
-                         from->type, kernel->shape.attention.global.d);
+        ls_dtype_convert(raw, type, element(from, batch, leaf->row + r, head), from->type, d);
         memset(raw + used, 0, padded - used);
     }
-    memset(raw, 0, (size_t)(LS_LEAF - rows) * padded);
+    memset(raw, 0, unused);
+    return raw + unused;
+}
+
+char *cpu_gather_gradient_leaf(struct gradient_worker *w, const struct ls_gradient_kernel *kernel,
+                               const struct ls_tensor *first, const struct ls_tensor *second,
+                               const struct ls_leaf *leaf, int64_t s, int64_t batch, int64_t head)
+{
+    const ls_dtype type = kernel->products->type;
+    const int rows = leaf_rows(leaf->number, s);
+    char *end = gather_rows(w->raw, gradient_row_bytes(kernel, kernel->pad.d), type, first, leaf,
+                            rows, batch, head);
+
+    gather_rows(end, gradient_row_bytes(kernel, kernel->pad.d_v), type, second, leaf, rows, batch,
+                head);
+    return end;
 }
 
 static bool is_finite(const struct ls_gradient_kernel *kernel, const char *raw)
 {
-    return ls_dtype_find_nonfinite(raw, kernel->products->type,
-                                   (int64_t)2 * LS_LEAF * kernel->d_pad) < 0;
+    const int64_t elements = (int64_t)LS_LEAF * (kernel->pad.d + kernel->pad.d_v);
+
+    return ls_dtype_find_nonfinite(raw, kernel->products->type, elements) < 0;
 }
 
 ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
@@ -40,10 +50,9 @@ ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worke
     const struct ls_attention_shape *s = &kernel->shape.attention.global;
     const int64_t pair = job->first / kernel->group + slot / call->k_leaves.count;
     const struct ls_leaf *leaf = &call->k_leaves.leaf[slot % call->k_leaves.count];
-    char *v = w->raw + LS_LEAF * row_bytes(kernel);
+    const char *v = cpu_gather_gradient_leaf(w, kernel, call->k, call->v, leaf, s->s_k,
+                                             pair / s->h_kv, pair % s->h_kv);
 
-    cpu_gather_gradient_leaf(w->raw, kernel, call->k, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
-    cpu_gather_gradient_leaf(v, kernel, call->v, leaf, s->s_k, pair / s->h_kv, pair % s->h_kv);
     kernel->keys.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_keys(kernel->keys.leaf + (size_t)slot * kernel->keys_bytes,
                                        w->own, w->raw, v);
@@ -52,9 +61,10 @@ ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worke
 /* A row that sees no key takes part as one that is not there, as does one behind the last query,
  * which is the leaf's row `end`. */
 static void place_rows(struct gradient_queries *out, const struct gradient_job *job,
-                       struct gradient_worker *w, int64_t first, int rows, int64_t end)
+                       struct gradient_worker *w, char *d_o, int64_t first, int rows, int64_t end)
 {
-    const size_t row = row_bytes(job->kernel);
+    const size_t q_row = gradient_row_bytes(job->kernel, job->kernel->pad.d);
+    const size_t d_o_row = gradient_row_bytes(job->kernel, job->kernel->pad.d_v);
 
     for (int r = 0; r < LS_LEAF; r++) {
         const bool present = r < rows && r < end && job->call->lse[first + r] != -INFINITY;
@@ -62,8 +72,8 @@ static void place_rows(struct gradient_queries *out, const struct gradient_job *
         out->lse[r] = present ? job->call->lse[first + r] * LOG2E : INFINITY;
         out->delta[r] = present ? job->call->delta[first + r] : 0;
         if (present || r >= rows) continue;
-        memset(w->raw + (size_t)r * row, 0, row);
-        memset(w->raw + (size_t)(LS_LEAF + r) * row, 0, row);
+        memset(w->raw + (size_t)r * q_row, 0, q_row);
+        memset(d_o + (size_t)r * d_o_row, 0, d_o_row);
     }
 }
 
@@ -97,13 +107,13 @@ ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_wo
     const struct ls_leaf *leaf = &call->q_leaves.leaf[q_leaf];
     const int rows = leaf_rows(leaf->number, s->s_q);
     const int64_t first = head * call->q->dim[1] + leaf->row;
-    char *d_o = w->raw + LS_LEAF * row_bytes(kernel);
 
     start_dq(&kernel->queries[slot], job, first, rows, q_leaf);
     if (cpu_gradient_queries_are_packed(job)) return LS_OK;
-    cpu_gather_gradient_leaf(w->raw, kernel, call->q, leaf, s->s_q, head / s->h, head % s->h);
-    cpu_gather_gradient_leaf(d_o, kernel, call->d_o, leaf, s->s_q, head / s->h, head % s->h);
-    place_rows(&kernel->queries[slot], job, w, first, rows,
+    char *d_o = cpu_gather_gradient_leaf(w, kernel, call->q, call->d_o, leaf, s->s_q, head / s->h,
+                                         head % s->h);
+
+    place_rows(&kernel->queries[slot], job, w, d_o, first, rows,
                kernel->shape.attention.mask.s_q - leaf->number * LS_LEAF);
     kernel->packed.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_queries(

@@ -14,17 +14,23 @@
 
 #define STRIP 64
 
-struct portable_worker {
-    ls_dtype type;
+/* Products of rows of so many elements. */
+struct of_width {
     int d_pad;
     struct gemm *scores; /* [STRIP, d] x [d, 256] */
     struct gemm *sums;   /* [STRIP, 256] x [256, d] */
+};
+
+struct portable_worker {
+    ls_dtype type;
+    struct head_dims pad;
+    struct of_width keys, values; /* with q or k, with d_o or v */
     void *scratch;
     float *score, *dp; /* [STRIP][LS_LEAF] */
     char *p;           /* [STRIP][LS_LEAF] of p^T */
     char *ds_t;        /* [STRIP][LS_LEAF] of ds^T */
     char *ds;          /* [LS_LEAF][LS_LEAF] */
-    float *sum;        /* [STRIP][d_pad] of dq, dk or dv */
+    float *sum;        /* [STRIP][pad.d or pad.d_v] of dq, dk or dv */
 };
 
 static size_t row_bytes(ls_dtype type, int d_pad)
@@ -39,15 +45,15 @@ static size_t packed_bytes(ls_dtype type, int d_pad)
 }
 
 /* k and v as they are, k packed */
-static size_t keys_bytes(ls_dtype type, int d_pad)
+static size_t keys_bytes(ls_dtype type, struct head_dims pad)
 {
-    return 2 * LS_LEAF * row_bytes(type, d_pad) + packed_bytes(type, d_pad);
+    return LS_LEAF * row_bytes(type, pad.d + pad.d_v) + packed_bytes(type, pad.d);
 }
 
 /* q and d_o, each packed transposed and as they are */
-static size_t queries_bytes(ls_dtype type, int d_pad)
+static size_t queries_bytes(ls_dtype type, struct head_dims pad)
 {
-    return 4 * packed_bytes(type, d_pad);
+    return 2 * (packed_bytes(type, pad.d) + packed_bytes(type, pad.d_v));
 }
 
 static size_t place(struct portable_worker *w, char *base)
@@ -61,13 +67,13 @@ static size_t place(struct portable_worker *w, char *base)
     w->p = carve(&cursor, STRIP * LS_LEAF * element);
     w->ds_t = carve(&cursor, STRIP * LS_LEAF * element);
     w->ds = carve(&cursor, LS_LEAF * LS_LEAF * element);
-    w->sum = carve(&cursor, STRIP * (size_t)w->d_pad * sizeof *w->sum);
+    w->sum = carve(&cursor, STRIP * (size_t)head_dims_widest(w->pad) * sizeof *w->sum);
     return cursor.used;
 }
 
-static size_t scratch_bytes(ls_dtype type, int d_pad)
+static size_t scratch_bytes(ls_dtype type, struct head_dims pad)
 {
-    struct portable_worker w = {.type = type, .d_pad = d_pad};
+    struct portable_worker w = {.type = type, .pad = pad};
 
     return place(&w, NULL);
 }
@@ -87,12 +93,14 @@ static void destroy(void *worker)
 {
     struct portable_worker *w = worker;
 
-    cpu_gemm_destroy(w->sums);
-    cpu_gemm_destroy(w->scores);
+    cpu_gemm_destroy(w->values.sums);
+    cpu_gemm_destroy(w->values.scores);
+    cpu_gemm_destroy(w->keys.sums);
+    cpu_gemm_destroy(w->keys.scores);
     free(w);
 }
 
-static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch, ls_dtype type)
+static ls_status create_products(struct of_width *out, ls_dtype type, int d_pad)
 {
     const struct gemm_shape scores = {.m = STRIP,
                                       .n = LS_LEAF,
@@ -102,16 +110,24 @@ static ls_status create(void **out, ls_isa isa, int d_pad, void *scratch, ls_dty
                                       .transposed = true};
     const struct gemm_shape sums = {
         .m = STRIP, .n = d_pad, .k = LS_LEAF, .a_stride = LS_LEAF, .b_stride = d_pad};
+
+    out->d_pad = d_pad;
+    LS_TRY(create_product(&out->scores, type, d_pad, &scores));
+    return create_product(&out->sums, type, d_pad, &sums);
+}
+
+static ls_status create(void **out, ls_isa isa, struct head_dims pad, void *scratch, ls_dtype type)
+{
     struct portable_worker *w = calloc(1, sizeof *w);
     ls_status status;
 
     if (!w) return ls_fail(LS_ENOMEM, "gradient kernel: out of memory");
     w->type = type;
-    w->d_pad = d_pad;
+    w->pad = pad;
     place(w, scratch);
     cpu_gemm_limit_isa(isa);
-    LS_TRY_GOTO(status, create_product(&w->scores, type, d_pad, &scores), free_worker);
-    LS_TRY_GOTO(status, create_product(&w->sums, type, d_pad, &sums), free_worker);
+    LS_TRY_GOTO(status, create_products(&w->keys, type, pad.d), free_worker);
+    LS_TRY_GOTO(status, create_products(&w->values, type, pad.d_v), free_worker);
     *out = w;
     return LS_OK;
 free_worker:
@@ -122,23 +138,26 @@ free_worker:
 static ls_status pack_keys(void *packed, void *worker, const void *k, const void *v)
 {
     struct portable_worker *w = worker;
-    const size_t bytes = LS_LEAF * row_bytes(w->type, w->d_pad);
+    const size_t k_bytes = LS_LEAF * row_bytes(w->type, w->pad.d);
+    const size_t v_bytes = LS_LEAF * row_bytes(w->type, w->pad.d_v);
+    char *to = packed;
 
-    memcpy(packed, k, bytes);
-    memcpy((char *)packed + bytes, v, bytes);
-    return cpu_gemm_pack((char *)packed + 2 * bytes, w->sums, k);
+    memcpy(to, k, k_bytes);
+    memcpy(to + k_bytes, v, v_bytes);
+    return cpu_gemm_pack(to + k_bytes + v_bytes, w->keys.sums, k);
 }
 
 static ls_status pack_queries(void *packed, void *worker, const void *q, const void *d_o)
 {
     struct portable_worker *w = worker;
-    const size_t bytes = packed_bytes(w->type, w->d_pad);
+    const size_t q_bytes = packed_bytes(w->type, w->pad.d);
+    const size_t both = q_bytes + packed_bytes(w->type, w->pad.d_v);
     char *to = packed;
 
-    LS_TRY(cpu_gemm_pack(to, w->scores, q));
-    LS_TRY(cpu_gemm_pack(to + bytes, w->scores, d_o));
-    LS_TRY(cpu_gemm_pack(to + 2 * bytes, w->sums, q));
-    return cpu_gemm_pack(to + 3 * bytes, w->sums, d_o);
+    LS_TRY(cpu_gemm_pack(to, w->keys.scores, q));
+    LS_TRY(cpu_gemm_pack(to + q_bytes, w->values.scores, d_o));
+    LS_TRY(cpu_gemm_pack(to + both, w->keys.sums, q));
+    return cpu_gemm_pack(to + both + q_bytes, w->values.sums, d_o);
 }
 
 /* Row `key` of the tile: p takes the place of scores and ds of dp. */
@@ -228,47 +247,50 @@ static ls_status multiply(float *c, struct portable_worker *w, struct gemm *gemm
 
 /* Rows [first, first + STRIP) of dq, dk or dv. */
 static ls_status sum_strip(const struct sum_path *to, int first, struct portable_worker *w,
-                           const void *a, const void *packed, const struct gradient_tile *tile)
+                           const struct of_width *with, const void *a, const void *packed,
+                           const struct gradient_tile *tile)
 {
-    LS_TRY(multiply(w->sum, w, w->sums, a, packed, tile));
-    cpu_sum_path_take(to, first, STRIP, (struct sums){w->sum, w->d_pad});
+    LS_TRY(multiply(w->sum, w, with->sums, a, packed, tile));
+    cpu_sum_path_take(to, first, STRIP, (struct sums){w->sum, with->d_pad});
     return LS_OK;
 }
 
 static ls_status tile_strip(struct portable_worker *w, const struct gradient_tile *tile, int first)
 {
-    const size_t leaf = LS_LEAF * row_bytes(w->type, w->d_pad);
-    const size_t packed = packed_bytes(w->type, w->d_pad);
-    const char *k = (const char *)tile->keys + (size_t)first * row_bytes(w->type, w->d_pad);
-    const char *queries = tile->queries;
+    const size_t k_row = row_bytes(w->type, w->pad.d), v_row = row_bytes(w->type, w->pad.d_v);
+    const size_t q_packed = packed_bytes(w->type, w->pad.d);
+    const size_t both = q_packed + packed_bytes(w->type, w->pad.d_v);
+    const char *k = (const char *)tile->keys + (size_t)first * k_row;
+    const char *v = (const char *)tile->keys + LS_LEAF * k_row + (size_t)first * v_row;
+    const char *q = tile->queries, *d_o = q + q_packed;
 
-    LS_TRY(multiply(w->score, w, w->scores, k, queries, tile));
-    LS_TRY(multiply(w->dp, w, w->scores, k + leaf, queries + packed, tile));
+    LS_TRY(multiply(w->score, w, w->keys.scores, k, q, tile));
+    LS_TRY(multiply(w->dp, w, w->values.scores, v, d_o, tile));
     strip_gradients(w, tile, first);
-    LS_TRY(sum_strip(tile->dk, first, w, w->ds_t, queries + 2 * packed, tile));
-    return sum_strip(tile->dv, first, w, w->p, queries + 3 * packed, tile);
+    LS_TRY(sum_strip(tile->dk, first, w, &w->keys, w->ds_t, q + both, tile));
+    return sum_strip(tile->dv, first, w, &w->values, w->p, d_o + both, tile);
 }
 
 static ls_status tile(void *worker, const struct gradient_tile *tile)
 {
     struct portable_worker *w = worker;
-    const char *k = (const char *)tile->keys + 2 * LS_LEAF * row_bytes(w->type, w->d_pad);
+    const char *k = (const char *)tile->keys + LS_LEAF * row_bytes(w->type, w->pad.d + w->pad.d_v);
 
     for (int first = 0; first < LS_LEAF; first += STRIP) LS_TRY(tile_strip(w, tile, first));
     for (int first = 0; first < LS_LEAF; first += STRIP)
-        LS_TRY(sum_strip(tile->dq, first, w, w->ds + (size_t)first * row_bytes(w->type, LS_LEAF), k,
-                         tile));
+        LS_TRY(sum_strip(tile->dq, first, w, &w->keys,
+                         w->ds + (size_t)first * row_bytes(w->type, LS_LEAF), k, tile));
     return LS_OK;
 }
 
 /* clang-format off */
 #define OF_TYPE(name, type_)                                                                       \
-    static size_t keys_bytes_##name(int d_pad) { return keys_bytes(type_, d_pad); }                \
-    static size_t queries_bytes_##name(int d_pad) { return queries_bytes(type_, d_pad); }          \
-    static size_t scratch_bytes_##name(int d_pad) { return scratch_bytes(type_, d_pad); }          \
-    static ls_status create_##name(void **out, ls_isa isa, int d_pad, void *scratch)               \
+    static size_t keys_bytes_##name(struct head_dims pad) { return keys_bytes(type_, pad); }       \
+    static size_t queries_bytes_##name(struct head_dims pad) { return queries_bytes(type_, pad); } \
+    static size_t scratch_bytes_##name(struct head_dims pad) { return scratch_bytes(type_, pad); } \
+    static ls_status create_##name(void **out, ls_isa isa, struct head_dims pad, void *scratch)    \
     {                                                                                              \
-        return create(out, isa, d_pad, scratch, type_);                                            \
+        return create(out, isa, pad, scratch, type_);                                              \
     }
 /* clang-format on */
 

@@ -11,6 +11,7 @@
 
 #include "base/cpu.h"
 #include "cpu/gradient/sum_forest.h"
+#include "cpu/head_dims.h"
 #include "cpu/progress.h"
 #include "device/gradient.h"
 
@@ -24,7 +25,8 @@ struct gradient_tile {
     const struct ls_leaf_keys *kept; /* [LS_LEAF] those that dropout leaves it; NULL: all */
     int rows, key_count;             /* in use, from the first one */
     float scale;
-    /* what the rows take, of d_pad or fewer columns; of rows that are not in use: anything */
+    /* what the rows take, of as many columns as operand rows, or fewer; of rows that are not in
+     * use: anything */
     const struct sum_path *dq, *dk, *dv;
     struct progress_clock *clock; /* to be ticked between parts of a tile; may be NULL */
     /* what a later tile needs and this one does not, to be brought nearer meanwhile; NULL: none */
@@ -48,21 +50,22 @@ static inline bool gradient_tile_keeps(const struct gradient_tile *tile, int que
     return !tile->kept || ls_leaf_keys_have(&tile->kept[query], key);
 }
 
-/* Operand rows are d_pad elements of `type`, zero beyond d and beyond the last row. */
+/* Operand rows are pad.d elements of `type` (q, k) or pad.d_v (v, d_o), zero beyond d or d_v and
+ * beyond the last row. */
 struct gradient_products {
     const char *name;
     ls_dtype type;
-    int d_multiple; /* d is padded to a multiple of it */
+    int d_multiple; /* d and d_v are padded to multiples of it */
     bool (*fits)(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
 
     /* of what one leaf's K and V, or Q and d_o, are packed into, and of one thread's scratch */
-    size_t (*keys_bytes)(int d_pad);
-    size_t (*queries_bytes)(int d_pad);
-    size_t (*scratch_bytes)(int d_pad);
+    size_t (*keys_bytes)(struct head_dims pad);
+    size_t (*queries_bytes)(struct head_dims pad);
+    size_t (*scratch_bytes)(struct head_dims pad);
 
     /* One a thread, created where OpenMP gives one thread. scratch is borrowed.
      * Errors: LS_ENOMEM, LS_EINTERNAL. */
-    ls_status (*create)(void **out, ls_isa isa, int d_pad, void *scratch);
+    ls_status (*create)(void **out, ls_isa isa, struct head_dims pad, void *scratch);
     void (*destroy)(void *worker);
 
     ls_status (*pack_keys)(void *packed, void *worker, const void *k, const void *v);

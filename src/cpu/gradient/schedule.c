@@ -103,7 +103,7 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
     if (last < 0) return LS_OK;
     const int64_t next = gradient_next_chunk(job, q_leaf, item->chunk + 1);
 
-    sum_forest_start(&w->dq, LS_LEAF, job->kernel->d_pad);
+    sum_forest_start(&w->dq, LS_LEAF, job->kernel->pad.d);
     for (int64_t j = item->first; j <= last; j++) {
         struct gradient_paths paths = {0};
 
@@ -122,11 +122,11 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
     return LS_OK;
 }
 
-static void start_keys(struct gradient_worker *w, const struct item *item, int d_pad)
+static void start_keys(struct gradient_worker *w, const struct item *item, struct head_dims pad)
 {
     for (int64_t j = 0; j < item->end - item->first; j++) {
-        sum_forest_start(&w->dk[j], LS_LEAF, d_pad);
-        sum_forest_start(&w->dv[j], LS_LEAF, d_pad);
+        sum_forest_start(&w->dk[j], LS_LEAF, pad.d);
+        sum_forest_start(&w->dv[j], LS_LEAF, pad.d_v);
     }
 }
 
@@ -144,15 +144,15 @@ static void finish_keys(const struct gradient_job *job, struct gradient_worker *
 {
     const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
     const struct ls_gradient_call *call = job->call;
-    const int d = (int)s->d;
+    const int d = (int)s->d, d_v = (int)ls_value_dim(s);
 
     for (int64_t j = item->first; j < item->end; j++) {
         const struct ls_leaf *leaf = &call->k_leaves.leaf[j];
-        const int64_t to = (item->head * call->k->dim[1] + leaf->row) * d;
+        const int64_t to = item->head * call->k->dim[1] + leaf->row;
         const int rows = leaf_rows(leaf->number, s->s_k);
 
-        finish_sums((struct sums){call->dk + to, d}, &w->dk[j - item->first], rows, d);
-        finish_sums((struct sums){call->dv + to, d}, &w->dv[j - item->first], rows, d);
+        finish_sums((struct sums){call->dk + to * d, d}, &w->dk[j - item->first], rows, d);
+        finish_sums((struct sums){call->dv + to * d_v, d_v}, &w->dv[j - item->first], rows, d_v);
     }
 }
 
@@ -167,7 +167,7 @@ static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, i
                         .end = end < leaves ? end : leaves};
 
     start_tiles(&item, w);
-    start_keys(w, &item, job->kernel->d_pad);
+    start_keys(w, &item, job->kernel->pad);
     for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->team.failed; i--)
         LS_TRY(meet_queries(job, w, &item, i));
     finish_keys(job, w, &item);
