@@ -4,9 +4,6 @@
 
 #include "attention/problem.h"
 
-/* Backward's operations, of forward's: five products instead of two. */
-#define LS_BACKWARD_WORK 2.5
-
 struct ls_attention_plan;
 
 /* The tensors of one execution, checked. */

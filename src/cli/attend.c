@@ -87,7 +87,7 @@ static ls_status read_options(bool *done, struct cli_attend_options *o,
     *o = (struct cli_attend_options){.repeat = defaults->repeat, .rows = VERIFIED_ROWS};
     LS_TRY(cli_options_parse(done, &o->shared, world, &syntax, argc, argv, o));
     if (!cli_inputs_given(&o->shared.input) && defaults->random)
-        return cli_inputs_set_random(&o->shared.input, defaults->random);
+        return cli_random_set(&o->shared.input.random, defaults->random);
     return LS_OK;
 }
 
@@ -143,7 +143,7 @@ static double value_limit(const struct cli_attend_run *run)
 
     if (run->options.shared.input.allow_nonfinite) return LS_ANY_VALUE;
     if (!run->problem.backward) return most / keys;
-    return fmin(most / fmax(keys, queries), sqrt(most / (2 * (double)n->d)));
+    return fmin(most / fmax(keys, queries), sqrt(most / (2 * (double)n->d_v)));
 }
 
 static ls_status create_dsinks(struct cli_attend_run *run)
@@ -163,15 +163,18 @@ static ls_status create_gradients(struct cli_attend_run *run)
     const int rank = run->world->rank;
     const int64_t q_rows = ls_layout_part_rows(&run->problem.q_layout, rank);
     const int64_t k_rows = ls_layout_part_rows(&run->problem.k_layout, rank);
-    struct ls_tensor *const of_queries[] = {&run->d_o, &run->o_lo, &run->dq};
-    struct ls_tensor *const of_keys[] = {&run->dk, &run->dv};
+    const struct {
+        struct ls_tensor *tensor;
+        int64_t rows, h, d;
+    } all[] = {{&run->d_o, q_rows, n->h, n->d_v},
+               {&run->o_lo, q_rows, n->h, n->d_v},
+               {&run->dq, q_rows, n->h, n->d},
+               {&run->dk, k_rows, n->h_kv, n->d},
+               {&run->dv, k_rows, n->h_kv, n->d_v}};
 
-    for (int i = 0; i < 3; i++)
-        LS_TRY(
-            cli_tensor_create(of_queries[i], n->type, run->inputs.order, n->b, q_rows, n->h, n->d));
-    for (int i = 0; i < 2; i++)
-        LS_TRY(
-            cli_tensor_create(of_keys[i], n->type, run->inputs.order, n->b, k_rows, n->h_kv, n->d));
+    for (int i = 0; i < 5; i++)
+        LS_TRY(cli_tensor_create(all[i].tensor, n->type, run->inputs.order, n->b, all[i].rows,
+                                 all[i].h, all[i].d));
     return create_dsinks(run);
 }
 
@@ -182,7 +185,7 @@ static ls_status create_results(struct cli_attend_run *run)
     const int64_t lse_dim[] = {n->b, n->h, rows};
     void *lse;
 
-    LS_TRY(cli_tensor_create(&run->o, n->type, run->inputs.order, n->b, rows, n->h, n->d));
+    LS_TRY(cli_tensor_create(&run->o, n->type, run->inputs.order, n->b, rows, n->h, n->d_v));
     LS_TRY(ls_alloc(&lse, LS_TAG_ACTIVATION, (size_t)(n->b * n->h * rows) * sizeof(float)));
     run->lse = ls_tensor_view(lse, LS_F32, 3, lse_dim);
     return run->problem.backward ? create_gradients(run) : LS_OK;

@@ -5,6 +5,7 @@
 #include "base/trace.h"
 #include "cli/attend.h"
 #include "comm/comm.h"
+#include "plan/attention_size.h"
 
 /* Share of the GEMM rate that the bar assumes before anything was measured. */
 #define LIKELY_SHARE 0.7
@@ -96,7 +97,8 @@ static ls_status compute_forward(struct cli_attend_run *run, int64_t i, double e
 static ls_status compute_backward(struct cli_attend_run *run, int64_t i)
 {
     struct cli_attend_result *r = &run->result;
-    const double expected = i == 0 ? LS_BACKWARD_WORK * r->seconds : r->backward_seconds;
+    const double expected =
+        i == 0 ? ls_backward_work(&run->problem.shape) * r->seconds : r->backward_seconds;
     struct ls_attention_report report;
     double seconds;
 

@@ -3,6 +3,7 @@
 #include "cli/memory.h"
 #include "cli/verify_report.h"
 #include "comm/comm.h"
+#include "plan/attention_size.h"
 #include "tensor/dtype.h"
 
 static double gflops(const struct cli_attend_run *run)
@@ -28,9 +29,10 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_string(report, "fingerprint", r->report.fingerprint);
     cli_report_string(report, "dtype", ls_dtype_name(n->type));
     cli_report_value(report, "shape",
-                     json_pack("{sIsIsIsIsIsI}", "b", (json_int_t)n->b, "h", (json_int_t)n->h,
+                     json_pack("{sIsIsIsIsIsIsI}", "b", (json_int_t)n->b, "h", (json_int_t)n->h,
                                "h_kv", (json_int_t)n->h_kv, "s_q", (json_int_t)n->s_q, "s_k",
-                               (json_int_t)n->s_k, "d", (json_int_t)n->d));
+                               (json_int_t)n->s_k, "d", (json_int_t)n->d, "d_v",
+                               (json_int_t)ls_value_dim(n)));
     cli_report_real(report, "scale", run->problem.scores.scale);
     cli_report_integer(report, "repeat", run->options.repeat);
     cli_report_real(report, "seconds", r->seconds);
@@ -53,7 +55,8 @@ static void report_json(const struct cli_attend_run *run, double resident)
 
 static double backward_gflops(const struct cli_attend_run *run)
 {
-    return LS_BACKWARD_WORK * run->cost.flops / run->result.backward_seconds * 1e-9;
+    return ls_backward_work(&run->problem.shape) * run->cost.flops / run->result.backward_seconds *
+           1e-9;
 }
 
 static void report_backward_json(const struct cli_attend_run *run)

@@ -96,6 +96,13 @@ static bool is_of_keys(int which)
     return which == DK || which == DV;
 }
 
+static int64_t width_of(const struct check_run *run, int which)
+{
+    const struct ls_attention_shape *n = &run->inputs.shape;
+
+    return which == LSE ? 1 : which == O || which == DV ? n->d_v : n->d;
+}
+
 /* The shape that a result must have. Returns its dimensions. */
 static int dims_of(int64_t dim[LS_MAX_DIMS], const struct check_run *run, int which)
 {
@@ -106,7 +113,7 @@ static int dims_of(int64_t dim[LS_MAX_DIMS], const struct check_run *run, int wh
     dim[0] = which == DSINKS ? h : n->b;
     dim[1] = bshd ? s : h;
     dim[2] = bshd ? h : s;
-    dim[3] = n->d;
+    dim[3] = width_of(run, which);
     return which == DSINKS ? 1 : which == LSE ? 3 : 4;
 }
 
@@ -119,8 +126,12 @@ static ls_status check_dims(struct check_run *run, int which)
     if (which != DSINKS && run->inputs.shape.b == 1) cli_input_add_batch(source, ndim);
     if (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0)
         return LS_OK;
-    return ls_fail(LS_ESHAPE, "%s: shape is %s, the input asks for %s", source->label,
-                   cli_dims(source->dim, source->ndim).s, cli_dims(dim, ndim).s);
+    const bool of_values = which == O || which == DV;
+
+    return ls_fail(LS_ESHAPE, "%s: shape is %s, the input asks for %s%s%s", source->label,
+                   cli_dims(source->dim, source->ndim).s, cli_dims(dim, ndim).s,
+                   of_values ? ", with the head dim of " : "",
+                   of_values ? run->inputs.source[2].label : "");
 }
 
 static ls_status open_result(struct check_run *run)
@@ -164,7 +175,7 @@ static ls_status load(struct ls_tensor *out, const struct check_run *run,
 
     LS_TRY(ls_comm_agree(run->world->comm, cli_tensor_create(out, type, order, n->b, rows,
                                                              is_of_keys(which) ? n->h_kv : n->h,
-                                                             which == LSE ? 1 : n->d)));
+                                                             width_of(run, which))));
     return cli_input_load(out, run->world, source, order, layout, limit, run->progress);
 }
 

@@ -6,13 +6,12 @@
 
 #include "base/ledger.h"
 #include "cli/format.h"
-#include "cli/values.h"
 #include "comm/comm.h"
+#include "device/attention.h"
 #include "tensor/file.h"
 
-/* A size beyond this is a slip of the finger, and bytes still fit an int64_t. */
+/* More is a slip of the finger, and bytes still fit an int64_t. */
 #define MOST_ELEMENTS 0x1p56
-#define MOST_SIZE (INT64_C(1) << 32)
 
 /* More heads than this are not believed unless --order says so. */
 #define LIKELY_HEADS 256
@@ -21,26 +20,16 @@ static const char *const tensor_names[3] = {"q", "k", "v"};
 
 /* ---- options */
 
-ls_status cli_inputs_set_random(struct cli_input_options *options, const char *text)
-{
-    int count;
-
-    options->has_random = true;
-    options->random[6] = 0;
-    return cli_value_list(options->random, &count, "--random (B,H,HKV,SQ,SK,D[,SEED])", text, 6, 7,
-                          0, MOST_SIZE);
-}
-
 bool cli_inputs_given(const struct cli_input_options *o)
 {
-    return o->input || o->single[0] || o->single[1] || o->single[2] || o->has_random;
+    return o->input || o->single[0] || o->single[1] || o->single[2] || o->random.given;
 }
 
 /* Options that exclude each other, or would be without effect. */
 static ls_status check_options(const struct cli_input_options *o)
 {
     const int singles = !!o->single[0] + !!o->single[1] + !!o->single[2];
-    const int ways = !!o->input + (singles > 0) + o->has_random;
+    const int ways = !!o->input + (singles > 0) + o->random.given;
 
     if (ways == 0)
         return ls_fail(LS_EVALUE, "no input: give --input, --q with --k and --v, or --random");
@@ -53,7 +42,7 @@ static ls_status check_options(const struct cli_input_options *o)
         return ls_fail(LS_EVALUE, "--packed is of the tensor qkv of --input");
     if (o->packed.how != CLI_NOT_PACKED && o->has_order)
         return ls_fail(LS_EVALUE, "--packed and --order exclude each other: it is an order");
-    if (o->has_random && cli_names_given(&o->names))
+    if (o->random.given && cli_names_given(&o->names))
         return ls_fail(LS_EVALUE, "--names is of files, not of --random");
     return LS_OK;
 }
@@ -69,7 +58,7 @@ bool cli_input_add_batch(struct ls_input *source, int ndim)
     return true;
 }
 
-/* The shape if the files are read in this order; k and v are known to agree. */
+/* The shape, but for d_v, if the files are read in this order; k and v are known to agree. */
 static struct ls_attention_shape shape_in(ls_order order, const int64_t q[4], const int64_t k[4])
 {
     const int s = order == LS_ORDER_BSHD ? 1 : 2, h = 3 - s;
@@ -105,15 +94,16 @@ static ls_status check_dims(const struct cli_inputs *in)
     const int64_t *qd = q->dim, *kd = k->dim, *vd = v->dim;
 
     LS_TRY(check_head_dim(q->label, qd[3]));
+    LS_TRY(check_head_dim(v->label, vd[3]));
     if (kd[3] != qd[3])
         return ls_fail(LS_ESHAPE, "%s: head dim is %" PRId64 ", %s has %" PRId64, k->label, kd[3],
                        q->name, qd[3]);
     if (kd[0] != qd[0])
         return ls_fail(LS_ESHAPE, "%s: batch is %" PRId64 ", %s has %" PRId64, k->label, kd[0],
                        q->name, qd[0]);
-    if (memcmp(vd, kd, 4 * sizeof(*vd)) != 0)
-        return ls_fail(LS_ESHAPE, "%s: shape is %s, %s has %s", v->label, cli_dims(vd, 4).s,
-                       k->name, cli_dims(kd, 4).s);
+    if (memcmp(vd, kd, 3 * sizeof(*vd)) != 0)
+        return ls_fail(LS_ESHAPE, "%s: shape is %s, %s has %s: all but the head dim must agree",
+                       v->label, cli_dims(vd, 4).s, k->name, cli_dims(kd, 4).s);
     return LS_OK;
 }
 
@@ -161,6 +151,7 @@ static ls_status shape_of_files(struct cli_inputs *in, const struct cli_input_op
     in->order = o->order;
     if (!o->has_order) LS_TRY(choose_order(in));
     in->shape = shape_in(in->order, in->source[0].dim, in->source[1].dim);
+    in->shape.d_v = in->source[2].dim[3];
     return LS_OK;
 }
 
@@ -194,11 +185,14 @@ static ls_status check_shape(const struct cli_inputs *in)
     for (int i = 0; i < 4; i++)
         if (sizes[i] < 1) return ls_fail(LS_ESHAPE, "%s: the %s is 0", label, names[i]);
     LS_TRY(check_head_dim(label, n->d));
+    LS_TRY(check_head_dim(in->source[2].label, n->d_v));
     if (!heads_fit(n))
         return ls_fail(LS_ESHAPE,
                        "%s: %" PRId64 " heads are not a multiple of the %" PRId64 " of %s", label,
                        n->h, n->h_kv, in->source[1].name);
-    if ((double)n->b * (double)n->h * (double)larger(n->s_q, n->s_k) * (double)n->d > MOST_ELEMENTS)
+    if ((double)n->b * (double)n->h * (double)larger(n->s_q, n->s_k) *
+            (double)larger(n->d, n->d_v) >
+        MOST_ELEMENTS)
         return ls_fail(LS_ESHAPE, "%s: more than 2^56 elements", label);
     return LS_OK;
 }
@@ -213,6 +207,7 @@ static ls_status open_packed(struct cli_inputs *in, const struct cli_world *worl
     LS_TRY(cli_packed_take(in->source, &in->single, &o->packed));
     in->order = LS_ORDER_BSHD;
     in->shape = shape_in(in->order, q, k);
+    in->shape.d_v = in->shape.d;
     snprintf(in->origin, sizeof(in->origin), "%.280s, packed as %s", o->input,
              cli_packed_name(o->packed.how));
     return LS_OK;
@@ -252,26 +247,25 @@ static void draw(struct ls_input *out, uint64_t seed, uint32_t stream, const cha
 
 static void open_random(struct cli_inputs *in, const struct cli_input_options *o)
 {
-    const int64_t *n = o->random;
+    const uint64_t seed = o->random.seed;
 
-    for (int i = 0; i < 3; i++) draw(&in->source[i], (uint64_t)n[6], (uint32_t)i, tensor_names[i]);
+    for (int i = 0; i < 3; i++) draw(&in->source[i], seed, (uint32_t)i, tensor_names[i]);
     in->order = o->has_order ? o->order : LS_ORDER_BSHD;
-    in->shape = (struct ls_attention_shape){
-        .b = n[0], .h = n[1], .h_kv = n[2], .s_q = n[3], .s_k = n[4], .d = n[5], .type = LS_BF16};
-    snprintf(in->origin, sizeof(in->origin), "standard normal numbers, seed %" PRId64, n[6]);
+    in->shape = o->random.shape;
+    snprintf(in->origin, sizeof(in->origin), "standard normal numbers, seed %" PRIu64, seed);
 }
 
 static ls_status open_any(struct cli_inputs *in, const struct cli_world *world,
                           const struct cli_input_options *o, bool keep_f64)
 {
-    if (o->has_random)
+    if (o->random.given)
         open_random(in, o);
     else
         LS_TRY(open_files(in, world, o));
     LS_TRY(check_shape(in));
     if (o->has_dtype)
         in->shape.type = o->dtype;
-    else if (!o->has_random)
+    else if (!o->random.given)
         LS_TRY(type_of_files(in, keep_f64));
     return LS_OK;
 }
@@ -298,17 +292,18 @@ static ls_status open_do(struct ls_input *out, const struct cli_inputs *in,
                          const struct cli_input_options *o)
 {
     const struct ls_tensor_file *file = in->source[0].file;
-    const int64_t *q = in->source[0].dim;
+    const int64_t *q = in->source[0].dim, dim[] = {q[0], q[1], q[2], in->shape.d_v};
 
     if (!o->input || !cli_names_expect(&o->names, "do", file)) {
-        draw(out, o->has_random ? (uint64_t)o->random[6] : 0, DO_STREAM, "do");
+        draw(out, o->random.given ? o->random.seed : 0, DO_STREAM, "do");
         return LS_OK;
     }
     LS_TRY(cli_names_open_beside(out, &o->names, "do", &in->source[0]));
     cli_input_add_batch(out, 4);
-    if (out->ndim == 4 && memcmp(out->dim, q, 4 * sizeof(*q)) == 0) return LS_OK;
-    return ls_fail(LS_ESHAPE, "%s: shape is %s, q has %s", out->label,
-                   cli_dims(out->dim, out->ndim).s, cli_dims(q, 4).s);
+    if (out->ndim == 4 && memcmp(out->dim, dim, sizeof(dim)) == 0) return LS_OK;
+    return ls_fail(LS_ESHAPE, "%s: shape is %s, that of o is %s, with the head dim of %s",
+                   out->label, cli_dims(out->dim, out->ndim).s, cli_dims(dim, 4).s,
+                   in->source[2].label);
 }
 
 ls_status cli_inputs_open_do(struct ls_input *out, const struct cli_inputs *inputs,
@@ -324,9 +319,10 @@ static double head_rows(const struct ls_attention_shape *shape, int64_t heads,
     return (double)(shape->b * heads) * (double)ls_layout_part_rows(layout, rank);
 }
 
-static double row_bytes(const struct ls_attention_shape *shape)
+/* Of `keys` elements like those of q and k, and so many like those of v. */
+static double row_bytes(const struct ls_attention_shape *shape, int keys, int values)
 {
-    return (double)shape->d * ls_dtype_size(shape->type);
+    return (double)(keys * shape->d + values * ls_value_dim(shape)) * ls_dtype_size(shape->type);
 }
 
 double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
@@ -335,7 +331,7 @@ double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_
     const double rows_q = head_rows(shape, shape->h, q_layout, rank);
     const double rows_k = head_rows(shape, shape->h_kv, k_layout, rank);
 
-    return 2 * (rows_q + rows_k) * row_bytes(shape) + rows_q * (double)sizeof(float);
+    return (rows_q + rows_k) * row_bytes(shape, 1, 1) + rows_q * (double)sizeof(float);
 }
 
 double cli_gradient_bytes(const struct ls_attention_shape *shape, bool sinks,
@@ -346,7 +342,8 @@ double cli_gradient_bytes(const struct ls_attention_shape *shape, bool sinks,
     const double rows_k = head_rows(shape, shape->h_kv, k_layout, rank);
     const double heads = sinks ? (double)shape->h : 0;
 
-    return (3 * rows_q + 2 * rows_k) * row_bytes(shape) + heads * (double)sizeof(float);
+    return rows_q * row_bytes(shape, 1, 2) + rows_k * row_bytes(shape, 1, 1) +
+           heads * (double)sizeof(float);
 }
 
 ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, ls_order order, int64_t b,
@@ -387,7 +384,7 @@ ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inpu
     for (int i = 0; i < 3 && status == LS_OK; i++)
         status = cli_tensor_create(&out[i], n->type, inputs->order, n->b,
                                    ls_layout_part_rows(layout[i], world->rank),
-                                   i == 0 ? n->h : n->h_kv, n->d);
+                                   i == 0 ? n->h : n->h_kv, i == 2 ? n->d_v : n->d);
     LS_TRY(ls_comm_agree(world->comm, status));
     for (int i = 0; i < 3; i++)
         LS_TRY(cli_input_load(&out[i], world, &inputs->source[i], inputs->order, layout[i],

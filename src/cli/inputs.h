@@ -8,7 +8,7 @@
 #include "cli/names.h"
 #include "cli/packed.h"
 #include "cli/progress.h"
-#include "longspan/attention.h"
+#include "cli/random.h"
 #include "longspan/store.h"
 
 /* --input, --q, --k, --v, --names, --packed, --heads, --kv-heads, --random, --order, --dtype,
@@ -18,8 +18,7 @@ struct cli_input_options {
     const char *single[3]; /* a file each */
     struct cli_names names;
     struct cli_packed packed;
-    bool has_random;
-    int64_t random[7]; /* b, h, h_kv, s_q, s_k, d, seed */
+    struct cli_random random;
     bool has_order;
     ls_order order;
     bool has_dtype;
@@ -30,12 +29,9 @@ struct cli_input_options {
 /* Whether one of --input, --q, --k, --v and --random is there. */
 bool cli_inputs_given(const struct cli_input_options *options);
 
-/* As if --random had been given with this value. Errors: LS_EVALUE. */
-ls_status cli_inputs_set_random(struct cli_input_options *options, const char *text);
-
 struct cli_inputs {
-    struct ls_input source[3]; /* q, k, v */
-    struct ls_attention_shape shape;
+    struct ls_input source[3];       /* q, k, v */
+    struct ls_attention_shape shape; /* d_v is set */
     ls_order order;
     bool single;      /* q came without a batch: its file was [s, h, d] or [h, s, d] */
     char origin[320]; /* for people: "random, seed 0", "q.npy k.npy v.npy in order bshd" */

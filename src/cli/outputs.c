@@ -5,6 +5,11 @@ static bool is_of_keys(int which)
     return which == CLI_OUT_DK || which == CLI_OUT_DV;
 }
 
+static bool is_of_values(int which)
+{
+    return which == CLI_OUT_O || which == CLI_OUT_DV;
+}
+
 static struct ls_output_tensor describe(int which, const struct cli_inputs *in)
 {
     static const char *const names[CLI_OUT_BACKWARD] = {"o", "lse", "dq", "dk", "dv"};
@@ -21,7 +26,7 @@ static struct ls_output_tensor describe(int which, const struct cli_inputs *in)
                                      .b = n->b,
                                      .s = is_of_keys(which) ? n->s_k : n->s_q,
                                      .h = is_of_keys(which) ? n->h_kv : n->h,
-                                     .d = n->d,
+                                     .d = is_of_values(which) ? n->d_v : n->d,
                                      .single = in->single};
 }
 

@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/values.h"
 #include "comm/comm.h"
+#include "plan/attention_size.h"
 #include "tensor/dtype.h"
 
 struct plan_options {
@@ -62,8 +63,9 @@ struct row {
     bool backward;
     struct ls_attention_prediction *prediction; /* NULL: it does not fit */
     char reason[256];
-    double tensor_bytes; /* of the rank that holds most: what cli_inputs.h counts */
-    double gflops;       /* of a rank, measured for this method; 0: not measured */
+    double backward_flops; /* 0: forward alone */
+    double tensor_bytes;   /* of the rank that holds most: what cli_inputs.h counts */
+    double gflops;         /* of a rank, measured for this method; 0: not measured */
     double seconds;
 };
 
@@ -96,6 +98,7 @@ static ls_status plan_row(struct row *row, const struct ls_attention_shape *shap
     }
     LS_TRY(status);
     row->tensor_bytes = most_tensor_bytes(row, shape, asked->sinks);
+    if (row->backward) row->backward_flops = ls_backward_work(shape) * row->prediction->cost.flops;
     return LS_OK;
 }
 
@@ -138,11 +141,6 @@ static int64_t forward_messages(const struct row *row)
            (row->backward ? row->prediction->cost.residual_messages : 0);
 }
 
-static double backward_flops(const struct row *row)
-{
-    return row->backward ? LS_BACKWARD_WORK * row->prediction->cost.flops : 0;
-}
-
 /* Part of the ranks' time for which they wait for the one that has most to compute. */
 static double idle_part(const struct row *row)
 {
@@ -165,7 +163,7 @@ static json_t *row_json(const struct row *row, bool measured)
                   (json_int_t)c->comm_bytes, "bytes_per_rank", (json_int_t)bytes_in_all(row));
     if (row->backward)
         json_object_update_new(json,
-                               json_pack("{sf sI sI sI}", "backward_flops", backward_flops(row),
+                               json_pack("{sf sI sI sI}", "backward_flops", row->backward_flops,
                                          "backward_bytes_sent", (json_int_t)c->backward_bytes_sent,
                                          "backward_messages", (json_int_t)c->backward_messages,
                                          "gradient_bytes", (json_int_t)c->gradient_bytes));
@@ -190,7 +188,7 @@ static void report_row(const struct cli_report *report, const struct row *row, b
     if (measured) snprintf(time, sizeof time, " %9s", cli_seconds(row->seconds).s);
     cli_report_line(report, row->name, "%-10s %8s %9s %8s %9s %9s %9s%s%s%s",
                     ls_layout_name(row->prediction->q_layout.kind),
-                    cli_flops(c->flops + backward_flops(row)).s,
+                    cli_flops(c->flops + row->backward_flops).s,
                     cli_bytes((double)(forward_bytes(row) + c->backward_bytes_sent)).s,
                     cli_count(forward_messages(row) + c->backward_messages).s,
                     cli_bytes(row->tensor_bytes).s, cli_bytes(working_bytes(c)).s,

@@ -151,8 +151,9 @@ static void fill(struct ls_tensor *t, int64_t n)
 static ls_status probe_init(struct probe *probe, const struct ls_attention_options *asked)
 {
     const struct ls_attention_shape s = probe->shape;
+    const int64_t d_v = ls_value_dim(&s), q_rows = s.s_q * s.h;
     const int64_t q_dim[] = {1, s.s_q, s.h, s.d}, k_dim[] = {1, s.s_k, 1, s.d};
-    const int64_t q = s.s_q * s.h * s.d, k = s.s_k * s.d;
+    const int64_t o_dim[] = {1, s.s_q, s.h, d_v}, v_dim[] = {1, s.s_k, 1, d_v};
     const size_t size = (size_t)ls_dtype_size(s.type);
     const struct ls_attention_options options = {.size = sizeof options,
                                                  .method = "local",
@@ -161,16 +162,17 @@ static ls_status probe_init(struct probe *probe, const struct ls_attention_optio
                                                  .threads = asked->threads};
     const size_t lse_bytes = (size_t)(s.h * s.s_q) * sizeof(float);
 
-    LS_TRY(ls_alloc(&probe->memory, LS_TAG_ACTIVATION, lse_bytes + (size_t)(2 * q + 2 * k) * size));
+    LS_TRY(ls_alloc(&probe->memory, LS_TAG_ACTIVATION,
+                    lse_bytes + (size_t)((q_rows + s.s_k) * (s.d + d_v)) * size));
     char *at = probe->memory;
     probe->lse = ls_tensor_view(at, LS_F32, 3, (const int64_t[]){1, s.h, s.s_q});
     probe->q = ls_tensor_view(at += lse_bytes, s.type, 4, q_dim);
-    probe->o = ls_tensor_view(at += (size_t)q * size, s.type, 4, q_dim);
-    probe->k = ls_tensor_view(at += (size_t)q * size, s.type, 4, k_dim);
-    probe->v = ls_tensor_view(at += (size_t)k * size, s.type, 4, k_dim);
-    fill(&probe->q, q);
-    fill(&probe->k, k);
-    fill(&probe->v, k);
+    probe->o = ls_tensor_view(at += (size_t)(q_rows * s.d) * size, s.type, 4, o_dim);
+    probe->k = ls_tensor_view(at += (size_t)(q_rows * d_v) * size, s.type, 4, k_dim);
+    probe->v = ls_tensor_view(at += (size_t)(s.s_k * s.d) * size, s.type, 4, v_dim);
+    fill(&probe->q, q_rows * s.d);
+    fill(&probe->k, s.s_k * s.d);
+    fill(&probe->v, s.s_k * d_v);
     LS_TRY(ls_comm_create_self(&probe->alone));
     return ls_attention_plan_create(&probe->plan, probe->alone, &s, &options);
 }
@@ -209,7 +211,7 @@ ls_status cli_rates_kernel(double *gflops, const struct cli_world *world,
     LS_TRY_GOTO(status, ls_comm_agree(world->comm, probe_run(&seconds, &probe)), fini);
     LS_TRY_GOTO(status, ls_comm_reduce(&seconds, world->comm, 1, LS_REDUCE_MAX), fini);
     const struct ls_attention_shape *s = &probe.shape;
-    *gflops = 4e-9 * (double)s->d * (double)s->h * (double)s->s_q * (double)s->s_k / seconds;
+    *gflops = 1e-9 * ls_pair_flops(s) * (double)s->s_q * (double)s->s_k / seconds;
 fini:
     probe_fini(&probe);
     return status;

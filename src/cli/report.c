@@ -1,12 +1,15 @@
 #include "cli/report.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/format.h"
 #include "comm/comm.h"
+#include "device/attention.h"
 #include "tensor/dtype.h"
 
 #define NAME_WIDTH 10
@@ -189,9 +192,13 @@ void cli_report_task(const struct cli_report *report, const struct ls_attention_
                     : options->has_window ? "a window"
                                           : "full",
                     at_end ? " (aligned at the end)" : "");
-    cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s, %s",
+    char of_v[32] = "";
+
+    if (ls_value_dim(shape) != shape->d)
+        snprintf(of_v, sizeof(of_v), ", of v %" PRId64, ls_value_dim(shape));
+    cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s%s, %s",
                     cli_count(shape->b).s, cli_count(shape->h).s, cli_count(shape->h_kv).s,
-                    cli_count(shape->d).s, ls_dtype_name(shape->type));
+                    cli_count(shape->d).s, of_v, ls_dtype_name(shape->type));
     report_options(report, options);
 }
 

@@ -59,7 +59,7 @@ static const struct {
      {"kv-heads", KEY_KV_HEADS, "K", 0, "Heads of k and v, of --packed; default H",
       CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
-     {"random", KEY_RANDOM, "B,H,HKV,SQ,SK,D[,SEED]", 0,
+     {"random", KEY_RANDOM, "B,H,HKV,SQ,SK,D[/DV][,SEED]", 0,
       "Standard normal numbers, the same for any number of ranks; seed 0 unless given",
       CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
@@ -299,7 +299,7 @@ ls_status cli_shared_set(struct cli_options *o, int key, const char *value)
     case KEY_KV_HEADS:
         return cli_value_integer(&o->input.packed.kv_heads, "--kv-heads", value, 1, MOST_HEADS);
     case KEY_RANDOM:
-        return cli_inputs_set_random(&o->input, value);
+        return cli_random_set(&o->input.random, value);
     case KEY_ORDER:
         return set_order(&o->input, value);
     case KEY_DTYPE:

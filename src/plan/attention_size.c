@@ -204,6 +204,13 @@ double ls_pair_flops(const struct ls_attention_shape *shape)
     return 2.0 * (double)(shape->d + ls_value_dim(shape)) * (double)(shape->b * shape->h);
 }
 
+double ls_backward_work(const struct ls_attention_shape *shape)
+{
+    const double d = (double)shape->d, d_v = (double)ls_value_dim(shape);
+
+    return (3 * d + 2 * d_v) / (d + d_v);
+}
+
 static size_t row_bytes(const struct ls_attention_shape *shape, int64_t rows, int64_t d)
 {
     return (size_t)shape->b * (size_t)rows * (size_t)shape->h_kv * (size_t)d *

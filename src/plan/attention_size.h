@@ -17,8 +17,10 @@ void ls_leaf_work(int64_t *work, const struct ls_mask *mask);
  * group's heads in tiles of 256, against every leaf of keys that the query leaf sees. */
 int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_mask *mask);
 
-/* Operations of one pair (query, key) of all heads. */
+/* Operations of one pair (query, key) of all heads, and what backward's are of them: three products
+ * over d and two over d_v instead of one each. */
 double ls_pair_flops(const struct ls_attention_shape *shape);
+double ls_backward_work(const struct ls_attention_shape *shape);
 
 /* Bytes of `rows` rows of K, of V, and of both together, in the storage type. */
 size_t ls_key_bytes(const struct ls_attention_shape *shape, int64_t rows);

@@ -16,8 +16,8 @@
 static const struct ls_attention_shape shapes[] = {
     {1, 1, 1, 1, 1, 1, LS_F32, 0},         {1, 1, 1, 0, 5, 16, LS_BF16, 0},
     {1, 1, 1, 5, 0, 16, LS_BF16, 0},       {2, 4, 2, 300, 257, 40, LS_BF16, 0},
-    {1, 3, 1, 256, 1030, 64, LS_F16, 0},   {1, 8, 2, 700, 300, 80, LS_F32, 0},
-    {3, 2, 2, 17, 513, 200, LS_BF16, 0},   {1, 1, 1, 1, 5000, 128, LS_F32, 0},
+    {1, 3, 1, 256, 1030, 64, LS_F16, 48},  {1, 8, 2, 700, 300, 80, LS_F32, 96},
+    {3, 2, 2, 17, 513, 200, LS_BF16, 300}, {1, 1, 1, 1, 5000, 128, LS_F32, 64},
     {1, 5, 1, 1025, 1025, 16, LS_BF16, 0}, {1, 2, 1, 256, 256, 256, LS_F32, 0},
     {40, 1, 1, 3, 1000, 256, LS_F32, 0},   {1, 2, 2, 900, 100, 3, LS_F16, 0},
 };
@@ -34,13 +34,16 @@ static struct ls_tensor zeros(ls_dtype type, int ndim, const int64_t *dim)
 static void execute(struct ls_attention_plan *plan, const struct ls_attention_shape *s)
 {
     const int64_t q_dim[] = {s->b, s->s_q, s->h, s->d}, k_dim[] = {s->b, s->s_k, s->h_kv, s->d};
-    struct ls_tensor q = zeros(s->type, 4, q_dim), o = zeros(s->type, 4, q_dim);
-    struct ls_tensor k = zeros(s->type, 4, k_dim);
+    const int64_t d_v = ls_value_dim(s), o_dim[] = {s->b, s->s_q, s->h, d_v};
+    const int64_t v_dim[] = {s->b, s->s_k, s->h_kv, d_v};
+    struct ls_tensor q = zeros(s->type, 4, q_dim), o = zeros(s->type, 4, o_dim);
+    struct ls_tensor k = zeros(s->type, 4, k_dim), v = zeros(s->type, 4, v_dim);
     struct ls_tensor lse = zeros(LS_F32, 3, (const int64_t[]){s->b, s->h, s->s_q});
 
-    cr_assert_eq(ls_attention_forward(&o, &lse, plan, &q, &k, &k, NULL), LS_OK, "%s", ls_message());
+    cr_assert_eq(ls_attention_forward(&o, &lse, plan, &q, &k, &v, NULL), LS_OK, "%s", ls_message());
     free(q.data);
     free(k.data);
+    free(v.data);
     free(o.data);
     free(lse.data);
 }
@@ -62,10 +65,10 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
     struct ls_attention_prediction *prediction;
     char name[160];
 
-    snprintf(name, sizeof name, "%s b %ld h %ld/%ld s %ld x %ld d %ld %s%s%s threads %d",
+    snprintf(name, sizeof name, "%s b %ld h %ld/%ld s %ld x %ld d %ld/%ld %s%s%s threads %d",
              method->name, (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k,
-             (long)s->d, ls_dtype_name(s->type), options.causal ? " causal" : "",
-             options.strict ? " strict" : "", options.threads);
+             (long)s->d, (long)ls_value_dim(s), ls_dtype_name(s->type),
+             options.causal ? " causal" : "", options.strict ? " strict" : "", options.threads);
     options.method = method->name;
     cr_assert_eq(ls_attention_predict(&prediction, s, &options, 1), LS_OK, "%s: %s", name,
                  ls_message());
@@ -146,7 +149,8 @@ Test(cost, auto_keeps_all_ranks_busy)
     } cases[] = {{8, 4, "ulysses"}, {8, 8, "ulysses"}, {2, 4, "usp"}, {8, 5, "ring"}};
 
     for (int i = 0; i < LENGTH(cases); i++) {
-        const struct ls_attention_shape s = {1, cases[i].h, cases[i].h, 40960, 40960, 64, LS_BF16, 0};
+        const struct ls_attention_shape s = {1,     cases[i].h, cases[i].h, 40960,
+                                             40960, 64,         LS_BF16,    0};
         const struct ls_attention_options options = LS_ATTENTION_OPTIONS;
         const struct ls_method *method;
         const char *why;
@@ -228,7 +232,8 @@ Test(cost, strict_has_a_limit_of_single_leaves, .timeout = 60)
 Test(cost, memory_that_is_short_is_said)
 {
     static const char *const need_lists[] = {"ring", "ring2", "halo", "usp", "allreduce"};
-    const struct ls_attention_shape s = {1, 4, 4, INT64_C(1) << 37, INT64_C(1) << 37, 64, LS_BF16, 0};
+    const struct ls_attention_shape s = {1,  4,       4, INT64_C(1) << 37, INT64_C(1) << 37,
+                                         64, LS_BF16, 0};
     const struct rlimit limit = {INT64_C(1) << 31, INT64_C(1) << 31};
 
     cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);

@@ -33,6 +33,10 @@ try --causal
 try --dtype f32 --method ring --window 100,20 --prefix 9
 try --dtype f16 --causal --documents documents.npy --layout balanced --strict
 
+random="--random 1,4,2,500,600,32/20,5 --threads 1 --backward --verify=32"
+try --causal
+try --dtype f32 --method allreduce --strict
+
 also=dsinks
 try --causal --sinks=0.5,-1,2,0 --dropout 0.2
 try --method allreduce --window 100,20 --sinks=0.5,-1,2,-6 --dtype f32
@@ -91,6 +95,28 @@ if has_mpi; then
     on_ranks 2 check --input bhsd.in --order bhsd --causal --result bhsd.out --rows 20
     holds "2 ranks: check" verified
 fi
+
+# ---- values narrower than keys
+
+entries=
+place=0
+for tensor in q:24 k:24 v:16 do:16; do
+    bytes=$((300 * 2 * ${tensor#*:} * 2))
+    entries="$entries${entries:+,}$(entry "${tensor%:*}" "1,300,2,${tensor#*:}" $place $((place + bytes)))"
+    place=$((place + bytes))
+done
+bf16 1 1 300 2 80 bshd | safetensors "{$entries}" >narrow.in
+longspan attend --input narrow.in --order bshd --causal --backward --verify --out narrow.out
+holds "narrow values: attend" verified
+holds "narrow values: said so" stdout_has 'head dim 24, of v 16'
+longspan check --input narrow.in --order bshd --causal --result narrow.out
+holds "narrow values: check" verified
+holds "narrow values: o is as wide as v, dk as k" \
+    grep -qaE '"o":\{[^}]*\[1,300,2,16\].*"dk":\{[^}]*\[1,300,2,24\]' narrow.out
+longspan attend --input narrow.in --names do=q --order bshd --causal --backward
+holds "do that is wider than v" test "$status" -eq 2
+holds "do that is wider than v: both are named" grep -qE \
+    'narrow.in.* shape is 1,300,2,24, that of o is 1,300,2,16, with the head dim of narrow.in.*v' stderr
 
 # ---- sinks, judged wherever their gradients are, and only with them
 

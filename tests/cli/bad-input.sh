@@ -198,7 +198,12 @@ bad "random: heads no multiple" 2 "5.*2" attend --random 1,5,2,64,64,64 --out "$
 bad "random: head dim 577" 2 "577" attend --random 1,2,2,64,64,577 --out "$out"
 bad "random: no queries" 2 "number of queries is 0" attend --random 1,2,2,0,64,16 --out "$out"
 bad "random: head dim 0" 2 "head dim is 0" attend --random 1,2,2,64,64,0 --out "$out"
+bad "random: head dim of v 577" 2 "577" attend --random 1,2,2,64,64,64/577 --out "$out"
+bad "random: head dim of v 0" 2 "head dim is 0" attend --random 1,2,2,64,64,64/0 --out "$out"
+bad "random: a batch in two" 2 "number 1" attend --random 1/2,2,2,64,64,64 --out "$out"
 bad_on_ranks "random: head dim 577" 2 "577" attend --random 1,2,2,64,64,577 --out "$out"
+bad "o is wider than v" 2 "good.npy: shape is 1,300,2,16, .*1,300,2,8, .*d8.npy" check --q good.npy \
+    --k good.npy --v d8.npy --order bshd --result good.npy
 bad "result of another shape" 2 "d8.npy" check --q good.npy --k good.npy --v good.npy --order bshd \
     --result d8.npy
 

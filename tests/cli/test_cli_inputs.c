@@ -35,16 +35,32 @@ Test(cli_inputs, an_order_is_guessed_only_where_the_other_is_impossible)
 
 Test(cli_inputs, random_takes_six_sizes_and_a_seed)
 {
-    struct cli_input_options o = {.has_random = false};
+    struct cli_input_options o = {.random = {.given = false}};
+    const struct cli_random *r = &o.random;
 
     cr_expect_not(cli_inputs_given(&o));
-    cr_assert_eq(cli_inputs_set_random(&o, "1,8,2,100,200,64"), LS_OK);
+    cr_assert_eq(cli_random_set(&o.random, "1,8,2,100,200,64"), LS_OK);
     cr_expect(cli_inputs_given(&o));
-    cr_expect_eq(o.random[4], 200);
-    cr_expect_eq(o.random[6], 0, "no seed is seed 0");
-    cr_assert_eq(cli_inputs_set_random(&o, "1,8,2,100,200,64,7"), LS_OK);
-    cr_expect_eq(o.random[6], 7);
-    cr_assert_eq(cli_inputs_set_random(&o, "1,8,2,100,200,64"), LS_OK);
-    cr_expect_eq(o.random[6], 0, "an earlier seed is forgotten");
-    cr_expect_eq(cli_inputs_set_random(&o, "1,8,2,100,200"), LS_EVALUE);
+    cr_expect_eq(r->shape.s_k, 200);
+    cr_expect(r->shape.d == 64 && r->shape.d_v == 64);
+    cr_expect_eq(r->seed, 0, "no seed is seed 0");
+    cr_assert_eq(cli_random_set(&o.random, "1,8,2,100,200,64,7"), LS_OK);
+    cr_expect_eq(r->seed, 7);
+    cr_assert_eq(cli_random_set(&o.random, "1,8,2,100,200,64"), LS_OK);
+    cr_expect_eq(r->seed, 0, "an earlier seed is forgotten");
+    cr_expect_eq(cli_random_set(&o.random, "1,8,2,100,200"), LS_EVALUE);
+}
+
+Test(cli_inputs, random_may_say_how_wide_values_are)
+{
+    static const char *const bad[] = {"1/2,8,2,100,200,64", "1,8,2,100,200,64/", "1,8,2,100,200/64",
+                                      "1,8,2,100,200,64/48/32", "1,8,2,100,200,64,7/48"};
+    struct cli_random r;
+
+    cr_assert_eq(cli_random_set(&r, "1,8,2,100,200,64/48"), LS_OK);
+    cr_expect(r.shape.d == 64 && r.shape.d_v == 48 && r.seed == 0);
+    cr_assert_eq(cli_random_set(&r, "1,8,2,100,200,192/128,9"), LS_OK);
+    cr_expect(r.shape.d == 192 && r.shape.d_v == 128 && r.seed == 9);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        cr_expect_eq(cli_random_set(&r, bad[i]), LS_EVALUE, "%s", bad[i]);
 }

@@ -183,11 +183,20 @@ Test(attention_size, huge_sizes_are_exact, .timeout = 5)
 
 Test(attention_size, bytes_of_small_shapes)
 {
-    const struct ls_attention_shape s = {2, 6, 3, 10, 20, 5, LS_F16, 0};
+    struct ls_attention_shape s = {2, 6, 3, 10, 20, 5, LS_F16, 0};
 
     cr_expect_eq(ls_key_value_bytes(&s, 20), 2 * 2 * 20 * 3 * 5 * 2);
     cr_expect_eq(ls_key_value_bytes(&s, 0), 0);
     cr_expect_eq(ls_row_state_bytes(&s, 10), 2 * 6 * 10 * (5 + 2) * 4);
+    cr_expect_eq(ls_pair_flops(&s), 4 * 5 * 2 * 6);
+    cr_expect_eq(ls_backward_work(&s), 2.5, "five products instead of two");
+    s.d_v = 7;
+    cr_expect_eq(ls_key_bytes(&s, 20), 2 * 20 * 3 * 5 * 2);
+    cr_expect_eq(ls_value_bytes(&s, 20), 2 * 20 * 3 * 7 * 2);
+    cr_expect_eq(ls_key_value_bytes(&s, 20), 2 * 20 * 3 * (5 + 7) * 2);
+    cr_expect_eq(ls_row_state_bytes(&s, 10), 2 * 6 * 10 * (7 + 2) * 4);
+    cr_expect_eq(ls_pair_flops(&s), 2 * (5 + 7) * 2 * 6);
+    cr_expect_eq(ls_backward_work(&s), 29.0 / 12, "two products are 7 wide");
 }
 
 /* Pairs of the rank with most, where it takes its own queries or its own keys. */
