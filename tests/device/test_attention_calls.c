@@ -250,7 +250,7 @@ static void progress_is_made_while_the_kernel_works(void)
     enum { ATTEMPTS = 20 };
 
     for (int c = 0; c < LENGTH(types); c++) {
-        struct problem p = {.shape = {1, 2, 2, 1500, 2000, 128, types[c]}};
+        struct problem p = {.shape = {1, 2, 2, 1500, 2000, 128, types[c], 0}};
         struct ls_leaf leaf[MOST_LEAVES];
 
         problem_open(&p);

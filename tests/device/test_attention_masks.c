@@ -234,7 +234,8 @@ static void equal_masks_give_equal_bits(void)
     };
 
     for (int c = 0; c < LENGTH(same); c++) {
-        struct problem p = {.shape = {1, 2, 1, 600, KEYS, 64, types[c % 3]}, .options = same[c][1]};
+        struct problem p = {.shape = {1, 2, 1, 600, KEYS, 64, types[c % 3], 0},
+                            .options = same[c][1]};
         struct problem q = {.shape = p.shape, .options = same[c][0]};
         void *o, *lse;
 

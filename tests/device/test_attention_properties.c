@@ -350,8 +350,9 @@ static void sums_that_rise_and_fall(void)
     static const int64_t widths[] = {16, 64, 128, 256}, keys[] = {1, 3, 40};
 
     for (int c = 0; c < LENGTH(types) * LENGTH(widths) * LENGTH(keys); c++) {
-        struct problem p = {.shape = {1, 1, 1, 300, keys[c % 3], widths[c / 3 % 4], types[c / 12]},
-                            .options = {.has_scale = true, .scale = 1}};
+        struct problem p = {
+            .shape = {1, 1, 1, 300, keys[c % 3], widths[c / 3 % 4], types[c / 12], 0},
+            .options = {.has_scale = true, .scale = 1}};
         const int64_t d = p.shape.d;
 
         problem_open(&p);

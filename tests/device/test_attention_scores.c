@@ -98,7 +98,7 @@ static void dropped_keys_may_hold_anything(void)
     static const ls_dtype types[] = {LS_BF16, LS_F32, LS_F16};
 
     for (int c = 0; c < 2 * LENGTH(types); c++) {
-        struct problem p = {.shape = {1, 1, 1, 40, 300, 16, types[c % 3]},
+        struct problem p = {.shape = {1, 1, 1, 40, 300, 16, types[c % 3], 0},
                             .options = {.dropout = 0.5F, .causal = c >= 3}};
         struct ls_scores scores;
         void *o, *lse;

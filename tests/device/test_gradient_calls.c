@@ -45,7 +45,7 @@ static void free_results(struct results *r)
 
 static struct meeting causal_meeting(int64_t h, int64_t s, int64_t d, ls_dtype type)
 {
-    return (struct meeting){.shape = {1, h, 1, s, s, d, type}, .rule = causal_rule(s, s)};
+    return (struct meeting){.shape = {1, h, 1, s, s, d, type, 0}, .rule = causal_rule(s, s)};
 }
 
 static void threads_do_not_matter(void)

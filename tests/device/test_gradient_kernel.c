@@ -52,17 +52,18 @@ static void masks_are_exact(void)
 
     for (int i = 0; i < LENGTH(rules); i++)
         run_case((struct meeting){
-            .shape = {1, 2, 1, 600, 700, 5, types[i % 3]}, .rule = rules[i], .threads = 2});
+            .shape = {1, 2, 1, 600, 700, 5, types[i % 3], 0}, .rule = rules[i], .threads = 2});
 }
 
 /* Unions of bands that no rule makes, and some leaves of keys only. */
 static void any_bands_are_exact(void)
 {
     for (int i = 0; i < 9; i++)
-        run_case((struct meeting){.shape = {1, 2, 1, 500 + 20 * i, 800 - 30 * i, 5, types[i % 3]},
-                                  .bands_by = 1 + (uint64_t)i,
-                                  .k_share = {1 + i / 3 % 2, 0},
-                                  .threads = 1 + i % 2});
+        run_case(
+            (struct meeting){.shape = {1, 2, 1, 500 + 20 * i, 800 - 30 * i, 5, types[i % 3], 0},
+                             .bands_by = 1 + (uint64_t)i,
+                             .k_share = {1 + i / 3 % 2, 0},
+                             .threads = 1 + i % 2});
 }
 
 static void scores_are_exact(void)
@@ -78,7 +79,8 @@ static void scores_are_exact(void)
     };
 
     for (int i = 0; i < LENGTH(scores) * LENGTH(types); i++) {
-        struct meeting m = {.shape = {2, 2, 1, 270, 260, 9, types[i % 3]}, .scores = scores[i / 3]};
+        struct meeting m = {.shape = {2, 2, 1, 270, 260, 9, types[i % 3], 14},
+                            .scores = scores[i / 3]};
 
         m.rule = i % 2 ? causal_rule(270, 260) : ls_mask_rule_full(270, 260);
         run_case(m);
@@ -89,7 +91,7 @@ static void scores_are_exact(void)
 static void shares_are_exact(void)
 {
     for (int i = 0; i < 8; i++)
-        run_case((struct meeting){.shape = {1, 1, 1, 1300, 1540, 3, types[i % 3]},
+        run_case((struct meeting){.shape = {1, 1, 1, 1300, 1540, 3, types[i % 3], 0},
                                   .rule = {.left = i % 4 == 0 ? 300 : INT64_MAX, .right = 0},
                                   .q_share = {2, i % 2},
                                   .k_share = {1 + i % 3, i / 2 % (1 + i % 3)},

@@ -28,7 +28,8 @@ MPI_TEST(allreduce, any_number_of_visits_keeps_the_contract)
 
     for (int i = 0; i < COUNT(leaves) * COUNT(rest); i++) {
         const int64_t s_q = leaves[i / COUNT(rest)] * size * LS_LEAF + rest[i % COUNT(rest)];
-        const struct ls_attention_shape shape = {2, 2, 1, s_q, 600, 16, i % 2 ? LS_BF16 : LS_F32, 0};
+        const struct ls_attention_shape shape = {2, 2, 1, s_q, 600, 16, i % 2 ? LS_BF16 : LS_F32,
+                                                 0};
         struct job job = job_of(shape, i % 3 > 0, (ls_layout_kind)(i % 4));
 
         job_create(&job, world, (uint64_t)i);

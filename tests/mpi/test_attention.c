@@ -47,7 +47,7 @@ static void run_and_check(struct job *job, void *name)
 
 static const struct shape_case {
     const char *name;
-    struct ls_attention_shape shape; /* b, h, h_kv, s_q, s_k, d, type */
+    struct ls_attention_shape shape; /* b, h, h_kv, s_q, s_k, d, type, d_v */
 } shapes[] = {
     {"one of everything", {1, 1, 1, 1, 1, 1, LS_F32, 0}},
     {"3001 positions: 12 leaves", {1, 1, 1, 3001, 3001, 16, LS_BF16, 0}},
@@ -55,9 +55,10 @@ static const struct shape_case {
     {"one key", {1, 2, 2, 300, 1, 32, LS_F16, 0}},
     {"more queries than keys", {1, 1, 1, 1500, 700, 40, LS_F32, 0}},
     {"more keys than queries, batches", {2, 2, 2, 300, 1300, 64, LS_F16, 0}},
-    {"grouped heads, batches", {2, 6, 2, 520, 520, 24, LS_BF16, 0}},
+    {"grouped heads, batches, wider values", {2, 6, 2, 520, 520, 24, LS_BF16, 40}},
+    {"narrower values", {1, 2, 1, 900, 700, 48, LS_F32, 17}},
     {"odd head dim", {1, 2, 1, 600, 515, 77, LS_F32, 0}},
-    {"largest head dim", {1, 1, 1, 257, 513, 256, LS_BF16, 0}},
+    {"largest head dim", {1, 1, 1, 257, 513, 576, LS_BF16, 512}},
     {"no queries", {1, 1, 1, 0, 300, 16, LS_F32, 0}},
     {"no keys", {2, 1, 1, 300, 0, 16, LS_BF16, 0}},
 };
@@ -90,7 +91,7 @@ MPI_TEST(attention, every_way_keeps_the_contract_if_causal)
 MPI_TEST(attention, tensors_may_lie_heads_first_and_lse_with_gaps)
 {
     for (size_t t = 0; t < COUNT(types); t++) {
-        struct job job = {.shape = {2, 4, 2, 700, 900, 32, types[t]},
+        struct job job = {.shape = {2, 4, 2, 700, 900, 32, types[t], 0},
                           .options = LS_ATTENTION_OPTIONS,
                           .strided = true,
                           .sample = 8};
@@ -169,7 +170,7 @@ MPI_TEST(attention, logits_may_be_huge_flat_one_hot_or_low)
 
     for (size_t i = 0; i < COUNT(cases); i++) {
         for (size_t t = 0; t < COUNT(types); t++) {
-            struct job job = {.shape = {1, 2, 1, 600, 1300, 48, types[t]},
+            struct job job = {.shape = {1, 2, 1, 600, 1300, 48, types[t], 0},
                               .options = LS_ATTENTION_OPTIONS,
                               .sample = 16};
 
@@ -220,7 +221,7 @@ static void run_reversed_and_check(struct job *job, void *unused)
 MPI_TEST(attention, without_a_mask_the_order_of_the_keys_does_not_matter)
 {
     for (size_t t = 0; t < COUNT(types); t++) {
-        struct job job = {.shape = {1, 2, 1, 300, 9 * LS_LEAF, 32, types[t]},
+        struct job job = {.shape = {1, 2, 1, 300, 9 * LS_LEAF, 32, types[t], 0},
                           .options = LS_ATTENTION_OPTIONS,
                           .sample = 8};
 
@@ -293,7 +294,7 @@ static void check_poisoned(struct job *clean, void *seed)
 MPI_TEST(attention, a_query_feels_the_keys_that_it_sees_and_no_others)
 {
     for (size_t i = 0; i < COUNT(types) * COUNT(layouts); i++) {
-        struct job job = {.shape = {1, 2, 1, 1000, 1200, 16, types[i % COUNT(types)]},
+        struct job job = {.shape = {1, 2, 1, 1000, 1200, 16, types[i % COUNT(types)], 0},
                           .options = LS_ATTENTION_OPTIONS};
         uint64_t seed = 80;
 
@@ -383,7 +384,7 @@ static void check_two_runs(struct job *first, void *unused)
 MPI_TEST(attention, two_runs_give_the_same_bits)
 {
     for (size_t t = 0; t < COUNT(types); t++) {
-        struct job job = {.shape = {1, 3, 1, 900, 1900, 64, types[t]},
+        struct job job = {.shape = {1, 3, 1, 900, 1900, 64, types[t], 0},
                           .options = LS_ATTENTION_OPTIONS};
 
         job.options.causal = t % 2 == 0;
@@ -460,8 +461,9 @@ static double relative_error(const struct job *job)
 MPI_TEST(attention, errors_do_not_grow_with_the_number_of_ranks)
 {
     struct ls_comm *self;
-    struct job alone = {
-        .shape = {1, 1, 1, 4096, 4096, 64, LS_F32, 0}, .options = LS_ATTENTION_OPTIONS, .sample = 32};
+    struct job alone = {.shape = {1, 1, 1, 4096, 4096, 64, LS_F32, 0},
+                        .options = LS_ATTENTION_OPTIONS,
+                        .sample = 32};
 
     MPI_CHECK_OK(ls_comm_create_self(&self));
     alone.options.threads = 1;

@@ -133,7 +133,8 @@ static void check_prediction(const struct job *job)
 MPI_TEST(attention_plan, chooses_by_itself_what_fits)
 {
     static const int64_t documents[] = {0, 10, 600, 700};
-    struct job job = {.shape = {1, 2, 2, 700, 700, 32, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS};
+    struct job job = {.shape = {1, 2, 2, 700, 700, 32, LS_BF16, 0},
+                      .options = LS_ATTENTION_OPTIONS};
 
     for (int i = 0; i < 3; i++) {
         job.options.causal = i > 0;
@@ -173,8 +174,9 @@ MPI_TEST(attention_plan, can_be_executed_again_with_other_data)
 
 MPI_TEST(attention_plan, may_stand_beside_another_of_the_same_ranks)
 {
-    struct job ring = {
-        .shape = {1, 2, 1, 900, 1700, 32, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS, .sample = 8};
+    struct job ring = {.shape = {1, 2, 1, 900, 1700, 32, LS_BF16, 0},
+                       .options = LS_ATTENTION_OPTIONS,
+                       .sample = 8};
     struct job other = ring, third;
 
     ring.options.method = "ring";
@@ -223,6 +225,8 @@ static const struct mistake {
     {"rows of k", "k: dimension 1", 1, LS_ESHAPE, LENGTH, 1},
     {"heads of v", "v: dimension 2", 2, LS_ESHAPE, LENGTH, 2},
     {"head dim of k", "k: dimension 3", 1, LS_ESHAPE, LENGTH, 3},
+    {"head dim of v", "v: dimension 3", 2, LS_ESHAPE, LENGTH, 3},
+    {"head dim of o", "o: dimension 3", 3, LS_ESHAPE, LENGTH, 3},
     {"rows of o", "o: dimension 1", 3, LS_ESHAPE, LENGTH, 1},
     {"rows of lse", "lse: dimension 2", 4, LS_ESHAPE, LENGTH, 2},
     {"stride of q", "q: the last dimension", 0, LS_ESHAPE, STRIDE, 3},
@@ -303,10 +307,16 @@ static const struct wish {
     {"", {1, 4, 2, 600, 600, 16, LS_BF16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"batch", {2, 4, 2, 600, 600, 16, LS_BF16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"heads", {1, 8, 2, 600, 600, 16, LS_BF16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
-    {"key/value heads", {1, 4, 1, 600, 600, 16, LS_BF16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"key/value heads",
+     {1, 4, 1, 600, 600, 16, LS_BF16, 0},
+     "ring",
+     LS_LAYOUT_ZIGZAG,
+     false,
+     0.25f},
     {"query length", {1, 4, 2, 601, 600, 16, LS_BF16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"key length", {1, 4, 2, 600, 0, 16, LS_BF16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"head dim", {1, 4, 2, 600, 600, 32, LS_BF16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
+    {"head dim of v", {1, 4, 2, 600, 600, 16, LS_BF16, 24}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"type", {1, 4, 2, 600, 600, 16, LS_F16, 0}, "ring", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"method", {1, 4, 2, 600, 600, 16, LS_BF16, 0}, "allgather", LS_LAYOUT_ZIGZAG, false, 0.25f},
     {"layout", {1, 4, 2, 600, 600, 16, LS_BF16, 0}, "ring", LS_LAYOUT_STRIPED, false, 0.25f},
@@ -390,19 +400,21 @@ MPI_TEST(attention_plan, what_one_rank_may_not_ask_for_no_rank_gets)
     static const struct {
         const char *name, *says;
         ls_status status;
-        int64_t h_kv, d;
+        int64_t h_kv, d, d_v;
         ls_dtype type;
         const char *method;
         ls_layout_kind layout;
         int threads;
     } cases[] = {
-        {"method", "did you mean \"ring\"", LS_EVALUE, 2, 16, LS_BF16, "rign", LS_LAYOUT_AUTO, 1},
-        {"type", "f64", LS_ETYPE, 2, 16, LS_F64, "ring", LS_LAYOUT_AUTO, 1},
-        {"head dim", "577", LS_ESHAPE, 2, 577, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
-        {"kv heads", "multiple", LS_ESHAPE, 3, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
-        {"layout", "layout is 99", LS_EVALUE, 2, 16, LS_BF16, "ring", (ls_layout_kind)99, 1},
-        {"threads", "threads is -1", LS_EVALUE, 2, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, -1},
-        {"threads", "1 to 4096", LS_EVALUE, 2, 16, LS_BF16, "ring", LS_LAYOUT_AUTO, 1 << 27},
+        {"method", "did you mean \"ring\"", LS_EVALUE, 2, 16, 0, LS_BF16, "rign", LS_LAYOUT_AUTO,
+         1},
+        {"type", "f64", LS_ETYPE, 2, 16, 0, LS_F64, "ring", LS_LAYOUT_AUTO, 1},
+        {"head dim", "577", LS_ESHAPE, 2, 577, 0, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
+        {"head dim of v", "v is 577", LS_ESHAPE, 2, 16, 577, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
+        {"kv heads", "multiple", LS_ESHAPE, 3, 16, 0, LS_BF16, "ring", LS_LAYOUT_AUTO, 1},
+        {"layout", "layout is 99", LS_EVALUE, 2, 16, 0, LS_BF16, "ring", (ls_layout_kind)99, 1},
+        {"threads", "threads is -1", LS_EVALUE, 2, 16, 0, LS_BF16, "ring", LS_LAYOUT_AUTO, -1},
+        {"threads", "1 to 4096", LS_EVALUE, 2, 16, 0, LS_BF16, "ring", LS_LAYOUT_AUTO, 1 << 27},
     };
 
     for (size_t i = 0; i < COUNT(cases); i++) {
@@ -414,6 +426,7 @@ MPI_TEST(attention_plan, what_one_rank_may_not_ask_for_no_rank_gets)
         if (rank == size - 1) {
             shape.h_kv = cases[i].h_kv;
             shape.d = cases[i].d;
+            shape.d_v = cases[i].d_v;
             shape.type = cases[i].type;
             options.method = cases[i].method;
             options.layout = cases[i].layout;

@@ -32,9 +32,9 @@ static const struct mask_case {
 /* With tails and without, a group, more ranks than leaves, queries that see nothing. */
 static const struct ls_attention_shape shapes[] = {
     {.b = 1, .h = 2, .h_kv = 1, .s_q = 731, .s_k = 731, .d = 24},
-    {.b = 2, .h = 3, .h_kv = 3, .s_q = 512, .s_k = 731, .d = 16},
+    {.b = 2, .h = 3, .h_kv = 3, .s_q = 512, .s_k = 731, .d = 16, .d_v = 23},
     {.b = 1, .h = 4, .h_kv = 2, .s_q = 1290, .s_k = 731, .d = 9},
-    {.b = 1, .h = 3, .h_kv = 1, .s_q = 40, .s_k = 731, .d = 32},
+    {.b = 1, .h = 3, .h_kv = 1, .s_q = 40, .s_k = 731, .d = 32, .d_v = 20},
 };
 
 /* Every method and layout against the same exact gradients. */
@@ -139,7 +139,7 @@ MPI_TEST(backward, costs_what_it_predicts)
 {
     static const struct ls_attention_shape cost_shapes[] = {
         {1, 1, 1, 1, 1, 16, LS_F32, 0},     {1, 1, 1, 2001, 2001, 4, LS_BF16, 0},
-        {2, 6, 2, 520, 900, 8, LS_BF16, 0}, {1, 4, 4, 1000, 300, 5, LS_F16, 0},
+        {2, 6, 2, 520, 900, 8, LS_BF16, 3}, {1, 4, 4, 1000, 300, 5, LS_F16, 16},
         {1, 2, 1, 1, 2000, 8, LS_BF16, 0},
     };
     static const float sinks[6];

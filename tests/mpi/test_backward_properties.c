@@ -22,7 +22,7 @@ static void each_method(struct descent *g, void (*check)(const struct descent *g
 static struct descent new_descent(ls_dtype type, int64_t h_kv, bool causal)
 {
     struct descent g = {
-        .job = {.shape = {1, 4, h_kv, 900, 900, 32, type}, .options = LS_ATTENTION_OPTIONS},
+        .job = {.shape = {1, 4, h_kv, 900, 900, 32, type, 0}, .options = LS_ATTENTION_OPTIONS},
         .residual = true};
 
     g.job.options.causal = causal;

@@ -65,7 +65,7 @@ static void draw_lengths(struct fuzz_case *c, struct dice *dice)
 
 static int64_t draw_head_dim(struct dice *dice)
 {
-    static const int64_t usual[] = {16, 32, 48, 64, 80, 96, 128, 192, 256};
+    static const int64_t usual[] = {16, 32, 48, 64, 80, 96, 128, 192, 256, 576};
 
     return roll(dice, 2) == 0 ? 1 + roll(dice, LS_MAX_HEAD_DIM) : usual[roll(dice, COUNT(usual))];
 }
@@ -81,15 +81,16 @@ static void shrink(struct ls_attention_shape *s, ls_isa isa, bool backward)
     double most = isa == LS_ISA_GENERIC ? 4e8 : 2e9; /* multiplications */
 
     if (backward) most /= 10; /* the oracle is on one rank */
-    while (pairs(s) * (double)s->d * 2 > most) {
+    while (pairs(s) * (double)(s->d + ls_value_dim(s)) > most) {
         if (s->b > 1) {
             s->b--;
         } else if (s->h > s->h_kv) {
             s->h -= s->h_kv;
         } else if (s->h_kv > 1) {
             s->h = --s->h_kv;
-        } else if (s->d > 1) {
+        } else if (s->d > 1 || s->d_v > 1) {
             s->d = (s->d + 1) / 2;
+            s->d_v = (s->d_v + 1) / 2;
         } else {
             return;
         }
@@ -106,6 +107,7 @@ static void draw_shape(struct fuzz_case *c, struct dice *dice)
     c->shape.h_kv = 1 + roll(dice, 3);
     c->shape.h = c->shape.h_kv * (1 + roll(dice, 4));
     c->shape.d = draw_head_dim(dice);
+    if (roll(dice, 3) == 0) c->shape.d_v = draw_head_dim(dice);
     draw_lengths(c, dice);
     shrink(&c->shape, c->isa, c->options.backward);
 }
@@ -277,10 +279,10 @@ static void write_command(struct line *out, const struct fuzz_case *c)
     out->used = 0;
     add(out,
         "LONGSPAN_ISA=%s mpirun -n %d longspan attend --random %" PRId64 ",%" PRId64 ",%" PRId64
-        ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRIu64
+        ",%" PRId64 ",%" PRId64 ",%" PRId64 "/%" PRId64 ",%" PRIu64
         " --dtype %s --threads %d --verify=%" PRId64,
-        ls_isa_name(c->isa), c->ranks, s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d, c->seed,
-        ls_dtype_name(s->type), o->threads, s->s_q);
+        ls_isa_name(c->isa), c->ranks, s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d, ls_value_dim(s),
+        c->seed, ls_dtype_name(s->type), o->threads, s->s_q);
     add_mask(out, o);
     add_scores(out, o, s->h);
     if (o->backward) add(out, " --backward");

@@ -153,7 +153,7 @@ static void check_methods(bool strict, bool rows)
     static const float sinks[] = {0.5F, -1, 2, 0};
 
     for (int i = 0; i < ls_method_count(); i++) {
-        struct job job = {.shape = {2, 4, 4, 700, 900, 16, i % 2 ? LS_BF16 : LS_F32},
+        struct job job = {.shape = {2, 4, 4, 700, 900, 16, i % 2 ? LS_BF16 : LS_F32, 0},
                           .options = LS_ATTENTION_OPTIONS};
 
         job.options.backward = true;

@@ -57,10 +57,11 @@ static void take_rows(struct job *job, cut queries, cut keys)
     job->options.k_rows = begin_of(keys, &k, rank + 1) - job->own_first[1];
 }
 
-/* With tails, a group, a batch; one leaf for all ranks; no keys; no queries. */
+/* With tails, a group, a batch, wider and narrower values; one leaf for all ranks; no keys; no
+ * queries. */
 static const struct ls_attention_shape shapes[] = {
-    {2, 4, 2, 1030, 1500, 24, LS_BF16, 0}, {1, 3, 1, 1800, 770, 17, LS_F16, 0},
-    {2, 2, 2, 90, 1300, 16, LS_F32, 0},    {1, 1, 1, 5, 0, 16, LS_BF16, 0},
+    {2, 4, 2, 1030, 1500, 24, LS_BF16, 40}, {1, 3, 1, 1800, 770, 17, LS_F16, 9},
+    {2, 2, 2, 90, 1300, 16, LS_F32, 0},     {1, 1, 1, 5, 0, 16, LS_BF16, 0},
     {1, 2, 1, 0, 300, 16, LS_F32, 0},
 };
 
@@ -192,7 +193,7 @@ MPI_TEST(redistribute, costs_what_it_predicts)
 /* Queries and keys each by themselves. */
 MPI_TEST(redistribute, rows_that_are_parts_are_used_where_they_are)
 {
-    static const struct ls_attention_shape shape = {1, 2, 1, 1900, 2500, 16, LS_BF16, 0};
+    static const struct ls_attention_shape shape = {1, 2, 1, 1900, 2500, 16, LS_BF16, 24};
 
     for (int m = 0; m < ls_method_count(); m++) {
         struct job job = {.shape = shape, .options = LS_ATTENTION_OPTIONS};
@@ -216,8 +217,8 @@ MPI_TEST(redistribute, rows_that_are_parts_are_used_where_they_are)
         job_destroy_plan(&job);
         take_rows(&job, AS_LAYOUT, size > 1 ? LAST_HAS_ALL : AS_LAYOUT);
         job_create_plan(&job, world);
-        const size_t keys =
-            2 * 32 * (size_t)ls_layout_part_rows(&job.plan->problem.k_layout, rank); /* K and V */
+        const size_t keys = /* K and V */
+            (16 + 24) * 2 * (size_t)ls_layout_part_rows(&job.plan->problem.k_layout, rank);
         MPI_CHECK(rank == size - 1 || ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION) == keys,
                   "%s: %zu bytes for keys of %zu", job_text(&job),
                   ls_ledger_live(&ls_host_ledger, LS_TAG_ACTIVATION), keys);
@@ -237,7 +238,7 @@ MPI_TEST(redistribute, rows_must_be_the_sequence)
                  {"own rows are 899 keys", 0, -1}};
 
     for (int i = 0; i < COUNT(cases); i++) {
-        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0},
+        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 9},
                           .options = LS_ATTENTION_OPTIONS};
         const size_t before = ls_ledger_live_total(&ls_host_ledger);
 
@@ -266,7 +267,7 @@ MPI_TEST(redistribute, rows_of_one_rank_must_be_possible)
                  {"queries and 901 keys", 0, 901}};
 
     for (int i = 0; i < COUNT(cases); i++) {
-        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0},
+        struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 9},
                           .options = LS_ATTENTION_OPTIONS};
 
         job.options.has_rows = true;
@@ -281,7 +282,8 @@ MPI_TEST(redistribute, rows_of_one_rank_must_be_possible)
 
 MPI_TEST(redistribute, all_ranks_have_own_rows_or_none)
 {
-    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS};
+    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0},
+                      .options = LS_ATTENTION_OPTIONS};
 
     if (size == 1) MPI_SKIP("one rank cannot disagree");
     take_rows(&job, EVEN, EVEN);
@@ -293,7 +295,8 @@ MPI_TEST(redistribute, all_ranks_have_own_rows_or_none)
 /* A tensor of the layout's part is refused where the rank said that it has other rows. */
 MPI_TEST(redistribute, tensors_have_the_rows_that_were_said)
 {
-    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0}, .options = LS_ATTENTION_OPTIONS};
+    struct job job = {.shape = {1, 2, 2, 700, 900, 16, LS_BF16, 0},
+                      .options = LS_ATTENTION_OPTIONS};
 
     take_rows(&job, EVEN, EVEN);
     job_create(&job, world, 1);

@@ -12,10 +12,10 @@
  * kernel of their own, as few if a rank has but one of the heads, no keys. */
 static const struct ls_attention_shape shapes[] = {
     {.b = 1, .h = 2, .h_kv = 1, .s_q = 1030, .s_k = 1500, .d = 40},
-    {.b = 2, .h = 2, .h_kv = 2, .s_q = 512, .s_k = 1024, .d = 64},
+    {.b = 2, .h = 2, .h_kv = 2, .s_q = 512, .s_k = 1024, .d = 64, .d_v = 80},
     {.b = 1, .h = 4, .h_kv = 2, .s_q = 300, .s_k = 2900, .d = 17},
     {.b = 1, .h = 3, .h_kv = 1, .s_q = 70, .s_k = 700, .d = 128},
-    {.b = 1, .h = 6, .h_kv = 2, .s_q = 2, .s_k = 2900, .d = 64},
+    {.b = 1, .h = 6, .h_kv = 2, .s_q = 2, .s_k = 2900, .d = 64, .d_v = 40},
     {.b = 1, .h = 3, .h_kv = 1, .s_q = 5, .s_k = 1100, .d = 48},
     {.b = 1, .h = 1, .h_kv = 1, .s_q = 5, .s_k = 0, .d = 16},
 };

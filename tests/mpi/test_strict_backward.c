@@ -8,7 +8,7 @@
 
 /* With tails and without, groups, more ranks than leaves, no queries, no keys. */
 static const struct ls_attention_shape shapes[] = {
-    {.b = 1, .h = 2, .h_kv = 1, .s_q = 1030, .s_k = 1500, .d = 20},
+    {.b = 1, .h = 2, .h_kv = 1, .s_q = 1030, .s_k = 1500, .d = 20, .d_v = 12},
     {.b = 2, .h = 3, .h_kv = 3, .s_q = 600, .s_k = 260, .d = 16},
     {.b = 1, .h = 6, .h_kv = 2, .s_q = 900, .s_k = 900, .d = 9},
     {.b = 1, .h = 5, .h_kv = 1, .s_q = 30, .s_k = 1800, .d = 8},

@@ -26,7 +26,8 @@ MPI_TEST(tree, any_ranks_may_have_queries)
 {
     for (int i = 0; i < 3 * 4; i++) {
         const int64_t s_q = i % 3 == 0 ? 7 : i % 3 == 1 ? 3 * LS_LEAF + 1 : size * LS_LEAF + 300;
-        const struct ls_attention_shape shape = {2, 4, 2, s_q, 2900, 24, i % 2 ? LS_BF16 : LS_F32, 0};
+        const struct ls_attention_shape shape = {2, 4, 2, s_q, 2900, 24, i % 2 ? LS_BF16 : LS_F32,
+                                                 0};
         struct job job = job_of(shape, i % 4 > 1, (ls_layout_kind)(i / 3));
 
         job_create(&job, world, (uint64_t)i);

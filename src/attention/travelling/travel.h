@@ -5,11 +5,11 @@
 
 #include "attention/problem.h"
 
-/* What is like a tensor of forward has its shape: K and V have kv heads, the others query heads; V
- * and O are d_v wide, Q and K d.
- * LSE and DELTA are f32, seen as [b, s, h, 1], and stand before the others to be aligned. forward
- * to the ranks that compute: q, k, v        from them: lse, o and, if wanted, o_lo backward  lse,
- * delta, q, k, v, d_o (like o)          dq, dk, dv (like q, k, v) */
+/* Each has the shape of a tensor of forward: K and V have kv heads, the others query heads; Q and K
+ * are d wide, V and O d_v. LSE and DELTA are f32, seen as [b, s, h, 1], and stand before the others
+ * to be aligned.
+ * To the ranks that compute go, forward, q, k and v; backward, lse, delta, q, k, v and d_o (like
+ * o). Back come lse, o and, if wanted, o_lo; dq, dk and dv (like q, k and v). */
 enum ls_traveller {
     LS_LSE,
     LS_DELTA,
