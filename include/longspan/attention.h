@@ -27,6 +27,19 @@ struct ls_attention_shape {
     int64_t d_v;
 };
 
+/* What queries [q0, q1) see of keys [k0, k1). */
+typedef enum {
+    LS_SLICE_FULL,
+    LS_SLICE_CAUSAL,         /* j <= i + k1 - q1: the last query sees up to the last key */
+    LS_SLICE_INVERSE_CAUSAL, /* j >= i + k0 - q0: the first query sees from the first key on */
+    LS_SLICE_BOTH,           /* what is in both */
+} ls_slice_type;
+
+struct ls_slice {
+    int64_t q0, q1, k0, k1;
+    int64_t type; /* an ls_slice_type */
+};
+
 /* The same on every rank, but for threads, q_rows and k_rows; values of sinks are not compared. */
 struct ls_attention_options {
     size_t size;           /* of this struct; LS_ATTENTION_OPTIONS sets it */
@@ -85,6 +98,12 @@ struct ls_attention_options {
     /* What computes, and in whose memory the tensors are; borrowed for the plan's life. NULL: the
      * plan opens the CPU with `threads`. */
     struct ls_device *device;
+
+    /* Of all that is visible by the rest only the pairs that are in one of these are, by positions
+     * i and j as they are; no pair may be in two. [slice_count], in any order; NULL: all pairs.
+     * Read while the plan is made. */
+    const struct ls_slice *slices;
+    int64_t slice_count;
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \

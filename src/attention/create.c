@@ -26,6 +26,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
     const struct ls_attention_shape *s = &p->shape;
     const float *alibi = p->scores.alibi ? p->scores.alibi + p->scores.first_head : NULL;
     const size_t documents = (size_t)(p->rule.document_count + 1) * sizeof *p->rule.documents;
+    const size_t slices = (size_t)p->rule.slice_count * sizeof *p->rule.slices;
     const struct ls_topic topics[] = {
         {"batch", (double)s->b, true},
         {"heads", (double)s->h, true},
@@ -50,6 +51,8 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"keys behind a query that it sees", (double)p->rule.right, false},
         {"prefix", (double)p->rule.prefix, true},
         {"documents", (double)p->rule.document_count, true},
+        {"slices", (double)p->rule.slice_count, true},
+        {"pairs of slices", ls_digest(p->rule.slices, slices), false},
         {"mode (strict or fast)", p->strict, false},
         {"gradients (backward or forward alone)", p->backward, false},
         {"layout", (double)p->q_layout.kind, false},
@@ -73,17 +76,25 @@ ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan
     return LS_OK;
 }
 
+static ls_status keep(void **out, const void *list, size_t bytes)
+{
+    if (!list) return LS_OK;
+    *out = malloc(bytes + 1);
+    if (!*out) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    memcpy(*out, list, bytes);
+    return LS_OK;
+}
+
 /* The caller's may be gone when the plan is executed. */
-static ls_status keep_documents(struct ls_attention_plan *plan)
+static ls_status keep_lists(struct ls_attention_plan *plan)
 {
     struct ls_mask_rule *rule = &plan->problem.rule;
-    const size_t bytes = (size_t)(rule->document_count + 1) * sizeof *plan->documents;
 
-    if (!rule->documents) return LS_OK;
-    plan->documents = malloc(bytes);
-    if (!plan->documents) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    memcpy(plan->documents, rule->documents, bytes);
+    LS_TRY(keep(&plan->documents, rule->documents,
+                (size_t)(rule->document_count + 1) * sizeof *rule->documents));
+    LS_TRY(keep(&plan->slices, rule->slices, (size_t)rule->slice_count * sizeof *rule->slices));
     rule->documents = plan->documents;
+    rule->slices = plan->slices;
     return LS_OK;
 }
 
@@ -102,7 +113,7 @@ static ls_status choose_method(struct ls_attention_plan *plan,
     plan->problem = choice.problem;
     plan->q_rows = choice.options.q_rows;
     plan->k_rows = choice.options.k_rows;
-    return keep_documents(plan);
+    return keep_lists(plan);
 }
 
 static ls_status list_queries(struct ls_attention_plan *plan)
@@ -205,6 +216,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     free(plan->q_leaf);
     ls_problem_fini(&plan->problem);
     free(plan->documents);
+    free(plan->slices);
     free(plan->bands);
     ls_comm_destroy(plan->comm);
     free(plan);

@@ -55,7 +55,7 @@ ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
     const bool one_sided = (rule->left == INT64_MAX) != (rule->right == INT64_MAX);
 
     if (problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
-    if (rule->documents) return LS_LAYOUT_BALANCED;
+    if (!ls_mask_rule_is_even(rule)) return LS_LAYOUT_BALANCED;
     return one_sided ? LS_LAYOUT_ZIGZAG : LS_LAYOUT_CONTIGUOUS;
 }
 

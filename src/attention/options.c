@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "tensor/slices.h"
 
 #define FARTHEST ((int64_t)1 << 60)
 
@@ -81,6 +82,9 @@ ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_sh
     LS_TRY(ls_documents_check(options->documents, options->document_count, shape->s_k));
     rule.documents = options->documents;
     rule.document_count = options->documents ? options->document_count : 0;
+    LS_TRY(ls_slices_check(options->slices, options->slice_count, shape->s_q, shape->s_k));
+    rule.slices = options->slices;
+    rule.slice_count = options->slices ? options->slice_count : 0;
     *out = rule;
     return LS_OK;
 }

@@ -21,7 +21,7 @@ struct ls_attention_plan {
     const struct ls_method *method;
     const char *why;
     struct ls_problem problem;
-    int64_t *documents; /* storage of problem.rule.documents */
+    void *documents, *slices; /* storage of those of problem.rule */
     char fingerprint[LS_FINGERPRINT_LENGTH];
     struct ls_comm *comm; /* the plan's own duplicate */
     struct ls_transport transport;

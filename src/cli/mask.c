@@ -98,6 +98,9 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
     case CLI_KEY_DOCUMENTS:
         out->documents = value;
         return LS_OK;
+    case CLI_KEY_SLICES:
+        out->slices = value;
+        return LS_OK;
     case CLI_KEY_PREFIX:
         return cli_value_integer(&attention->prefix, "--prefix", value, 0, INT64_MAX);
     case CLI_KEY_QUERY_OFFSET:
@@ -119,9 +122,10 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
 bool cli_mask_given(const struct cli_mask_options *options,
                     const struct ls_attention_options *attention)
 {
-    return options->documents || options->sinks || options->alibi || attention->causal ||
-           attention->align_start || attention->has_window || attention->has_query_offset ||
-           attention->prefix > 0 || attention->soft_cap > 0 || attention->dropout > 0;
+    return options->documents || options->slices || options->sinks || options->alibi ||
+           attention->causal || attention->align_start || attention->has_window ||
+           attention->has_query_offset || attention->prefix > 0 || attention->soft_cap > 0 ||
+           attention->dropout > 0;
 }
 
 /* ---- arrays */
@@ -135,14 +139,14 @@ static bool is_list(const char *value)
     return end > value && (*end == ',' || *end == '\0');
 }
 
-static ls_status list_documents(int64_t **out, int64_t *count, const char *list)
+static ls_status list_integers(int64_t **out, int64_t *count, const char *option, const char *list)
 {
     int room = 1, listed = 0;
 
     for (const char *c = list; *c; c++) room += *c == ',';
     *out = malloc((size_t)room * sizeof(**out));
-    if (!*out) return ls_fail(LS_ENOMEM, "--documents: out of memory");
-    LS_TRY(cli_value_list(*out, &listed, "--documents", list, 1, room, 0, INT64_MAX));
+    if (!*out) return ls_fail(LS_ENOMEM, "%s: out of memory", option);
+    LS_TRY(cli_value_list(*out, &listed, option, list, 1, room, 0, INT64_MAX));
     *count = listed;
     return LS_OK;
 }
@@ -153,15 +157,35 @@ static ls_status load_documents(struct cli_mask_arrays *out, struct ls_attention
     int64_t count;
 
     if (is_list(value))
-        LS_TRY(list_documents(&out->documents, &count, value));
+        LS_TRY(list_integers(&out->documents, &count, "--documents", value));
     else
-        LS_TRY(ls_integers_load(&out->documents, &count, value));
+        LS_TRY(ls_integers_load(&out->documents, &count, 1, value));
     attention->documents = out->documents;
     attention->document_count = count - 1;
     if (count >= 2) return LS_OK;
     return ls_fail(LS_EVALUE,
                    "--documents %s: %" PRId64 " numbers; the lengths of documents, added up, begin "
                    "with 0 and end with the number of keys",
+                   value, count);
+}
+
+/* Numbers of a slice, as they stand in a file and in struct ls_slice. */
+enum { SLICE_NUMBERS = 5 };
+
+static ls_status load_slices(struct cli_mask_arrays *out, struct ls_attention_options *attention,
+                             const char *value)
+{
+    int64_t count;
+
+    if (is_list(value))
+        LS_TRY(list_integers(&out->slices, &count, "--slices", value));
+    else
+        LS_TRY(ls_integers_load(&out->slices, &count, SLICE_NUMBERS, value));
+    attention->slices = (const struct ls_slice *)(const void *)out->slices;
+    attention->slice_count = count / SLICE_NUMBERS;
+    if (count % SLICE_NUMBERS == 0) return LS_OK;
+    return ls_fail(LS_EVALUE,
+                   "--slices: '%s' are %" PRId64 " numbers; a slice is five: q0,q1,k0,k1,type",
                    value, count);
 }
 
@@ -255,6 +279,7 @@ static ls_status load(struct cli_mask_arrays *out, struct ls_attention_options *
     struct ls_scores scores;
 
     if (options->documents) LS_TRY(load_documents(out, attention, options->documents));
+    if (options->slices) LS_TRY(load_slices(out, attention, options->slices));
     if (options->alibi)
         LS_TRY(load_slopes(out, attention, options->slopes, names, world, shape->h));
     if (options->sinks) LS_TRY(load_sinks(out, attention, options->sinks, names, world, shape->h));
@@ -275,4 +300,5 @@ void cli_mask_free(struct cli_mask_arrays *arrays)
     free(arrays->sinks);
     free(arrays->alibi);
     free(arrays->documents);
+    free(arrays->slices);
 }

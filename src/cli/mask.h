@@ -13,6 +13,7 @@ enum {
     CLI_KEY_ALIGN,
     CLI_KEY_WINDOW,
     CLI_KEY_DOCUMENTS,
+    CLI_KEY_SLICES,
     CLI_KEY_PREFIX,
     CLI_KEY_QUERY_OFFSET,
     CLI_KEY_ALIBI,
@@ -24,13 +25,13 @@ enum {
 
 /* What is known only with the shape. */
 struct cli_mask_options {
-    const char *documents, *sinks, *slopes; /* lists or files; NULL: none */
-    bool alibi;                             /* by these slopes, else by the standard ones */
+    const char *documents, *slices, *sinks, *slopes; /* lists or files; NULL: none */
+    bool alibi; /* by these slopes, else by the standard ones */
 };
 
 /* The arrays that attention options refer to. */
 struct cli_mask_arrays {
-    int64_t *documents;
+    int64_t *documents, *slices;
     float *alibi, *sinks;
 };
 

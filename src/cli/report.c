@@ -128,6 +128,7 @@ static struct words mask_words(const struct ls_attention_options *o)
                   side(keys_behind(o)).s);
     if (o->documents)
         add_words(&words, "%s", cli_counted(o->document_count, "document", "documents").s);
+    if (o->slices) add_words(&words, "%s", cli_counted(o->slice_count, "slice", "slices").s);
     if (o->prefix > 0) add_words(&words, "a prefix of %s", cli_counted(o->prefix, "key", "keys").s);
     if (o->align_start) add_words(&words, "aligned at the start");
     if (o->has_query_offset)
@@ -167,10 +168,11 @@ static void report_options(const struct cli_report *report, const struct ls_atte
     if (scores.used > 0) cli_report_line(report, "scores", "%s", scores.s);
     cli_report_value(report, "causal", json_boolean(o->causal));
     cli_report_value(report, "mask",
-                     json_pack("{sososIsIsoso}", "window_left",
+                     json_pack("{sososIsIsIsoso}", "window_left",
                                limit_json(o->has_window, o->window_left), "window_right",
                                limit_json(true, keys_behind(o)), "documents",
-                               (json_int_t)(o->documents ? o->document_count : 0), "prefix",
+                               (json_int_t)(o->documents ? o->document_count : 0), "slices",
+                               (json_int_t)(o->slices ? o->slice_count : 0), "prefix",
                                (json_int_t)o->prefix, "align", align_json(o), "query_offset",
                                limit_json(o->has_query_offset, o->query_offset)));
     cli_report_value(report, "scores",

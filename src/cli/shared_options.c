@@ -94,6 +94,12 @@ static const struct {
       "int64",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
+     {"slices", CLI_KEY_SLICES, "LIST|FILE", 0,
+      "Of all that only pairs of these rectangles are seen: q0,q1,k0,k1,TYPE of each, TYPE 0 full, "
+      "1 "
+      "causal, 2 inverse causal, 3 both; or a .npy file of int64 [n, 5]",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
      {"prefix", CLI_KEY_PREFIX, "N", 0, "Everybody sees the first N keys",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,

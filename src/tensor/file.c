@@ -126,7 +126,8 @@ ls_status ls_tensor_file_take(struct ls_tensor_file **out, int fd, const char *p
     return take(out, &(struct ls_source){.path = path, .fd = fd, .bytes = about.st_size});
 }
 
-static ls_status read_integers(int64_t **out, int64_t *count, const struct ls_source *source)
+static ls_status read_integers(int64_t **out, int64_t *count, const struct ls_source *source,
+                               int64_t columns)
 {
     char magic[LS_NPY_MAGIC_LENGTH] = {0};
     int64_t *list, offset, n;
@@ -135,7 +136,7 @@ static ls_status read_integers(int64_t **out, int64_t *count, const struct ls_so
         LS_TRY(ls_read_at(magic, source->fd, source->path, LS_NPY_MAGIC_LENGTH, 0));
     if (memcmp(magic, LS_NPY_MAGIC, LS_NPY_MAGIC_LENGTH) != 0)
         return ls_fail(LS_EFORMAT, "%s: is no .npy file", source->path);
-    LS_TRY(ls_npy_parse_integers(&n, &offset, source));
+    LS_TRY(ls_npy_parse_integers(&n, &offset, source, columns));
     list = malloc((size_t)(n + 1) * sizeof *list);
     if (list == NULL)
         return ls_fail(LS_ENOMEM, "%s: no memory for %lld numbers", source->path, (long long)n);
@@ -149,12 +150,12 @@ static ls_status read_integers(int64_t **out, int64_t *count, const struct ls_so
     return LS_OK;
 }
 
-ls_status ls_integers_load(int64_t **out, int64_t *count, const char *path)
+ls_status ls_integers_load(int64_t **out, int64_t *count, int64_t columns, const char *path)
 {
     struct ls_source source;
 
     LS_TRY(open_regular(&source, path));
-    const ls_status status = read_integers(out, count, &source);
+    const ls_status status = read_integers(out, count, &source, columns);
 
     close(source.fd);
     return status;

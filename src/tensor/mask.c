@@ -31,6 +31,28 @@ void ls_mask_add(struct ls_mask *mask, struct ls_band band)
     mask->count++;
 }
 
+bool ls_band_both(struct ls_band *out, const struct ls_band *a, const struct ls_band *b)
+{
+    const struct ls_band both = {.q_from = larger(a->q_from, b->q_from),
+                                 .q_to = smaller(a->q_to, b->q_to),
+                                 .k_from = larger(a->k_from, b->k_from),
+                                 .k_to = smaller(a->k_to, b->k_to),
+                                 .low = larger(a->low, b->low),
+                                 .high = smaller(a->high, b->high)};
+
+    *out = both;
+    /* every distance from one corner of a rectangle to the other is that of a pair */
+    return both.q_from < both.q_to && both.k_from < both.k_to &&
+           larger(both.low, both.k_from - (both.q_to - 1)) <=
+               smaller(both.high, both.k_to - 1 - both.q_from);
+}
+
+void ls_band_first(int64_t *i, int64_t *j, const struct ls_band *band)
+{
+    *i = larger(band->q_from, band->k_from - band->high);
+    *j = larger(band->k_from, *i + band->low);
+}
+
 /* The first band that reaches beyond query `first`; those before it end earlier. */
 static int64_t first_band(const struct ls_mask *mask, int64_t first)
 {

@@ -32,6 +32,12 @@ struct ls_mask {
     struct ls_band one;
 };
 
+/* out = the pairs that both bands have; returns whether there is one. */
+bool ls_band_both(struct ls_band *out, const struct ls_band *a, const struct ls_band *b);
+
+/* One pair of a band that has any: of its first query that sees a key, the first key. */
+void ls_band_first(int64_t *i, int64_t *j, const struct ls_band *band);
+
 /* Appends a band that has s_q and s_k as limits, and low <= high; its q_from is not below that of
  * those before it. One without queries or keys is left out. */
 void ls_mask_add(struct ls_mask *mask, struct ls_band band);

@@ -245,7 +245,16 @@ static ls_status check_length(const struct ls_file_tensor *tensor, const struct 
     return LS_OK;
 }
 
-ls_status ls_npy_parse_integers(int64_t *count, int64_t *offset, const struct ls_source *source)
+static ls_status check_contiguous(const struct dictionary *header, const char *path)
+{
+    if (!header->fortran_order || header->ndim < 2) return LS_OK;
+    return ls_fail(LS_EFORMAT,
+                   "%s: Fortran order: save np.ascontiguousarray(a), whose last axis is fastest",
+                   path);
+}
+
+ls_status ls_npy_parse_integers(int64_t *count, int64_t *offset, const struct ls_source *source,
+                                int64_t columns)
 {
     struct dictionary header = {.ndim = 0};
     char quote[LS_QUOTE_LENGTH];
@@ -256,14 +265,19 @@ ls_status ls_npy_parse_integers(int64_t *count, int64_t *offset, const struct ls
     if (strcmp(header.descr, "<i8") != 0)
         return ls_fail(LS_ETYPE, "%s: elements are '%s', must be '<i8': save a.astype('<i8')",
                        source->path, ls_quote(quote, header.descr, strlen(header.descr)));
-    if (header.ndim != 1)
+    if (columns == 1 && header.ndim != 1)
         return ls_fail(LS_EFORMAT, "%s: has %d dimensions, must be a list of whole numbers",
                        source->path, header.ndim);
-    const int64_t bytes = source->bytes - *offset;
-    if (header.dim[0] < 0 || bytes % 8 != 0 || bytes / 8 != header.dim[0])
-        return ls_fail(LS_EFORMAT, "%s: %lld whole numbers of 8 bytes do not take %lld bytes",
-                       source->path, (long long)header.dim[0], (long long)bytes);
-    *count = header.dim[0];
+    if (columns > 1 && (header.ndim != 2 || header.dim[1] != columns))
+        return ls_fail(LS_EFORMAT, "%s: must be of shape [n, %lld]", source->path,
+                       (long long)columns);
+    LS_TRY(check_contiguous(&header, source->path));
+    const int64_t bytes = source->bytes - *offset, row = 8 * columns;
+    if (header.dim[0] < 0 || bytes % row != 0 || bytes / row != header.dim[0])
+        return ls_fail(
+            LS_EFORMAT, "%s: %lld x %lld whole numbers of 8 bytes do not take %lld bytes",
+            source->path, (long long)header.dim[0], (long long)columns, (long long)bytes);
+    *count = header.dim[0] * columns;
     return LS_OK;
 }
 
@@ -276,11 +290,7 @@ ls_status ls_npy_parse(struct ls_file_tensor *out, const struct ls_source *sourc
     LS_TRY(parse_prefix(&header_at, &tensor.offset, source));
     LS_TRY(parse_header(&header, source, header_at, tensor.offset - header_at));
     LS_TRY(find_type(&tensor.type, header.descr, source->path));
-    if (header.fortran_order)
-        return ls_fail(LS_EFORMAT,
-                       "%s: Fortran order: save np.ascontiguousarray(a), whose last axis is "
-                       "fastest",
-                       source->path);
+    LS_TRY(check_contiguous(&header, source->path));
     tensor.ndim = header.ndim;
     memcpy(tensor.dim, header.dim, sizeof tensor.dim);
     LS_TRY(check_length(&tensor, source));

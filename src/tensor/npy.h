@@ -11,8 +11,9 @@
  * array; LS_ETYPE for elements that are no little-endian f16, f32 or f64. */
 ls_status ls_npy_parse(struct ls_file_tensor *out, const struct ls_source *source);
 
-/* The same for a list of whole numbers, little-endian int64: how many, and where in the file.
- * Errors: LS_EFORMAT, LS_ETYPE. */
-ls_status ls_npy_parse_integers(int64_t *count, int64_t *offset, const struct ls_source *source);
+/* The same for whole numbers, little-endian int64, of shape [n] or, with several columns, [n,
+ * columns]: how many, and where in the file. Errors: LS_EFORMAT, LS_ETYPE. */
+ls_status ls_npy_parse_integers(int64_t *count, int64_t *offset, const struct ls_source *source,
+                                int64_t columns);
 
 #endif

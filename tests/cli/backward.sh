@@ -32,6 +32,7 @@ also=
 try --causal
 try --dtype f32 --method ring --window 100,20 --prefix 9
 try --dtype f16 --causal --documents documents.npy --layout balanced --strict
+try --slices 0,200,0,600,1,200,500,100,400,3
 
 random="--random 1,4,2,500,600,32/20,5 --threads 1 --backward --verify=32"
 try --causal
@@ -100,7 +101,7 @@ fi
 
 entries=
 place=0
-for tensor in q:24 k:24 v:16 do:16; do
+for tensor in q:24 k:24 v:16 "do:16"; do
     bytes=$((300 * 2 * ${tensor#*:} * 2))
     entries="$entries${entries:+,}$(entry "${tensor%:*}" "1,300,2,${tensor#*:}" $place $((place + bytes)))"
     place=$((place + bytes))

@@ -105,3 +105,10 @@ integers()
     npy_header '<i8' False "$#,"
     for integer; do little_endian 8 "$integer"; done
 }
+
+# slices NUMBER...: a .npy file of int64 [n, 5] on stdout
+slices()
+{
+    npy_header '<i8' False "$(($# / 5)), 5"
+    for integer; do little_endian 8 "$integer"; done
+}

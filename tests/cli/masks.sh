@@ -15,6 +15,7 @@ number() { sed -nE "s/.*\"$1\": *(-?[0-9.e+-]+).*/\1/p" stdout; }
 
 integers 0 100 100 613 900 >documents.npy
 integers 0 101 101 613 900 >others.npy
+slices 0 300 100 900 1 300 700 0 500 2 300 700 500 900 0 >slices.npy
 entry() { printf '"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }
 
 # logits 0.5, -1, 2 and 0, and others
@@ -48,6 +49,8 @@ try '100 keys before and 20 behind' '--window 101,20' --window 100,20
 try 'inf keys before and 20 behind' '--window inf,inf' --window inf,20
 try 'a prefix of 37 keys' '--window 9,9 --prefix 38' --window 9,9 --prefix 37
 try '4 documents' '--causal --documents others.npy' --causal --documents documents.npy
+try '3 slices' '--slices 0,300,100,900,0,300,700,0,500,2,300,700,500,900,0' --slices slices.npy
+try '1 slice' '--slices 0,700,0,900,1' --causal --align start --slices 0,700,0,900,0
 try ALiBi --soft-cap=900 --alibi
 try ALiBi --alibi --alibi=sinks.npy
 try 'soft cap 3$' '--soft-cap 3.2' --soft-cap 3

@@ -30,7 +30,7 @@ static int64_t roll(struct dice *dice, int64_t sides)
     return (int64_t)ls_random_below(dice->seed, dice->number, dice->rolls++, (uint64_t)sides);
 }
 
-enum { MOST_DOCUMENTS = 6, MOST_HEADS = 12 };
+enum { MOST_DOCUMENTS = 6, MOST_SLICES = 9, MOST_HEADS = 12 };
 
 struct fuzz_case {
     int number, ranks;
@@ -40,6 +40,7 @@ struct fuzz_case {
     struct ls_attention_options options;
     uint64_t seed; /* of the input */
     int64_t documents[MOST_DOCUMENTS + 1];
+    struct ls_slice slices[MOST_SLICES];
     float slopes[MOST_HEADS], sinks[MOST_HEADS];
 };
 
@@ -148,6 +149,32 @@ static void draw_documents(struct fuzz_case *c, struct dice *dice)
     c->options.document_count = count;
 }
 
+/* [0, s) in up to three parts. */
+static void draw_cuts(int64_t cut[4], struct dice *dice, int64_t s)
+{
+    cut[0] = 0;
+    cut[1] = roll(dice, s + 1);
+    cut[2] = cut[1] + roll(dice, s - cut[1] + 1);
+    cut[3] = s;
+}
+
+/* Of each part of the queries and each of the keys, but the first, now and then nothing. */
+static void draw_slices(struct fuzz_case *c, struct dice *dice)
+{
+    int64_t queries[4], keys[4];
+
+    draw_cuts(queries, dice, c->shape.s_q);
+    draw_cuts(keys, dice, c->shape.s_k);
+    c->options.slices = c->slices;
+    for (int i = 0; i < MOST_SLICES; i++) {
+        const int64_t type = roll(dice, LS_SLICE_BOTH + 1 + (i > 0));
+
+        if (type > LS_SLICE_BOTH) continue;
+        c->slices[c->options.slice_count++] = (struct ls_slice){queries[i / 3], queries[i / 3 + 1],
+                                                                keys[i % 3], keys[i % 3 + 1], type};
+    }
+}
+
 /* What a query sees: usually one or two of these. */
 static void draw_mask(struct fuzz_case *c, struct dice *dice)
 {
@@ -168,6 +195,7 @@ static void draw_mask(struct fuzz_case *c, struct dice *dice)
     }
     if (roll(dice, 5) == 0) o->prefix = roll(dice, s->s_k + 1);
     if (roll(dice, 4) == 0) draw_documents(c, dice);
+    if (roll(dice, 5) == 0) draw_slices(c, dice);
 }
 
 /* What lies between a product and a probability: mostly nothing. */
@@ -258,6 +286,12 @@ static void add_mask(struct line *line, const struct ls_attention_options *o)
     }
     for (int64_t i = 0; o->documents && i <= o->document_count; i++)
         add(line, "%s%" PRId64, i == 0 ? " --documents " : ",", o->documents[i]);
+    for (int64_t i = 0; i < o->slice_count; i++) {
+        const struct ls_slice *s = &o->slices[i];
+
+        add(line, "%s%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64,
+            i == 0 ? " --slices " : ",", s->q0, s->q1, s->k0, s->k1, s->type);
+    }
 }
 
 static void add_scores(struct line *line, const struct ls_attention_options *o, int64_t h)

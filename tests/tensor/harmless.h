@@ -58,10 +58,18 @@ static inline const char *find_harm_in_integers(const char *path)
     int64_t *list, count;
     struct stat about;
 
-    if (ls_integers_load(&list, &count, path) != LS_OK) return find_bad_message(path);
-    free(list);
     if (stat(path, &about) != 0) return "a file that went";
-    return count < 0 || count > about.st_size / 8 ? "more numbers than the file holds" : NULL;
+    for (int64_t columns = 1; columns <= 2; columns++) {
+        if (ls_integers_load(&list, &count, columns, path) != LS_OK) {
+            const char *const harm = find_bad_message(path);
+
+            if (harm) return harm;
+            continue;
+        }
+        free(list);
+        if (count < 0 || count > about.st_size / 8) return "more numbers than the file holds";
+    }
+    return NULL;
 }
 
 #endif

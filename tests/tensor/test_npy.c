@@ -275,7 +275,14 @@ Test(npy, whole_numbers_are_read_as_they_are)
     char bytes[512];
 
     put_file(path, bytes, build(bytes, 1, 0, HEADER("'<i8'", "False", "(3,)"), data, sizeof data));
-    cr_assert_eq(ls_integers_load(&list, &count, path), LS_OK, "%s", ls_message());
+    cr_assert_eq(ls_integers_load(&list, &count, 1, path), LS_OK, "%s", ls_message());
+    cr_assert_eq(count, 3);
+    cr_expect_arr_eq(list, data, sizeof data);
+    free(list);
+
+    put_file(path, bytes,
+             build(bytes, 1, 0, HEADER("'<i8'", "False", "(1, 3)"), data, sizeof data));
+    cr_assert_eq(ls_integers_load(&list, &count, 3, path), LS_OK, "%s", ls_message());
     cr_assert_eq(count, 3);
     cr_expect_arr_eq(list, data, sizeof data);
     free(list);
@@ -287,16 +294,21 @@ Test(npy, what_is_no_list_of_whole_numbers_is_refused)
         const char *header, *says;
         size_t bytes;
         ls_status status;
+        int64_t columns;
     } bad[] = {
-        {HEADER("'<i4'", "False", "(3,)"), "'<i4'", 12, LS_ETYPE},
-        {HEADER("'<f8'", "False", "(3,)"), "'<f8'", 24, LS_ETYPE},
-        {HEADER("'>i8'", "False", "(3,)"), "'>i8'", 24, LS_ETYPE},
-        {HEADER("'<i8'", "False", "(3, 1)"), "2 dimensions", 24, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "()"), "0 dimensions", 8, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(3,)"), "3 whole numbers", 23, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(3,)"), "3 whole numbers", 32, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(-3,)"), "-3 whole numbers", 24, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(2305843009213693955,)"), "230584300", 24, LS_EFORMAT},
+        {HEADER("'<i4'", "False", "(3,)"), "'<i4'", 12, LS_ETYPE, 1},
+        {HEADER("'<f8'", "False", "(3,)"), "'<f8'", 24, LS_ETYPE, 1},
+        {HEADER("'>i8'", "False", "(3,)"), "'>i8'", 24, LS_ETYPE, 1},
+        {HEADER("'<i8'", "False", "(3, 1)"), "2 dimensions", 24, LS_EFORMAT, 1},
+        {HEADER("'<i8'", "False", "()"), "0 dimensions", 8, LS_EFORMAT, 1},
+        {HEADER("'<i8'", "False", "(3,)"), "3 x 1 whole numbers", 23, LS_EFORMAT, 1},
+        {HEADER("'<i8'", "False", "(3,)"), "3 x 1 whole numbers", 32, LS_EFORMAT, 1},
+        {HEADER("'<i8'", "False", "(-3,)"), "-3 x 1 whole numbers", 24, LS_EFORMAT, 1},
+        {HEADER("'<i8'", "False", "(2305843009213693955,)"), "230584300", 24, LS_EFORMAT, 1},
+        {HEADER("'<i8'", "False", "(4,)"), "[n, 2]", 32, LS_EFORMAT, 2},
+        {HEADER("'<i8'", "False", "(1, 4)"), "[n, 2]", 32, LS_EFORMAT, 2},
+        {HEADER("'<i8'", "True", "(2, 2)"), "Fortran", 32, LS_EFORMAT, 2},
+        {HEADER("'<i8'", "False", "(2, 2)"), "2 x 2 whole numbers", 24, LS_EFORMAT, 2},
     };
     static const char data[32];
     const char *const path = in_folder("a.npy");
@@ -305,11 +317,12 @@ Test(npy, what_is_no_list_of_whole_numbers_is_refused)
 
     for (size_t i = 0; i < LENGTH(bad); i++) {
         put_file(path, bytes, build(bytes, 1, 0, bad[i].header, data, bad[i].bytes));
-        cr_expect_eq(ls_integers_load(&list, &count, path), bad[i].status, "%s", bad[i].header);
+        cr_expect_eq(ls_integers_load(&list, &count, bad[i].columns, path), bad[i].status, "%s",
+                     bad[i].header);
         cr_expect_not_null(strstr(ls_message(), bad[i].says), "%s", ls_message());
     }
     put_file(path, "\x93NUM", 4);
-    cr_expect_eq(ls_integers_load(&list, &count, path), LS_EFORMAT);
+    cr_expect_eq(ls_integers_load(&list, &count, 1, path), LS_EFORMAT);
 }
 
 Test(npy, what_fuzzing_starts_from)
