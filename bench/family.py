@@ -102,15 +102,31 @@ def window(longspan):
               ours / (theirs * area), 1.8, at_most=True)
 
 
+def write_integers(path, shape, numbers):
+    """A .npy file of int64."""
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({shape}), }}".ljust(117) + "\n"
+    data = struct.pack(f"<{len(numbers)}q", *numbers)
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+
+
 def write_documents(path, s, seed):
-    """Cumulative lengths of documents of 1 to 8192 positions, as .npy."""
+    """Cumulative lengths of documents of 1 to 8192 positions."""
     draw, ends = random.Random(seed), [0]
     while ends[-1] < s:
         ends.append(min(s, ends[-1] + draw.randint(1, 8192)))
-    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({len(ends)},), }}"
-    header = header.ljust(117) + "\n"
-    data = struct.pack(f"<{len(ends)}q", *ends)
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+    write_integers(path, f"{len(ends)},", ends)
+
+
+def write_blocks(path, s, full, partial):
+    """Slices: these parts of all tiles of 256 x 256, full, and causal within the tile."""
+    side = s // 256
+    tiles = random.Random(1).sample(range(side * side), round(side * side * (full + partial)))
+    whole = len(tiles) * full / (full + partial)
+    numbers = []
+    for i, tile in enumerate(tiles):
+        q, k = tile // side * 256, tile % side * 256
+        numbers += [q, q + 256, k, k + 256, 0 if i < whole else 1]
+    write_integers(path, f"{len(tiles)}, 5", numbers)
 
 
 def documents(longspan):
@@ -123,6 +139,37 @@ def documents(longspan):
             run = longspan(f"{command} --method ring --layout balanced", ranks=8)
             most, mean = run["tiles_computed_most"], run["tiles_computed"] / 8
             yield Row(f"seed {seed}", f"{most}", f"{mean:.1f}", most / mean, 1.05, at_most=True)
+
+
+def blocks(longspan):
+    """Block-sparse slices, 10 % of tiles full and 5 % partial, over their part of full; s 16384."""
+    command = f"bench attend {problem(16384, 1, 64)} --repeat 3 --backward"
+    whole, cut = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "blocks.npy"
+        write_blocks(path, 16384, 0.10, 0.05)
+        for _ in range(longspan.rounds):
+            whole.append(longspan(command))
+            cut.append(longspan(f"{command} --slices {path}"))
+    part = cut[0]["tiles_computed"] / whole[0]["tiles_computed"]
+    for name in ("seconds", "backward_seconds"):
+        ours, theirs = best(cut, name), best(whole, name) * part
+        yield Row(f"{name} over tiles", f"{1e3 * ours:.1f} ms", f"{1e3 * theirs:.1f} ms",
+                  ours / theirs, 1.25, at_most=True)
+
+
+def narrow_values(longspan):
+    """GF/s with values narrower than keys, d 192 / d_v 128, over those of d 128; causal, s 4096."""
+    runs = {128: [], 192: []}
+    for _ in range(longspan.rounds):
+        for d, results in runs.items():
+            command = f"bench attend --random 1,2,2,4096,4096,{d}/128 --causal --repeat 3"
+            results.append(longspan(f"{command} --backward"))
+    for name, flops in (("seconds", lambda d: 2 * (d + 128)),
+                        ("backward_seconds", lambda d: 2 * (3 * d + 2 * 128))):
+        ours, theirs = (flops(d) * 2 * 4096 * 4097 / 2 / best(runs[d], name) / 1e9
+                        for d in (192, 128))
+        yield Row(name, f"{ours:.0f} GF/s", f"{theirs:.0f} GF/s", ours / theirs, 0.95)
 
 
 def gradient_errors(longspan):
@@ -184,5 +231,7 @@ SECTIONS = {
     "strict-backward": strict_backward,
     "window": window,
     "documents": documents,
+    "blocks": blocks,
+    "narrow-values": narrow_values,
     "gradient-errors": gradient_errors,
 }
