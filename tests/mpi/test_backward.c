@@ -37,12 +37,13 @@ static const struct ls_attention_shape shapes[] = {
     {.b = 1, .h = 3, .h_kv = 1, .s_q = 40, .s_k = 731, .d = 32, .d_v = 20},
 };
 
-/* Every method and layout against the same exact gradients. */
-static void check_case(struct descent *exact, const char *name)
+/* Every method against the same exact gradients; f32, which errs least, in every layout. */
+static void check_case(struct descent *exact, const char *name, int number)
 {
     for (int i = 0; i < ls_method_count() * 3; i++) {
         struct descent g = *exact;
 
+        if (g.job.shape.type != LS_F32 && i % 3 != number % 3) continue;
         g.job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + i % 3);
         g.job.options.threads = 1 + i % 2;
         g.job.strided = i % 2;
@@ -64,7 +65,7 @@ static void check_shape(const struct ls_attention_shape *shape, ls_dtype type)
         descent_create_whole(&g, (uint64_t)i);
         if (i % 2) descent_draw_dlse(&g, (uint64_t)i);
         descent_solve(&g);
-        check_case(&g, masks[i].name);
+        check_case(&g, masks[i].name, i);
         descent_destroy_whole(&g);
     }
 }
