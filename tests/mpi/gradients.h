@@ -260,7 +260,7 @@ static inline struct ls_tensor descent_gather(const struct descent *g, int which
     struct ls_tensor whole;
 
     tensor_create(&whole, LS_F64, g->job.whole[which].dim, false);
-    memset(whole.data, 0, (size_t)elements(&whole) * sizeof(double));
+    if (whole.data) memset(whole.data, 0, (size_t)elements(&whole) * sizeof(double));
     for (int64_t b = 0; b < t->dim[0]; b++)
         for (int64_t i = 0; i < t->dim[1]; i++)
             for (int64_t h = 0; h < t->dim[2]; h++)
