@@ -104,6 +104,20 @@ struct ls_attention_options {
      * Read while the plan is made. */
     const struct ls_slice *slices;
     int64_t slice_count;
+
+    /* So many queries, and keys, of each entry of the batch are there, [b]: the first ones or, with
+     * pad_left, the last. What the others are reaches nobody; their o is 0, their lse -inf (also
+     * with a sink), their gradients are 0. Places among the keys, documents and the prefix count
+     * from the first one that is there, the last query stands at the last key that is. NULL: all
+     * are there. Read while the plan is made, as are the next. */
+    const int64_t *q_lengths, *k_lengths;
+    bool pad_left;
+    /* Documents of queries, as many as of keys (`documents`, whose last then may be less than s_k):
+     * each sees the one of the same number, and i' is such that its last query stands at its last
+     * key or, with align_start or an offset, as that says of its first ones. NULL: those of keys,
+     * by i'. */
+    const int64_t *q_documents;
+    bool documents_per_entry; /* lists of documents are [b][document_count + 1] */
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \
@@ -127,8 +141,9 @@ struct ls_attention_execution {
      * planned. What q, k, v and d_o have in rows behind the end reaches nobody; there o = 0,
      * lse = -inf (also with a sink) and gradients are 0. Queries stand among the keys as in a plan
      * of these lengths, which a plan of method halo takes only where that is as planned; the plan's
-     * documents and prefix end with the keys. Strict results have the bits of a plan with the same
-     * fingerprint: that of a few queries can be another one. */
+     * documents and prefix end with the keys. A plan with q_lengths or k_lengths takes none. Strict
+     * results have the bits of a plan with the same fingerprint: that of a few queries can be
+     * another one. */
     bool has_lengths;
     int64_t s_q, s_k;
 };

@@ -19,14 +19,19 @@ static int method_number(const struct ls_method *method)
     return i;
 }
 
+static double digest(const struct ls_lists *lists, enum ls_list which)
+{
+    return ls_digest(lists->list[which], lists->bytes[which]);
+}
+
 /* Every rank must have asked for the same. */
 static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
-                               const struct ls_method *method)
+                               const struct ls_lists *lists, const struct ls_method *method)
 {
     const struct ls_attention_shape *s = &p->shape;
+    const struct ls_mask_rule *rule = p->rules;
+    const bool pad_left = rule->q_first + rule->k_first > 0;
     const float *alibi = p->scores.alibi ? p->scores.alibi + p->scores.first_head : NULL;
-    const size_t documents = (size_t)(p->rule.document_count + 1) * sizeof *p->rule.documents;
-    const size_t slices = (size_t)p->rule.slice_count * sizeof *p->rule.slices;
     const struct ls_topic topics[] = {
         {"batch", (double)s->b, true},
         {"heads", (double)s->h, true},
@@ -44,15 +49,19 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"sinks (some or none)", p->scores.sinks != NULL, false},
         {"dropout", p->scores.dropout, true},
         {"seed of dropout", ls_digest(&p->scores.seed, sizeof p->scores.seed), false},
-        {"lengths of documents", ls_digest(p->rule.documents, documents), false},
+        {"lengths of documents", digest(lists, LS_LIST_DOCUMENTS), false},
+        {"lengths of documents of queries", digest(lists, LS_LIST_Q_DOCUMENTS), false},
+        {"query lengths", digest(lists, LS_LIST_Q_LENGTHS), false},
+        {"key lengths", digest(lists, LS_LIST_K_LENGTHS), false},
+        {"side of the padding", pad_left, false},
+        {"pairs of slices", digest(lists, LS_LIST_SLICES), false},
         {"type", (double)s->type, false},
-        {"place of the first query among the keys", (double)p->rule.shift, true},
-        {"keys before a query that it sees", (double)p->rule.left, false},
-        {"keys behind a query that it sees", (double)p->rule.right, false},
-        {"prefix", (double)p->rule.prefix, true},
-        {"documents", (double)p->rule.document_count, true},
-        {"slices", (double)p->rule.slice_count, true},
-        {"pairs of slices", ls_digest(p->rule.slices, slices), false},
+        {"place of the first query among the keys", (double)rule->shift, true},
+        {"keys before a query that it sees", (double)rule->left, false},
+        {"keys behind a query that it sees", (double)rule->right, false},
+        {"prefix", (double)rule->prefix, true},
+        {"documents", (double)rule->document_count, true},
+        {"slices", (double)rule->slice_count, true},
         {"mode (strict or fast)", p->strict, false},
         {"gradients (backward or forward alone)", p->backward, false},
         {"layout", (double)p->q_layout.kind, false},
@@ -76,26 +85,15 @@ ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan
     return LS_OK;
 }
 
-static ls_status keep(void **out, const void *list, size_t bytes)
+/* The rules refer to the plan's own lists. */
+static ls_status keep_lists(struct ls_attention_plan *plan, struct ls_attention_options *options)
 {
-    if (!list) return LS_OK;
-    *out = malloc(bytes + 1);
-    if (!*out) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
-    memcpy(*out, list, bytes);
-    return LS_OK;
-}
+    const struct ls_attention_shape *shape = &plan->problem.shape;
 
-/* The caller's may be gone when the plan is executed. */
-static ls_status keep_lists(struct ls_attention_plan *plan)
-{
-    struct ls_mask_rule *rule = &plan->problem.rule;
-
-    LS_TRY(keep(&plan->documents, rule->documents,
-                (size_t)(rule->document_count + 1) * sizeof *rule->documents));
-    LS_TRY(keep(&plan->slices, rule->slices, (size_t)rule->slice_count * sizeof *rule->slices));
-    rule->documents = plan->documents;
-    rule->slices = plan->slices;
-    return LS_OK;
+    plan->rules = malloc((size_t)plan->problem.masks.count * sizeof *plan->rules);
+    if (!plan->rules) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
+    LS_TRY(ls_lists_keep(&plan->lists, shape, options));
+    return ls_options_mask(plan->problem.rules, shape, options);
 }
 
 static ls_status choose_method(struct ls_attention_plan *plan,
@@ -113,7 +111,7 @@ static ls_status choose_method(struct ls_attention_plan *plan,
     plan->problem = choice.problem;
     plan->q_rows = choice.options.q_rows;
     plan->k_rows = choice.options.k_rows;
-    return keep_lists(plan);
+    return keep_lists(plan, &choice.options);
 }
 
 static ls_status list_queries(struct ls_attention_plan *plan)
@@ -182,7 +180,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
                             : ls_fail(LS_ENOMEM, "attention plan: out of memory");
 
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy);
-    LS_TRY_GOTO(status, compare_ranks(comm, &plan->problem, plan->method), destroy);
+    LS_TRY_GOTO(status, compare_ranks(comm, &plan->problem, &plan->lists, plan->method), destroy);
     ls_fingerprint(plan->fingerprint, plan->problem.device,
                    ls_problem_kernel_shape(&plan->problem, 0), plan->problem.backward);
     if (plan->problem.strict)
@@ -215,9 +213,9 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     ls_gradients_destroy(plan);
     free(plan->q_leaf);
     ls_problem_fini(&plan->problem);
-    free(plan->documents);
-    free(plan->slices);
-    free(plan->bands);
+    ls_lists_free(&plan->lists);
+    free(plan->rules);
+    ls_mask_set_free(&plan->mask_set);
     ls_comm_destroy(plan->comm);
     free(plan);
 }

@@ -29,6 +29,7 @@ static size_t document_bytes(const struct ls_mask_rule *rule)
 static bool has_documents_of(const struct ls_mask_rule *a, const struct ls_mask_rule *b)
 {
     return a->documents && b->documents && a->document_count == b->document_count &&
+           !a->q_documents && !b->q_documents &&
            memcmp(a->documents, b->documents, document_bytes(a)) == 0;
 }
 
@@ -46,45 +47,65 @@ static ls_status check_use(const struct ls_attention_plan *plan)
     return LS_OK;
 }
 
-/* No longer than planned: the mask ends earlier. */
-static ls_status take_lengths(struct ls_attention_plan *plan,
-                              const struct ls_attention_execution *e)
+static ls_status check_lengths(const struct ls_attention_plan *plan,
+                               const struct ls_attention_execution *e)
 {
-    const struct ls_mask_rule *planned = &plan->problem.rule;
-    struct ls_mask_rule rule = plan->rule;
+    const struct ls_attention_shape *s = &plan->problem.shape;
 
-    if (!e->has_lengths) return LS_OK;
-    if (e->s_q < 0 || e->s_q > rule.s_q || e->s_k < 0 || e->s_k > rule.s_k)
+    if (e->s_q < 0 || e->s_q > s->s_q || e->s_k < 0 || e->s_k > s->s_k)
         return ls_fail(LS_ESHAPE,
                        "lengths of this execution: %lld queries and %lld keys, must be 0 to the "
                        "plan's %lld and %lld",
-                       (long long)e->s_q, (long long)e->s_k, (long long)rule.s_q,
-                       (long long)rule.s_k);
-    rule.s_q = e->s_q;
-    rule.s_k = e->s_k;
-    if (plan->problem.ends_meet) rule.shift = e->s_k - e->s_q;
-    if (rule.prefix > e->s_k) rule.prefix = e->s_k;
-    if (rule.shift != planned->shift && plan->method->sends_seen)
-        return ls_fail(LS_EFIT,
-                       "lengths: query 0 stands at key %lld, planned at %lld, and method %s sends "
-                       "what is seen from there; make the plan with these, or with another method",
-                       (long long)rule.shift, (long long)planned->shift, plan->method->name);
-    plan->rule = rule;
+                       (long long)e->s_q, (long long)e->s_k, (long long)s->s_q, (long long)s->s_k);
+    if (plan->lists.list[LS_LIST_Q_LENGTHS] || plan->lists.list[LS_LIST_K_LENGTHS])
+        return ls_fail(LS_EFIT, "lengths: the entries of the plan have lengths of their own; make "
+                                "the plan without them, or with these");
     return LS_OK;
 }
 
-static ls_status take_documents(struct ls_attention_plan *plan,
+/* No longer than planned: the mask ends earlier. */
+static ls_status take_lengths(struct ls_mask_rule *rule, const struct ls_attention_plan *plan,
+                              const struct ls_attention_execution *e)
+{
+    const int64_t planned = rule->shift;
+
+    if (!e->has_lengths) return LS_OK;
+    if (rule->s_q > e->s_q) rule->s_q = e->s_q;
+    rule->s_k = e->s_k;
+    if (plan->problem.ends_meet) rule->shift = e->s_k - e->s_q;
+    if (rule->prefix > e->s_k) rule->prefix = e->s_k;
+    if (rule->shift != planned && plan->method->sends_seen)
+        return ls_fail(LS_EFIT,
+                       "lengths: query 0 stands at key %lld, planned at %lld, and method %s sends "
+                       "what is seen from there; make the plan with these, or with another method",
+                       (long long)rule->shift, (long long)planned, plan->method->name);
+    return LS_OK;
+}
+
+static ls_status take_documents(struct ls_mask_rule *rule, const struct ls_attention_plan *plan,
                                 const struct ls_attention_execution *e)
 {
-    struct ls_mask_rule rule = plan->rule;
+    const struct ls_mask_rule planned = *rule;
 
     if (!e->documents) return LS_OK;
-    LS_TRY(ls_documents_check(e->documents, e->document_count, rule.s_k));
-    rule.documents = e->documents;
-    rule.document_count = e->document_count;
-    if (!has_documents_of(&rule, &plan->problem.rule)) LS_TRY(check_use(plan));
-    plan->rule = rule;
-    return LS_OK;
+    LS_TRY(ls_documents_check(e->documents, e->document_count, rule->s_k - rule->k_first));
+    rule->documents = e->documents;
+    rule->document_count = e->document_count;
+    rule->q_documents = NULL;
+    return has_documents_of(rule, &planned) ? LS_OK : check_use(plan);
+}
+
+static ls_status make_masks(struct ls_attention_plan *plan, const struct ls_attention_execution *e)
+{
+    const int64_t count = plan->problem.masks.count;
+
+    if (!e->has_lengths && !e->documents) return LS_OK;
+    if (e->has_lengths) LS_TRY(check_lengths(plan, e));
+    for (int64_t i = 0; i < count; i++) {
+        LS_TRY(take_lengths(&plan->rules[i], plan, e));
+        LS_TRY(take_documents(&plan->rules[i], plan, e));
+    }
+    return ls_mask_set_make(&plan->now.masks, &plan->mask_set, plan->rules, count);
 }
 
 ls_status ls_plan_take(struct ls_attention_plan *plan,
@@ -93,21 +114,18 @@ ls_status ls_plan_take(struct ls_attention_plan *plan,
     const struct ls_problem *problem = &plan->problem;
     struct ls_attention_execution e;
 
-    plan->now = (struct ls_kernel_change){.mask = problem->mask, .seed = problem->scores.seed};
-    plan->rule = problem->rule;
+    plan->now = (struct ls_kernel_change){.masks = problem->masks, .seed = problem->scores.seed};
+    memcpy(plan->rules, problem->rules, (size_t)problem->masks.count * sizeof *plan->rules);
     LS_TRY(read_execution(&e, execution));
     if (e.has_dropout_seed) plan->now.seed = e.dropout_seed;
-    LS_TRY(take_lengths(plan, &e));
-    LS_TRY(take_documents(plan, &e));
-    if (!e.has_lengths && !e.documents) return LS_OK;
-    return ls_mask_rule_make(&plan->now.mask, &plan->bands, &plan->band_room, &plan->rule);
+    return make_masks(plan, &e);
 }
 
 ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,
                         bool asked)
 {
     const struct ls_kernel_change *now = &plan->now;
-    const struct ls_mask_rule *rule = &plan->rule;
+    const struct ls_mask_rule *rule = plan->rules;
     const struct ls_topic topics[] = {
         {wish, asked, false},
         {"seed of dropout", ls_digest(&now->seed, sizeof now->seed), false},

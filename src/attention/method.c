@@ -51,7 +51,7 @@ ls_layout_kind ls_method_plain_layout(const struct ls_problem *problem)
 
 ls_layout_kind ls_method_even_layout(const struct ls_problem *problem)
 {
-    const struct ls_mask_rule *rule = &problem->rule;
+    const struct ls_mask_rule *rule = problem->rules;
     const bool one_sided = (rule->left == INT64_MAX) != (rule->right == INT64_MAX);
 
     if (problem->p == 1) return LS_LAYOUT_CONTIGUOUS;
@@ -72,9 +72,9 @@ struct ls_cost ls_method_work(const struct ls_problem *problem)
     const double per_pair = ls_pair_flops(s);
 
     return (struct ls_cost){
-        .flops = per_pair * ls_visible_pairs(&problem->mask),
-        .flops_most = per_pair * ls_most_pairs_of_queries(&problem->q_layout, &problem->mask),
+        .flops = per_pair * ls_visible_pairs(&problem->masks),
+        .flops_most = per_pair * ls_most_pairs_of_queries(&problem->q_layout, &problem->masks),
         .call_rows = ls_layout_most_rows(&problem->q_layout),
-        .tiles = ls_attention_tiles(s, &problem->mask),
+        .tiles = ls_attention_tiles(s, &problem->masks),
     };
 }

@@ -31,61 +31,145 @@ static ls_status check_window(const struct ls_attention_options *o)
     return LS_OK;
 }
 
+/* Cumulative lengths of the documents of what is called so, of which there are s. */
+static ls_status check_list(const char *of, const int64_t *documents, int64_t count, int64_t s,
+                            bool all)
+{
+    if (documents[0] != 0)
+        return ls_fail(LS_EVALUE, "documents%s: the first begins at %lld, must begin at 0", of,
+                       (long long)documents[0]);
+    for (int64_t i = 0; i < count; i++)
+        if (documents[i + 1] < documents[i])
+            return ls_fail(LS_EVALUE,
+                           "documents%s: %lld is followed by %lld; lengths add up, and never fall",
+                           of, (long long)documents[i], (long long)documents[i + 1]);
+    if (documents[count] != s && all)
+        return ls_fail(LS_EVALUE, "documents%s: they end at %lld, the keys at %lld", of,
+                       (long long)documents[count], (long long)s);
+    if (documents[count] > s)
+        return ls_fail(LS_EVALUE, "documents%s: they end at %lld, and there are %lld", of,
+                       (long long)documents[count], (long long)s);
+    return LS_OK;
+}
+
 ls_status ls_documents_check(const int64_t *documents, int64_t count, int64_t s_k)
 {
     if (!documents) return LS_OK;
     if (count < 1)
         return ls_fail(LS_EVALUE, "documents: there are %lld, must be 1 or more", (long long)count);
-    if (documents[0] != 0)
-        return ls_fail(LS_EVALUE, "documents: the first begins at %lld, must begin at 0",
-                       (long long)documents[0]);
-    for (int64_t i = 0; i < count; i++)
-        if (documents[i + 1] < documents[i])
-            return ls_fail(LS_EVALUE,
-                           "documents: %lld is followed by %lld; lengths add up, and never fall",
-                           (long long)documents[i], (long long)documents[i + 1]);
-    if (documents[count] != s_k)
-        return ls_fail(LS_EVALUE, "documents: they end at %lld, the keys at %lld",
-                       (long long)documents[count], (long long)s_k);
+    return check_list("", documents, count, s_k, true);
+}
+
+/* Where query 0 stands among the keys if the sequence is in one piece. */
+static int64_t shift_of(const struct ls_mask_rule *rule, const struct ls_attention_options *o)
+{
+    const int64_t offset = o->has_query_offset ? o->query_offset : 0;
+
+    if (o->has_query_offset || o->align_start) return rule->k_first - rule->q_first + offset;
+    return rule->s_k - rule->s_q;
+}
+
+/* Of an entry: which queries, or keys, are there. lengths NULL: all. */
+static ls_status take_length(struct ls_range *out, const char *of, const int64_t *lengths,
+                             int64_t entry, int64_t s, bool pad_left)
+{
+    *out = (struct ls_range){0, s};
+    if (!lengths) return LS_OK;
+    if (lengths[entry] < 0 || lengths[entry] > s)
+        return ls_fail(LS_EVALUE, "%s length of entry %lld is %lld, must be 0 to %lld", of,
+                       (long long)entry, (long long)lengths[entry], (long long)s);
+    *out =
+        pad_left ? (struct ls_range){s - lengths[entry], s} : (struct ls_range){0, lengths[entry]};
     return LS_OK;
 }
 
-static ls_status place_queries(int64_t *shift, const struct ls_attention_shape *shape,
-                               const struct ls_attention_options *o)
+static ls_status take_lengths(struct ls_mask_rule *rule, const struct ls_attention_shape *shape,
+                              const struct ls_attention_options *o, int64_t entry)
 {
+    struct ls_range queries, keys;
+
+    LS_TRY(take_length(&queries, "query", o->q_lengths, entry, shape->s_q, o->pad_left));
+    LS_TRY(take_length(&keys, "key", o->k_lengths, entry, shape->s_k, o->pad_left));
+    rule->q_first = queries.from;
+    rule->s_q = queries.to;
+    rule->k_first = keys.from;
+    rule->s_k = keys.to;
+    rule->shift = shift_of(rule, o);
+    return LS_OK;
+}
+
+static ls_status take_documents(struct ls_mask_rule *rule, const struct ls_attention_options *o,
+                                int64_t entry)
+{
+    const int64_t at = o->documents_per_entry ? entry * (o->document_count + 1) : 0;
+    const int64_t keys = rule->s_k - rule->k_first, queries = rule->s_q - rule->q_first;
+
+    if (!o->documents && !o->q_documents) return LS_OK;
+    if (!o->documents)
+        return ls_fail(LS_EVALUE,
+                       "documents of queries need those of keys: as many, in options.documents");
+    if (o->document_count < 1)
+        return ls_fail(LS_EVALUE, "documents: there are %lld, must be 1 or more",
+                       (long long)o->document_count);
+    rule->documents = o->documents + at;
+    rule->document_count = o->document_count;
+    if (!o->q_documents)
+        return check_list("", rule->documents, o->document_count, keys, !o->k_lengths);
+    rule->q_documents = o->q_documents + at;
+    rule->align_start = o->align_start || o->has_query_offset;
+    rule->pair_offset = o->has_query_offset ? o->query_offset : 0;
+    LS_TRY(check_list(" of keys", rule->documents, o->document_count, keys, false));
+    LS_TRY(check_list(" of queries", rule->q_documents, o->document_count, queries, false));
+    rule->s_q = rule->q_first + rule->q_documents[o->document_count]; /* others are padding */
+    return LS_OK;
+}
+
+/* What is the same for all entries. */
+static ls_status read_rule(struct ls_mask_rule *out, const struct ls_attention_shape *shape,
+                           const struct ls_attention_options *o)
+{
+    *out = ls_mask_rule_full(shape->s_q, shape->s_k);
     if (o->has_query_offset && o->align_start)
         return ls_fail(LS_EVALUE, "queries are placed twice: by an offset of %lld and at the start",
                        (long long)o->query_offset);
     if (o->has_query_offset && (o->query_offset < -FARTHEST || o->query_offset > FARTHEST))
         return ls_fail(LS_EVALUE, "query offset is %lld, must be -2^60 to 2^60",
                        (long long)o->query_offset);
-    *shift = o->has_query_offset ? o->query_offset : o->align_start ? 0 : shape->s_k - shape->s_q;
+    if (o->has_window) {
+        LS_TRY(check_window(o));
+        out->left = o->window_left;
+        out->right = o->window_right;
+    }
+    if (o->causal) out->right = 0;
+    if (o->prefix < 0 || o->prefix > shape->s_k)
+        return ls_fail(LS_EVALUE, "prefix is %lld, must be 0 to the %lld keys",
+                       (long long)o->prefix, (long long)shape->s_k);
+    out->prefix = o->prefix;
+    LS_TRY(ls_slices_check(o->slices, o->slice_count, shape->s_q, shape->s_k));
+    out->slices = o->slices;
+    out->slice_count = o->slices ? o->slice_count : 0;
     return LS_OK;
+}
+
+int64_t ls_options_masks(const struct ls_attention_shape *shape,
+                         const struct ls_attention_options *o)
+{
+    return o->q_lengths || o->k_lengths || o->documents_per_entry ? shape->b : 1;
 }
 
 ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options)
 {
-    struct ls_mask_rule rule = ls_mask_rule_full(shape->s_q, shape->s_k);
+    struct ls_mask_rule common;
 
-    LS_TRY(place_queries(&rule.shift, shape, options));
-    if (options->has_window) {
-        LS_TRY(check_window(options));
-        rule.left = options->window_left;
-        rule.right = options->window_right;
+    LS_TRY(read_rule(&common, shape, options));
+    for (int64_t entry = 0; entry < ls_options_masks(shape, options); entry++) {
+        struct ls_mask_rule rule = common;
+
+        LS_TRY(take_lengths(&rule, shape, options, entry));
+        LS_TRY(take_documents(&rule, options, entry));
+        if (out) out[entry] = rule;
     }
-    if (options->causal) rule.right = 0;
-    if (options->prefix < 0 || options->prefix > shape->s_k)
-        return ls_fail(LS_EVALUE, "prefix is %lld, must be 0 to the %lld keys",
-                       (long long)options->prefix, (long long)shape->s_k);
-    rule.prefix = options->prefix;
-    LS_TRY(ls_documents_check(options->documents, options->document_count, shape->s_k));
-    rule.documents = options->documents;
-    rule.document_count = options->documents ? options->document_count : 0;
-    LS_TRY(ls_slices_check(options->slices, options->slice_count, shape->s_q, shape->s_k));
-    rule.slices = options->slices;
-    rule.slice_count = options->slices ? options->slice_count : 0;
-    *out = rule;
     return LS_OK;
 }
 

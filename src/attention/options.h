@@ -13,7 +13,12 @@ ls_status ls_options_read(struct ls_attention_options *out, const struct ls_atte
 /* Whether these are cumulative lengths of documents in s_k keys, or NULL. Errors: LS_EVALUE. */
 ls_status ls_documents_check(const int64_t *documents, int64_t count, int64_t s_k);
 
-/* The rule refers to options->documents. Errors: LS_EVALUE. */
+/* Masks that the options ask for: one, or one for each entry of the batch. */
+int64_t ls_options_masks(const struct ls_attention_shape *shape,
+                         const struct ls_attention_options *options);
+
+/* out [ls_options_masks], or NULL: checked alone. Rules refer to the options' lists.
+ * Errors: LS_EVALUE. */
 ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options);
 

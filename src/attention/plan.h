@@ -3,6 +3,7 @@
 #define LS_ATTENTION_PLAN_H
 
 #include "attention/fingerprint.h"
+#include "attention/lists.h"
 #include "attention/method.h"
 #include "comm/transport.h"
 
@@ -21,7 +22,7 @@ struct ls_attention_plan {
     const struct ls_method *method;
     const char *why;
     struct ls_problem problem;
-    void *documents, *slices; /* storage of those of problem.rule */
+    struct ls_lists lists; /* what problem.rules refer to */
     char fingerprint[LS_FINGERPRINT_LENGTH];
     struct ls_comm *comm; /* the plan's own duplicate */
     struct ls_transport transport;
@@ -34,9 +35,8 @@ struct ls_attention_plan {
     struct ls_attention_kernel *kernel;
     struct ls_gradients gradients;
     struct ls_kernel_change now; /* of the execution that goes on, as is the work */
-    struct ls_mask_rule rule;    /* now's mask, as it was asked for */
-    struct ls_band *bands;       /* [band_room] of now's mask, if it is not the problem's */
-    int64_t band_room;
+    struct ls_mask_rule *rules;  /* [now.masks.count] now's masks, as they were asked for */
+    struct ls_mask_set mask_set; /* memory of them, if they are not the problem's */
     struct ls_work work;
     struct ls_attention_work forward, backward; /* of the last executions */
     void *own;                                  /* the method's */

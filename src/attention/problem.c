@@ -59,32 +59,28 @@ static ls_status check_options(const struct ls_attention_shape *s,
     return LS_OK;
 }
 
-static ls_status make_mask(struct ls_problem *problem)
+static ls_status read_masks(struct ls_problem *problem, const struct ls_attention_options *o)
 {
-    int64_t room = 0;
-    const ls_status status =
-        ls_mask_rule_make(&problem->mask, &problem->bands, &room, &problem->rule);
+    const int64_t count = ls_options_masks(&problem->shape, o);
 
-    if (status != LS_OK) ls_problem_fini(problem);
-    return status;
+    problem->rules = calloc((size_t)count, sizeof *problem->rules);
+    if (!problem->rules) return ls_fail(LS_ENOMEM, "%lld masks: out of memory", (long long)count);
+    LS_TRY(ls_options_mask(problem->rules, &problem->shape, o));
+    return ls_mask_set_make(&problem->masks, &problem->mask_set, problem->rules, count);
 }
 
 /* Leaves of queries by the tiles that they are, which leaves of keys follow where they are the same
  * positions; else keys are dealt evenly. */
 static ls_status deal(struct ls_problem *problem)
 {
-    const struct ls_mask *mask = &problem->mask;
     const int64_t q_leaves = ls_layout_leaves(&problem->q_layout);
     const int64_t k_leaves = ls_layout_leaves(&problem->k_layout);
-    const bool alike = mask->s_q == mask->s_k && mask->shift == 0;
+    const bool alike = problem->shape.s_q == problem->shape.s_k && problem->rules->shift == 0;
     int64_t *work = malloc((size_t)(q_leaves + k_leaves + 1) * sizeof *work);
     ls_status status;
 
-    if (!work) {
-        ls_problem_fini(problem);
-        return ls_fail(LS_ENOMEM, "balanced layout: out of memory");
-    }
-    ls_leaf_work(work, mask);
+    if (!work) return ls_fail(LS_ENOMEM, "balanced layout: out of memory");
+    ls_leaf_work(work, q_leaves, &problem->masks);
     for (int64_t i = 0; i < k_leaves; i++) work[q_leaves + i] = 1;
     status = ls_dealing_create(&problem->dealing[0], work, q_leaves, problem->p);
     if (status == LS_OK && !alike)
@@ -92,7 +88,6 @@ static ls_status deal(struct ls_problem *problem)
     problem->q_layout.dealing = problem->dealing[0];
     problem->k_layout.dealing = problem->dealing[alike ? 0 : 1];
     free(work);
-    if (status != LS_OK) ls_problem_fini(problem);
     return status;
 }
 
@@ -129,8 +124,27 @@ static ls_status take_grid(struct ls_problem *problem, const struct ls_attention
 static ls_status take_device(struct ls_problem *problem, const struct ls_attention_options *o)
 {
     problem->device = o->device;
-    problem->opened = o->device == NULL;
-    return problem->opened ? ls_device_open(&problem->device, "cpu", 0, o->threads) : LS_OK;
+    if (o->device) return LS_OK;
+    LS_TRY(ls_device_open(&problem->device, "cpu", 0, o->threads));
+    problem->opened = true;
+    return LS_OK;
+}
+
+static ls_status take_options(struct ls_problem *problem, const struct ls_attention_options *o,
+                              ls_layout_choice choice)
+{
+    const struct ls_attention_shape *shape = &problem->shape;
+    ls_layout_kind kind = o->layout;
+
+    LS_TRY(take_grid(problem, o));
+    LS_TRY(read_masks(problem, o));
+    LS_TRY(ls_options_scores(&problem->scores, shape, o));
+    problem->group = ls_options_group(shape, o);
+    LS_TRY(take_device(problem, o));
+    if (problem->layout_chosen) kind = choice ? choice(problem) : LS_LAYOUT_CONTIGUOUS;
+    problem->q_layout = (struct ls_layout){.kind = kind, .s = shape->s_q, .p = problem->p};
+    problem->k_layout = (struct ls_layout){.kind = kind, .s = shape->s_k, .p = problem->p};
+    return kind == LS_LAYOUT_BALANCED ? deal(problem) : LS_OK;
 }
 
 ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
@@ -151,33 +165,26 @@ ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shap
         .backward = options->backward,
         .layout_chosen = options->layout == LS_LAYOUT_AUTO,
     };
-    LS_TRY(take_grid(&problem, options));
-    LS_TRY(ls_options_mask(&problem.rule, shape, options));
-    LS_TRY(ls_options_scores(&problem.scores, shape, options));
-    problem.group = ls_options_group(shape, options);
-    LS_TRY(take_device(&problem, options));
-    LS_TRY(make_mask(&problem));
-
-    ls_layout_kind kind = options->layout;
-    if (problem.layout_chosen) kind = choice ? choice(&problem) : LS_LAYOUT_CONTIGUOUS;
-    problem.q_layout = (struct ls_layout){.kind = kind, .s = shape->s_q, .p = p};
-    problem.k_layout = (struct ls_layout){.kind = kind, .s = shape->s_k, .p = p};
-    if (kind == LS_LAYOUT_BALANCED) LS_TRY(deal(&problem));
-    *out = problem;
-    return LS_OK;
+    const ls_status status = take_options(&problem, options, choice);
+    if (status == LS_OK)
+        *out = problem;
+    else
+        ls_problem_fini(&problem);
+    return status;
 }
 
 void ls_problem_fini(struct ls_problem *problem)
 {
     if (problem->opened) ls_device_close(problem->device);
     for (int i = 0; i < 2; i++) ls_dealing_destroy(problem->dealing[i]);
-    free(problem->bands);
+    ls_mask_set_free(&problem->mask_set);
+    free(problem->rules);
 }
 
 struct ls_kernel_shape ls_problem_kernel_shape(const struct ls_problem *problem, int64_t k_leaves)
 {
     return (struct ls_kernel_shape){.global = problem->shape,
-                                    .mask = problem->mask,
+                                    .masks = problem->masks,
                                     .scores = problem->scores,
                                     .k_leaves = k_leaves,
                                     .few_rows = problem->group * problem->shape.s_q <= LS_FEW_ROWS,

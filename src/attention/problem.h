@@ -10,9 +10,9 @@
 /* What is to be computed and on how many ranks; no data. */
 struct ls_problem {
     struct ls_attention_shape shape;
-    struct ls_mask_rule rule; /* what is visible, as it was asked for */
-    struct ls_mask mask;      /* the same */
-    struct ls_band *bands;    /* of the mask */
+    struct ls_mask_rule *rules;  /* [masks.count] what is visible, as it was asked for */
+    struct ls_masks masks;       /* the same */
+    struct ls_mask_set mask_set; /* memory of them */
     struct ls_scores scores;
     int64_t group; /* query heads that share a key/value head, where there are all of them */
     int p;
@@ -34,8 +34,8 @@ struct ls_problem {
 typedef ls_layout_kind (*ls_layout_choice)(const struct ls_problem *problem);
 
 /* Checks a shape and fills in the defaults (scale, layout, device). choice NULL: contiguous if the
- * choice was left open. The problem refers to options->documents,
- * alibi and sinks; its layouts live until ls_problem_fini.
+ * choice was left open. The problem refers to the options' lists; its masks and layouts live until
+ * ls_problem_fini.
  * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM; nothing is to be freed then. */
 ls_status ls_problem_init(struct ls_problem *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options, int p,

@@ -42,7 +42,7 @@ struct ls_row_states {
 /* What an attention kernel is made for. */
 struct ls_kernel_shape {
     struct ls_attention_shape global;
-    struct ls_mask mask;
+    struct ls_masks masks;
     struct ls_scores scores;
     int64_t k_leaves; /* the most that one call brings */
     bool few_rows;    /* of the whole problem: at most LS_FEW_ROWS queries meet each key */
@@ -62,7 +62,7 @@ struct ls_found {
 
 /* What a call may change of what its kernel was made for. */
 struct ls_kernel_change {
-    struct ls_mask mask;
+    struct ls_masks masks;
     uint64_t seed; /* of dropout */
 };
 

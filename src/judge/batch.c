@@ -52,7 +52,7 @@ struct ls_reference_query ls_judge_query(const struct ls_columns *columns, int64
                                          int64_t head, int64_t position)
 {
     return (struct ls_reference_query){.q = ls_column(columns, LS_JUDGE_Q, i),
-                                       .mask = &columns->judge->problem.mask,
+                                       .mask = ls_masks_of(&columns->judge->problem.masks, batch),
                                        .scores = &columns->judge->problem.scores,
                                        .batch = batch,
                                        .head = head,
@@ -84,7 +84,7 @@ static const struct ls_layout *layout_of(const struct ls_judge *judge, bool keys
 /* Whether a row from the first to the last of the batch is one of a pair with a row of the leaf. */
 static bool meets(const struct ls_judge_batch *batch, int64_t position, int64_t rows)
 {
-    const struct ls_mask *mask = &batch->judge->problem.mask;
+    const struct ls_mask *mask = ls_masks_of(&batch->judge->problem.masks, batch->b);
     const int64_t first = batch->position[0], span = batch->position[batch->rows.n - 1] - first + 1;
 
     return batch->of_keys ? ls_mask_meets(mask, position, rows, first, span)

@@ -66,9 +66,18 @@ static double pairs_of_keys(const struct ls_mask *mask, struct ls_range keys)
     return pairs_between(mask, (struct ls_range){0, mask->s_q}, keys);
 }
 
-double ls_visible_pairs(const struct ls_mask *mask)
+/* Of all queries. */
+static double mask_pairs(const struct ls_mask *mask)
 {
     return pairs_of_queries(mask, (struct ls_range){0, mask->s_q});
+}
+
+double ls_visible_pairs(const struct ls_masks *masks)
+{
+    double pairs = 0;
+
+    for (int64_t m = 0; m < masks->count; m++) pairs += mask_pairs(&masks->mask[m]);
+    return pairs / (double)masks->count;
 }
 
 /* ---- pairs of ranks */
@@ -94,7 +103,7 @@ static int64_t run_length(const struct ls_layout *layout, int rank, int64_t i)
 
 typedef double (*pair_count)(const struct ls_mask *mask, struct ls_range rows);
 
-static double part_pairs(const struct ls_layout *layout, int rank, const struct ls_mask *mask,
+static double part_pairs(const struct ls_layout *layout, int rank, const struct ls_masks *masks,
                          pair_count count)
 {
     const int64_t leaves = ls_layout_part_leaves(layout, rank);
@@ -104,36 +113,38 @@ static double part_pairs(const struct ls_layout *layout, int rank, const struct 
         const int64_t begin = ls_layout_part_leaf(layout, rank, i) * LS_LEAF;
 
         run = run_length(layout, rank, i);
-        pairs += count(mask, (struct ls_range){begin, smaller(begin + run * LS_LEAF, layout->s)});
+        for (int64_t m = 0; m < masks->count; m++)
+            pairs += count(&masks->mask[m],
+                           (struct ls_range){begin, smaller(begin + run * LS_LEAF, layout->s)});
     }
-    return pairs;
+    return pairs / (double)masks->count;
 }
 
 /* Stripes of so many leaves are as even as makes no difference, and too many to count. */
 #define MOST_STRIPES (1 << 22)
 
-static double most_pairs(const struct ls_layout *layout, const struct ls_mask *mask,
+static double most_pairs(const struct ls_layout *layout, const struct ls_masks *masks,
                          pair_count count)
 {
     double most = 0;
 
     if (layout->kind == LS_LAYOUT_STRIPED && ls_layout_leaves(layout) > MOST_STRIPES)
-        return ls_visible_pairs(mask) / layout->p;
+        return ls_visible_pairs(masks) / layout->p;
     for (int r = 0; r < layout->p; r++) {
-        const double pairs = part_pairs(layout, r, mask, count);
+        const double pairs = part_pairs(layout, r, masks, count);
         if (pairs > most) most = pairs;
     }
     return most;
 }
 
-double ls_most_pairs_of_queries(const struct ls_layout *queries, const struct ls_mask *mask)
+double ls_most_pairs_of_queries(const struct ls_layout *queries, const struct ls_masks *masks)
 {
-    return most_pairs(queries, mask, pairs_of_queries);
+    return most_pairs(queries, masks, pairs_of_queries);
 }
 
-double ls_most_pairs_of_keys(const struct ls_layout *keys, const struct ls_mask *mask)
+double ls_most_pairs_of_keys(const struct ls_layout *keys, const struct ls_masks *masks)
 {
-    return most_pairs(keys, mask, pairs_of_keys);
+    return most_pairs(keys, masks, pairs_of_keys);
 }
 
 /* ---- tiles */
@@ -149,10 +160,13 @@ static int64_t leaves_seen(const struct ls_mask *mask, int64_t first, int64_t ro
     return leaves;
 }
 
-void ls_leaf_work(int64_t *work, const struct ls_mask *mask)
+void ls_leaf_work(int64_t *work, int64_t leaves, const struct ls_masks *masks)
 {
-    for (int64_t first = 0; first < mask->s_q; first += LS_LEAF)
-        work[first / LS_LEAF] = leaves_seen(mask, first, smaller(LS_LEAF, mask->s_q - first));
+    for (int64_t i = 0; i < leaves; i++) {
+        work[i] = 0;
+        for (int64_t m = 0; m < masks->count; m++)
+            work[i] += leaves_seen(&masks->mask[m], i * LS_LEAF, LS_LEAF);
+    }
 }
 
 static int64_t leaf_before(int64_t position)
@@ -178,7 +192,7 @@ static int64_t count_leaves_seen(int64_t n, const struct ls_mask *mask)
 {
     const struct ls_bands bands = ls_mask_bands(mask, 0, mask->s_q);
     const struct ls_band *band = bands.from;
-    const bool whole = bands.to - band == 1 && band->q_from == 0 && band->q_to == mask->s_q &&
+    const bool whole = bands.to - band == 1 && band->q_from == 0 && band->q_to >= n * LS_LEAF &&
                        band->k_from == 0 && band->k_to == mask->s_k;
     int64_t seen = 0;
 
@@ -187,14 +201,23 @@ static int64_t count_leaves_seen(int64_t n, const struct ls_mask *mask)
     return seen;
 }
 
-int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_mask *mask)
+/* Of one entry. */
+static int64_t mask_tiles(const struct ls_attention_shape *shape, const struct ls_mask *mask)
 {
     const int64_t group = shape->h / shape->h_kv, whole = shape->s_q / LS_LEAF;
     const int64_t rest = shape->s_q % LS_LEAF;
     int64_t tiles = group * count_leaves_seen(whole, mask);
 
     if (rest > 0) tiles += leaves_of(group * rest) * leaves_seen(mask, whole * LS_LEAF, rest);
-    return shape->b * shape->h_kv * tiles;
+    return shape->h_kv * tiles;
+}
+
+int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_masks *masks)
+{
+    int64_t tiles = 0;
+
+    for (int64_t m = 0; m < masks->count; m++) tiles += mask_tiles(shape, &masks->mask[m]);
+    return shape->b / masks->count * tiles;
 }
 
 /* ---- operations and bytes */

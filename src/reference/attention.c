@@ -72,7 +72,7 @@ struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *qu
         logit.bend = 2 * fabs(tanh(part)) * logit.size / cap;
     }
     if (scores->alibi) {
-        const double distance = fabs((double)(query->position + query->mask->shift - j));
+        const double distance = fabs((double)(ls_mask_place(query->mask, query->position) - j));
 
         logit.value -= scores->alibi[query->head] * distance;
         logit.bias = fabs(scores->alibi[query->head] * distance);
@@ -170,7 +170,7 @@ void ls_reference_row_add(struct ls_reference_row *row, const struct ls_referenc
 void ls_reference_row_add_sink(struct ls_reference_row *row, const struct ls_reference_query *query,
                                int d_v)
 {
-    if (!query->scores->sinks) return;
+    if (!query->scores->sinks || !ls_mask_has(query->mask, query->position)) return;
     const double sink = query->scores->sinks[query->head];
 
     if (sink == -INFINITY) return;

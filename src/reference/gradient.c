@@ -164,7 +164,7 @@ void ls_reference_add_dsink(struct ls_reference_sum *dsink, const struct ls_refe
 {
     const double sink = row->query.scores->sinks[row->query.head], one = 1;
 
-    if (sink == -INFINITY) return;
+    if (sink == -INFINITY || !ls_mask_has(row->query.mask, row->query.position)) return;
     const double p = exp(sink - row->lse);
 
     add_term(dsink, &one,

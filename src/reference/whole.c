@@ -67,7 +67,7 @@ static ls_status check_output(const struct ls_tensor *t, const char *name, int n
 
 ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
                                  const struct ls_tensor *q, const struct ls_tensor *k,
-                                 const struct ls_tensor *v, const struct ls_mask *mask,
+                                 const struct ls_tensor *v, const struct ls_masks *masks,
                                  const struct ls_scores *scores)
 {
     LS_TRY(check_inputs(q, k, v));
@@ -90,7 +90,8 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
         load_head(k_rows, k, bi, head / group);
         load_head(v_rows, v, bi, head / group);
         for (int64_t i = 0; i < s_q; i++) {
-            const struct ls_reference_query query = {q_rows + i * d, mask, scores, bi, head, i};
+            const struct ls_reference_query query = {
+                q_rows + i * d, ls_masks_of(masks, bi), scores, bi, head, i};
             struct ls_reference_row row;
 
             ls_reference_row_init(&row);
@@ -110,7 +111,7 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
  * where, {b, position, head}. */
 struct backward {
     const struct ls_attention_saved *saved;
-    const struct ls_mask *mask;
+    const struct ls_masks *masks;
     const struct ls_scores *scores;
     void (*take)(void *context, int which, const int64_t where[3],
                  const struct ls_reference_sum *sum);
@@ -130,7 +131,7 @@ static void prepare_row(struct backward *w, int64_t b, int64_t head, int64_t n, 
     struct ls_reference_row forward;
 
     *row = (struct ls_reference_backward){
-        .query = {w->q + (n * w->s_q + i) * w->d, w->mask, w->scores, b, head, i},
+        .query = {w->q + (n * w->s_q + i) * w->d, ls_masks_of(w->masks, b), w->scores, b, head, i},
         .d_o = w->d_o + (n * w->s_q + i) * w->d_v,
         .rounded_o = !w->saved->o_lo,
     };
@@ -252,12 +253,12 @@ static void store_row(void *context, int which, const int64_t where[3],
 
 ls_status ls_reference_attention_backward(const struct ls_attention_gradients *out,
                                           const struct ls_attention_saved *saved,
-                                          const struct ls_mask *mask,
+                                          const struct ls_masks *masks,
                                           const struct ls_scores *scores)
 {
     struct ls_attention_gradients gradients = *out;
     struct backward w = {
-        .saved = saved, .mask = mask, .scores = scores, .take = store_row, .context = &gradients};
+        .saved = saved, .masks = masks, .scores = scores, .take = store_row, .context = &gradients};
 
     LS_TRY(check_output(out->dq, "dq", 4, saved->q->dim));
     LS_TRY(check_output(out->dk, "dk", 4, saved->k->dim));
@@ -295,11 +296,11 @@ static void judge_row(void *context, int which, const int64_t where[3],
 ls_status ls_reference_judge_gradients(struct ls_gradient_verdict out[LS_GRADIENTS],
                                        const struct ls_attention_gradients *gradients,
                                        ls_dtype storage, const struct ls_attention_saved *saved,
-                                       const struct ls_mask *mask, const struct ls_scores *scores)
+                                       const struct ls_masks *masks, const struct ls_scores *scores)
 {
     struct judgement judgement = {.gradients = gradients, .storage = storage};
     struct backward w = {
-        .saved = saved, .mask = mask, .scores = scores, .take = judge_row, .context = &judgement};
+        .saved = saved, .masks = masks, .scores = scores, .take = judge_row, .context = &judgement};
 
     for (int i = 0; i < LS_GRADIENTS; i++) ls_gradient_errors_init(&judgement.errors[i]);
     LS_TRY(go_back(&w));

@@ -8,14 +8,14 @@
  * and scores are made for their shape. Errors: LS_ESHAPE, LS_ETYPE, LS_ENOMEM. */
 ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
                                  const struct ls_tensor *q, const struct ls_tensor *k,
-                                 const struct ls_tensor *v, const struct ls_mask *mask,
+                                 const struct ls_tensor *v, const struct ls_masks *masks,
                                  const struct ls_scores *scores);
 
 /* Gradients in f64, contiguous, dsinks [h]. Of what forward saved, q, k, v, d_o and dlse are read;
  * o and lse are found anew. Errors: LS_ESHAPE, LS_ETYPE, LS_ENOMEM. */
 ls_status ls_reference_attention_backward(const struct ls_attention_gradients *out,
                                           const struct ls_attention_saved *saved,
-                                          const struct ls_mask *mask,
+                                          const struct ls_masks *masks,
                                           const struct ls_scores *scores);
 
 /* Verdicts of dq, dk, dv and dsinks. */
@@ -27,6 +27,7 @@ enum { LS_GRADIENTS = 4 };
 ls_status ls_reference_judge_gradients(struct ls_gradient_verdict out[LS_GRADIENTS],
                                        const struct ls_attention_gradients *gradients,
                                        ls_dtype storage, const struct ls_attention_saved *saved,
-                                       const struct ls_mask *mask, const struct ls_scores *scores);
+                                       const struct ls_masks *masks,
+                                       const struct ls_scores *scores);
 
 #endif

@@ -38,7 +38,8 @@ bool ls_band_both(struct ls_band *out, const struct ls_band *a, const struct ls_
                                  .k_from = larger(a->k_from, b->k_from),
                                  .k_to = smaller(a->k_to, b->k_to),
                                  .low = larger(a->low, b->low),
-                                 .high = smaller(a->high, b->high)};
+                                 .high = smaller(a->high, b->high),
+                                 .shift = a->shift};
 
     *out = both;
     /* every distance from one corner of a rectangle to the other is that of a pair */
@@ -101,6 +102,15 @@ struct ls_range ls_band_keys(const struct ls_band *band, int64_t first, int64_t 
     if (from >= to) return (struct ls_range){0, 0};
     return (struct ls_range){.from = larger(band->k_from, from + band->low),
                              .to = smaller(band->k_to, to + band->high)};
+}
+
+int64_t ls_mask_place(const struct ls_mask *mask, int64_t i)
+{
+    const struct ls_bands near = ls_mask_bands(mask, i, i + 1);
+
+    for (const struct ls_band *band = near.from; band < near.to; band++)
+        if (band->q_from <= i && i < band->q_to) return i + band->shift;
+    return i + mask->shift;
 }
 
 /* ---- pairs */

@@ -13,6 +13,7 @@
 struct ls_band {
     int64_t q_from, q_to, k_from, k_to;
     int64_t low, high; /* LS_FAR on either side: no limit */
+    int64_t shift;     /* where query 0 would stand among the keys: for what goes by distance */
     int64_t reach;     /* the largest q_to up to this band */
 };
 
@@ -26,20 +27,33 @@ static inline bool ls_band_has(const struct ls_band *band, int64_t i, int64_t j)
 
 struct ls_mask {
     int64_t s_q, s_k;
-    int64_t shift;        /* where query 0 stands among the keys: for what goes by distance */
+    int64_t q_first;      /* queries before it are not there, as those from s_q on */
+    int64_t shift;        /* of queries that are in no band */
     int64_t count;        /* of bands, by q_from */
     struct ls_band *band; /* borrowed; NULL: there is no more than one, and it is here: */
     struct ls_band one;
 };
 
-/* out = the pairs that both bands have; returns whether there is one. */
+/* Of the entries of a batch. Borrowed. */
+struct ls_masks {
+    const struct ls_mask *mask; /* [count] */
+    int64_t count;              /* as many as there are entries, or 1: the same for all */
+};
+
+static inline const struct ls_mask *ls_masks_of(const struct ls_masks *masks, int64_t entry)
+{
+    return &masks->mask[masks->count > 1 ? entry : 0];
+}
+
+/* out = the pairs that both bands have, of the shift of a; returns whether there is one. */
 bool ls_band_both(struct ls_band *out, const struct ls_band *a, const struct ls_band *b);
 
 /* One pair of a band that has any: of its first query that sees a key, the first key. */
 void ls_band_first(int64_t *i, int64_t *j, const struct ls_band *band);
 
 /* Appends a band that has s_q and s_k as limits, and low <= high; its q_from is not below that of
- * those before it. One without queries or keys is left out. */
+ * those before it. One without queries or keys is left out. All those of one query have one shift.
+ */
 void ls_mask_add(struct ls_mask *mask, struct ls_band band);
 
 /* Bands that follow each other, from a first one up to another. */
@@ -57,6 +71,15 @@ struct ls_range {
 
 /* Keys of the band that one of queries [first, end) sees. */
 struct ls_range ls_band_keys(const struct ls_band *band, int64_t first, int64_t end);
+
+/* Where query i stands among the keys. */
+int64_t ls_mask_place(const struct ls_mask *mask, int64_t i);
+
+/* Whether query i is there. */
+static inline bool ls_mask_has(const struct ls_mask *mask, int64_t i)
+{
+    return mask->q_first <= i && i < mask->s_q;
+}
 
 /* Whether query i sees key j; how many of keys [first, first + keys) it sees. */
 bool ls_mask_sees(const struct ls_mask *mask, int64_t i, int64_t j);

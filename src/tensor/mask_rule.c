@@ -9,6 +9,11 @@ static int64_t clamp(int64_t x, int64_t least, int64_t most)
     return x < least ? least : x > most ? most : x;
 }
 
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 struct ls_mask_rule ls_mask_rule_full(int64_t s_q, int64_t s_k)
 {
     return (struct ls_mask_rule){
@@ -20,63 +25,96 @@ static int64_t documents_of(const struct ls_mask_rule *rule)
     return rule->documents ? rule->document_count : 1;
 }
 
-int64_t ls_mask_rule_room(const struct ls_mask_rule *rule)
-{
-    const int64_t bands = documents_of(rule) + (rule->prefix > 0);
+/* A document, or a gap of queries that are in none. */
+struct document {
+    struct ls_range queries, keys;
+    int64_t shift;
+};
 
-    return bands > 1 ? bands : 0;
+static struct ls_range cut(struct ls_range range, int64_t from, int64_t to)
+{
+    return (struct ls_range){clamp(range.from, from, to), clamp(range.to, from, to)};
 }
 
-/* What the window leaves of keys behind the prefix, in document i. */
-static struct ls_band document_band(const struct ls_mask_rule *rule, int64_t i)
+static int64_t pair_shift(const struct ls_mask_rule *rule, struct ls_range queries,
+                          struct ls_range keys)
 {
-    struct ls_band band = {
-        .q_to = rule->s_q,
-        .k_from = rule->prefix,
-        .k_to = rule->s_k,
-        .low = rule->left == INT64_MAX ? -LS_FAR : rule->shift - rule->left,
-        .high = rule->right == INT64_MAX ? LS_FAR : rule->shift + rule->right,
-    };
+    return rule->align_start ? keys.from - queries.from + rule->pair_offset : keys.to - queries.to;
+}
 
-    if (!rule->documents) return band;
-    const int64_t from = rule->documents[i], to = clamp(rule->documents[i + 1], 0, rule->s_k);
+static struct document document(const struct ls_mask_rule *rule, int64_t i)
+{
+    struct document it = {{rule->q_first, rule->s_q}, {rule->k_first, rule->s_k}, rule->shift};
 
-    band.q_from = clamp(from - rule->shift, 0, rule->s_q);
-    band.q_to = clamp(to - rule->shift, 0, rule->s_q);
-    band.k_from = clamp(from, rule->prefix, rule->s_k);
-    band.k_to = to;
-    return band;
+    if (!rule->documents) return it;
+    it.keys = (struct ls_range){rule->k_first + rule->documents[i],
+                                rule->k_first + rule->documents[i + 1]};
+    it.queries = (struct ls_range){it.keys.from - rule->shift, it.keys.to - rule->shift};
+    if (rule->q_documents) {
+        it.queries = (struct ls_range){rule->q_first + rule->q_documents[i],
+                                       rule->q_first + rule->q_documents[i + 1]};
+        it.shift = pair_shift(rule, it.queries, it.keys);
+    } else if (it.keys.to > rule->s_k) { /* beside all keys, not in the rest of a longer one */
+        it.queries.to = rule->s_k - rule->shift;
+    }
+    it.queries = cut(it.queries, rule->q_first, rule->s_q);
+    it.keys = cut(it.keys, rule->k_first, rule->s_k);
+    return it;
+}
+
+int64_t ls_mask_rule_room(const struct ls_mask_rule *rule)
+{
+    return documents_of(rule) * (rule->prefix > 0 ? 2 : 1) + (rule->prefix > 0 ? 2 : 0);
+}
+
+/* What the queries see of the prefix, and what the window leaves them of their keys behind it. */
+static void add_document(struct ls_mask *mask, const struct ls_mask_rule *rule,
+                         const struct document *it)
+{
+    const int64_t behind = clamp(rule->k_first + rule->prefix, rule->k_first, rule->s_k);
+    struct ls_band band = {.q_from = it->queries.from,
+                           .q_to = it->queries.to,
+                           .k_from = rule->k_first,
+                           .k_to = behind,
+                           .low = -LS_FAR,
+                           .high = LS_FAR,
+                           .shift = it->shift};
+
+    ls_mask_add(mask, band);
+    band.k_from = larger(it->keys.from, behind);
+    band.k_to = it->keys.to;
+    if (rule->left != INT64_MAX) band.low = it->shift - rule->left;
+    if (rule->right != INT64_MAX) band.high = it->shift + rule->right;
+    ls_mask_add(mask, band);
+}
+
+static void add_gap(struct ls_mask *mask, const struct ls_mask_rule *rule, int64_t from, int64_t to)
+{
+    add_document(mask, rule, &(struct document){.queries = {from, to}, .shift = rule->shift});
 }
 
 struct ls_mask ls_mask_rule_apply(const struct ls_mask_rule *rule, struct ls_band *room)
 {
     struct ls_mask mask = {.s_q = rule->s_q,
                            .s_k = rule->s_k,
+                           .q_first = rule->q_first,
                            .shift = rule->shift,
-                           .band = ls_mask_rule_room(rule) > 0 ? room : NULL};
+                           .band = ls_mask_rule_room(rule) > 1 ? room : NULL};
+    int64_t end = rule->q_first;
 
-    ls_mask_add(
-        &mask,
-        (struct ls_band){.q_to = rule->s_q, .k_to = rule->prefix, .low = -LS_FAR, .high = LS_FAR});
-    for (int64_t i = 0; i < documents_of(rule); i++) ls_mask_add(&mask, document_band(rule, i));
+    for (int64_t i = 0; i < documents_of(rule); i++) {
+        const struct document it = document(rule, i);
+
+        if (it.queries.from >= it.queries.to) continue;
+        add_gap(&mask, rule, end, it.queries.from);
+        add_document(&mask, rule, &it);
+        end = it.queries.to;
+    }
+    add_gap(&mask, rule, end, rule->s_q);
     return mask;
 }
 
-/* ---- memory for the bands */
-
-/* *bands [*room] are at least so many; what they were is lost. */
-static ls_status need(struct ls_band **bands, int64_t *room, int64_t count)
-{
-    struct ls_band *more;
-
-    if (count <= *room) return LS_OK;
-    more = malloc((size_t)count * sizeof *more);
-    if (!more) return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)count);
-    free(*bands);
-    *bands = more;
-    *room = count;
-    return LS_OK;
-}
+/* ---- slices */
 
 static int by_first_query(const void *left, const void *right)
 {
@@ -87,7 +125,8 @@ static int by_first_query(const void *left, const void *right)
 
 /* The pairs of the mask that are in one of the slices, in bands that are written to out unless that
  * is NULL; returns how many. */
-static int64_t cut(struct ls_band *out, const struct ls_mask *mask, const struct ls_mask_rule *rule)
+static int64_t cut_bands(struct ls_band *out, const struct ls_mask *mask,
+                         const struct ls_mask_rule *rule)
 {
     int64_t count = 0;
 
@@ -98,7 +137,7 @@ static int64_t cut(struct ls_band *out, const struct ls_mask *mask, const struct
         for (const struct ls_band *band = near.from; band < near.to; band++) {
             struct ls_band both;
 
-            if (!ls_band_both(&both, &slice, band)) continue;
+            if (!ls_band_both(&both, band, &slice)) continue;
             if (out) out[count] = both;
             count++;
         }
@@ -106,39 +145,82 @@ static int64_t cut(struct ls_band *out, const struct ls_mask *mask, const struct
     return count;
 }
 
+/* ---- memory for the bands */
+
+/* There are at least so many; what they were is lost. */
+static ls_status need(struct ls_mask_bands *bands, int64_t count)
+{
+    struct ls_band *more;
+
+    if (count <= bands->room) return LS_OK;
+    more = malloc((size_t)count * sizeof *more);
+    if (!more) return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)count);
+    free(bands->band);
+    *bands = (struct ls_mask_bands){more, count};
+    return LS_OK;
+}
+
 /* The mask of the slices and of the rest of the rule, whose own mask it is. */
-static ls_status make_cut(struct ls_mask *out, struct ls_band **bands, int64_t *room,
+static ls_status make_cut(struct ls_mask *out, struct ls_mask_bands *bands,
                           const struct ls_mask *mask, const struct ls_mask_rule *rule)
 {
-    const int64_t count = cut(NULL, mask, rule);
+    const int64_t count = cut_bands(NULL, mask, rule);
     struct ls_mask both = *mask;
 
-    LS_TRY(need(bands, room, count + 1)); /* of none too: no bands is not one */
-    cut(*bands, mask, rule);
-    qsort(*bands, (size_t)count, sizeof **bands, by_first_query);
-    both.band = *bands;
+    LS_TRY(need(bands, count + 1)); /* of none too: no bands is not one */
+    cut_bands(bands->band, mask, rule);
+    qsort(bands->band, (size_t)count, sizeof *bands->band, by_first_query);
+    both.band = bands->band;
     both.count = 0;
-    for (int64_t i = 0; i < count; i++) ls_mask_add(&both, (*bands)[i]);
+    for (int64_t i = 0; i < count; i++) ls_mask_add(&both, bands->band[i]);
     *out = both;
     return LS_OK;
 }
 
-ls_status ls_mask_rule_make(struct ls_mask *out, struct ls_band **bands, int64_t *room,
-                            const struct ls_mask_rule *rule)
+static ls_status make(struct ls_mask *out, struct ls_mask_bands *bands,
+                      const struct ls_mask_rule *rule)
 {
-    struct ls_band *uncut = NULL;
-    int64_t uncut_room = 0;
+    struct ls_mask_bands uncut = {NULL, 0};
     struct ls_mask mask;
     ls_status status;
 
     if (!rule->slices) {
-        LS_TRY(need(bands, room, ls_mask_rule_room(rule)));
-        *out = ls_mask_rule_apply(rule, *bands);
+        LS_TRY(need(bands, ls_mask_rule_room(rule)));
+        *out = ls_mask_rule_apply(rule, bands->band);
         return LS_OK;
     }
-    LS_TRY(need(&uncut, &uncut_room, ls_mask_rule_room(rule)));
-    mask = ls_mask_rule_apply(rule, uncut);
-    status = make_cut(out, bands, room, &mask, rule);
-    free(uncut);
+    LS_TRY(need(&uncut, ls_mask_rule_room(rule)));
+    mask = ls_mask_rule_apply(rule, uncut.band);
+    status = make_cut(out, bands, &mask, rule);
+    free(uncut.band);
     return status;
+}
+
+static ls_status need_masks(struct ls_mask_set *set, int64_t count)
+{
+    if (count <= set->room) return LS_OK;
+    ls_mask_set_free(set);
+    set->mask = calloc((size_t)count, sizeof *set->mask);
+    set->bands = calloc((size_t)count, sizeof *set->bands);
+    if (!set->mask || !set->bands)
+        return ls_fail(LS_ENOMEM, "%lld masks: out of memory", (long long)count);
+    set->room = count;
+    return LS_OK;
+}
+
+ls_status ls_mask_set_make(struct ls_masks *out, struct ls_mask_set *set,
+                           const struct ls_mask_rule *rules, int64_t count)
+{
+    LS_TRY(need_masks(set, count));
+    for (int64_t i = 0; i < count; i++) LS_TRY(make(&set->mask[i], &set->bands[i], &rules[i]));
+    *out = (struct ls_masks){set->mask, count};
+    return LS_OK;
+}
+
+void ls_mask_set_free(struct ls_mask_set *set)
+{
+    for (int64_t i = 0; i < set->room; i++) free(set->bands[i].band);
+    free(set->bands);
+    free(set->mask);
+    *set = (struct ls_mask_set){.room = 0};
 }

@@ -7,19 +7,28 @@
 #include "longspan/attention.h"
 #include "tensor/mask.h"
 
-/* With i' = i + shift, query i sees key j iff j < prefix, or
+/* Of one entry of a batch. With i' = i + shift, query i sees key j iff j < k_first + prefix, or
  *   i' - left <= j <= i' + right, and j is in the document of i' (if there are documents);
  * and, if there are slices, only if the pair is in one of them.
- * Causal is right = 0. Queries from s_q on see nothing, and nobody sees keys from s_k on. */
+ * Causal is right = 0. Queries before q_first and from s_q on see nothing, and nobody sees keys
+ * before k_first and from s_k on. */
 struct ls_mask_rule {
     int64_t s_q, s_k;
+    int64_t q_first, k_first;
     int64_t shift;       /* where query 0 stands among the keys */
     int64_t left, right; /* 0 to 2^60; INT64_MAX: no limit */
     int64_t prefix;      /* 0 to s_k */
-    /* cumulative lengths [document_count + 1], first 0, last s_k or more; NULL: one document.
+    /* cumulative lengths [document_count + 1] from k_first on, first 0; NULL: one document.
      * Borrowed. */
     const int64_t *documents;
     int64_t document_count;
+    /* of the queries, as many, from q_first on: each document of queries sees that of keys of the
+     * same number, and i' = i + a shift of its own, by which the last query of a document stands
+     * at its last key or, with align_start, the first query pair_offset behind its first key. NULL:
+     * the document of query i is that of i'. Borrowed. */
+    const int64_t *q_documents;
+    bool align_start;
+    int64_t pair_offset;
     const struct ls_slice *slices; /* [slice_count], which were checked, or NULL. Borrowed. */
     int64_t slice_count;
 };
@@ -34,16 +43,26 @@ static inline bool ls_mask_rule_is_even(const struct ls_mask_rule *rule)
     return !rule->documents && !rule->slices;
 }
 
-/* Of a rule without slices: bands that its mask may need room for beside itself. */
+/* Bands that the mask of a rule without slices may have. */
 int64_t ls_mask_rule_room(const struct ls_mask_rule *rule);
 
 /* Of a rule without slices; room [ls_mask_rule_room] is borrowed for the mask's life; NULL where
- * that is 0. */
+ * that is 1. */
 struct ls_mask ls_mask_rule_apply(const struct ls_mask_rule *rule, struct ls_band *room);
 
-/* The mask of any rule, with bands in *bands [*room], which become more where that is too little;
- * the caller frees them. Errors: LS_ENOMEM. */
-ls_status ls_mask_rule_make(struct ls_mask *out, struct ls_band **bands, int64_t *room,
-                            const struct ls_mask_rule *rule);
+/* Masks, and the memory of their bands, which grows and is used again; zeros: none. */
+struct ls_mask_set {
+    struct ls_mask *mask; /* [room] */
+    struct ls_mask_bands {
+        struct ls_band *band;
+        int64_t room;
+    } * bands; /* [room] */
+    int64_t room;
+};
+
+/* out = the masks of rules [count], in the memory of the set. Errors: LS_ENOMEM. */
+ls_status ls_mask_set_make(struct ls_masks *out, struct ls_mask_set *set,
+                           const struct ls_mask_rule *rules, int64_t count);
+void ls_mask_set_free(struct ls_mask_set *set);
 
 #endif

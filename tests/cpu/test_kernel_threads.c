@@ -16,9 +16,10 @@ Test(kernel_threads, one_query_is_work_for_all)
 
         problem_open(&p);
         for (int i = 0; i < LENGTH(leaf); i++) leaf[i] = (struct ls_leaf){i, i * LS_LEAF};
+        const struct ls_mask mask = full_mask(p.shape.s_q, p.shape.s_k);
         const struct ls_kernel_shape shape = {
             .global = p.shape,
-            .mask = full_mask(p.shape.s_q, p.shape.s_k),
+            .masks = {&mask, 1},
             .scores = {.scale = (float)problem_scale(&p), .heads = p.shape.h},
             .k_leaves = LENGTH(leaf)};
         const struct ls_kernel_call call = {.o = &p.o,

@@ -80,14 +80,16 @@ static void attend_in_place(struct problem *p, bool in_place, const struct produ
                                   .q_leaves = {q_leaf, (p->shape.s_q + LS_LEAF - 1) / LS_LEAF},
                                   .k_leaves = {k_leaf, (p->shape.s_k + LS_LEAF - 1) / LS_LEAF}};
 
+    const struct ls_mask mask = p->options.causal ? causal_mask(p->shape.s_q, p->shape.s_k)
+                                                  : full_mask(p->shape.s_q, p->shape.s_k);
+
     for (int i = 0; i < 8; i++) q_leaf[i] = k_leaf[i] = (struct ls_leaf){i, i * LS_LEAF};
     memset(p->o.data, 0x5a, tensor_bytes(&p->o));
     cr_assert_eq(ls_attention_kernel_create(
                      &kernel, device,
                      (struct ls_kernel_shape){
                          .global = p->shape,
-                         .mask = p->options.causal ? causal_mask(p->shape.s_q, p->shape.s_k)
-                                                   : full_mask(p->shape.s_q, p->shape.s_k),
+                         .masks = {&mask, 1},
                          .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
                          .k_leaves = call.k_leaves.count,
                          .strict = true,

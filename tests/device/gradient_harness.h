@@ -24,8 +24,8 @@ struct meeting {
 
     struct ls_leaf q_leaf[MOST_LEAVES], k_leaf[MOST_LEAVES];
     struct ls_leaf_list q_leaves, k_leaves;
-    struct ls_mask mask;
-    struct ls_band bands[MOST_BANDS];
+    struct ls_mask mask[MOST_ENTRIES]; /* of each entry */
+    struct ls_band bands[MOST_ENTRIES][MOST_BANDS];
     int64_t s_q_loc, s_k_loc;
     struct ls_tensor q, k, v, d_o; /* on the heap, as all that follows */
     float *lse, *delta;
@@ -54,9 +54,10 @@ static inline int64_t position_of(const struct ls_leaf_list *leaves, int64_t row
     return leaves->leaf[row / LS_LEAF].number * LS_LEAF + row % LS_LEAF;
 }
 
-static inline bool meeting_sees(const struct meeting *m, int64_t i, int64_t j)
+static inline bool meeting_sees(const struct meeting *m, int64_t batch, int64_t i, int64_t j)
 {
-    return ls_mask_sees(&m->mask, position_of(&m->q_leaves, i), position_of(&m->k_leaves, j));
+    return ls_mask_sees(&m->mask[batch], position_of(&m->q_leaves, i),
+                        position_of(&m->k_leaves, j));
 }
 
 /* One query and one key of a head, in double. */
@@ -84,8 +85,8 @@ static inline struct exact_scores exact_scores(const struct meeting *m, double p
         out.logit = (double)s->soft_cap * tanh(out.logit);
     }
     if (s->alibi)
-        out.logit -=
-            (double)s->alibi[s->first_head + head] * fabs((double)(row + m->mask.shift - key));
+        out.logit -= (double)s->alibi[s->first_head + head] *
+                     fabs((double)(ls_mask_place(&m->mask[batch], row) - key));
     if (s->dropout != 0) {
         ls_dropout_kept(kept, s, batch, s->first_head + head, row, key / 4 * 4, 4);
         out.keep = kept[key % 4] ? 1 / (1 - (double)s->dropout) : 0;
@@ -161,7 +162,7 @@ static inline void forward_row(struct meeting *m, const struct wide *wide, int64
         const int64_t k = key_at(m, batch, head, j);
 
         logit[j] = -INFINITY;
-        if (!meeting_sees(m, i, j)) continue;
+        if (!meeting_sees(m, batch, i, j)) continue;
         const struct exact_scores scores =
             exact_scores(m, dot(wide->q + q * d, wide->k + k * d, d), batch, head, i, j);
 
@@ -214,8 +215,11 @@ static inline void meeting_open(struct meeting *m)
     if (m->scores.heads == 0) m->scores.heads = s->h;
     m->rule.s_q = s->s_q;
     m->rule.s_k = s->s_k;
-    m->mask = m->bands_by ? draw_bands(m->bands, s->s_q, s->s_k, m->bands_by)
-                          : mask_by(&m->rule, m->bands);
+    cr_assert_leq(s->b, MOST_ENTRIES);
+    for (int64_t i = 0; i < s->b; i++)
+        m->mask[i] = m->bands_by
+                         ? draw_bands(m->bands[i], s->s_q, s->s_k, m->bands_by + 1000 * (uint64_t)i)
+                         : mask_by(&m->rule, m->bands[i]);
     m->s_q_loc = share_out(&m->q_leaves, m->q_leaf, s->s_q, m->q_share);
     m->s_k_loc = share_out(&m->k_leaves, m->k_leaf, s->s_k, m->k_share);
     m->q = tensor_over(NULL, s->type, s->b, m->s_q_loc, s->h, s->d, m->bhsd);
@@ -259,7 +263,7 @@ static inline const char *meeting_name(const struct meeting *m)
         "documents %ld, bands by %ld, cap %g alibi %d dropout %g, leaves %ld x %ld, threads %d",
         variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q,
         (long)s->s_k, (long)s->d, (long)ls_value_dim(s), m->bhsd ? " bhsd" : "",
-        (long)m->mask.shift, (long)m->rule.left, (long)m->rule.right, (long)m->rule.prefix,
+        (long)m->rule.shift, (long)m->rule.left, (long)m->rule.right, (long)m->rule.prefix,
         (long)m->rule.document_count, (long)m->bands_by, (double)m->scores.soft_cap,
         m->scores.alibi != NULL, (double)m->scores.dropout, (long)m->q_leaves.count,
         (long)m->k_leaves.count, m->threads);
@@ -270,7 +274,7 @@ static inline struct ls_gradient_shape meeting_shape(const struct meeting *m)
 {
     return (struct ls_gradient_shape){
         .attention = {.global = m->shape,
-                      .mask = m->mask,
+                      .masks = {m->mask, m->shape.b},
                       .scores = m->scores,
                       .k_leaves = m->k_leaves.count},
         .q_leaves = m->q_leaves.count,
@@ -406,7 +410,7 @@ static inline void expect_exact(const struct meeting *m)
     for (int64_t pair = 0; pair < s->b * s->h; pair++)
         for (int64_t i = 0; i < m->s_q_loc; i++)
             for (int64_t j = 0; j < m->s_k_loc; j++)
-                if (meeting_sees(m, i, j))
+                if (meeting_sees(m, pair / s->h, i, j))
                     add_exact_pair(&sums, m, &wide, pair / s->h, pair % s->h, i, j);
     expect_close(m->dq, sums.dq, sums.dq_bound, q_n, "dq", m);
     expect_close(m->dk, sums.dk, sums.dk_bound, k_n, "dk", m);

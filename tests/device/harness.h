@@ -245,13 +245,40 @@ static inline struct ls_mask_rule problem_rule(const struct problem *p)
     return rule;
 }
 
-/* room [MOST_BANDS] is borrowed for the mask's life. */
+/* What entries of a batch may have masks of. */
+enum { MOST_ENTRIES = 3 };
+
+struct mask_room {
+    struct ls_mask mask[MOST_ENTRIES];
+    struct ls_band band[MOST_ENTRIES][MOST_BANDS];
+};
+
+/* room is borrowed for the masks' life. Bands are others in each entry. */
+static inline struct ls_masks problem_masks(const struct problem *p, struct mask_room *room)
+{
+    const struct ls_attention_shape *s = &p->shape;
+    const int64_t count = p->bands ? s->b : ls_options_masks(s, &p->options);
+    struct ls_mask_rule rules[MOST_ENTRIES];
+
+    cr_assert_leq(count, MOST_ENTRIES);
+    cr_assert_eq(ls_options_mask(rules, s, &p->options), LS_OK, "%s", ls_message());
+    for (int64_t i = 0; i < count; i++)
+        room->mask[i] =
+            p->bands ? draw_bands(room->band[i], s->s_q, s->s_k, p->bands + 1000 * (uint64_t)i)
+                     : mask_by(&rules[i], room->band[i]);
+    return (struct ls_masks){room->mask, count};
+}
+
+/* Of the only entry, or of each. */
 static inline struct ls_mask problem_mask(const struct problem *p, struct ls_band *room)
 {
-    if (p->bands) return draw_bands(room, p->shape.s_q, p->shape.s_k, p->bands);
-    const struct ls_mask_rule rule = problem_rule(p);
+    struct mask_room all;
+    const struct ls_masks masks = problem_masks(p, &all);
+    struct ls_mask mask = *masks.mask;
 
-    return mask_by(&rule, room);
+    cr_assert_eq(masks.count, 1);
+    if (mask.band) mask.band = memcpy(room, mask.band, (size_t)mask.count * sizeof *room);
+    return mask;
 }
 
 static inline void judge_row(struct ls_errors *errors, const struct problem *p, const double *k,
@@ -261,10 +288,11 @@ static inline void judge_row(struct ls_errors *errors, const struct problem *p, 
     static struct ls_reference_row exact;
     const int d_v = (int)ls_value_dim(s);
     double q[LS_MAX_HEAD_DIM], o[LS_MAX_HEAD_DIM];
-    struct ls_band bands[MOST_BANDS];
-    const struct ls_mask mask = problem_mask(p, bands);
+    struct mask_room room;
+    const struct ls_masks masks = problem_masks(p, &room);
     struct ls_scores scores;
-    const struct ls_reference_query query = {q, &mask, &scores, batch, head, i};
+    const struct ls_reference_query query = {q, ls_masks_of(&masks, batch), &scores, batch, head,
+                                             i};
 
     cr_assert_eq(ls_options_scores(&scores, s, &p->options), LS_OK, "%s", ls_message());
     ls_dtype_convert(q, LS_F64, element_at(&p->q, batch, i, head), s->type, s->d);

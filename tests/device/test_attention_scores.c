@@ -144,7 +144,7 @@ static void attend_heads(struct problem *p, int64_t first, float *o, float *lse)
     float *memory = malloc((size_t)(2 * s_q * (d + 2)) * sizeof *memory);
     struct ls_row_states states = {memory, memory + 2 * s_q, memory + 4 * s_q};
     const struct ls_found earlier = {.states = &states};
-    struct ls_band bands[MOST_BANDS];
+    struct mask_room room;
     struct ls_tensor q = p->q, out = p->o, out_lse = p->lse;
 
     shape.global.h = shape.global.h_kv = 2;
@@ -163,7 +163,7 @@ static void attend_heads(struct problem *p, int64_t first, float *o, float *lse)
                                   .q_leaves = {q_leaf, 2},
                                   .k_leaves = {k_leaf, 2}};
 
-    shape.mask = problem_mask(p, bands);
+    shape.masks = problem_masks(p, &room);
     cr_assert_eq(ls_options_scores(&shape.scores, &p->shape, &p->options), LS_OK);
     shape.scores.first_head = first;
     cr_assert_eq(ls_attention_kernel_create(&kernel, device, shape), LS_OK, "%s", ls_message());

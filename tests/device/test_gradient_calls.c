@@ -170,9 +170,10 @@ static void bytes_are_exact(void)
     };
 
     for (int i = 0; i < LENGTH(shapes); i++) {
+        const struct ls_mask mask = full_mask(shapes[i].s_q, shapes[i].s_k);
         const struct ls_gradient_shape shape = {
             .attention = {.global = shapes[i],
-                          .mask = full_mask(shapes[i].s_q, shapes[i].s_k),
+                          .masks = {&mask, 1},
                           .scores = {.scale = 1},
                           .k_leaves = (shapes[i].s_k + LS_LEAF - 1) / LS_LEAF},
             .q_leaves = (shapes[i].s_q + LS_LEAF - 1) / LS_LEAF};

@@ -55,15 +55,15 @@ static void masks_are_exact(void)
             .shape = {1, 2, 1, 600, 700, 5, types[i % 3], 0}, .rule = rules[i], .threads = 2});
 }
 
-/* Unions of bands that no rule makes, and some leaves of keys only. */
+/* Unions of bands that no rule makes, others in each entry, and some leaves of keys only. */
 static void any_bands_are_exact(void)
 {
     for (int i = 0; i < 9; i++)
-        run_case(
-            (struct meeting){.shape = {1, 2, 1, 500 + 20 * i, 800 - 30 * i, 5, types[i % 3], 0},
-                             .bands_by = 1 + (uint64_t)i,
-                             .k_share = {1 + i / 3 % 2, 0},
-                             .threads = 1 + i % 2});
+        run_case((struct meeting){
+            .shape = {1 + i % 3, 2, 1, 500 + 20 * i, 800 - 30 * i, 5, types[i % 3], 0},
+            .bands_by = 1 + (uint64_t)i,
+            .k_share = {1 + i / 3 % 2, 0},
+            .threads = 1 + i % 2});
 }
 
 static void scores_are_exact(void)

@@ -36,7 +36,7 @@ static void plant(struct meeting *m, int operand, int64_t row, float value, bool
 /* Whether query i is or sees the row. */
 static bool meets(const struct meeting *m, int operand, int64_t row, int64_t i)
 {
-    return operand <= OF_V ? meeting_sees(m, i, row) : i == row;
+    return operand <= OF_V ? meeting_sees(m, 0, i, row) : i == row;
 }
 
 /* Queries that do not meet the row keep the bits of their dq, and keys that none of those see which
@@ -51,7 +51,7 @@ static void expect_untouched(const struct meeting *m, const struct meeting *befo
     for (int64_t i = 0; i < m->s_q_loc; i++) {
         const bool met = meets(m, operand, row, i);
 
-        for (int64_t j = 0; j < m->s_k_loc; j++) touched[j] |= met && meeting_sees(m, i, j);
+        for (int64_t j = 0; j < m->s_k_loc; j++) touched[j] |= met && meeting_sees(m, 0, i, j);
         cr_expect(met || memcmp(m->dq + (size_t)i * d, before->dq + (size_t)i * d, bytes) == 0,
                   "%s, %s: dq of row %ld", meeting_name(m), what, (long)i);
     }

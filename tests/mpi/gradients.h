@@ -63,7 +63,7 @@ static inline void descent_solve(struct descent *g)
                                              .dk = &exact[DK],
                                              .dv = &exact[DV],
                                              .dsinks = g->job.options.sinks ? &dsinks : NULL},
-            &saved, &problem.mask, &problem.scores);
+            &saved, &problem.masks, &problem.scores);
     MPI_CHECK_OK(status);
     for (int i = 0; i < GRADIENTS; i++) broadcast_exact(g->exact[i], elements(&exact[i]));
     broadcast_exact(g->exact_dsinks, s->h);
@@ -290,7 +290,7 @@ static inline void descent_judge(const struct descent *g, const char *what)
                                              .dk = &whole[DK],
                                              .dv = &whole[DV],
                                              .dsinks = sinks ? &dsinks : NULL},
-            g->job.shape.type, &saved, &problem->mask, &problem->scores);
+            g->job.shape.type, &saved, &problem->masks, &problem->scores);
     MPI_CHECK_OK(status);
     for (int i = 0; i < LS_GRADIENTS; i++)
         MPI_CHECK(rank != 0 || verdict[i].ok, "%s: %s: %s: rel %.3g (limit %.3g), units %.3g", what,

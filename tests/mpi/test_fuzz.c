@@ -30,7 +30,7 @@ static int64_t roll(struct dice *dice, int64_t sides)
     return (int64_t)ls_random_below(dice->seed, dice->number, dice->rolls++, (uint64_t)sides);
 }
 
-enum { MOST_DOCUMENTS = 6, MOST_SLICES = 9, MOST_HEADS = 12 };
+enum { MOST_DOCUMENTS = 6, MOST_SLICES = 9, MOST_HEADS = 12, MOST_ENTRIES = 2 };
 
 struct fuzz_case {
     int number, ranks;
@@ -39,7 +39,8 @@ struct fuzz_case {
     struct ls_attention_shape shape;
     struct ls_attention_options options;
     uint64_t seed; /* of the input */
-    int64_t documents[MOST_DOCUMENTS + 1];
+    int64_t documents[MOST_DOCUMENTS + 1], q_documents[MOST_DOCUMENTS + 1];
+    int64_t q_lengths[MOST_ENTRIES], k_lengths[MOST_ENTRIES];
     struct ls_slice slices[MOST_SLICES];
     float slopes[MOST_HEADS], sinks[MOST_HEADS];
 };
@@ -135,18 +136,37 @@ static int64_t draw_reach(struct dice *dice, int64_t s)
     return i < COUNT(few) ? few[i] : roll(dice, s + 1);
 }
 
+static void draw_list(int64_t *documents, int count, struct dice *dice, int64_t s)
+{
+    for (int i = 1; i < count; i++) {
+        const int64_t before = documents[i - 1];
+        documents[i] = before + roll(dice, s - before + 1) / (count - i);
+    }
+    documents[count] = s;
+}
+
+/* Of keys, and now and then of queries as well. */
 static void draw_documents(struct fuzz_case *c, struct dice *dice)
 {
-    const int64_t s = c->shape.s_k;
     const int count = 1 + (int)roll(dice, MOST_DOCUMENTS);
 
-    for (int i = 1; i < count; i++) {
-        const int64_t before = c->documents[i - 1];
-        c->documents[i] = before + roll(dice, s - before + 1) / (count - i);
-    }
-    c->documents[count] = s;
+    draw_list(c->documents, count, dice, c->shape.s_k);
     c->options.documents = c->documents;
     c->options.document_count = count;
+    if (roll(dice, 3) > 0) return;
+    draw_list(c->q_documents, count, dice, c->shape.s_q);
+    c->options.q_documents = c->q_documents;
+}
+
+static void draw_entries(struct fuzz_case *c, struct dice *dice)
+{
+    for (int64_t i = 0; i < c->shape.b; i++) {
+        c->q_lengths[i] = roll(dice, c->shape.s_q + 1);
+        c->k_lengths[i] = roll(dice, c->shape.s_k + 1);
+    }
+    c->options.q_lengths = roll(dice, 4) > 0 ? c->q_lengths : NULL;
+    c->options.k_lengths = roll(dice, 4) > 0 ? c->k_lengths : NULL;
+    c->options.pad_left = (c->options.q_lengths || c->options.k_lengths) && roll(dice, 2) == 0;
 }
 
 /* [0, s) in up to three parts. */
@@ -194,7 +214,10 @@ static void draw_mask(struct fuzz_case *c, struct dice *dice)
         o->query_offset = roll(dice, s->s_q + s->s_k + 1) - s->s_q;
     }
     if (roll(dice, 5) == 0) o->prefix = roll(dice, s->s_k + 1);
-    if (roll(dice, 4) == 0) draw_documents(c, dice);
+    if (roll(dice, 4) == 0)
+        draw_documents(c, dice);
+    else if (roll(dice, 4) == 0)
+        draw_entries(c, dice);
     if (roll(dice, 5) == 0) draw_slices(c, dice);
 }
 
@@ -273,7 +296,16 @@ static void add_reach(struct line *line, char before, int64_t reach)
         add(line, "%c%" PRId64, before, reach);
 }
 
-static void add_mask(struct line *line, const struct ls_attention_options *o)
+static void add_list(struct line *line, const char *option, const int64_t *list, int64_t n)
+{
+    for (int64_t i = 0; list && i < n; i++)
+        if (i == 0)
+            add(line, " --%s %" PRId64, option, list[0]);
+        else
+            add(line, ",%" PRId64, list[i]);
+}
+
+static void add_mask(struct line *line, const struct ls_attention_options *o, int64_t b)
 {
     if (o->causal) add(line, " --causal");
     if (o->align_start) add(line, " --align start");
@@ -284,8 +316,12 @@ static void add_mask(struct line *line, const struct ls_attention_options *o)
         add_reach(line, ' ', o->window_left);
         add_reach(line, ',', o->window_right);
     }
-    for (int64_t i = 0; o->documents && i <= o->document_count; i++)
-        add(line, "%s%" PRId64, i == 0 ? " --documents " : ",", o->documents[i]);
+    add_list(line, o->q_documents ? "cu-seqlens-k" : "documents", o->documents,
+             o->document_count + 1);
+    add_list(line, "cu-seqlens-q", o->q_documents, o->document_count + 1);
+    add_list(line, "q-lengths", o->q_lengths, b);
+    add_list(line, "k-lengths", o->k_lengths, b);
+    if (o->pad_left) add(line, " --padding left");
     for (int64_t i = 0; i < o->slice_count; i++) {
         const struct ls_slice *s = &o->slices[i];
 
@@ -317,7 +353,7 @@ static void write_command(struct line *out, const struct fuzz_case *c)
         " --dtype %s --threads %d --verify=%" PRId64,
         ls_isa_name(c->isa), c->ranks, s->b, s->h, s->h_kv, s->s_q, s->s_k, s->d, ls_value_dim(s),
         c->seed, ls_dtype_name(s->type), o->threads, s->s_q);
-    add_mask(out, o);
+    add_mask(out, o, s->b);
     add_scores(out, o, s->h);
     if (o->backward) add(out, " --backward");
     if (o->strict) add(out, " --strict");

@@ -54,7 +54,7 @@ static bool is_seen(const struct ls_problem *problem, int r, int64_t key, int64_
     for (int64_t i = 0; i < ls_layout_part_rows(&problem->q_layout, r); i++) {
         const int64_t at = ls_layout_position(&problem->q_layout, r, i);
 
-        if (ls_mask_count(&problem->mask, at, key, keys) > 0) return true;
+        if (ls_mask_count(problem->masks.mask, at, key, keys) > 0) return true;
     }
     return false;
 }

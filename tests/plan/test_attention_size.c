@@ -75,9 +75,9 @@ Test(attention_size, visible_pairs_are_counted)
                 const struct ls_mask mask =
                     draw_mask(&room, number % MASKS, s_q, s_k, (uint64_t)number);
 
-                cr_expect_eq(ls_visible_pairs(&mask), count_pairs(&mask),
+                cr_expect_eq(ls_visible_pairs(ALONE(&mask)), count_pairs(&mask),
                              "%ld x %ld, mask %d: %g, not %g", (long)s_q, (long)s_k, number,
-                             ls_visible_pairs(&mask), count_pairs(&mask));
+                             ls_visible_pairs(ALONE(&mask)), count_pairs(&mask));
             }
         }
     }
@@ -129,9 +129,9 @@ Test(attention_size, tiles_are_counted)
                                              .d = 64};
         const struct ls_mask mask = draw_mask(&room, number, s.s_q, s.s_k, (uint64_t)i);
 
-        cr_expect_eq(ls_attention_tiles(&s, &mask), count_tiles(&s, &mask),
+        cr_expect_eq(ls_attention_tiles(&s, ALONE(&mask)), count_tiles(&s, &mask),
                      "h %ld/%ld s %ld x %ld mask %d: %ld, not %ld", (long)s.h, (long)s.h_kv,
-                     (long)s.s_q, (long)s.s_k, number, (long)ls_attention_tiles(&s, &mask),
+                     (long)s.s_q, (long)s.s_k, number, (long)ls_attention_tiles(&s, ALONE(&mask)),
                      (long)count_tiles(&s, &mask));
     }
 }
@@ -145,7 +145,7 @@ Test(attention_size, work_of_a_leaf_is_the_leaves_that_it_sees)
         const int64_t s_q = 1400 - number, s_k = number % 8 ? 1300 + number : 100;
         const struct ls_mask mask = draw_mask(&room, number % MASKS, s_q, s_k, (uint64_t)number);
 
-        ls_leaf_work(work, &mask);
+        ls_leaf_work(work, 6, ALONE(&mask));
         for (int64_t leaf = 0; leaf < 6; leaf++) {
             const int64_t end = (leaf + 1) * LS_LEAF < s_q ? (leaf + 1) * LS_LEAF : s_q;
 
@@ -164,17 +164,17 @@ Test(attention_size, huge_sizes_are_exact, .timeout = 5)
     struct ls_mask window = causal;
 
     window.one.low = -1023;
-    cr_expect_eq(ls_attention_tiles(&shape, &full), 8 * leaves * leaves);
-    cr_expect_eq(ls_attention_tiles(&shape, &causal), 8 * (leaves * (leaves + 1) / 2));
-    cr_expect_eq(ls_attention_tiles(&shape, &window), 8 * (5 * leaves - 4 - 3 - 2 - 1));
-    cr_expect_eq(ls_visible_pairs(&full), 0x1p72);
-    cr_expect_float_eq(ls_visible_pairs(&causal) / 0x1p71, 1, 1e-9);
-    cr_expect_eq(ls_visible_pairs(&window), 0x1p46 - 1024 * 1023 / 2);
+    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&full)), 8 * leaves * leaves);
+    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&causal)), 8 * (leaves * (leaves + 1) / 2));
+    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&window)), 8 * (5 * leaves - 4 - 3 - 2 - 1));
+    cr_expect_eq(ls_visible_pairs(ALONE(&full)), 0x1p72);
+    cr_expect_float_eq(ls_visible_pairs(ALONE(&causal)) / 0x1p71, 1, 1e-9);
+    cr_expect_eq(ls_visible_pairs(ALONE(&window)), 0x1p46 - 1024 * 1023 / 2);
     for (int kind = LS_LAYOUT_CONTIGUOUS; kind <= LS_LAYOUT_STRIPED; kind++) {
         const struct ls_layout layout = {.kind = (ls_layout_kind)kind, .s = s, .p = 3};
 
-        cr_expect_float_eq(ls_most_pairs_of_keys(&layout, &full) / 0x1p72, 1 / 3.0, 1e-6);
-        cr_expect_float_eq(ls_most_pairs_of_queries(&layout, &causal) / 0x1p71,
+        cr_expect_float_eq(ls_most_pairs_of_keys(&layout, ALONE(&full)) / 0x1p72, 1 / 3.0, 1e-6);
+        cr_expect_float_eq(ls_most_pairs_of_queries(&layout, ALONE(&causal)) / 0x1p71,
                            kind == LS_LAYOUT_CONTIGUOUS ? 5 / 9.0 : 1 / 3.0, 1e-6);
     }
     cr_expect_eq(ls_key_value_bytes(&shape, s), (size_t)2 * 2 * 128 * 2 << 36);
@@ -238,8 +238,8 @@ Test(attention_size, the_largest_share_of_pairs_is_found)
         cr_assert_eq(ls_dealing_create(&dealing, work, ls_layout_leaves(&layout), layout.p), LS_OK);
         layout.dealing = dealing;
         const double exact = count_most_pairs(&layout, &mask, keys);
-        const double found =
-            keys ? ls_most_pairs_of_keys(&layout, &mask) : ls_most_pairs_of_queries(&layout, &mask);
+        const double found = keys ? ls_most_pairs_of_keys(&layout, ALONE(&mask))
+                                  : ls_most_pairs_of_queries(&layout, ALONE(&mask));
 
         cr_expect_eq(found, exact, "%s, %s of %ld, %ld, mask %d, p %d: %g, not %g",
                      ls_layout_name(layout.kind), keys ? "keys" : "queries", (long)s, (long)other,
@@ -268,7 +268,7 @@ Test(attention_size, balanced_documents_are_even)
         rule.documents = documents;
         rule.document_count = n;
         const struct ls_mask mask = ls_mask_rule_apply(&rule, bands);
-        ls_leaf_work(work, &mask);
+        ls_leaf_work(work, S / LS_LEAF, ALONE(&mask));
         cr_assert_eq(ls_dealing_create(&dealing, work, S / LS_LEAF, P), LS_OK);
         for (int r = 0; r < P; r++) {
             int64_t tiles = 0;

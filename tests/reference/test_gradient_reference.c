@@ -45,7 +45,7 @@ static void run_back(struct back *p)
     const struct ls_attention_saved saved = {
         .q = &p->w.q, .k = &p->w.k, .v = &p->w.v, .d_o = &p->d_o, .dlse = &p->dlse};
 
-    cr_assert_eq(ls_reference_attention_backward(&out, &saved, &p->mask, &p->scores), LS_OK);
+    cr_assert_eq(ls_reference_attention_backward(&out, &saved, ALONE(&p->mask), &p->scores), LS_OK);
 }
 
 /* sum d_o o + sum dlse lse, of which the gradients are taken; rows that see nothing have no lse. */
@@ -54,8 +54,9 @@ static double loss(struct back *p)
     struct whole *w = &p->w;
     double sum = 0;
 
-    cr_assert_eq(ls_reference_attention(&w->o, &w->lse, &w->q, &w->k, &w->v, &p->mask, &p->scores),
-                 LS_OK);
+    cr_assert_eq(
+        ls_reference_attention(&w->o, &w->lse, &w->q, &w->k, &w->v, ALONE(&p->mask), &p->scores),
+        LS_OK);
     for (int i = 0; i < B * S_Q * H * VALUE; i++) sum += p->d_o_data[i] * w->o_data[i];
     for (int i = 0; i < B * H * S_Q; i++)
         if (w->lse_data[i] != -INFINITY) sum += p->dlse_data[i] * w->lse_data[i];

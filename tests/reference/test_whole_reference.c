@@ -83,7 +83,8 @@ Test(whole_reference, equals_the_plain_formula_for_any_type_order_mask_and_score
         snprintf(what, sizeof what, "%s%s %s", ls_dtype_name(type), swapped ? " swapped" : "",
                  cases[i / 2 % CASES].name);
         setup(&w, type, swapped);
-        cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &mask, &scores), LS_OK);
+        cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, ALONE(&mask), &scores),
+                     LS_OK);
         expect_plain_formula(&w, &rule, &scores, what);
     }
 }
@@ -96,7 +97,8 @@ Test(whole_reference, without_keys_all_rows_are_empty)
 
     setup(&w, LS_F64, false);
     w.k.dim[1] = w.v.dim[1] = 0;
-    cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, &mask, &scores), LS_OK);
+    cr_assert_eq(ls_reference_attention(&w.o, &w.lse, &w.q, &w.k, &w.v, ALONE(&mask), &scores),
+                 LS_OK);
     for (int n = 0; n < B * H * S_Q; n++) cr_expect_eq(w.lse_data[n], -INFINITY);
     for (int n = 0; n < B * H * S_Q * VALUE; n++) cr_expect_eq(w.o_data[n], 0);
 }
@@ -137,8 +139,8 @@ Test(whole_reference, refuses_what_does_not_fit)
         struct ls_tensor o = ls_tensor_view(NULL, bad[c].o_type, 4, n);
         struct ls_tensor lse = ls_tensor_view(NULL, LS_F64, 3, lse_dim);
 
-        cr_expect_eq(ls_reference_attention(&o, &lse, &q, &k, &v, &mask, &scores), bad[c].status,
-                     "case %zu", c);
+        cr_expect_eq(ls_reference_attention(&o, &lse, &q, &k, &v, ALONE(&mask), &scores),
+                     bad[c].status, "case %zu", c);
         cr_expect(strstr(ls_message(), bad[c].message), "case %zu: \"%s\"", c, ls_message());
     }
 }

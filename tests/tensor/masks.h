@@ -7,7 +7,7 @@
 #include "base/random.h"
 #include "tensor/mask_rule.h"
 
-enum { MOST_BANDS = 64 };
+enum { MOST_BANDS = 128 };
 
 static inline struct ls_mask_rule causal_rule(int64_t s_q, int64_t s_k)
 {
@@ -30,6 +30,9 @@ static inline struct ls_mask causal_mask(int64_t s_q, int64_t s_k)
 
     return ls_mask_rule_apply(&rule, NULL);
 }
+
+/* The same mask for all entries. */
+#define ALONE(mask) (&(struct ls_masks){(mask), 1})
 
 /* room [MOST_BANDS] is borrowed for the mask's life. */
 static inline struct ls_mask mask_by(const struct ls_mask_rule *rule, struct ls_band *room)

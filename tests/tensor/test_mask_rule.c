@@ -1,7 +1,6 @@
 /* The bands of a rule against its definition, key by key, over all small cases. */
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "masks.h"
 
@@ -33,11 +32,36 @@ static const struct {
 
 static const int64_t sides[] = {0, 1, 3, (int64_t)1 << 60, INT64_MAX};
 
-static int64_t document_of(const struct ls_mask_rule *rule, int64_t position)
+static int64_t document_at(const int64_t *documents, int64_t count, int64_t position)
 {
-    for (int64_t i = 0; i < rule->document_count; i++)
-        if (rule->documents[i] <= position && position < rule->documents[i + 1]) return i;
+    for (int64_t i = 0; i < count; i++)
+        if (documents[i] <= position && position < documents[i + 1]) return i;
     return -1;
+}
+
+/* The document of a query; none: -1. */
+static int64_t document_of_query(const struct ls_mask_rule *rule, int64_t i)
+{
+    const int64_t at = i + rule->shift;
+
+    if (!rule->documents) return -1;
+    if (rule->q_documents)
+        return document_at(rule->q_documents, rule->document_count, i - rule->q_first);
+    return at < rule->s_k ? document_at(rule->documents, rule->document_count, at - rule->k_first)
+                          : -1; /* beside all keys, not in the rest of a document that is longer */
+}
+
+/* Where query i stands among the keys. */
+static int64_t place_of(const struct ls_mask_rule *rule, int64_t i)
+{
+    const int64_t n = rule->q_documents ? document_of_query(rule, i) : -1;
+
+    if (n < 0) return i + rule->shift;
+    const int64_t *q = rule->q_documents + n, *k = rule->documents + n;
+
+    if (rule->align_start)
+        return rule->k_first + k[0] + (i - rule->q_first - q[0]) + rule->pair_offset;
+    return rule->k_first + k[1] - 1 - (rule->q_first + q[1] - 1 - i);
 }
 
 static bool slice_has(const struct ls_slice *s, int64_t i, int64_t j)
@@ -60,42 +84,56 @@ static bool is_in_a_slice(const struct ls_mask_rule *rule, int64_t i, int64_t j)
 /* The definition, in the words of tensor/mask_rule.h. */
 static bool sees(const struct ls_mask_rule *rule, int64_t i, int64_t j)
 {
-    const int64_t at = i + rule->shift;
+    const int64_t at = place_of(rule, i), document = document_of_query(rule, i);
 
-    if (i >= rule->s_q || j >= rule->s_k || !is_in_a_slice(rule, i, j)) return false;
-    if (j < rule->prefix) return true;
+    if (i < rule->q_first || i >= rule->s_q || j < rule->k_first || j >= rule->s_k) return false;
+    if (!is_in_a_slice(rule, i, j)) return false;
+    if (j < rule->k_first + rule->prefix) return true;
     if (rule->left != INT64_MAX && j < at - rule->left) return false;
     if (rule->right != INT64_MAX && j > at + rule->right) return false;
-    if (!rule->documents) return true;
-    /* beside all keys, not in the rest of a document that is longer */
-    return at < rule->s_k && document_of(rule, at) >= 0 &&
-           document_of(rule, at) == document_of(rule, j);
+    return !rule->documents ||
+           (document >= 0 &&
+            document == document_at(rule->documents, rule->document_count, j - rule->k_first));
 }
 
 static const char *name_of(const struct ls_mask_rule *m)
 {
-    static char name[200];
+    static char name[240];
 
     snprintf(name, sizeof name,
-             "%ld x %ld, shift %ld, window %ld, %ld, prefix %ld, documents %ld, slices %ld",
-             (long)m->s_q, (long)m->s_k, (long)m->shift, (long)m->left, (long)m->right,
-             (long)m->prefix, (long)m->document_count, (long)m->slice_count);
+             "%ld to %ld x %ld to %ld, shift %ld, window %ld, %ld, prefix %ld, documents %ld, of "
+             "queries %s, %s, offset %ld, slices %ld",
+             (long)m->q_first, (long)m->s_q, (long)m->k_first, (long)m->s_k, (long)m->shift,
+             (long)m->left, (long)m->right, (long)m->prefix, (long)m->document_count,
+             m->q_documents ? "too" : "by place", m->align_start ? "start" : "end",
+             (long)m->pair_offset, (long)m->slice_count);
     return name;
 }
 
-/* A pair that two bands shared would be counted twice. */
+/* A pair that two bands shared would be counted twice. A query that sees nothing is nowhere. */
+static void check_query(const struct ls_mask *mask, const struct ls_mask_rule *rule, int64_t i)
+{
+    bool sees_any = false;
+
+    for (int64_t j = 0; j < rule->s_k + BEHIND; j++) {
+        const bool seen = sees(rule, i, j);
+
+        sees_any |= seen;
+        cr_assert_eq(ls_mask_count(mask, i, j, 1), seen, "%s: row %ld, key %ld", name_of(rule),
+                     (long)i, (long)j);
+    }
+    cr_assert(!sees_any || ls_mask_place(mask, i) == place_of(rule, i), "%s: row %ld is at %ld",
+              name_of(rule), (long)i, (long)ls_mask_place(mask, i));
+    cr_assert_eq(ls_mask_has(mask, i), rule->q_first <= i && i < rule->s_q);
+}
+
 static void check_rule(const struct ls_mask_rule *rule)
 {
-    struct ls_band *bands = NULL;
-    int64_t room = 0;
-    struct ls_mask mask;
+    static struct ls_mask_set set;
+    struct ls_masks masks;
 
-    cr_assert_eq(ls_mask_rule_make(&mask, &bands, &room, rule), LS_OK);
-    for (int64_t i = 0; i < rule->s_q + BEHIND; i++)
-        for (int64_t j = 0; j < rule->s_k + BEHIND; j++)
-            cr_assert_eq(ls_mask_count(&mask, i, j, 1), sees(rule, i, j), "%s: row %ld, key %ld",
-                         name_of(rule), (long)i, (long)j);
-    free(bands);
+    cr_assert_eq(ls_mask_set_make(&masks, &set, rule, 1), LS_OK);
+    for (int64_t i = 0; i < rule->s_q + BEHIND; i++) check_query(masks.mask, rule, i);
 }
 
 static void check_places(struct ls_mask_rule rule)
@@ -118,6 +156,49 @@ Test(mask_rule, its_bands_are_what_the_definition_says)
                                                    .document_count = keys[c].count,
                                                    .slices = slices[list].list,
                                                    .slice_count = slices[list].count});
+}
+
+/* ---- what is there of a padded entry, and documents of queries and of keys */
+
+static const int64_t of_queries[][4] = {{0, 2, 2, 5}, {0, 1, 4, 5}, {0, 0, 3, 4}},
+                     of_keys[][4] = {{0, 3, 3, 6}, {0, 2, 4, 5}, {0, 0, 0, 4}};
+
+/* What is not there before the first and behind the last. */
+static void check_padded(struct ls_mask_rule rule)
+{
+    for (int padding = 0; padding < 4; padding++) {
+        rule.q_first = padding % 2;
+        rule.k_first = padding / 2 * 2;
+        rule.s_q = 5 + rule.q_first;
+        rule.s_k = 6 + rule.k_first;
+        for (rule.shift = -1; rule.shift <= 2; rule.shift += 3)
+            for (rule.prefix = 0; rule.prefix <= 4; rule.prefix += 2) check_rule(&rule);
+    }
+}
+
+Test(mask_rule, what_is_not_there_is_not_seen)
+{
+    for (int c = 0; c < LENGTH(sides) * LENGTH(sides) * LENGTH(slices) * 2; c++)
+        check_padded((struct ls_mask_rule){.left = sides[c % LENGTH(sides)],
+                                           .right = sides[c / LENGTH(sides) % LENGTH(sides)],
+                                           .documents = c % 2 ? of_keys[0] : NULL,
+                                           .document_count = c % 2 ? 3 : 0,
+                                           .slices = slices[c % LENGTH(slices)].list,
+                                           .slice_count = slices[c % LENGTH(slices)].count});
+}
+
+Test(mask_rule, documents_of_queries_see_those_of_keys)
+{
+    for (int c = 0; c < LENGTH(sides) * LENGTH(sides) * 9 * 4; c++)
+        check_padded((struct ls_mask_rule){.left = sides[c % LENGTH(sides)],
+                                           .right = sides[c / LENGTH(sides) % LENGTH(sides)],
+                                           .documents = of_keys[c % 3],
+                                           .q_documents = of_queries[c / 3 % 3],
+                                           .document_count = 3,
+                                           .align_start = c % 4 > 0,
+                                           .pair_offset = c % 4 > 0 ? c % 4 - 2 : 0,
+                                           .slices = slices[c % 7 == 0].list,
+                                           .slice_count = slices[c % 7 == 0].count});
 }
 
 Test(mask_rule, full_is_every_pair)

@@ -51,7 +51,7 @@ ls_status ls_allreduce_cost(struct ls_cost *out, const struct ls_problem *proble
     struct ls_subtrees subtrees;
 
     *out = ls_method_work(problem);
-    out->flops_most = ls_pair_flops(s) * ls_most_pairs_of_keys(&problem->k_layout, &problem->mask);
+    out->flops_most = ls_pair_flops(s) * ls_most_pairs_of_keys(&problem->k_layout, &problem->masks);
     out->call_rows = problem->p > 1 ? ls_visit_all_rows(queries, 0) : s->s_q;
     out->bytes_sent = (problem->p - 1) * (int64_t)query_bytes(s, s->s_q);
     out->messages = (problem->p - 1) * ls_visit_count(queries) * s->b;

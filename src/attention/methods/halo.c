@@ -24,7 +24,7 @@ struct halo {
 
 static const char *fits(const struct ls_problem *problem)
 {
-    const struct ls_mask_rule *rule = &problem->rule;
+    const struct ls_mask_rule *rule = problem->rules;
     const bool window = rule->left != LS_NO_LIMIT && rule->right != LS_NO_LIMIT;
 
     if (problem->p == 1 || window || !ls_mask_rule_is_even(rule)) return NULL;

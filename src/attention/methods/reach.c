@@ -2,6 +2,14 @@
 
 #include <string.h>
 
+static void mark_leaves(bool *seen, const struct ls_mask *mask, int64_t first, int64_t rows)
+{
+    struct ls_range run = ls_mask_leaves(mask, first, rows, 0);
+
+    for (; run.from < run.to; run = ls_mask_leaves(mask, first, rows, run.to))
+        memset(seen + run.from, true, (size_t)(run.to - run.from) * sizeof *seen);
+}
+
 void ls_reach_mark(bool *seen, const struct ls_problem *problem, int rank)
 {
     const struct ls_layout *queries = &problem->q_layout;
@@ -11,10 +19,9 @@ void ls_reach_mark(bool *seen, const struct ls_problem *problem, int rank)
     for (int64_t i = 0; i < n; i++) {
         const int64_t leaf = ls_layout_part_leaf(queries, rank, i), first = leaf * LS_LEAF;
         const int64_t rows = ls_layout_leaf_rows(queries, leaf);
-        struct ls_range run = ls_mask_leaves(&problem->mask, first, rows, 0);
 
-        for (; run.from < run.to; run = ls_mask_leaves(&problem->mask, first, rows, run.to))
-            memset(seen + run.from, true, (size_t)(run.to - run.from) * sizeof *seen);
+        for (int64_t m = 0; m < problem->masks.count; m++)
+            mark_leaves(seen, &problem->masks.mask[m], first, rows);
     }
 }
 

@@ -166,7 +166,7 @@ ls_status ls_tree_cost(struct ls_cost *out, const struct ls_problem *problem)
     size_t most_states = 0;
 
     *out = ls_method_work(problem);
-    out->flops_most = ls_pair_flops(s) * ls_most_pairs_of_keys(&problem->k_layout, &problem->mask);
+    out->flops_most = ls_pair_flops(s) * ls_most_pairs_of_keys(&problem->k_layout, &problem->masks);
     out->call_rows = s->s_q;
     ls_status status = ls_tree_plan_init(&plan, problem);
     if (status == LS_OK) status = ls_subtrees_count(&subtrees, problem);

@@ -100,7 +100,8 @@ static ls_status deal_both(struct ls_problem *out, const struct ls_problem *prob
 {
     *out = *problem;
     out->opened = false;
-    out->bands = NULL; /* those of the whole problem stay */
+    out->mask_set = (struct ls_mask_set){.room = 0}; /* those of the whole problem stay */
+    out->rules = NULL;
     out->p = count / together;
     out->dealing[0] = out->dealing[1] = NULL;
     LS_TRY(deal(&out->q_layout, &out->dealing[0], ranks, count, together, listed));

@@ -10,30 +10,31 @@ static void count_up(int64_t *more, struct ls_range run, int64_t places)
     if (run.to < places) more[run.to]--;
 }
 
-static struct seen_leaves seen_by(const struct ls_attention_kernel *kernel,
-                                  const struct ls_kernel_call *call, const struct ls_leaf *queries)
+static struct seen_leaves seen_by(int64_t *keys, const struct ls_attention_kernel *kernel,
+                                  const struct ls_kernel_call *call, const struct ls_mask *mask,
+                                  const struct ls_leaf *queries)
 {
-    struct ls_range run = seen_places(kernel, call, queries, 0);
+    struct ls_range run = seen_places(kernel, call, mask, queries, 0);
     struct seen_leaves sees = {0};
 
-    for (; run.from < run.to; run = seen_places(kernel, call, queries, run.to)) {
+    for (; run.from < run.to; run = seen_places(kernel, call, mask, queries, run.to)) {
         sees.count += run.to - run.from;
         sees.end = run.to;
-        count_up(kernel->agenda.keys, run, call->k_leaves.count);
+        count_up(keys, run, call->k_leaves.count);
     }
     return sees;
 }
 
-/* The places that are seen, where count_up has left its counts. */
-static void list_keys(struct agenda *agenda, int64_t places)
+/* The places that are seen, where count_up has left its counts; returns how many. */
+static int64_t list_keys(int64_t *keys, int64_t places)
 {
     int64_t seen = 0, n = 0;
 
     for (int64_t place = 0; place < places; place++) {
-        seen += agenda->keys[place];
-        if (seen > 0) agenda->keys[n++] = place;
+        seen += keys[place];
+        if (seen > 0) keys[n++] = place;
     }
-    agenda->key_count = n;
+    return n;
 }
 
 static int bits_of(int64_t n)
@@ -46,27 +47,36 @@ static int bits_of(int64_t n)
 
 /* By the size of what they see, to a factor of two; of one size the last ones, which are the
  * longest if causal, come first. */
-static void order_queries(struct agenda *agenda, int64_t queries)
+static void order_queries(int64_t *order, const struct seen_leaves *sees, int64_t queries)
 {
     int most = 0;
 
     for (int64_t i = 0; i < queries; i++) {
-        const int bits = bits_of(agenda->sees[i].count);
+        const int bits = bits_of(sees[i].count);
         if (bits > most) most = bits;
     }
     for (int64_t n = 0; n < queries; most--)
         for (int64_t i = queries - 1; i >= 0; i--)
-            if (bits_of(agenda->sees[i].count) == most) agenda->order[n++] = i;
+            if (bits_of(sees[i].count) == most) order[n++] = i;
 }
 
 void cpu_make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call)
 {
     struct agenda *agenda = &kernel->agenda;
     const struct ls_leaf_list *queries = &call->q_leaves;
+    const int64_t places = call->k_leaves.count;
 
-    memset(agenda->keys, 0, (size_t)call->k_leaves.count * sizeof *agenda->keys);
-    for (int64_t i = 0; i < queries->count; i++)
-        agenda->sees[i] = seen_by(kernel, call, &queries->leaf[i]);
-    list_keys(agenda, call->k_leaves.count);
-    order_queries(agenda, queries->count);
+    agenda->most_keys = 0;
+    for (int64_t m = 0; m < kernel->shape.masks.count; m++) {
+        const struct ls_mask *mask = &kernel->shape.masks.mask[m];
+        struct seen_leaves *sees = agenda->sees + m * queries->count;
+        int64_t *keys = agenda->keys + m * places;
+
+        memset(keys, 0, (size_t)places * sizeof *keys);
+        for (int64_t i = 0; i < queries->count; i++)
+            sees[i] = seen_by(keys, kernel, call, mask, &queries->leaf[i]);
+        agenda->key_count[m] = list_keys(keys, places);
+        if (agenda->key_count[m] > agenda->most_keys) agenda->most_keys = agenda->key_count[m];
+        order_queries(agenda->order + m * queries->count, sees, queries->count);
+    }
 }

@@ -100,11 +100,13 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct cpu *cp
 static void place_agenda(struct agenda *agenda, struct cursor *cursor,
                          const struct ls_kernel_shape *shape)
 {
+    const size_t masks = (size_t)shape->global.b;
     const size_t queries = (size_t)((shape->global.s_q + LS_LEAF - 1) / LS_LEAF);
 
-    agenda->sees = carve(cursor, queries * sizeof *agenda->sees);
-    agenda->order = carve(cursor, queries * sizeof *agenda->order);
-    agenda->keys = carve(cursor, (size_t)shape->k_leaves * sizeof *agenda->keys);
+    agenda->sees = carve(cursor, masks * queries * sizeof *agenda->sees);
+    agenda->order = carve(cursor, masks * queries * sizeof *agenda->order);
+    agenda->keys = carve(cursor, masks * (size_t)shape->k_leaves * sizeof *agenda->keys);
+    agenda->key_count = carve(cursor, masks * sizeof *agenda->key_count);
 }
 
 /* Lays out the kernel's memory; scratch [threads] receives the workers' parts. Returns the

@@ -16,12 +16,13 @@ struct seen_leaves {
     int64_t count, end;
 };
 
-/* agenda.c: what a call has to do. */
+/* agenda.c: what a call has to do under each of the masks. */
 struct agenda {
-    struct seen_leaves *sees; /* [leaves of queries] */
-    int64_t *order;           /* places of leaves of queries, those that see the most first */
-    int64_t *keys;            /* places of leaves of keys that somebody sees */
-    int64_t key_count;
+    struct seen_leaves *sees; /* [masks][leaves of queries] */
+    int64_t *order;     /* [masks][..] places of leaves of queries, those that see the most first */
+    int64_t *keys;      /* [masks][..] places of leaves of keys that somebody sees */
+    int64_t *key_count; /* [masks] */
+    int64_t most_keys;  /* the most of these */
 };
 
 /* A tile: rows [first, first + rows) of those that the group's heads have in one query leaf,
@@ -84,14 +85,25 @@ static inline int rows_of_a_head(const struct ls_attention_kernel *kernel, int l
     return kernel->canonical ? LS_LEAF : leaf_rows;
 }
 
+/* What the queries of a (batch, kv head) pair see, and which of the masks that is. */
+static inline int64_t mask_number(const struct ls_attention_kernel *kernel, int64_t pair)
+{
+    return kernel->shape.masks.count > 1 ? pair / kernel->shape.global.h_kv : 0;
+}
+
+static inline const struct ls_mask *mask_of(const struct ls_attention_kernel *kernel, int64_t pair)
+{
+    return &kernel->shape.masks.mask[mask_number(kernel, pair)];
+}
+
 /* Places of leaves that a leaf of queries sees: the next run from this one on (places.h). */
 static inline struct ls_range seen_places(const struct ls_attention_kernel *kernel,
                                           const struct ls_kernel_call *call,
-                                          const struct ls_leaf *queries, int64_t place)
+                                          const struct ls_mask *mask, const struct ls_leaf *queries,
+                                          int64_t place)
 {
-    return cpu_seen_places(&kernel->shape.mask, queries,
-                           leaf_rows(queries->number, kernel->shape.global.s_q), &call->k_leaves,
-                           place);
+    return cpu_seen_places(mask, queries, leaf_rows(queries->number, kernel->shape.global.s_q),
+                           &call->k_leaves, place);
 }
 
 /* Where a row of a tile stands. */

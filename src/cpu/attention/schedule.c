@@ -28,15 +28,18 @@ static int64_t pairs(const struct ls_attention_kernel *kernel)
 static void pack_phase(struct job *job, struct worker *w)
 {
     const struct agenda *agenda = &job->kernel->agenda;
-    const int64_t heads = job->wave_pairs, n = heads * agenda->key_count;
+    const int64_t heads = job->wave_pairs, n = heads * agenda->most_keys;
     const double since = ls_now();
     int64_t i, packed = 0;
 
     if (job->kernel->products->decode) return;
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
+        const int64_t pair = job->wave_first + i % heads, mask = mask_number(job->kernel, pair);
+
+        if (i / heads >= agenda->key_count[mask]) continue;
         const ls_status status =
-            cpu_pack_leaf(job->kernel, w, job->call, job->wave_first, job->wave_first + i % heads,
-                          agenda->keys[i / heads]);
+            cpu_pack_leaf(job->kernel, w, job->call, job->wave_first, pair,
+                          agenda->keys[mask * job->call->k_leaves.count + i / heads]);
         if (status != LS_OK) cpu_team_fail(&job->team, status);
         packed++;
         progress_tick(w->clock);
@@ -74,7 +77,9 @@ static bool find_tile(struct tile *out, const struct job *job, int64_t i)
     const struct ls_attention_kernel *kernel = job->kernel;
     const struct ls_leaf_list *leaves = &job->call->q_leaves;
     const int64_t tiles = tiles_per_leaf(job), per_pair = leaves->count * tiles;
-    const int64_t place = kernel->agenda.order[i % per_pair / tiles];
+    const int64_t pair = job->wave_first + i / per_pair;
+    const int64_t of_mask = mask_number(kernel, pair) * leaves->count;
+    const int64_t place = kernel->agenda.order[of_mask + i % per_pair / tiles];
     const struct ls_leaf *leaf = &leaves->leaf[place];
     const int rows = leaf_rows(leaf->number, kernel->shape.global.s_q);
     const int pitch = rows_of_a_head(kernel, rows);
@@ -83,9 +88,9 @@ static bool find_tile(struct tile *out, const struct job *job, int64_t i)
 
     if (folded <= 0) return false;
     *out = (struct tile){
-        .pair = job->wave_first + i / per_pair,
+        .pair = pair,
         .leaf = leaf,
-        .sees = kernel->agenda.sees[place],
+        .sees = kernel->agenda.sees[of_mask + place],
         .pitch = pitch,
         .first = (int)first,
         .rows = folded < rows_in_tile(pitch, rows) ? (int)folded : rows_in_tile(pitch, rows),
@@ -101,27 +106,44 @@ static bool heads_are_neighbours(const struct job *job)
     return job->kernel->products->decode && k->dim[2] > 1 && k->stride[2] < k->stride[1];
 }
 
+/* The first place that is seen under any mask, and the end of them. */
+static struct ls_range places_in_use(const struct job *job)
+{
+    const struct agenda *agenda = &job->kernel->agenda;
+    struct ls_range used = {INT64_MAX, 0};
+
+    for (int64_t m = 0; m < job->kernel->shape.masks.count; m++) {
+        const int64_t *keys = agenda->keys + m * job->call->k_leaves.count,
+                      n = agenda->key_count[m];
+
+        if (n == 0) continue;
+        if (keys[0] < used.from) used.from = keys[0];
+        if (keys[n - 1] >= used.to) used.to = keys[n - 1] + 1;
+    }
+    return used;
+}
+
 /* Each tile's keys are cut into spans, aligned nodes of the tree: with few tiles, so that all
  * threads have work, and with neighbours, so that what the hardware brings of the next head is
  * still near when its turn comes. The results are merged as the tree says, so the bits do not
  * depend on it. */
 static void choose_spans(struct job *job)
 {
-    const struct agenda *agenda = &job->kernel->agenda;
     const int64_t threads = job->kernel->cpu.threads, tiles = tile_count(job);
     const bool few = threads > 1 && tiles < 2 * threads;
 
     job->span = job->call->k_leaves.count;
     job->spans = 1;
     job->span_first = 0;
-    if (tiles == 0 || agenda->key_count == 0 || tiles > job->kernel->split_states) return;
+    if (tiles == 0 || job->kernel->agenda.most_keys == 0 || tiles > job->kernel->split_states)
+        return;
     if (!few && !heads_are_neighbours(job)) return;
-    const int64_t begin = agenda->keys[0], end = agenda->keys[agenda->key_count - 1] + 1;
+    const struct ls_range used = places_in_use(job);
 
     job->span = CHUNK_LEAVES;
     do {
-        job->span_first = begin / job->span * job->span;
-        job->spans = (end - job->span_first + job->span - 1) / job->span;
+        job->span_first = used.from / job->span * job->span;
+        job->spans = (used.to - job->span_first + job->span - 1) / job->span;
     } while (tiles * job->spans > job->kernel->split_states && (job->span *= 2));
 }
 
@@ -133,8 +155,8 @@ static int64_t span_begin(const struct job *job, int64_t i)
 /* Whether the tile sees a leaf of span i. */
 static bool sees_span(const struct job *job, const struct tile *tile, int64_t i)
 {
-    const struct ls_range seen =
-        seen_places(job->kernel, job->call, tile->leaf, span_begin(job, i));
+    const struct ls_range seen = seen_places(
+        job->kernel, job->call, mask_of(job->kernel, tile->pair), tile->leaf, span_begin(job, i));
 
     return seen.from < seen.to && seen.from < span_begin(job, i + 1);
 }
@@ -270,7 +292,7 @@ ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
 
     if (call->change) {
-        kernel->shape.mask = call->change->mask;
+        kernel->shape.masks = call->change->masks;
         kernel->shape.scores.seed = call->change->seed;
     }
     cpu_make_agenda(kernel, call);

@@ -10,6 +10,7 @@ struct fold {
     struct worker *w;
     const struct ls_kernel_call *call;
     const struct tile *tile;
+    const struct ls_mask *mask;
     int64_t slot;         /* of the call's first leaf among those that are packed */
     int64_t begin, end;   /* places of the first chunk, and behind the last leaf */
     struct ls_range seen; /* places that are seen, those met last or next */
@@ -20,7 +21,7 @@ struct fold {
 static bool is_seen(struct fold *fold, int64_t place)
 {
     if (place >= fold->seen.to)
-        fold->seen = seen_places(fold->kernel, fold->call, fold->tile->leaf, place);
+        fold->seen = seen_places(fold->kernel, fold->call, fold->mask, fold->tile->leaf, place);
     return place >= fold->seen.from && place < fold->seen.to;
 }
 
@@ -41,6 +42,7 @@ static struct fold open_fold(struct ls_attention_kernel *kernel, struct worker *
         .w = w,
         .call = call,
         .tile = tile,
+        .mask = mask_of(kernel, tile->pair),
         .slot = (tile->pair - wave_first) * call->k_leaves.count,
         .end = to < tile->sees.end ? to : tile->sees.end,
     };
@@ -56,8 +58,7 @@ static const struct ls_leaf_keys *row_visibility(struct fold *fold, int j, int64
     struct ls_leaf_keys *out = fold->w->visible + j * TILE_ROWS;
     const int rows = leaf_rows(tile->leaf->number, fold->kernel->shape.global.s_q);
 
-    if (ls_mask_leaf(fold->w->leaf, &fold->kernel->shape.mask, tile->leaf->number * LS_LEAF, rows,
-                     leaf))
+    if (ls_mask_leaf(fold->w->leaf, fold->mask, tile->leaf->number * LS_LEAF, rows, leaf))
         return NULL;
     for (int r = 0, row = tile->first % tile->pitch; r < tile->rows; r++) {
         out[r] = fold->w->leaf[row];
@@ -209,12 +210,14 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
 static void list_score_rows(struct score_row *out, const struct ls_attention_kernel *kernel,
                             const struct tile *tile)
 {
+    const struct ls_mask *mask = mask_of(kernel, tile->pair);
+
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);
 
         out[r] = (struct score_row){.head = kernel->shape.scores.first_head + at.head,
                                     .position = at.position,
-                                    .place = at.position + kernel->shape.mask.shift};
+                                    .place = ls_mask_place(mask, at.position)};
     }
 }
 

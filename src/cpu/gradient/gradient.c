@@ -63,6 +63,7 @@ static void place_worker(struct gradient_worker *w, char **scratch, struct curso
     w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
     if (kernel->shape.attention.scores.dropout > 0)
         w->kept = carve(cursor, LS_LEAF * sizeof *w->kept);
+    if (kernel->shape.attention.scores.alibi) w->place = carve(cursor, LS_LEAF * sizeof *w->place);
     for (int j = 0; j < GRADIENT_CHUNK; j++) {
         carve_nodes(&w->dk[j], cursor, 0, depth, pad.d);
         carve_nodes(&w->dv[j], cursor, 0, depth, pad.d_v);

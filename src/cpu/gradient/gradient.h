@@ -35,6 +35,7 @@ struct gradient_worker {
     char *raw; /* [LS_LEAF][pad.d], then [LS_LEAF][pad.d_v], a leaf on its way into packed form */
     struct ls_leaf_keys *visible; /* [LS_LEAF] what rows of a leaf of queries see of one of keys */
     struct ls_leaf_keys *kept;    /* [LS_LEAF] what dropout leaves them, where there is any */
+    int64_t *place;               /* [LS_LEAF] of the rows among the keys, where slopes are */
     struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
     struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
     char *mended_keys, *mended_queries;       /* packed leaves without NaN and infinity */
@@ -83,22 +84,31 @@ static inline int gradient_rows(const struct gradient_job *job, int64_t q_leaf)
                      job->kernel->shape.attention.global.s_q);
 }
 
-/* Whether some query of a leaf sees a key of another. */
-static inline bool gradient_leaf_is_seen(const struct gradient_job *job, int64_t q_leaf,
-                                         int64_t k_leaf)
+/* What queries of a head, batch x h + head, see. */
+static inline const struct ls_mask *gradient_mask(const struct ls_gradient_kernel *kernel,
+                                                  int64_t head)
+{
+    const struct ls_kernel_shape *shape = &kernel->shape.attention;
+
+    return ls_masks_of(&shape->masks, head / shape->global.h);
+}
+
+/* Whether some query of a leaf of the head sees a key of another. */
+static inline bool gradient_leaf_is_seen(const struct gradient_job *job, int64_t head,
+                                         int64_t q_leaf, int64_t k_leaf)
 {
     return ls_mask_meets(
-        &job->kernel->shape.attention.mask, job->call->q_leaves.leaf[q_leaf].number * LS_LEAF,
+        gradient_mask(job->kernel, head), job->call->q_leaves.leaf[q_leaf].number * LS_LEAF,
         gradient_rows(job, q_leaf), job->call->k_leaves.leaf[k_leaf].number * LS_LEAF, LS_LEAF);
 }
 
-/* The first chunk, of `from` and those behind it, of which the leaf of queries sees some; none:
- * gradient_chunks. */
-static inline int64_t gradient_next_chunk(const struct gradient_job *job, int64_t q_leaf,
-                                          int64_t from)
+/* The first chunk, of `from` and those behind it, of which the leaf of queries of the head sees
+ * some; none: gradient_chunks. */
+static inline int64_t gradient_next_chunk(const struct gradient_job *job, int64_t head,
+                                          int64_t q_leaf, int64_t from)
 {
     const struct ls_range seen = cpu_seen_places(
-        &job->kernel->shape.attention.mask, &job->call->q_leaves.leaf[q_leaf],
+        gradient_mask(job->kernel, head), &job->call->q_leaves.leaf[q_leaf],
         gradient_rows(job, q_leaf), &job->call->k_leaves, from * job->kernel->chunk);
 
     return seen.from < seen.to ? seen.from / job->kernel->chunk : gradient_chunks(job);

@@ -92,7 +92,7 @@ static void add_pair(const struct mend *mend, int i, int j)
     const struct ls_scores *scores = tile->scores;
     const struct ls_attention_shape *s = &mend->kernel->shape.attention.global;
     const struct head_dims pad = mend->kernel->pad;
-    const int64_t d = s->d, d_v = ls_value_dim(s), key = tile->first_key + j;
+    const int64_t d = s->d, d_v = ls_value_dim(s);
     float q[LS_MAX_HEAD_DIM], d_o[LS_MAX_HEAD_DIM], k[LS_MAX_HEAD_DIM], v[LS_MAX_HEAD_DIM];
 
     load(q, mend->queries.first, &mend->queries, i);
@@ -102,7 +102,7 @@ static void add_pair(const struct mend *mend, int i, int j)
     const struct gradient_pair pair =
         gradient_of_pair(dot(q, k, d), dot(d_o, v, d_v), tile->lse[i], tile->delta[i], scores,
                          tile->scale, scores->alibi ? scores->alibi[tile->head] : 0,
-                         tile->first_place + i - key, gradient_tile_keeps(tile, i, j));
+                         gradient_tile_distance(tile, i, j), gradient_tile_keeps(tile, i, j));
 
     for (int64_t e = 0; e < d; e++) {
         mend->dq[i * pad.d + e] += pair.ds * k[e];

@@ -58,16 +58,17 @@ ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worke
                                        w->own, w->raw, v);
 }
 
-/* A row that sees no key takes part as one that is not there, as does one behind the last query,
- * which is the leaf's row `end`. */
+/* A row that sees no key takes part as one that is not there. */
 static void place_rows(struct gradient_queries *out, const struct gradient_job *job,
-                       struct gradient_worker *w, char *d_o, int64_t first, int rows, int64_t end)
+                       struct gradient_worker *w, char *d_o, int64_t first, int rows,
+                       const struct ls_mask *mask, int64_t position)
 {
     const size_t q_row = gradient_row_bytes(job->kernel, job->kernel->pad.d);
     const size_t d_o_row = gradient_row_bytes(job->kernel, job->kernel->pad.d_v);
 
     for (int r = 0; r < LS_LEAF; r++) {
-        const bool present = r < rows && r < end && job->call->lse[first + r] != -INFINITY;
+        const bool present =
+            r < rows && ls_mask_has(mask, position + r) && job->call->lse[first + r] != -INFINITY;
 
         out->lse[r] = present ? job->call->lse[first + r] * LOG2E : INFINITY;
         out->delta[r] = present ? job->call->delta[first + r] : 0;
@@ -77,14 +78,14 @@ static void place_rows(struct gradient_queries *out, const struct gradient_job *
     }
 }
 
-static void start_dq(struct gradient_queries *out, const struct gradient_job *job, int64_t first,
-                     int rows, int64_t q_leaf)
+static void start_dq(struct gradient_queries *out, const struct gradient_job *job, int64_t head,
+                     int64_t first, int rows, int64_t q_leaf)
 {
     const int64_t d = job->kernel->shape.attention.global.d;
 
     sum_forest_start(&out->dq, rows, (int)d);
     out->dq.node[0] = (struct sums){job->call->dq + first * d, d};
-    out->turn = gradient_next_chunk(job, q_leaf, 0);
+    out->turn = gradient_next_chunk(job, head, q_leaf, 0);
     if (out->turn == gradient_chunks(job)) cpu_sums_clear(out->dq.node[0], rows, (int)d);
 }
 
@@ -108,13 +109,13 @@ ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_wo
     const int rows = leaf_rows(leaf->number, s->s_q);
     const int64_t first = head * call->q->dim[1] + leaf->row;
 
-    start_dq(&kernel->queries[slot], job, first, rows, q_leaf);
+    start_dq(&kernel->queries[slot], job, head, first, rows, q_leaf);
     if (cpu_gradient_queries_are_packed(job)) return LS_OK;
     char *d_o = cpu_gather_gradient_leaf(w, kernel, call->q, call->d_o, leaf, s->s_q, head / s->h,
                                          head % s->h);
 
-    place_rows(&kernel->queries[slot], job, w, d_o, first, rows,
-               kernel->shape.attention.mask.s_q - leaf->number * LS_LEAF);
+    place_rows(&kernel->queries[slot], job, w, d_o, first, rows, gradient_mask(kernel, head),
+               leaf->number * LS_LEAF);
     kernel->packed.clean[slot] = is_finite(kernel, w->raw);
     return kernel->products->pack_queries(
         kernel->packed.leaf + (size_t)slot * kernel->queries_bytes, w->own, w->raw, d_o);

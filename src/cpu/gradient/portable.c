@@ -179,13 +179,12 @@ LS_CLONED static void plain_row(float *score, float *dp, const struct gradient_t
 static void scored_row(float *score, float *dp, const struct gradient_tile *tile, int key)
 {
     const float slope = tile->scores->alibi ? tile->scores->alibi[tile->head] : 0;
-    const int64_t position = tile->first_key + key;
 
     for (int i = 0; i < tile->rows; i++) {
         if (!gradient_tile_sees(tile, i, key)) continue;
         const struct gradient_pair pair = gradient_of_pair(
             score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale, slope,
-            tile->first_place + i - position, gradient_tile_keeps(tile, i, key));
+            gradient_tile_distance(tile, i, key), gradient_tile_keeps(tile, i, key));
 
         score[i] = pair.p;
         dp[i] = pair.ds;

@@ -37,7 +37,7 @@ struct gradient_tile {
     const struct ls_scores *scores;
     int64_t batch, head;            /* of the whole problem */
     int64_t first_query, first_key; /* positions in the whole sequence */
-    int64_t first_place;            /* of the first query among the keys */
+    const int64_t *place;           /* [rows] of the queries among the keys; NULL: no slopes */
 };
 
 static inline bool gradient_tile_sees(const struct gradient_tile *tile, int query, int key)
@@ -48,6 +48,12 @@ static inline bool gradient_tile_sees(const struct gradient_tile *tile, int quer
 static inline bool gradient_tile_keeps(const struct gradient_tile *tile, int query, int key)
 {
     return !tile->kept || ls_leaf_keys_have(&tile->kept[query], key);
+}
+
+/* From a key to where a query stands; 0 without slopes. */
+static inline int64_t gradient_tile_distance(const struct gradient_tile *tile, int query, int key)
+{
+    return tile->place ? tile->place[query] - (tile->first_key + key) : 0;
 }
 
 /* Operand rows are pad.d elements of `type` (q, k) or pad.d_v (v, d_o), zero beyond d or d_v and

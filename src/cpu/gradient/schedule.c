@@ -88,7 +88,7 @@ static bool wait_for_turn(struct gradient_job *job, struct gradient_worker *w,
 static int64_t last_seen(const struct gradient_job *job, const struct item *item, int64_t q_leaf)
 {
     for (int64_t j = item->end - 1; j >= item->first; j--)
-        if (gradient_leaf_is_seen(job, q_leaf, j)) return j;
+        if (gradient_leaf_is_seen(job, item->head, q_leaf, j)) return j;
     return -1;
 }
 
@@ -101,13 +101,13 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
     const int64_t last = last_seen(job, item, q_leaf);
 
     if (last < 0) return LS_OK;
-    const int64_t next = gradient_next_chunk(job, q_leaf, item->chunk + 1);
+    const int64_t next = gradient_next_chunk(job, item->head, q_leaf, item->chunk + 1);
 
     sum_forest_start(&w->dq, LS_LEAF, job->kernel->pad.d);
     for (int64_t j = item->first; j <= last; j++) {
         struct gradient_paths paths = {0};
 
-        if (!gradient_leaf_is_seen(job, q_leaf, j)) continue;
+        if (!gradient_leaf_is_seen(job, item->head, q_leaf, j)) continue;
         sum_forest_lead(&paths.dq, &w->dq, j, j == last);
         sum_forest_lead(&paths.dk, &w->dk[j - item->first], ~q_leaf, false);
         sum_forest_lead(&paths.dv, &w->dv[j - item->first], ~q_leaf, false);
@@ -239,7 +239,7 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
 
     if (call->change) {
-        kernel->shape.attention.mask = call->change->mask;
+        kernel->shape.attention.masks = call->change->masks;
         kernel->shape.attention.scores.seed = call->change->seed;
     }
     for (int t = 0; t < kernel->cpu.threads; t++) {

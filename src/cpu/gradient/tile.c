@@ -15,6 +15,14 @@ static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
     return w->visible;
 }
 
+static const int64_t *places(struct gradient_worker *w, const struct ls_scores *scores,
+                             const struct ls_mask *mask, int64_t q_leaf, int rows)
+{
+    if (!scores->alibi) return NULL;
+    for (int r = 0; r < rows; r++) w->place[r] = ls_mask_place(mask, q_leaf * LS_LEAF + r);
+    return w->place;
+}
+
 /* Eight bytes that are 0 or 1 as bits. */
 static uint64_t bits_of(const uint8_t *bytes)
 {
@@ -75,12 +83,13 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
     const int64_t q_slot = queries_slot(job, head, q_leaf), k_slot = keys_slot(job, head, k_leaf);
     const int rows = leaf_rows(queries->number, shape->global.s_q);
     const int key_count = leaf_rows(keys->number, shape->global.s_k);
+    const struct ls_mask *mask = gradient_mask(kernel, head);
     struct gradient_tile tile = {
         .keys = kernel->keys.leaf + (size_t)k_slot * kernel->keys_bytes,
         .queries = kernel->packed.leaf + (size_t)q_slot * kernel->queries_bytes,
         .lse = kernel->queries[q_slot].lse,
         .delta = kernel->queries[q_slot].delta,
-        .visible = row_visibility(w, &shape->mask, queries->number, keys->number, rows),
+        .visible = row_visibility(w, mask, queries->number, keys->number, rows),
         .rows = rows,
         .key_count = key_count,
         .scale = shape->scores.scale,
@@ -93,7 +102,7 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
         .head = head % shape->global.h + shape->scores.first_head,
         .first_query = queries->number * LS_LEAF,
         .first_key = keys->number * LS_LEAF,
-        .first_place = queries->number * LS_LEAF + shape->mask.shift,
+        .place = places(w, &shape->scores, mask, queries->number, rows),
     };
 
     tile.kept = draw_kept(w, kernel, &tile);
