@@ -26,6 +26,16 @@ static ls_status set_align(struct ls_attention_options *out, const char *value)
     return LS_OK;
 }
 
+static ls_status set_padding(struct ls_attention_options *out, const char *value)
+{
+    static const char *const names[] = {"right", "left"};
+    int i;
+
+    LS_TRY(cli_value_name(&i, "--padding", value, names, 2));
+    out->pad_left = i == 1;
+    return LS_OK;
+}
+
 /* One side of a window, up to `end` of the value. */
 static ls_status read_side(int64_t *out, const char *value, const char *end)
 {
@@ -98,6 +108,20 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
     case CLI_KEY_DOCUMENTS:
         out->documents = value;
         return LS_OK;
+    case CLI_KEY_CU_SEQLENS_Q:
+        out->cu_seqlens_q = value;
+        return LS_OK;
+    case CLI_KEY_CU_SEQLENS_K:
+        out->cu_seqlens_k = value;
+        return LS_OK;
+    case CLI_KEY_Q_LENGTHS:
+        out->q_lengths = value;
+        return LS_OK;
+    case CLI_KEY_K_LENGTHS:
+        out->k_lengths = value;
+        return LS_OK;
+    case CLI_KEY_PADDING:
+        return set_padding(attention, value);
     case CLI_KEY_SLICES:
         out->slices = value;
         return LS_OK;
@@ -122,8 +146,9 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
 bool cli_mask_given(const struct cli_mask_options *options,
                     const struct ls_attention_options *attention)
 {
-    return options->documents || options->slices || options->sinks || options->alibi ||
-           attention->causal || attention->align_start || attention->has_window ||
+    return options->documents || options->cu_seqlens_q || options->cu_seqlens_k ||
+           options->q_lengths || options->k_lengths || options->slices || options->sinks ||
+           options->alibi || attention->causal || attention->align_start || attention->has_window ||
            attention->has_query_offset || attention->prefix > 0 || attention->soft_cap > 0 ||
            attention->dropout > 0;
 }
@@ -139,34 +164,91 @@ static bool is_list(const char *value)
     return end > value && (*end == ',' || *end == '\0');
 }
 
-static ls_status list_integers(int64_t **out, int64_t *count, const char *option, const char *list)
+static ls_status list_integers(struct ls_integers *out, const char *option, const char *list)
 {
     int room = 1, listed = 0;
 
     for (const char *c = list; *c; c++) room += *c == ',';
-    *out = malloc((size_t)room * sizeof(**out));
-    if (!*out) return ls_fail(LS_ENOMEM, "%s: out of memory", option);
-    LS_TRY(cli_value_list(*out, &listed, option, list, 1, room, 0, INT64_MAX));
-    *count = listed;
+    out->number = malloc((size_t)room * sizeof(*out->number));
+    if (!out->number) return ls_fail(LS_ENOMEM, "%s: out of memory", option);
+    LS_TRY(cli_value_list(out->number, &listed, option, list, 1, room, 0, INT64_MAX));
+    out->rows = 1;
+    out->columns = listed;
     return LS_OK;
 }
 
-static ls_status load_documents(struct cli_mask_arrays *out, struct ls_attention_options *attention,
-                                const char *value)
+/* Of a list or a file. */
+static ls_status load_integers(struct ls_integers *out, const char *option, const char *value)
 {
-    int64_t count;
+    return is_list(value) ? list_integers(out, option, value) : ls_integers_load(out, value);
+}
 
-    if (is_list(value))
-        LS_TRY(list_integers(&out->documents, &count, "--documents", value));
-    else
-        LS_TRY(ls_integers_load(&out->documents, &count, 1, value));
-    attention->documents = out->documents;
-    attention->document_count = count - 1;
-    if (count >= 2) return LS_OK;
+/* One list for all entries of the batch, or one for each. */
+static ls_status load_documents(struct ls_integers *out, const char *option, const char *value,
+                                int64_t b)
+{
+    LS_TRY(load_integers(out, option, value));
+    if (out->rows != 1 && out->rows != b)
+        return ls_fail(LS_ESHAPE,
+                       "%s %s: %" PRId64 " lists, must be one, or one for each of the %" PRId64
+                       " entries of the batch",
+                       option, value, out->rows, b);
+    if (out->columns >= 2) return LS_OK;
     return ls_fail(LS_EVALUE,
-                   "--documents %s: %" PRId64 " numbers; the lengths of documents, added up, begin "
-                   "with 0 and end with the number of keys",
-                   value, count);
+                   "%s %s: %" PRId64 " numbers; the lengths of documents, added up, begin with 0 "
+                   "and end with the number of %s",
+                   option, value, out->columns, strstr(option, "-q") ? "queries" : "keys");
+}
+
+static ls_status load_key_documents(struct cli_mask_arrays *out,
+                                    struct ls_attention_options *attention,
+                                    const struct cli_mask_options *options, int64_t b)
+{
+    const bool varlen = options->cu_seqlens_k != NULL;
+
+    if (varlen && options->documents)
+        return ls_fail(LS_EVALUE, "--documents and --cu-seqlens-k exclude each other: both say "
+                                  "where documents of keys begin");
+    if (!varlen && !options->documents) return LS_OK;
+    LS_TRY(load_documents(&out->documents, varlen ? "--cu-seqlens-k" : "--documents",
+                          varlen ? options->cu_seqlens_k : options->documents, b));
+    attention->documents = out->documents.number;
+    attention->document_count = out->documents.columns - 1;
+    attention->documents_per_entry = out->documents.rows > 1;
+    return LS_OK;
+}
+
+static ls_status load_query_documents(struct cli_mask_arrays *out,
+                                      struct ls_attention_options *attention,
+                                      const struct cli_mask_options *options, int64_t b)
+{
+    const struct ls_integers *q = &out->q_documents, *k = &out->documents;
+
+    if (!options->cu_seqlens_q != !options->cu_seqlens_k)
+        return ls_fail(LS_EVALUE,
+                       "--cu-seqlens-q and --cu-seqlens-k belong together: %s is missing",
+                       options->cu_seqlens_q ? "--cu-seqlens-k" : "--cu-seqlens-q");
+    if (!options->cu_seqlens_q) return LS_OK;
+    LS_TRY(load_documents(&out->q_documents, "--cu-seqlens-q", options->cu_seqlens_q, b));
+    attention->q_documents = q->number;
+    if (q->rows == k->rows && q->columns == k->columns) return LS_OK;
+    return ls_fail(LS_ESHAPE,
+                   "--cu-seqlens-q is [%" PRId64 ", %" PRId64 "], --cu-seqlens-k [%" PRId64
+                   ", %" PRId64 "]: each document of queries sees the one of keys of its number",
+                   q->rows, q->columns, k->rows, k->columns);
+}
+
+static ls_status load_lengths(struct ls_integers *out, const int64_t **lengths, const char *option,
+                              const char *value, int64_t b)
+{
+    if (!value) return LS_OK;
+    LS_TRY(load_integers(out, option, value));
+    *lengths = out->number;
+    if (out->rows == 1 && out->columns == b) return LS_OK;
+    return ls_fail(LS_ESHAPE,
+                   "%s %s: %" PRId64 " numbers, must be one for each of the %" PRId64
+                   " entries of the batch",
+                   option, value, out->rows * out->columns, b);
 }
 
 /* Numbers of a slice, as they stand in a file and in struct ls_slice. */
@@ -175,18 +257,17 @@ enum { SLICE_NUMBERS = 5 };
 static ls_status load_slices(struct cli_mask_arrays *out, struct ls_attention_options *attention,
                              const char *value)
 {
-    int64_t count;
+    const struct ls_integers *got = &out->slices;
 
-    if (is_list(value))
-        LS_TRY(list_integers(&out->slices, &count, "--slices", value));
-    else
-        LS_TRY(ls_integers_load(&out->slices, &count, SLICE_NUMBERS, value));
-    attention->slices = (const struct ls_slice *)(const void *)out->slices;
-    attention->slice_count = count / SLICE_NUMBERS;
-    if (count % SLICE_NUMBERS == 0) return LS_OK;
+    if (!value) return LS_OK;
+    LS_TRY(load_integers(&out->slices, "--slices", value));
+    attention->slices = (const struct ls_slice *)(const void *)got->number;
+    attention->slice_count = got->rows * got->columns / SLICE_NUMBERS;
+    if (is_list(value) ? got->columns % SLICE_NUMBERS == 0 : got->columns == SLICE_NUMBERS)
+        return LS_OK;
     return ls_fail(LS_EVALUE,
-                   "--slices: '%s' are %" PRId64 " numbers; a slice is five: q0,q1,k0,k1,type",
-                   value, count);
+                   "--slices %s: %" PRId64 " numbers, must be five for each: q0,q1,k0,k1,type",
+                   value, got->columns);
 }
 
 /* Larger ones are no numbers in units of log2. */
@@ -275,15 +356,22 @@ static ls_status load(struct cli_mask_arrays *out, struct ls_attention_options *
                       const struct cli_mask_options *options, const struct cli_names *names,
                       const struct cli_world *world, const struct ls_attention_shape *shape)
 {
-    struct ls_mask_rule rule;
     struct ls_scores scores;
 
-    if (options->documents) LS_TRY(load_documents(out, attention, options->documents));
-    if (options->slices) LS_TRY(load_slices(out, attention, options->slices));
+    LS_TRY(load_key_documents(out, attention, options, shape->b));
+    LS_TRY(load_query_documents(out, attention, options, shape->b));
+    LS_TRY(load_lengths(&out->q_lengths, &attention->q_lengths, "--q-lengths", options->q_lengths,
+                        shape->b));
+    LS_TRY(load_lengths(&out->k_lengths, &attention->k_lengths, "--k-lengths", options->k_lengths,
+                        shape->b));
+    if (attention->pad_left && !options->q_lengths && !options->k_lengths)
+        return ls_fail(LS_EVALUE,
+                       "--padding is of --q-lengths or --k-lengths, and neither is given");
+    LS_TRY(load_slices(out, attention, options->slices));
     if (options->alibi)
         LS_TRY(load_slopes(out, attention, options->slopes, names, world, shape->h));
     if (options->sinks) LS_TRY(load_sinks(out, attention, options->sinks, names, world, shape->h));
-    LS_TRY(ls_options_mask(&rule, shape, attention));
+    LS_TRY(ls_options_mask(NULL, shape, attention));
     return ls_options_scores(&scores, shape, attention);
 }
 
@@ -291,7 +379,7 @@ ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options
                         const struct cli_mask_options *options, const struct cli_names *names,
                         const struct cli_world *world, const struct ls_attention_shape *shape)
 {
-    *out = (struct cli_mask_arrays){.documents = NULL};
+    *out = (struct cli_mask_arrays){.alibi = NULL};
     return ls_comm_agree(world->comm, load(out, attention, options, names, world, shape));
 }
 
@@ -299,6 +387,9 @@ void cli_mask_free(struct cli_mask_arrays *arrays)
 {
     free(arrays->sinks);
     free(arrays->alibi);
-    free(arrays->documents);
-    free(arrays->slices);
+    free(arrays->documents.number);
+    free(arrays->q_documents.number);
+    free(arrays->q_lengths.number);
+    free(arrays->k_lengths.number);
+    free(arrays->slices.number);
 }

@@ -6,6 +6,7 @@
 #include "cli/names.h"
 #include "cli/world.h"
 #include "longspan/attention.h"
+#include "tensor/file.h"
 
 /* Keys of the options, below CLI_KEY_OWN. */
 enum {
@@ -13,6 +14,11 @@ enum {
     CLI_KEY_ALIGN,
     CLI_KEY_WINDOW,
     CLI_KEY_DOCUMENTS,
+    CLI_KEY_CU_SEQLENS_Q,
+    CLI_KEY_CU_SEQLENS_K,
+    CLI_KEY_Q_LENGTHS,
+    CLI_KEY_K_LENGTHS,
+    CLI_KEY_PADDING,
     CLI_KEY_SLICES,
     CLI_KEY_PREFIX,
     CLI_KEY_QUERY_OFFSET,
@@ -25,13 +31,15 @@ enum {
 
 /* What is known only with the shape. */
 struct cli_mask_options {
-    const char *documents, *slices, *sinks, *slopes; /* lists or files; NULL: none */
+    /* lists or files; NULL: none */
+    const char *documents, *cu_seqlens_q, *cu_seqlens_k, *q_lengths, *k_lengths, *slices, *sinks,
+        *slopes;
     bool alibi; /* by these slopes, else by the standard ones */
 };
 
 /* The arrays that attention options refer to. */
 struct cli_mask_arrays {
-    int64_t *documents, *slices;
+    struct ls_integers documents, q_documents, q_lengths, k_lengths, slices;
     float *alibi, *sinks;
 };
 

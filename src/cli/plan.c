@@ -286,7 +286,7 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
 {
     struct plan_options o = {.ranks = 0};
     struct cli_inputs inputs = {.order = LS_ORDER_BSHD};
-    struct cli_mask_arrays arrays = {.documents = NULL};
+    struct cli_mask_arrays arrays = {.alibi = NULL};
     struct cli_report report;
     bool done;
     ls_status status;

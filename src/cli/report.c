@@ -127,7 +127,12 @@ static struct words mask_words(const struct ls_attention_options *o)
         add_words(&words, "%s keys before and %s behind", side(o->window_left).s,
                   side(keys_behind(o)).s);
     if (o->documents)
-        add_words(&words, "%s", cli_counted(o->document_count, "document", "documents").s);
+        add_words(&words, "%s%s%s", cli_counted(o->document_count, "document", "documents").s,
+                  o->q_documents ? " of queries and of keys" : "",
+                  o->documents_per_entry ? " in each entry" : "");
+    if (o->q_lengths || o->k_lengths)
+        add_words(&words, "entries of their own lengths, padded on the %s",
+                  o->pad_left ? "left" : "right");
     if (o->slices) add_words(&words, "%s", cli_counted(o->slice_count, "slice", "slices").s);
     if (o->prefix > 0) add_words(&words, "a prefix of %s", cli_counted(o->prefix, "key", "keys").s);
     if (o->align_start) add_words(&words, "aligned at the start");
@@ -167,14 +172,16 @@ static void report_options(const struct cli_report *report, const struct ls_atte
     if (mask.used > 0) cli_report_line(report, "mask", "%s", mask.s);
     if (scores.used > 0) cli_report_line(report, "scores", "%s", scores.s);
     cli_report_value(report, "causal", json_boolean(o->causal));
-    cli_report_value(report, "mask",
-                     json_pack("{sososIsIsIsoso}", "window_left",
-                               limit_json(o->has_window, o->window_left), "window_right",
-                               limit_json(true, keys_behind(o)), "documents",
-                               (json_int_t)(o->documents ? o->document_count : 0), "slices",
-                               (json_int_t)(o->slices ? o->slice_count : 0), "prefix",
-                               (json_int_t)o->prefix, "align", align_json(o), "query_offset",
-                               limit_json(o->has_query_offset, o->query_offset)));
+    cli_report_value(
+        report, "mask",
+        json_pack(
+            "{sososIsbsbsbsIsIsoso}", "window_left", limit_json(o->has_window, o->window_left),
+            "window_right", limit_json(true, keys_behind(o)), "documents",
+            (json_int_t)(o->documents ? o->document_count : 0), "documents_of_queries",
+            o->q_documents != NULL, "documents_per_entry", o->documents_per_entry, "lengths",
+            o->q_lengths || o->k_lengths, "slices", (json_int_t)(o->slices ? o->slice_count : 0),
+            "prefix", (json_int_t)o->prefix, "align", align_json(o), "query_offset",
+            limit_json(o->has_query_offset, o->query_offset)));
     cli_report_value(report, "scores",
                      json_pack("{sbsfsbsfsI}", "alibi", o->alibi != NULL, "soft_cap",
                                (double)o->soft_cap, "sinks", o->sinks != NULL, "dropout",

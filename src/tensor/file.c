@@ -126,36 +126,48 @@ ls_status ls_tensor_file_take(struct ls_tensor_file **out, int fd, const char *p
     return take(out, &(struct ls_source){.path = path, .fd = fd, .bytes = about.st_size});
 }
 
-static ls_status read_integers(int64_t **out, int64_t *count, const struct ls_source *source,
-                               int64_t columns)
+/* From 4 bytes each, in the first half of the memory, to 8; the last one first. */
+static void widen(int64_t *numbers, int64_t n)
+{
+    for (int64_t i = n - 1; i >= 0; i--) {
+        int32_t narrow;
+
+        memcpy(&narrow, (const char *)numbers + i * (int64_t)sizeof narrow, sizeof narrow);
+        numbers[i] = narrow;
+    }
+}
+
+static ls_status read_integers(struct ls_integers *out, const struct ls_source *source)
 {
     char magic[LS_NPY_MAGIC_LENGTH] = {0};
-    int64_t *list, offset, n;
+    struct ls_npy_integers found;
 
     if (source->bytes >= LS_NPY_MAGIC_LENGTH)
         LS_TRY(ls_read_at(magic, source->fd, source->path, LS_NPY_MAGIC_LENGTH, 0));
     if (memcmp(magic, LS_NPY_MAGIC, LS_NPY_MAGIC_LENGTH) != 0)
         return ls_fail(LS_EFORMAT, "%s: is no .npy file", source->path);
-    LS_TRY(ls_npy_parse_integers(&n, &offset, source, columns));
-    list = malloc((size_t)(n + 1) * sizeof *list);
-    if (list == NULL)
+    LS_TRY(ls_npy_parse_integers(&found, source));
+    const int64_t n = found.rows * found.columns;
+    int64_t *numbers = malloc((size_t)(n + 1) * sizeof *numbers);
+    if (numbers == NULL)
         return ls_fail(LS_ENOMEM, "%s: no memory for %lld numbers", source->path, (long long)n);
-    const ls_status status = ls_read_at(list, source->fd, source->path, n * 8, offset);
+    const ls_status status =
+        ls_read_at(numbers, source->fd, source->path, n * found.size, found.offset);
     if (status != LS_OK) {
-        free(list);
+        free(numbers);
         return status;
     }
-    *out = list;
-    *count = n;
+    if (found.size == 4) widen(numbers, n);
+    *out = (struct ls_integers){numbers, found.rows, found.columns};
     return LS_OK;
 }
 
-ls_status ls_integers_load(int64_t **out, int64_t *count, int64_t columns, const char *path)
+ls_status ls_integers_load(struct ls_integers *out, const char *path)
 {
     struct ls_source source;
 
     LS_TRY(open_regular(&source, path));
-    const ls_status status = read_integers(out, count, &source, columns);
+    const ls_status status = read_integers(out, &source);
 
     close(source.fd);
     return status;

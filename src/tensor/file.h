@@ -58,10 +58,16 @@ ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
                               const struct ls_file_tensor *tensor, int64_t first, int64_t n);
 
-/* A .npy file with int64 of shape [n] or, with several columns, [n, columns]; count is of all
- * numbers. The caller frees *out, which is never NULL.
+/* Whole numbers, [rows][columns]. */
+struct ls_integers {
+    int64_t *number;
+    int64_t rows, columns;
+};
+
+/* A .npy file with int32 or int64 of shape [columns], which is one row, or [rows, columns]. The
+ * caller frees out->number, which is never NULL then.
  * Errors: LS_EFILE, LS_EFORMAT, LS_ETYPE, LS_EIO, LS_ENOMEM. Not collective. */
-ls_status ls_integers_load(int64_t **out, int64_t *count, int64_t columns, const char *path);
+ls_status ls_integers_load(struct ls_integers *out, const char *path);
 
 /* Writing: a .safetensors file appears under its name whole or not at all. One process creates the
  * writer, which makes a temporary file of the final size beside the target (in $TMPDIR, or /tmp,

@@ -253,31 +253,42 @@ static ls_status check_contiguous(const struct dictionary *header, const char *p
                    path);
 }
 
-ls_status ls_npy_parse_integers(int64_t *count, int64_t *offset, const struct ls_source *source,
-                                int64_t columns)
+static ls_status find_size(int *size, const char *descr, const char *path)
+{
+    char quote[LS_QUOTE_LENGTH];
+
+    *size = strcmp(descr, "<i4") == 0 ? 4 : 8;
+    if (*size == 4 || strcmp(descr, "<i8") == 0) return LS_OK;
+    return ls_fail(LS_ETYPE, "%s: elements are '%s', must be '<i8' or '<i4': save a.astype('<i8')",
+                   path, ls_quote(quote, descr, strlen(descr)));
+}
+
+ls_status ls_npy_parse_integers(struct ls_npy_integers *out, const struct ls_source *source)
 {
     struct dictionary header = {.ndim = 0};
-    char quote[LS_QUOTE_LENGTH];
+    struct ls_npy_integers found;
     int64_t header_at = 0;
 
-    LS_TRY(parse_prefix(&header_at, offset, source));
-    LS_TRY(parse_header(&header, source, header_at, *offset - header_at));
-    if (strcmp(header.descr, "<i8") != 0)
-        return ls_fail(LS_ETYPE, "%s: elements are '%s', must be '<i8': save a.astype('<i8')",
-                       source->path, ls_quote(quote, header.descr, strlen(header.descr)));
-    if (columns == 1 && header.ndim != 1)
-        return ls_fail(LS_EFORMAT, "%s: has %d dimensions, must be a list of whole numbers",
+    LS_TRY(parse_prefix(&header_at, &found.offset, source));
+    LS_TRY(parse_header(&header, source, header_at, found.offset - header_at));
+    LS_TRY(find_size(&found.size, header.descr, source->path));
+    if (header.ndim != 1 && header.ndim != 2)
+        return ls_fail(LS_EFORMAT,
+                       "%s: has %d dimensions, must be a list or table of whole numbers",
                        source->path, header.ndim);
-    if (columns > 1 && (header.ndim != 2 || header.dim[1] != columns))
-        return ls_fail(LS_EFORMAT, "%s: must be of shape [n, %lld]", source->path,
-                       (long long)columns);
     LS_TRY(check_contiguous(&header, source->path));
-    const int64_t bytes = source->bytes - *offset, row = 8 * columns;
-    if (header.dim[0] < 0 || bytes % row != 0 || bytes / row != header.dim[0])
-        return ls_fail(
-            LS_EFORMAT, "%s: %lld x %lld whole numbers of 8 bytes do not take %lld bytes",
-            source->path, (long long)header.dim[0], (long long)columns, (long long)bytes);
-    *count = header.dim[0] * columns;
+    found.rows = header.ndim == 2 ? header.dim[0] : 1;
+    found.columns = header.dim[header.ndim - 1];
+    const int64_t bytes = source->bytes - found.offset, numbers = bytes / found.size;
+    const bool empty = found.rows == 0 || found.columns == 0;
+    if (found.rows < 0 || found.columns < 0 || bytes % found.size != 0 ||
+        (empty ? numbers > 0
+               : numbers % found.columns != 0 || numbers / found.columns != found.rows))
+        return ls_fail(LS_EFORMAT,
+                       "%s: %lld x %lld whole numbers of %d bytes do not take %lld bytes",
+                       source->path, (long long)found.rows, (long long)found.columns, found.size,
+                       (long long)bytes);
+    *out = found;
     return LS_OK;
 }
 

@@ -290,21 +290,38 @@ bad_option "documents that are no whole numbers" "good.npy: .*<f4.*<i8" --docume
 bad_option "documents that are missing" "missing.npy: .*No such file" --documents missing.npy
 bad_option "a list of documents that is no list" "--documents: number 2 of '0,x,64'" --documents 0,x,64
 bad_option "a list of documents without an end" "--documents 0: 1 numbers" --documents 0
-slices 0 64 0 64 1 >slices.npy
+bad_option "documents of queries alone" "--cu-seqlens-k is missing" --cu-seqlens-q 0,64
+bad_option "documents of keys alone" "--cu-seqlens-q is missing" --cu-seqlens-k 0,64
+bad_option "documents twice" "exclude each other" --documents 0,64 --cu-seqlens-k 0,64 --cu-seqlens-q 0,64
+bad_option "documents of other counts" "is \\[1, 3\\], --cu-seqlens-k \\[1, 2\\]" \
+    --cu-seqlens-q 0,9,64 --cu-seqlens-k 0,64
+bad_option "documents beyond the queries" "documents of queries: they end at 65, and there are 64" \
+    --cu-seqlens-q 0,65 --cu-seqlens-k 0,64
+bad_option "documents beyond the keys" "documents of keys: they end at 65, and there are 64" \
+    --cu-seqlens-q 0,64 --cu-seqlens-k 0,65
+bad_option "documents of queries that fall" "documents of queries: 9 is followed by 8" \
+    --cu-seqlens-q 0,9,8 --cu-seqlens-k 0,9,9
+bad_option "lengths of other entries" "--q-lengths 1,2: 2 numbers, .*1 entries" --q-lengths 1,2
+bad_option "more queries than there are" "query length of entry 0 is 65, must be 0 to 64" --q-lengths 65
+bad_option "more keys than there are" "key length of entry 0 is 65, must be 0 to 64" --k-lengths 65
+bad_option "lengths below 0" "--k-lengths.*'-1'" --k-lengths -1
+bad_option "a side without padding" "--padding is of" --padding left
+bad_option "an unknown side of padding" "--padding: .*middle" --padding middle --k-lengths 3
+table 5 0 64 0 64 1 >slices.npy
 npy_header '<i8' True '5, 5' >fortran-slices.npy
-npy_header '<i8' False '5, 4' >narrow-slices.npy
+table 4 0 1 0 1 >narrow-slices.npy
 head -c 90 slices.npy >short-slices.npy
 bad_option "slices that overlap" "slices 0 and 2 overlap: query 9 and key 0 " --slices 0,64,0,64,0,0,0,0,0,0,9,10,0,1,3
 bad_option "a slice beyond the queries" "slice 1: queries 60 to 65 .* 64" --slices 0,1,0,1,0,60,65,0,1,0
 bad_option "a slice beyond the keys" "slice 0: keys 3 to 65 .* 64" --slices 0,1,3,65,0
 bad_option "a slice that ends before it begins" "slice 0: queries 9 to 8 " --slices 9,8,0,1,0
 bad_option "a slice of an unknown type" "slice 0 is of type 4.* 3 .both." --slices 0,1,0,1,4
-bad_option "a slice of four numbers" "--slices: '0,1,0,1' are 4 numbers; .*type" --slices 0,1,0,1
-bad_option "slices that are a list" "documents.npy: .*\\[n, 5\\]" --slices documents.npy
-bad_option "slices of four numbers" "narrow-slices.npy: .*\\[n, 5\\]" --slices narrow-slices.npy
+bad_option "a slice of four numbers" "--slices 0,1,0,1: 4 numbers, .*type" --slices 0,1,0,1
+bad_option "slices that are a list" "documents.npy: 3 numbers, must be five" --slices documents.npy
+bad_option "slices of four numbers" "narrow-slices.npy: 4 numbers, must be five" --slices narrow-slices.npy
 bad_option "slices by columns" "fortran-slices.npy: Fortran" --slices fortran-slices.npy
 bad_option "slices cut off" "short-slices.npy: " --slices short-slices.npy
-bad_option "slices where documents are asked for" "slices.npy: .*2 dimensions" --documents slices.npy
+bad_option "slices where documents are asked for" "documents: 64 is followed by 0" --documents slices.npy
 bad_option "a list of sinks too short" "--sinks: '1' must be.* 2 heads" --sinks 1
 bad_option "a list of sinks too long" "--sinks: '1,2,3' must be.* 2 heads" --sinks 1,2,3
 bad_option "a list of sinks that is no list" "--sinks: '1,x' must be.* 2 heads" --sinks 1,x

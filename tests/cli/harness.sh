@@ -106,9 +106,11 @@ integers()
     for integer; do little_endian 8 "$integer"; done
 }
 
-# slices NUMBER...: a .npy file of int64 [n, 5] on stdout
-slices()
+# table COLUMNS NUMBER...: a .npy file of int64 [n, COLUMNS] on stdout
+table()
 {
-    npy_header '<i8' False "$(($# / 5)), 5"
+    columns=$1
+    shift
+    npy_header '<i8' False "$(($# / columns)), $columns"
     for integer; do little_endian 8 "$integer"; done
 }

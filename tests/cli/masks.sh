@@ -15,7 +15,7 @@ number() { sed -nE "s/.*\"$1\": *(-?[0-9.e+-]+).*/\1/p" stdout; }
 
 integers 0 100 100 613 900 >documents.npy
 integers 0 101 101 613 900 >others.npy
-slices 0 300 100 900 1 300 700 0 500 2 300 700 500 900 0 >slices.npy
+table 5 0 300 100 900 1 300 700 0 500 2 300 700 500 900 0 >slices.npy
 entry() { printf '"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }
 
 # logits 0.5, -1, 2 and 0, and others
@@ -49,6 +49,19 @@ try '100 keys before and 20 behind' '--window 101,20' --window 100,20
 try 'inf keys before and 20 behind' '--window inf,inf' --window inf,20
 try 'a prefix of 37 keys' '--window 9,9 --prefix 38' --window 9,9 --prefix 37
 try '4 documents' '--causal --documents others.npy' --causal --documents documents.npy
+table 4 0 100 100 700 0 200 300 650 >cu-q.npy
+table 4 0 90 613 900 0 300 300 900 >cu-k.npy
+batch="--random 2,2,1,700,900,32,5 --threads 1"
+single=$random random=$batch
+try 'entries of their own lengths, padded on the left' '--causal --q-lengths 300,700 --k-lengths 613,900' \
+    --causal --q-lengths 300,700 --k-lengths 613,900 --padding left
+try 'padded on the right' '--causal --k-lengths 613,870' --causal --k-lengths 613,900
+try '3 documents of queries and of keys in each entry' \
+    '--causal --cu-seqlens-q cu-q.npy --cu-seqlens-k cu-k.npy' \
+    --causal --cu-seqlens-q cu-q.npy --cu-seqlens-k cu-k.npy --align start
+random=$single
+try '2 documents of queries and of keys' '--cu-seqlens-q 0,100,700 --cu-seqlens-k 0,690,900' \
+    --cu-seqlens-q 0,100,700 --cu-seqlens-k 0,613,900
 try '3 slices' '--slices 0,300,100,900,0,300,700,0,500,2,300,700,500,900,0' --slices slices.npy
 try '1 slice' '--slices 0,700,0,900,1' --causal --align start --slices 0,700,0,900,0
 try ALiBi --soft-cap=900 --alibi

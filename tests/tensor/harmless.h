@@ -55,21 +55,15 @@ static inline const char *find_harm(const char *path)
 /* The same of ls_integers_load. */
 static inline const char *find_harm_in_integers(const char *path)
 {
-    int64_t *list, count;
+    struct ls_integers got;
     struct stat about;
 
+    if (ls_integers_load(&got, path) != LS_OK) return find_bad_message(path);
+    free(got.number);
     if (stat(path, &about) != 0) return "a file that went";
-    for (int64_t columns = 1; columns <= 2; columns++) {
-        if (ls_integers_load(&list, &count, columns, path) != LS_OK) {
-            const char *const harm = find_bad_message(path);
-
-            if (harm) return harm;
-            continue;
-        }
-        free(list);
-        if (count < 0 || count > about.st_size / 8) return "more numbers than the file holds";
-    }
-    return NULL;
+    return got.rows < 0 || got.columns < 0 || got.rows * got.columns > about.st_size / 4
+               ? "more numbers than the file holds"
+               : NULL;
 }
 
 #endif
