@@ -206,8 +206,8 @@ static ls_status prepare(struct cli_attend_run *run)
 
     LS_TRY(cli_report_open(&run->report, world, &o->shared));
     LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, false));
-    LS_TRY(cli_mask_load(&run->arrays, &o->shared.attention, &o->shared.mask,
-                         &o->shared.input.names, world, &run->inputs.shape));
+    LS_TRY(cli_mask_load(&run->arrays, &o->shared.attention, &o->shared.mask, &o->shared.input,
+                         world, &run->inputs));
     if (o->shared.attention.backward)
         LS_TRY(cli_inputs_open_do(&run->d_o_source, &run->inputs, world, &o->shared.input));
     LS_TRY(check_tensors(run));

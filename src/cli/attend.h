@@ -6,6 +6,7 @@
 #include "attention/method.h"
 #include "base/ledger.h"
 #include "cli/gemm.h"
+#include "cli/mask_arrays.h"
 #include "cli/outputs.h"
 #include "cli/report.h"
 #include "longspan/judge.h"

@@ -79,6 +79,7 @@ static void report_task(const struct cli_attend_run *run)
     const struct ls_problem *p = &run->problem;
 
     cli_report_task(report, &p->shape, &run->options.shared.attention);
+    cli_mask_report(report, &run->arrays);
     cli_report_line(report, "scale", "%.6g", (double)p->scores.scale);
     cli_report_line(report, "input", "%s", run->inputs.origin);
 }

@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "cli/compare.h"
 #include "cli/format.h"
+#include "cli/mask_arrays.h"
 #include "cli/memory.h"
 #include "cli/values.h"
 #include "cli/verify_report.h"
@@ -251,8 +252,8 @@ static ls_status check(struct check_run *run)
     struct cli_world *world = run->world;
 
     LS_TRY(cli_inputs_open(&run->inputs, world, &o->shared.input, true));
-    LS_TRY(cli_mask_load(&run->arrays, &run->attention, &o->shared.mask, &o->shared.input.names,
-                         world, &run->inputs.shape));
+    LS_TRY(cli_mask_load(&run->arrays, &run->attention, &o->shared.mask, &o->shared.input, world,
+                         &run->inputs));
     run->q_layout = (struct ls_layout){
         .kind = LS_LAYOUT_CONTIGUOUS, .s = run->inputs.shape.s_q, .p = world->size};
     run->k_layout = (struct ls_layout){
@@ -288,6 +289,7 @@ static void report_check(const struct cli_report *report, const struct check_run
     const struct check_options *o = run->options;
 
     cli_report_task(report, &run->inputs.shape, &run->attention);
+    cli_mask_report(report, &run->arrays);
     cli_report_line(report, "input", "%s", run->inputs.origin);
     cli_report_line(report, "result", "%s, o in %s", o->result, ls_dtype_name(run->source[O].type));
     cli_report_string(report, "contract", ls_dtype_name(run->verdict.contract));

@@ -7,8 +7,9 @@
 #include "base/status.h"
 #include "tensor/file.h"
 
-static const char *const tensors[] = {"q", "k",   "v",  "qkv", "do", "sinks", "alibi",
-                                      "o", "lse", "dq", "dk",  "dv", "dsinks"};
+static const char *const tensors[] = {
+    "q", "k",   "v",  "qkv", "do", "sinks",  "alibi",        "q_lengths",   "k_lengths",
+    "o", "lse", "dq", "dk",  "dv", "dsinks", "cu_seqlens_q", "cu_seqlens_k"};
 
 #define TENSORS ((int)(sizeof tensors / sizeof *tensors))
 
@@ -30,10 +31,11 @@ static ls_status fail_unknown(const char *tensor)
     if (nearest)
         return ls_fail(LS_EVALUE, "--names: there is no tensor '%s'; is %s meant?", tensor,
                        nearest);
-    return ls_fail(LS_EVALUE,
-                   "--names: there is no tensor '%s'; there are q, k, v, qkv, do, sinks, alibi, o, "
-                   "lse, dq, dk, dv and dsinks",
-                   tensor);
+    return ls_fail(
+        LS_EVALUE,
+        "--names: there is no tensor '%s'; there are q, k, v, qkv, do, sinks, alibi, "
+        "q_lengths, k_lengths, cu_seqlens_q, cu_seqlens_k, o, lse, dq, dk, dv and dsinks",
+        tensor);
 }
 
 /* One "q=query". */

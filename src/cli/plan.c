@@ -5,6 +5,7 @@
 #include "attention/methods/table.h"
 #include "cli/command.h"
 #include "cli/format.h"
+#include "cli/mask_arrays.h"
 #include "cli/rates.h"
 #include "cli/report.h"
 #include "cli/values.h"
@@ -302,9 +303,10 @@ static ls_status plan_attend(bool *held, struct cli_world *world, int argc, char
     LS_TRY_GOTO(status, cli_report_open(&report, world, &o.shared), fini);
     LS_TRY_GOTO(status, cli_inputs_open(&inputs, world, &o.shared.input, false), fini);
     LS_TRY_GOTO(status,
-                cli_mask_load(&arrays, &o.shared.attention, &o.shared.mask, &o.shared.input.names,
-                              world, &inputs.shape),
+                cli_mask_load(&arrays, &o.shared.attention, &o.shared.mask, &o.shared.input, world,
+                              &inputs),
                 fini);
+    cli_mask_report(&report, &arrays);
     LS_TRY_GOTO(status, report_plan(&report, world, &o, &inputs.shape, p), fini);
     status = cli_report_commit(&report, world);
 fini:

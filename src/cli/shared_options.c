@@ -108,6 +108,11 @@ static const struct {
     {CLI_TAKES_MASK,
      {"k-lengths", CLI_KEY_K_LENGTHS, "LIST|FILE", 0, "The same of keys", CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
+     {"ignore", CLI_KEY_IGNORE, "NAME", 0,
+      "Leave out a tensor of --input that would be used without an option: q_lengths, k_lengths, "
+      "cu_seqlens_q, cu_seqlens_k or sinks; may be given several times",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
      {"padding", CLI_KEY_PADDING, "SIDE", 0,
       "Where padding is: right (behind what is there, the default) or left",
       CLI_SECTION_COMPUTATION}},

@@ -137,40 +137,68 @@ static void widen(int64_t *numbers, int64_t n)
     }
 }
 
-static ls_status read_integers(struct ls_integers *out, const struct ls_source *source)
+static ls_status read_integers(struct ls_integers *out, const struct ls_source *source,
+                               const struct ls_npy_integers *found)
+{
+    const int64_t n = found->rows * found->columns;
+    int64_t *numbers = malloc((size_t)(n + 1) * sizeof *numbers);
+
+    if (numbers == NULL)
+        return ls_fail(LS_ENOMEM, "%s: no memory for %lld numbers", source->path, (long long)n);
+    const ls_status status =
+        ls_read_at(numbers, source->fd, source->path, n * found->size, found->offset);
+    if (status != LS_OK) {
+        free(numbers);
+        return status;
+    }
+    if (found->size == 4) widen(numbers, n);
+    *out = (struct ls_integers){numbers, found->rows, found->columns};
+    return LS_OK;
+}
+
+static ls_status parse_integers(struct ls_npy_integers *out, const struct ls_source *source)
 {
     char magic[LS_NPY_MAGIC_LENGTH] = {0};
-    struct ls_npy_integers found;
 
     if (source->bytes >= LS_NPY_MAGIC_LENGTH)
         LS_TRY(ls_read_at(magic, source->fd, source->path, LS_NPY_MAGIC_LENGTH, 0));
     if (memcmp(magic, LS_NPY_MAGIC, LS_NPY_MAGIC_LENGTH) != 0)
         return ls_fail(LS_EFORMAT, "%s: is no .npy file", source->path);
-    LS_TRY(ls_npy_parse_integers(&found, source));
-    const int64_t n = found.rows * found.columns;
-    int64_t *numbers = malloc((size_t)(n + 1) * sizeof *numbers);
-    if (numbers == NULL)
-        return ls_fail(LS_ENOMEM, "%s: no memory for %lld numbers", source->path, (long long)n);
-    const ls_status status =
-        ls_read_at(numbers, source->fd, source->path, n * found.size, found.offset);
-    if (status != LS_OK) {
-        free(numbers);
-        return status;
-    }
-    if (found.size == 4) widen(numbers, n);
-    *out = (struct ls_integers){numbers, found.rows, found.columns};
-    return LS_OK;
+    return ls_npy_parse_integers(out, source);
 }
 
 ls_status ls_integers_load(struct ls_integers *out, const char *path)
 {
+    struct ls_npy_integers found;
     struct ls_source source;
 
     LS_TRY(open_regular(&source, path));
-    const ls_status status = read_integers(out, &source);
-
+    ls_status status = parse_integers(&found, &source);
+    if (status == LS_OK) status = read_integers(out, &source, &found);
     close(source.fd);
     return status;
+}
+
+ls_status ls_tensor_file_integers(struct ls_integers *out, const struct ls_tensor_file *file,
+                                  const char *name)
+{
+    const struct ls_file_tensor *t = ls_tensor_file_find(file, name);
+    char quote[LS_QUOTE_LENGTH];
+
+    if (t == NULL)
+        return ls_fail(LS_EVALUE, "%s: has no tensor \"%s\"", file->path,
+                       ls_quote(quote, name, strlen(name)));
+    if (t->integer == 0)
+        return ls_fail(LS_ETYPE, "%s: tensor \"%s\" must have elements of type I64 or I32",
+                       file->path, ls_quote(quote, name, strlen(name)));
+    if (t->ndim != 1 && t->ndim != 2)
+        return ls_fail(LS_EFORMAT, "%s: tensor \"%s\" has %d dimensions, must be a list or table",
+                       file->path, ls_quote(quote, name, strlen(name)), t->ndim);
+    return read_integers(out, &(struct ls_source){.path = file->path, .fd = file->fd},
+                         &(struct ls_npy_integers){.rows = t->ndim == 2 ? t->dim[0] : 1,
+                                                   .columns = t->dim[t->ndim - 1],
+                                                   .size = t->integer,
+                                                   .offset = t->offset});
 }
 
 struct ls_tensor_file *ls_tensor_file_share(struct ls_tensor_file *file)

@@ -21,6 +21,7 @@ struct ls_file_tensor {
     /* "": it can be read; else what it has that cannot, such as "elements of type I64", and type
      * and dimensions are not known */
     char foreign[LS_FOREIGN_LENGTH];
+    int integer; /* bytes of each of the whole numbers that it has, with dimensions; else 0 */
 };
 
 struct ls_tensor_file;
@@ -68,6 +69,11 @@ struct ls_integers {
  * caller frees out->number, which is never NULL then.
  * Errors: LS_EFILE, LS_EFORMAT, LS_ETYPE, LS_EIO, LS_ENOMEM. Not collective. */
 ls_status ls_integers_load(struct ls_integers *out, const char *path);
+
+/* The same of a tensor, of type I32 or I64, of a file that is open. Errors: LS_EVALUE (there is
+ * none), LS_EFORMAT, LS_ETYPE, LS_EIO, LS_ENOMEM. */
+ls_status ls_tensor_file_integers(struct ls_integers *out, const struct ls_tensor_file *file,
+                                  const char *name);
 
 /* Writing: a .safetensors file appears under its name whole or not at all. One process creates the
  * writer, which makes a temporary file of the final size beside the target (in $TMPDIR, or /tmp,

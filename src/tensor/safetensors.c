@@ -47,6 +47,7 @@ static ls_status parse_type(struct ls_file_tensor *out, const struct entry *entr
     }
     snprintf(out->foreign, sizeof out->foreign, "elements of type %s",
              ls_quote(quote, name, strlen(name)));
+    out->integer = strcmp(name, "I64") == 0 ? 8 : strcmp(name, "I32") == 0 ? 4 : 0;
     return LS_OK;
 }
 
@@ -114,6 +115,19 @@ static ls_status check_extent(const struct ls_file_tensor *tensor, const struct 
     return LS_OK;
 }
 
+/* Whole numbers that do not fill their bytes are foreign altogether. */
+static void check_integers(struct ls_file_tensor *tensor)
+{
+    int64_t n = 1;
+
+    for (int i = 0; i < tensor->ndim && tensor->integer > 0; i++)
+        if (tensor->dim[i] < 0 || __builtin_mul_overflow(n, tensor->dim[i], &n))
+            tensor->integer = 0;
+    if (tensor->integer > 0 &&
+        (tensor->bytes % tensor->integer != 0 || tensor->bytes / tensor->integer != n))
+        tensor->integer = 0;
+}
+
 /* Leaves the offset relative to the data. */
 static ls_status parse_tensor(struct ls_file_tensor *out, const struct entry *entry)
 {
@@ -123,7 +137,8 @@ static ls_status parse_tensor(struct ls_file_tensor *out, const struct entry *en
     out->offset = range.begin;
     out->bytes = range.end - range.begin;
     LS_TRY(parse_type(out, entry));
-    if (out->foreign[0] == '\0') LS_TRY(parse_shape(out, entry));
+    if (out->foreign[0] == '\0' || out->integer > 0) LS_TRY(parse_shape(out, entry));
+    check_integers(out);
     return out->foreign[0] == '\0' ? check_extent(out, &range, entry) : LS_OK;
 }
 

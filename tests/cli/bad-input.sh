@@ -293,7 +293,7 @@ bad_option "a list of documents without an end" "--documents 0: 1 numbers" --doc
 bad_option "documents of queries alone" "--cu-seqlens-k is missing" --cu-seqlens-q 0,64
 bad_option "documents of keys alone" "--cu-seqlens-q is missing" --cu-seqlens-k 0,64
 bad_option "documents twice" "exclude each other" --documents 0,64 --cu-seqlens-k 0,64 --cu-seqlens-q 0,64
-bad_option "documents of other counts" "is \\[1, 3\\], --cu-seqlens-k \\[1, 2\\]" \
+bad_option "documents of other counts" "are \\[1, 3\\], those of keys \\[1, 2\\]" \
     --cu-seqlens-q 0,9,64 --cu-seqlens-k 0,64
 bad_option "documents beyond the queries" "documents of queries: they end at 65, and there are 64" \
     --cu-seqlens-q 0,65 --cu-seqlens-k 0,64
@@ -306,6 +306,7 @@ bad_option "more queries than there are" "query length of entry 0 is 65, must be
 bad_option "more keys than there are" "key length of entry 0 is 65, must be 0 to 64" --k-lengths 65
 bad_option "lengths below 0" "--k-lengths.*'-1'" --k-lengths -1
 bad_option "a side without padding" "--padding is of" --padding left
+bad_option "an unknown tensor to ignore" "--ignore: 'k_length' .*did you mean k_lengths" --ignore k_length
 bad_option "an unknown side of padding" "--padding: .*middle" --padding middle --k-lengths 3
 table 5 0 64 0 64 1 >slices.npy
 npy_header '<i8' True '5, 5' >fortran-slices.npy

@@ -77,6 +77,26 @@ for sinks in sinks.npy qkv.safetensors; do
 done
 holds "sinks of the input" cmp sinks.npy.out qkv.safetensors.out
 
+# tensors that are used without being asked for, and left out
+{
+    for t in 1 2 3; do bf16 $t 1 64 4 16 bshd; done
+    tail -c 16 sinks.npy
+    little_endian 8 40
+    little_endian 4 30
+} | safetensors "{$(entry q BF16 1,64,4,16 0 8192),$(entry k BF16 1,64,4,16 8192 16384),$(
+    entry v BF16 1,64,4,16 16384 24576),$(entry sinks F32 4 24576 24592),$(
+    entry k_lengths I64 1 24592 24600),$(entry q_lengths I32 1 24600 24604)}" >own.safetensors
+longspan attend --input own.safetensors --order bshd --out own.out --causal
+holds "what the input brings is told" stdout_has 'used +q_lengths, k_lengths, sinks of the input'
+longspan check --input own.safetensors --order bshd --result own.out --causal
+holds "what the input brings is used by check" verified
+longspan attend --input qkv.safetensors --order bshd --out asked.out --causal --q-lengths 30 --k-lengths 40
+holds "what the input brings is as if asked for" cmp own.out asked.out
+longspan attend --input own.safetensors --order bshd --out own.out --causal \
+    --ignore sinks --ignore q_lengths --ignore k_lengths
+longspan attend --input qkv.safetensors --order bshd --out asked.out --causal --ignore sinks
+holds "what the input brings is left out" cmp own.out asked.out
+
 # standard_slopes HEADS LIST: what --alibi alone means, as the authors' code has it
 standard_slopes()
 {
