@@ -201,6 +201,45 @@ Test(safetensors, what_cannot_be_read_is_in_nobodys_way)
     }
 }
 
+/* Whole numbers are no elements, and are read as lists and tables. */
+Test(safetensors, whole_numbers_are_read_by_themselves)
+{
+    static const char *const header =
+        "{\"wide\":{\"dtype\":\"I64\",\"shape\":[2,1],\"data_offsets\":[0,16]},"
+        "\"narrow\":{\"dtype\":\"I32\",\"shape\":[3],\"data_offsets\":[16,28]},"
+        "\"short\":{\"dtype\":\"I64\",\"shape\":[3],\"data_offsets\":[28,44]},"
+        "\"below 0\":{\"dtype\":\"I64\",\"shape\":[-2],\"data_offsets\":[44,60]},"
+        "\"huge\":{\"dtype\":\"I64\",\"shape\":[4294967296,4294967296],\"data_offsets\":[60,60]},"
+        "\"bytes\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[60,64]},"
+        "\"numbers\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[64,68]},"
+        "\"deep\":{\"dtype\":\"I32\",\"shape\":[1,1,1],\"data_offsets\":[68,72]}}";
+    static const struct {
+        const char *name;
+        ls_status status;
+    } cases[] = {{"wide", LS_OK},       {"narrow", LS_OK},    {"short", LS_ETYPE},
+                 {"below 0", LS_ETYPE}, {"huge", LS_ETYPE},   {"bytes", LS_ETYPE},
+                 {"numbers", LS_ETYPE}, {"deep", LS_EFORMAT}, {"none", LS_EVALUE}};
+    const char *const path = in_folder("a.safetensors");
+    struct ls_tensor_file *file;
+    char bytes[1024];
+
+    put_file(path, bytes, build(bytes, header, 72));
+    cr_assert_eq(ls_tensor_file_open(&file, path), LS_OK, "%s", ls_message());
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        struct ls_integers got;
+
+        cr_assert_eq(ls_tensor_file_integers(&got, file, cases[i].name), cases[i].status, "%s: %s",
+                     cases[i].name, ls_message());
+        if (cases[i].status != LS_OK) continue;
+        cr_expect_eq(got.rows, i == 0 ? 2 : 1);
+        cr_expect_eq(got.columns, i == 0 ? 1 : 3);
+        for (int64_t j = 0; j < got.rows * got.columns; j++)
+            cr_expect_eq(got.number[j], i == 0 ? 0x5a5a5a5a5a5a5a5a : 0x5a5a5a5a);
+        free(got.number);
+    }
+    ls_tensor_file_close(file);
+}
+
 Test(safetensors, refuses_what_it_cannot_mean)
 {
     static const struct {
