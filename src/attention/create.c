@@ -30,7 +30,6 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
 {
     const struct ls_attention_shape *s = &p->shape;
     const struct ls_mask_rule *rule = p->rules;
-    const bool pad_left = rule->q_first + rule->k_first > 0;
     const float *alibi = p->scores.alibi ? p->scores.alibi + p->scores.first_head : NULL;
     const struct ls_topic topics[] = {
         {"batch", (double)s->b, true},
@@ -53,7 +52,9 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"lengths of documents of queries", digest(lists, LS_LIST_Q_DOCUMENTS), false},
         {"query lengths", digest(lists, LS_LIST_Q_LENGTHS), false},
         {"key lengths", digest(lists, LS_LIST_K_LENGTHS), false},
-        {"side of the padding", pad_left, false},
+        {"side of the padding", lists->pad_left, false},
+        {"ends at which documents are aligned", rule->align_start, false},
+        {"place of a document's first query", (double)rule->pair_offset, true},
         {"pairs of slices", digest(lists, LS_LIST_SLICES), false},
         {"type", (double)s->type, false},
         {"place of the first query among the keys", (double)rule->shift, true},

@@ -20,6 +20,7 @@ ls_status ls_lists_keep(struct ls_lists *out, const struct ls_attention_shape *s
     const size_t documents =
         (size_t)(o->document_count + 1) * (o->documents_per_entry ? entries : sizeof(int64_t));
 
+    out->pad_left = o->pad_left;
     LS_TRY(keep(out, LS_LIST_DOCUMENTS, o->documents, documents));
     LS_TRY(keep(out, LS_LIST_Q_DOCUMENTS, o->q_documents, documents));
     LS_TRY(keep(out, LS_LIST_Q_LENGTHS, o->q_lengths, entries));

@@ -20,6 +20,7 @@ enum ls_list {
 struct ls_lists {
     void *list[LS_LISTS]; /* NULL: not given */
     size_t bytes[LS_LISTS];
+    bool pad_left; /* how the lengths are meant */
 };
 
 /* Copies the options' lists, to whose copies the options then refer. The caller calls

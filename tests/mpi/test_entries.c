@@ -210,3 +210,41 @@ MPI_TEST(entries, have_the_bits_that_they_have_alone)
     descent_destroy_whole(&all);
     ls_comm_destroy(self);
 }
+
+/* The first entry is as long as there is room, so that its own rule does not tell the side. */
+MPI_TEST(entries, ranks_that_disagree_are_told)
+{
+    static const int64_t others[ENTRIES] = {620, 300, 1};
+    static const struct {
+        const char *about;
+        struct ls_attention_options as_most, as_last;
+    } tastes[] = {
+        {"side of the padding", {OPTIONS, BY_LENGTHS}, {OPTIONS, BY_LENGTHS, .pad_left = true}},
+        {"query lengths",
+         {OPTIONS, BY_LENGTHS},
+         {OPTIONS, .q_lengths = others, .k_lengths = k_lengths}},
+        {"ends at which documents are aligned",
+         {OPTIONS, PAIRS(k_of_all, k_of_all)},
+         {OPTIONS, PAIRS(k_of_all, k_of_all), .align_start = true}},
+        {"lengths of documents of queries",
+         {OPTIONS, PAIRS(q_of_all, k_of_all)},
+         {OPTIONS, PAIRS(q_of_each[0], k_of_all)}},
+        {"pairs of slices",
+         {OPTIONS, .slices = slices, .slice_count = 1},
+         {OPTIONS, .slices = slices + 1, .slice_count = 1}},
+    };
+
+    if (size == 1) MPI_SKIP("one rank cannot disagree");
+    for (int i = 0; i < LENGTH(tastes); i++) {
+        struct ls_attention_options options =
+            rank == size - 1 ? tastes[i].as_last : tastes[i].as_most;
+        struct ls_attention_shape s = shape;
+        struct ls_attention_plan *plan = NULL;
+
+        if (i == 2) s.s_q = S_K; /* as long as the keys: it is the same place for the whole */
+        options.method = "ring";
+        MPI_CHECK(ls_attention_plan_create(&plan, world, &s, &options) == LS_ESHAPE &&
+                      strstr(ls_message(), tastes[i].about),
+                  "%s: %s", tastes[i].about, ls_message());
+    }
+}
