@@ -92,6 +92,15 @@ static ls_status take_integers(struct ls_integers *out, const struct loading *l,
     return LS_OK;
 }
 
+/* Of the option or, without it, of the tensor; whether either is there. */
+static ls_status load_any(bool *there, struct ls_integers *out, const struct loading *l, int tensor,
+                          const char *option, const char *value)
+{
+    *there = value || is_brought(l, tensor);
+    if (!*there) return LS_OK;
+    return value ? load_integers(out, option, value) : take_integers(out, l, tensor);
+}
+
 /* One list for all entries of the batch, or one for each. */
 static ls_status check_documents(const struct ls_integers *lists, struct origin of,
                                  const char *what, int64_t b)
@@ -131,9 +140,8 @@ static ls_status load_documents(const struct loading *l)
 static ls_status load_side(bool *there, struct ls_integers *lists, const struct loading *l,
                            int tensor, const char *option, const char *value, const char *what)
 {
-    *there = value || is_brought(l, tensor);
+    LS_TRY(load_any(there, lists, l, tensor, option, value));
     if (!*there) return LS_OK;
-    LS_TRY(value ? load_integers(lists, option, value) : take_integers(lists, l, tensor));
     return check_documents(lists, origin(option, value, cli_mask_tensors[tensor]), what, l->b);
 }
 
@@ -169,8 +177,10 @@ static ls_status load_lengths(const int64_t **lengths, struct ls_integers *out,
                               const struct loading *l, int tensor, const char *option,
                               const char *value)
 {
-    if (!value && !is_brought(l, tensor)) return LS_OK;
-    LS_TRY(value ? load_integers(out, option, value) : take_integers(out, l, tensor));
+    bool there;
+
+    LS_TRY(load_any(&there, out, l, tensor, option, value));
+    if (!there) return LS_OK;
     *lengths = out->number;
     if (out->rows == 1 && out->columns == l->b) return LS_OK;
     return ls_fail(
