@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +12,8 @@
 #include "tensor/npy.h"
 #include "tensor/safetensors.h"
 #include "tensor/transfer.h"
+
+#define LABEL_LENGTH 4224 /* of a path and a quoted name */
 
 struct ls_tensor_file {
     char *path;
@@ -137,68 +140,62 @@ static void widen(int64_t *numbers, int64_t n)
     }
 }
 
-static ls_status read_integers(struct ls_integers *out, const struct ls_source *source,
-                               const struct ls_npy_integers *found)
+static ls_status read_integers(struct ls_integers *out, const struct ls_tensor_file *file,
+                               const struct ls_file_tensor *t)
 {
-    const int64_t n = found->rows * found->columns;
+    const int64_t rows = t->ndim == 2 ? t->dim[0] : 1, columns = t->dim[t->ndim - 1];
+    const int64_t n = rows * columns;
     int64_t *numbers = malloc((size_t)(n + 1) * sizeof *numbers);
 
     if (numbers == NULL)
-        return ls_fail(LS_ENOMEM, "%s: no memory for %lld numbers", source->path, (long long)n);
-    const ls_status status =
-        ls_read_at(numbers, source->fd, source->path, n * found->size, found->offset);
+        return ls_fail(LS_ENOMEM, "%s: no memory for %lld numbers", file->path, (long long)n);
+    const ls_status status = ls_tensor_file_read(numbers, file, t, 0, n);
     if (status != LS_OK) {
         free(numbers);
         return status;
     }
-    if (found->size == 4) widen(numbers, n);
-    *out = (struct ls_integers){numbers, found->rows, found->columns};
+    if (t->integer == 4) widen(numbers, n);
+    *out = (struct ls_integers){numbers, rows, columns};
     return LS_OK;
-}
-
-static ls_status parse_integers(struct ls_npy_integers *out, const struct ls_source *source)
-{
-    char magic[LS_NPY_MAGIC_LENGTH] = {0};
-
-    if (source->bytes >= LS_NPY_MAGIC_LENGTH)
-        LS_TRY(ls_read_at(magic, source->fd, source->path, LS_NPY_MAGIC_LENGTH, 0));
-    if (memcmp(magic, LS_NPY_MAGIC, LS_NPY_MAGIC_LENGTH) != 0)
-        return ls_fail(LS_EFORMAT, "%s: is no .npy file", source->path);
-    return ls_npy_parse_integers(out, source);
 }
 
 ls_status ls_integers_load(struct ls_integers *out, const char *path)
 {
-    struct ls_npy_integers found;
-    struct ls_source source;
+    struct ls_tensor_file *file;
 
-    LS_TRY(open_regular(&source, path));
-    ls_status status = parse_integers(&found, &source);
-    if (status == LS_OK) status = read_integers(out, &source, &found);
-    close(source.fd);
+    LS_TRY(ls_tensor_file_open(&file, path));
+    const ls_status status = ls_tensor_file_integers(out, file, "");
+
+    ls_tensor_file_close(file);
     return status;
+}
+
+/* "k.npy:", or "qkv.safetensors: tensor "k"". */
+static const char *label(char out[LABEL_LENGTH], const struct ls_tensor_file *file,
+                         const char *name)
+{
+    char quote[LS_QUOTE_LENGTH];
+
+    if (name[0] == '\0')
+        snprintf(out, LABEL_LENGTH, "%s:", file->path);
+    else
+        snprintf(out, LABEL_LENGTH, "%s: tensor \"%s\"", file->path,
+                 ls_quote(quote, name, strlen(name)));
+    return out;
 }
 
 ls_status ls_tensor_file_integers(struct ls_integers *out, const struct ls_tensor_file *file,
                                   const char *name)
 {
     const struct ls_file_tensor *t = ls_tensor_file_find(file, name);
-    char quote[LS_QUOTE_LENGTH];
+    char text[LABEL_LENGTH], extent[LS_EXTENT_TEXT];
 
-    if (t == NULL)
-        return ls_fail(LS_EVALUE, "%s: has no tensor \"%s\"", file->path,
-                       ls_quote(quote, name, strlen(name)));
-    if (t->integer == 0)
-        return ls_fail(LS_ETYPE, "%s: tensor \"%s\" must have elements of type I64 or I32",
-                       file->path, ls_quote(quote, name, strlen(name)));
-    if (t->ndim != 1 && t->ndim != 2)
-        return ls_fail(LS_EFORMAT, "%s: tensor \"%s\" has %d dimensions, must be a list or table",
-                       file->path, ls_quote(quote, name, strlen(name)), t->ndim);
-    return read_integers(out, &(struct ls_source){.path = file->path, .fd = file->fd},
-                         &(struct ls_npy_integers){.rows = t->ndim == 2 ? t->dim[0] : 1,
-                                                   .columns = t->dim[t->ndim - 1],
-                                                   .size = t->integer,
-                                                   .offset = t->offset});
+    if (t == NULL && name[0] == '\0') return ls_fail(LS_EFORMAT, "%s: is no .npy file", file->path);
+    if (t == NULL) return ls_fail(LS_EVALUE, "%s is not there", label(text, file, name));
+    if (t->integer >= 4 && (t->ndim == 1 || t->ndim == 2)) return read_integers(out, file, t);
+    return ls_fail(t->integer >= 4 ? LS_EFORMAT : LS_ETYPE,
+                   "%s has %s, must be a list or table of int64 or int32", label(text, file, name),
+                   ls_extent_text(extent, t));
 }
 
 struct ls_tensor_file *ls_tensor_file_share(struct ls_tensor_file *file)
@@ -242,21 +239,21 @@ const struct ls_file_tensor *ls_tensor_file_find(const struct ls_tensor_file *fi
 ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
                                const struct ls_file_tensor *tensor)
 {
-    char quote[LS_QUOTE_LENGTH];
+    char text[LABEL_LENGTH];
 
     if (tensor->foreign[0] == '\0') return LS_OK;
     return ls_fail(LS_ETYPE,
-                   "%s: tensor \"%s\" has %s; what can be read has at most %d dimensions and "
-                   "elements of type F64, F32, F16 or BF16",
-                   file->path, ls_quote(quote, tensor->name, strlen(tensor->name)), tensor->foreign,
-                   LS_FILE_DIMS);
+                   "%s has %s; what can be read has at most %d dimensions and elements of type "
+                   "F64, F32, F16 or BF16",
+                   label(text, file, tensor->name), tensor->foreign, LS_FILE_DIMS);
 }
 
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
                               const struct ls_file_tensor *tensor, int64_t first, int64_t n)
 {
-    const int64_t size = ls_dtype_size(tensor->type);
+    const int64_t size = ls_element_bytes(tensor);
 
-    assert(tensor->foreign[0] == '\0' && ls_extent_holds(tensor, first, n));
+    assert((tensor->foreign[0] == '\0' || tensor->integer > 0) &&
+           ls_extent_holds(tensor, first, n));
     return ls_read_at(out, file->fd, file->path, n * size, tensor->offset + first * size);
 }

@@ -22,13 +22,24 @@ struct ls_file_tensor {
      * and dimensions are not known */
     char foreign[LS_FOREIGN_LENGTH];
     int integer; /* bytes of each of the whole numbers that it has, with dimensions; else 0 */
+    bool truth;  /* these are 0 or 1, and are meant as false or true */
 };
+
+/* Bytes of an element of a tensor that is not foreign, or has whole numbers. */
+int ls_element_bytes(const struct ls_file_tensor *tensor);
+
+/* Room for a type and the longest shape, as in "bf16 [2, 4096, 8, 64]". */
+#define LS_EXTENT_TEXT 128
+
+/* Writes that text, or what is foreign about the tensor, and returns out. */
+const char *ls_extent_text(char out[LS_EXTENT_TEXT], const struct ls_file_tensor *tensor);
 
 struct ls_tensor_file;
 
 /* Reads and checks the header; the format is known by content (magic), not by name. A
- * tensor with more than LS_FILE_DIMS dimensions, or of a type not in ls_dtype, is refused in a .npy
- * file, and foreign among those of a .safetensors file. The caller closes it. Errors: LS_EFILE
+ * tensor with more than LS_FILE_DIMS dimensions, or of a type that is not in ls_dtype nor whole
+ * numbers, is refused in a .npy file, and foreign among those of a .safetensors file, as whole
+ * numbers are in both. The caller closes it. Errors: LS_EFILE
  * (cannot be opened), LS_EFORMAT, LS_ETYPE; the message names the file. Not collective. */
 ls_status ls_tensor_file_open(struct ls_tensor_file **out, const char *path);
 
@@ -55,7 +66,7 @@ ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
                                const struct ls_file_tensor *tensor);
 
 /* Elements [first, first + n) of the tensor's contiguous data, in its own type.
- * It can be read. Errors: LS_EIO. */
+ * It can be read, or has whole numbers. Errors: LS_EIO. */
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
                               const struct ls_file_tensor *tensor, int64_t first, int64_t n);
 
@@ -65,7 +76,7 @@ struct ls_integers {
     int64_t rows, columns;
 };
 
-/* A .npy file with int32 or int64 of shape [columns], which is one row, or [rows, columns]. The
+/* A .npy file with int32 or int64, of shape [columns], which is one row, or [rows, columns]. The
  * caller frees out->number, which is never NULL then.
  * Errors: LS_EFILE, LS_EFORMAT, LS_ETYPE, LS_EIO, LS_ENOMEM. Not collective. */
 ls_status ls_integers_load(struct ls_integers *out, const char *path);

@@ -2,9 +2,14 @@
 
 #include <stdio.h>
 
+int ls_element_bytes(const struct ls_file_tensor *tensor)
+{
+    return tensor->integer > 0 ? tensor->integer : ls_dtype_size(tensor->type);
+}
+
 bool ls_extent_bytes(int64_t *out, const struct ls_file_tensor *tensor)
 {
-    int64_t bound = ls_dtype_size(tensor->type);
+    int64_t bound = ls_element_bytes(tensor);
     bool empty = false;
 
     for (int i = 0; i < tensor->ndim; i++) {
@@ -23,12 +28,23 @@ bool ls_extent_holds(const struct ls_file_tensor *tensor, int64_t first, int64_t
     int64_t bytes = 0;
 
     return ls_extent_bytes(&bytes, tensor) && first >= 0 && n >= 0 &&
-           first <= bytes / ls_dtype_size(tensor->type) - n;
+           first <= bytes / ls_element_bytes(tensor) - n;
+}
+
+static const char *type_name(const struct ls_file_tensor *tensor)
+{
+    if (tensor->integer == 0) return ls_dtype_name(tensor->type);
+    if (tensor->integer == 1) return tensor->truth ? "bool" : "uint8";
+    return tensor->integer == 4 ? "int32" : "int64";
 }
 
 const char *ls_extent_text(char out[LS_EXTENT_TEXT], const struct ls_file_tensor *tensor)
 {
-    int used = snprintf(out, LS_EXTENT_TEXT, "%s [", ls_dtype_name(tensor->type));
+    if (tensor->foreign[0] != '\0' && tensor->integer == 0) {
+        snprintf(out, LS_EXTENT_TEXT, "%s", tensor->foreign);
+        return out;
+    }
+    int used = snprintf(out, LS_EXTENT_TEXT, "%s [", type_name(tensor));
 
     for (int i = 0; i < tensor->ndim; i++)
         used += snprintf(out + used, LS_EXTENT_TEXT - (size_t)used, "%s%lld", i > 0 ? ", " : "",

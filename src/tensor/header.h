@@ -21,12 +21,6 @@ bool ls_extent_bytes(int64_t *out, const struct ls_file_tensor *tensor);
 /* Whether a possible extent has elements [first, first + n). */
 bool ls_extent_holds(const struct ls_file_tensor *tensor, int64_t first, int64_t n);
 
-/* Room for a type and the longest shape, as in "bf16 [2, 4096, 8, 64]". */
-#define LS_EXTENT_TEXT 128
-
-/* Writes that text and returns out. */
-const char *ls_extent_text(char out[LS_EXTENT_TEXT], const struct ls_file_tensor *tensor);
-
 #define LS_QUOTE_LENGTH 64
 
 /* Foreign text made fit for a one-line message: cut to what fits, control bytes become '?'.

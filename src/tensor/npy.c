@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,7 +141,23 @@ static const char *take_dictionary(struct dictionary *out, struct cursor *text)
     return text->at == text->end ? NULL : "nothing after '}'";
 }
 
-static ls_status find_type(ls_dtype *out, const char *descr, const char *path)
+/* Whole numbers are foreign among tensors; whether these are some. */
+static bool find_integers(struct ls_file_tensor *out, const char *descr)
+{
+    static const struct {
+        const char *descr;
+        int bytes;
+    } types[] = {{"<i8", 8}, {"<i4", 4}, {"|u1", 1}, {"|b1", 1}};
+
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(descr, types[i].descr) == 0) out->integer = types[i].bytes;
+    if (out->integer == 0) return false;
+    out->truth = strcmp(descr, "|b1") == 0;
+    snprintf(out->foreign, sizeof out->foreign, "elements of type '%s'", descr);
+    return true;
+}
+
+static ls_status find_type(struct ls_file_tensor *out, const char *descr, const char *path)
 {
     /* numpy knows no bf16: ml_dtypes writes it as two bytes of no meaning, which nothing else is */
     static const struct {
@@ -152,9 +169,10 @@ static ls_status find_type(ls_dtype *out, const char *descr, const char *path)
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(descr, types[i].descr) != 0) continue;
-        *out = types[i].type;
+        out->type = types[i].type;
         return LS_OK;
     }
+    if (find_integers(out, descr)) return LS_OK;
     ls_quote(quote, descr, strlen(descr));
     if (descr[0] == '>')
         return ls_fail(LS_ETYPE, "%s: big-endian elements ('%s'): save a.astype('<%s') instead",
@@ -170,10 +188,11 @@ static ls_status find_type(ls_dtype *out, const char *descr, const char *path)
             "%s: elements are '%s', as ml_dtypes writes numbers of 8 bits without saying "
             "which: save a.astype('<f2') instead",
             path, quote);
-    return ls_fail(LS_ETYPE,
-                   "%s: elements are '%s'; a .npy file may hold '<f2', '<f4' or '<f8', or bf16 as "
-                   "'<V2', which ml_dtypes writes",
-                   path, quote);
+    return ls_fail(
+        LS_ETYPE,
+        "%s: elements are '%s'; a .npy file may hold '<f2', '<f4' or '<f8', or bf16 as "
+        "'<V2', which ml_dtypes writes, and whole numbers as '<i8', '<i4', '|u1' or '|b1'",
+        path, quote);
 }
 
 /* Where the header lies, and so where the elements begin. */
@@ -253,45 +272,6 @@ static ls_status check_contiguous(const struct dictionary *header, const char *p
                    path);
 }
 
-static ls_status find_size(int *size, const char *descr, const char *path)
-{
-    char quote[LS_QUOTE_LENGTH];
-
-    *size = strcmp(descr, "<i4") == 0 ? 4 : 8;
-    if (*size == 4 || strcmp(descr, "<i8") == 0) return LS_OK;
-    return ls_fail(LS_ETYPE, "%s: elements are '%s', must be '<i8' or '<i4': save a.astype('<i8')",
-                   path, ls_quote(quote, descr, strlen(descr)));
-}
-
-ls_status ls_npy_parse_integers(struct ls_npy_integers *out, const struct ls_source *source)
-{
-    struct dictionary header = {.ndim = 0};
-    struct ls_npy_integers found;
-    int64_t header_at = 0;
-
-    LS_TRY(parse_prefix(&header_at, &found.offset, source));
-    LS_TRY(parse_header(&header, source, header_at, found.offset - header_at));
-    LS_TRY(find_size(&found.size, header.descr, source->path));
-    if (header.ndim != 1 && header.ndim != 2)
-        return ls_fail(LS_EFORMAT,
-                       "%s: has %d dimensions, must be a list or table of whole numbers",
-                       source->path, header.ndim);
-    LS_TRY(check_contiguous(&header, source->path));
-    found.rows = header.ndim == 2 ? header.dim[0] : 1;
-    found.columns = header.dim[header.ndim - 1];
-    const int64_t bytes = source->bytes - found.offset, numbers = bytes / found.size;
-    const bool empty = found.rows == 0 || found.columns == 0;
-    if (found.rows < 0 || found.columns < 0 || bytes % found.size != 0 ||
-        (empty ? numbers > 0
-               : numbers % found.columns != 0 || numbers / found.columns != found.rows))
-        return ls_fail(LS_EFORMAT,
-                       "%s: %lld x %lld whole numbers of %d bytes do not take %lld bytes",
-                       source->path, (long long)found.rows, (long long)found.columns, found.size,
-                       (long long)bytes);
-    *out = found;
-    return LS_OK;
-}
-
 ls_status ls_npy_parse(struct ls_file_tensor *out, const struct ls_source *source)
 {
     struct dictionary header = {.ndim = 0};
@@ -300,7 +280,7 @@ ls_status ls_npy_parse(struct ls_file_tensor *out, const struct ls_source *sourc
 
     LS_TRY(parse_prefix(&header_at, &tensor.offset, source));
     LS_TRY(parse_header(&header, source, header_at, tensor.offset - header_at));
-    LS_TRY(find_type(&tensor.type, header.descr, source->path));
+    LS_TRY(find_type(&tensor, header.descr, source->path));
     LS_TRY(check_contiguous(&header, source->path));
     tensor.ndim = header.ndim;
     memcpy(tensor.dim, header.dim, sizeof tensor.dim);

@@ -33,6 +33,19 @@ struct entry {
     int64_t data_bytes;
 };
 
+/* Of types that are whole numbers, 0 of others. */
+static int integer_bytes(const char *type)
+{
+    static const struct {
+        const char *name;
+        int bytes;
+    } types[] = {{"I64", 8}, {"I32", 4}, {"U8", 1}, {"BOOL", 1}};
+
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(type, types[i].name) == 0) return types[i].bytes;
+    return 0;
+}
+
 static ls_status parse_type(struct ls_file_tensor *out, const struct entry *entry)
 {
     const char *const name = json_string_value(json_object_get(entry->json, "dtype"));
@@ -47,7 +60,8 @@ static ls_status parse_type(struct ls_file_tensor *out, const struct entry *entr
     }
     snprintf(out->foreign, sizeof out->foreign, "elements of type %s",
              ls_quote(quote, name, strlen(name)));
-    out->integer = strcmp(name, "I64") == 0 ? 8 : strcmp(name, "I32") == 0 ? 4 : 0;
+    out->integer = integer_bytes(name);
+    out->truth = strcmp(name, "BOOL") == 0;
     return LS_OK;
 }
 
@@ -118,13 +132,9 @@ static ls_status check_extent(const struct ls_file_tensor *tensor, const struct 
 /* Whole numbers that do not fill their bytes are foreign altogether. */
 static void check_integers(struct ls_file_tensor *tensor)
 {
-    int64_t n = 1;
+    int64_t needed;
 
-    for (int i = 0; i < tensor->ndim && tensor->integer > 0; i++)
-        if (tensor->dim[i] < 0 || __builtin_mul_overflow(n, tensor->dim[i], &n))
-            tensor->integer = 0;
-    if (tensor->integer > 0 &&
-        (tensor->bytes % tensor->integer != 0 || tensor->bytes / tensor->integer != n))
+    if (tensor->integer > 0 && (!ls_extent_bytes(&needed, tensor) || needed != tensor->bytes))
         tensor->integer = 0;
 }
 

@@ -121,7 +121,7 @@ Test(npy, refuses_what_it_cannot_mean)
     } cases[] = {
         {"big-endian", 1, 0, HEADER("'>f4'", "False", "(4,)"), 16, LS_ETYPE, "astype('<f4')"},
         {"objects", 1, 0, HEADER("'|O'", "False", "(2,)"), 16, LS_ETYPE, "pickled"},
-        {"integers", 1, 0, HEADER("'<i4'", "False", "(4,)"), 16, LS_ETYPE, "'<i4'"},
+        {"small integers", 1, 0, HEADER("'<i2'", "False", "(8,)"), 16, LS_ETYPE, "'<i2'"},
         {"void", 1, 0, HEADER("'|V4'", "False", "(4,)"), 16, LS_ETYPE, "'|V4'"},
         {"one byte", 1, 0, HEADER("'<V1'", "False", "(16,)"), 16, LS_ETYPE, "8 bits"},
         {"E5M2", 1, 0, HEADER("'<f1'", "False", "(16,)"), 16, LS_ETYPE, "8 bits"},
@@ -307,16 +307,18 @@ Test(npy, what_is_no_list_of_whole_numbers_is_refused)
     } bad[] = {
         {HEADER("'<i2'", "False", "(3,)"), "'<i2'", 6, LS_ETYPE},
         {HEADER("'<u4'", "False", "(3,)"), "'<u4'", 12, LS_ETYPE},
-        {HEADER("'<f8'", "False", "(3,)"), "'<f8'", 24, LS_ETYPE},
+        {HEADER("'<f8'", "False", "(3,)"), "f64 [3]", 24, LS_ETYPE},
+        {HEADER("'|b1'", "False", "(3,)"), "bool [3]", 3, LS_ETYPE},
+        {HEADER("'|u1'", "False", "(3,)"), "uint8 [3]", 3, LS_ETYPE},
         {HEADER("'>i8'", "False", "(3,)"), "'>i8'", 24, LS_ETYPE},
-        {HEADER("'<i8'", "False", "(3, 1, 1)"), "3 dimensions", 24, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "()"), "0 dimensions", 8, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(3,)"), "1 x 3 whole numbers", 23, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(3,)"), "1 x 3 whole numbers", 32, LS_EFORMAT},
-        {HEADER("'<i4'", "False", "(3,)"), "1 x 3 whole numbers", 24, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(2, 2)"), "2 x 2 whole numbers", 24, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(0, 2)"), "0 x 2 whole numbers", 16, LS_EFORMAT},
-        {HEADER("'<i8'", "False", "(-3,)"), "1 x -3 whole numbers", 24, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(3, 1, 1)"), "int64 [3, 1, 1]", 24, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "()"), "int64 []", 8, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(3,)"), "int64 [3] needs 24", 23, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(3,)"), "24 of int64 [3]", 32, LS_EFORMAT},
+        {HEADER("'<i4'", "False", "(3,)"), "12 of int32 [3]", 24, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(2, 2)"), "int64 [2, 2] needs 32", 24, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(0, 2)"), "0 of int64 [0, 2]", 16, LS_EFORMAT},
+        {HEADER("'<i8'", "False", "(-3,)"), "int64 [-3] is no", 24, LS_EFORMAT},
         {HEADER("'<i8'", "False", "(2305843009213693955,)"), "230584300", 24, LS_EFORMAT},
         {HEADER("'<i8'", "False", "(4294967296, 4294967296)"), "429496", 24, LS_EFORMAT},
         {HEADER("'<i8'", "True", "(2, 2)"), "Fortran", 32, LS_EFORMAT},
@@ -333,6 +335,38 @@ Test(npy, what_is_no_list_of_whole_numbers_is_refused)
     }
     put_file(path, "\x93NUM", 4);
     cr_expect_eq(ls_integers_load(&got, path), LS_EFORMAT);
+}
+
+/* They are known for what they are, and foreign where a tensor is asked for. */
+Test(npy, whole_numbers_are_no_tensor)
+{
+    static const char data[16];
+    static const struct {
+        const char *header, *text;
+        int bytes;
+        bool truth;
+    } cases[] = {
+        {HEADER("'<i8'", "False", "(2, 1)"), "int64 [2, 1]", 8, false},
+        {HEADER("'<i4'", "False", "(4,)"), "int32 [4]", 4, false},
+        {HEADER("'|u1'", "False", "(2, 8)"), "uint8 [2, 8]", 1, false},
+        {HEADER("'|b1'", "False", "(16,)"), "bool [16]", 1, true},
+    };
+    const char *const path = in_folder("a.npy");
+    char bytes[512], text[LS_EXTENT_TEXT];
+
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        struct ls_tensor_file *file;
+
+        put_file(path, bytes, build(bytes, 1, 0, cases[i].header, data, 16));
+        cr_assert_eq(ls_tensor_file_open(&file, path), LS_OK, "%s", ls_message());
+        const struct ls_file_tensor *t = ls_tensor_file_at(file, 0);
+        cr_expect_eq(t->integer, cases[i].bytes);
+        cr_expect_eq(t->truth, cases[i].truth);
+        cr_expect_str_eq(ls_extent_text(text, t), cases[i].text);
+        cr_expect_eq(ls_tensor_file_check(file, t), LS_ETYPE);
+        cr_expect_not_null(strstr(ls_message(), "elements of type '"), "%s", ls_message());
+        ls_tensor_file_close(file);
+    }
 }
 
 Test(npy, what_fuzzing_starts_from)
