@@ -102,11 +102,15 @@ def window(longspan):
               ours / (theirs * area), 1.8, at_most=True)
 
 
+def write_npy(path, descr, shape, data):
+    """A .npy file of these bytes."""
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}".ljust(117) + "\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+
+
 def write_integers(path, shape, numbers):
     """A .npy file of int64."""
-    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({shape}), }}".ljust(117) + "\n"
-    data = struct.pack(f"<{len(numbers)}q", *numbers)
-    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data)
+    write_npy(path, "<i8", shape, struct.pack(f"<{len(numbers)}q", *numbers))
 
 
 def write_documents(path, s, seed):
@@ -156,6 +160,22 @@ def blocks(longspan):
         ours, theirs = best(cut, name), best(whole, name) * part
         yield Row(f"{name} over tiles", f"{1e3 * ours:.1f} ms", f"{1e3 * theirs:.1f} ms",
                   ours / theirs, 1.25, at_most=True)
+
+
+def pairs(longspan):
+    """A random mask, half of its pairs set, over full, forward and backward; s 8192."""
+    command = f"bench attend {problem(8192, 1, 64)} --repeat 3 --backward"
+    whole, masked = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mask.npy"
+        write_npy(path, "|u1", "8192, 1024", random.Random(1).randbytes(8192 * 1024))
+        for _ in range(longspan.rounds):
+            whole.append(longspan(command))
+            masked.append(longspan(f"{command} --mask {path}"))
+    for name in ("seconds", "backward_seconds"):
+        ours, theirs = best(masked, name), best(whole, name)
+        yield Row(f"{name} of a random mask over full", f"{1e3 * ours:.1f} ms",
+                  f"{1e3 * theirs:.1f} ms", ours / theirs, 1.5, at_most=True)
 
 
 def narrow_values(longspan):
@@ -232,6 +252,7 @@ SECTIONS = {
     "window": window,
     "documents": documents,
     "blocks": blocks,
+    "pairs": pairs,
     "narrow-values": narrow_values,
     "gradient-errors": gradient_errors,
 }

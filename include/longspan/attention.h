@@ -40,7 +40,8 @@ struct ls_slice {
     int64_t type; /* an ls_slice_type */
 };
 
-/* The same on every rank, but for threads, q_rows and k_rows; values of sinks are not compared. */
+/* The same on every rank, but for threads, q_rows and k_rows; values of sinks and of biases by
+ * distance are not compared. */
 struct ls_attention_options {
     size_t size;           /* of this struct; LS_ATTENTION_OPTIONS sets it */
     const char *method;    /* a name of the table of methods; NULL: choose */
@@ -67,9 +68,10 @@ struct ls_attention_options {
     int64_t document_count;
 
     /* Tensor parallelism: the plan's heads are heads [first_head, first_head + h) of total_heads,
-     * which share total_kv_heads key/value heads. Dropout, slopes, sinks and the choice of kernels
-     * follow a head's number among all, so that strict results of some have the bits of all. Both
-     * totals 0: there are no others; total_kv_heads 0: heads share as those of the plan do. */
+     * which share total_kv_heads key/value heads. Dropout, slopes, sinks, biases, pairs and the
+     * choice of kernels follow a head's number among all, so that strict results of some have the
+     * bits of all. Both totals 0: there are no others; total_kv_heads 0: heads share as those of
+     * the plan do. */
     int64_t first_head, total_heads, total_kv_heads;
 
     /* From scale q.k to a logit; arrays [total_heads], of which the plan's heads are read, are
@@ -118,6 +120,20 @@ struct ls_attention_options {
      * by i'. */
     const int64_t *q_documents;
     bool documents_per_entry; /* lists of documents are [b][document_count + 1] */
+
+    /* Of all that is visible by the rest only the pairs whose bit is set: that of query i and key j
+     * is bit j % 8, lowest first, of byte j / 8 of row i, rows are (s_k + 7) / 8 bytes long;
+     * [s_q] rows, for each entry of the batch, [b], and each of all heads, [total_heads], if these
+     * have masks of their own. NULL: all pairs. Borrowed for the plan's life. */
+    const uint8_t *pair_bits;
+    bool pairs_per_entry, pairs_per_head;
+
+    /* A bias by distance, [total_heads][distances], an odd number below 2^24: the logit of query i
+     * and key j, after scale and soft cap, gets the one in the middle if j = i', the next for each
+     * key further on, and the last one beyond those; before it in the same way. NULL: none.
+     * Borrowed for the plan's life, read in every execution. */
+    const float *distance_bias;
+    int64_t distances;
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \
@@ -277,12 +293,15 @@ struct ls_attention_saved {
 struct ls_attention_gradients {
     struct ls_tensor *dq, *dk, *dv;
     struct ls_tensor *dsinks; /* f32 [h], the same on every rank; NULL: not wanted */
+    /* f32 [h, distances], the same on every rank, and the same bits whatever the method
+     * and the number of ranks if strict; NULL: not wanted */
+    struct ls_tensor *ddistance_bias;
 };
 
 /* Gradients of this rank's parts, or of its own rows. Needs a plan made with options.backward.
  * Outputs have memory of their own, as forward's. Collective over the plan's ranks. The hot path
  * allocates nothing.
- * o_lo, dlse and dsinks are given on all ranks or on none.
+ * o_lo, dlse, dsinks and ddistance_bias are given on all ranks or on none.
  * Errors: LS_EVALUE (also a plan for forward alone), LS_ESHAPE, LS_ETYPE, LS_EFIT (before anything
  * is written, on every rank); LS_EINTERNAL, LS_ECOMM, after which the outputs are undefined.
  * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */

@@ -20,8 +20,9 @@ struct ls_judge_task {
     /* This rank's parts, each of a type of its own, f64 too, but for lse and dlse. lse NULL: o is
      * judged without; d_o is needed, and o_lo and dlse looked at, for gradients alone. */
     const struct ls_attention_saved *result;
-    /* Those that are there, dk, dv and dsinks only with lse: what is exact of them takes lse and o
-     * of the result for what they are. dsinks needs options with sinks. NULL: none. */
+    /* Those that are there, all but dq only with lse: what is exact of them takes lse and o of the
+     * result for what they are. dsinks needs options with sinks, ddistance_bias those with such
+     * biases. NULL: none. */
     const struct ls_attention_gradients *gradients;
     ls_dtype contract; /* the storage type whose limits hold; f64 is judged as f32 */
     int64_t rows; /* of each head: the first and last of every part, the rest by chance; 0: all */
@@ -38,10 +39,19 @@ struct ls_judged {
     double max_units;      /* largest error over its element's bound: 1 at most */
     int64_t unlimited;     /* elements whose bound is not finite */
     int64_t worst[4]; /* batch, position, head, element of max_units, -1 if none errs; of dsinks
-                       * the head alone */
+                       * the head alone, of ddistance_bias the distance's number is the sum of
+                       * position and element */
 };
 
-enum { LS_JUDGED_O, LS_JUDGED_DQ, LS_JUDGED_DK, LS_JUDGED_DV, LS_JUDGED_DSINKS, LS_JUDGED_TENSORS };
+enum {
+    LS_JUDGED_O,
+    LS_JUDGED_DQ,
+    LS_JUDGED_DK,
+    LS_JUDGED_DV,
+    LS_JUDGED_DSINKS,
+    LS_JUDGED_DDISTANCE_BIAS,
+    LS_JUDGED_TENSORS
+};
 
 struct ls_judgement {
     bool ok;                  /* all that was judged */
@@ -55,15 +65,17 @@ struct ls_judgement {
     double rel_lse, lse_limit; /* of the row that is worst, divided by max(1, |lse|) */
 };
 
-/* Judges rows of o, lse, dq, dk and dv, and all of dsinks. Every rank adds what its keys give to a
- * row of o, lse or dq, and its queries to one of dk, dv or dsinks: nobody needs the whole of any
+/* Judges rows of o, lse, dq, dk and dv, and all of dsinks and ddistance_bias, for which every pair
+ * is met. Every rank adds what its keys give to a row of o, lse or dq, and its queries to one of
+ * the others: nobody needs the whole of any
  * other tensor.
  * Collective over comm; the judgement is the same on every rank. Of all rows it is also the same on
  * any number of ranks, to a rounding of double; which ones are judged of some depends on the parts.
  * Per rank: 1/p of the pairs of a judged row and what it sees; 64 rows of every rank, 10 to 20 KiB
- * each. Tells progress "verifying", "verifying dk, dv" and "verifying dsinks"; NULL: nobody.
- * Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM, LS_ECOMM; the same on every rank. That a
- * result is not good is none. */
+ * each, and, for ddistance_bias, 37 KiB for each thread, each head of a group and each 576 biases.
+ * Tells progress "verifying", "verifying dk, dv", "verifying dsinks" and "verifying
+ * ddistance_bias"; NULL: nobody. Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_ENOMEM, LS_ECOMM; the
+ * same on every rank. That a result is not good is none. */
 LS_API ls_status ls_judge_attention(struct ls_judgement *out, struct ls_comm *comm,
                                     const struct ls_judge_task *task,
                                     const struct ls_progress_callback *progress);

@@ -96,7 +96,8 @@ LS_API ls_status ls_input_load(struct ls_tensor *out, struct ls_comm *comm,
 /* ---- writing */
 
 /* A whole tensor of a file: [b, s, h, d] or [b, h, s, d] by its order. d 0: [b, h, s], order bhsd.
- * b 0: [h], a number for each head. single: of b 1 sequence, which the shape does not say. */
+ * b 0: [h], a number for each head, or, with d, [h, d]. single: of b 1 sequence, which the shape
+ * does not say. */
 struct ls_output_tensor {
     const char *name; /* at most 63 characters */
     ls_dtype type;
@@ -115,8 +116,8 @@ LS_API ls_status ls_output_create(struct ls_output **out, struct ls_comm *comm, 
                                   const struct ls_output_tensor *tensors, int count);
 
 /* Writes this rank's part of tensor i, [b, s_loc, h, d] as ls_order_view makes it, or contiguous
- * [b, h, s_loc]. The file has all rows in global order, whatever the layout. A tensor [h] all ranks
- * have whole, and that of rank 0 is written; layout is not read. Collective. Tells
+ * [b, h, s_loc]. The file has all rows in global order, whatever the layout. A tensor of
+ * b 0 all ranks have whole, and that of rank 0 is written; layout is not read. Collective. Tells
  * progress "writing"; NULL: nobody. Errors: LS_ESHAPE, LS_ETYPE, LS_EVALUE, LS_EIO; the same on
  * every rank. */
 LS_API ls_status ls_output_write(struct ls_output *output, int i, const struct ls_layout *layout,

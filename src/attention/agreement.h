@@ -17,7 +17,7 @@ struct ls_topic {
 ls_status ls_agree_about(struct ls_comm *comm, ls_status status, const struct ls_topic *topics,
                          int count);
 
-#define LS_MOST_TOPICS 40
+#define LS_MOST_TOPICS 48
 
 /* A number that tells arrays apart, exact as a double; 0 for NULL. */
 double ls_digest(const void *array, size_t bytes);

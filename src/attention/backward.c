@@ -1,4 +1,5 @@
 /* An execution backward. */
+#include "attention/distances.h"
 #include "attention/operands.h"
 #include "attention/plan.h"
 #include "attention/travelling/redistribute.h"
@@ -13,11 +14,13 @@ static ls_status check(const struct ls_attention_plan *plan,
     const struct ls_problem *p = &plan->problem;
     const struct ls_part_dims dims = ls_plan_part_dims(plan);
     const ls_dtype type = p->shape.type;
+    const int64_t biases[] = {p->shape.h, p->scores.distances};
     const struct ls_operand list[] = {
         {"dq", out->dq, type, 4, dims.q, false},
         {"dk", out->dk, type, 4, dims.k, false},
         {"dv", out->dv, type, 4, dims.v, false},
         {"dsinks", out->dsinks, LS_F32, 1, &p->shape.h, true},
+        {"ddistance_bias", out->ddistance_bias, LS_F32, 2, biases, true},
         {"q", saved->q, type, 4, dims.q, false},
         {"k", saved->k, type, 4, dims.k, false},
         {"v", saved->v, type, 4, dims.v, false},
@@ -33,7 +36,9 @@ static ls_status check(const struct ls_attention_plan *plan,
                                   "options.backward");
     if (out->dsinks && !p->scores.sinks)
         return ls_fail(LS_EVALUE, "dsinks is asked for, the plan is without sinks");
-    return ls_operands_check(list, sizeof list / sizeof *list, 4, p->device);
+    if (out->ddistance_bias && !p->scores.distance_bias)
+        return ls_fail(LS_EVALUE, "ddistance_bias is asked for, the plan is without such biases");
+    return ls_operands_check(list, sizeof list / sizeof *list, 5, p->device);
 }
 
 /* ---- sinks */
@@ -159,14 +164,27 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
     return ls_redistribute_to_pieces(back, r);
 }
 
+/* Collective, so that a rank whose operations failed takes part in both. */
+static ls_status sum_over_ranks(const struct ls_attention_gradients *out,
+                                struct ls_attention_plan *plan)
+{
+    ls_status first = LS_OK, status = LS_OK;
+
+    if (out->dsinks) first = sum_sinks(out->dsinks, plan);
+    if (first != LS_ECOMM && out->ddistance_bias)
+        status = ls_distances_end(out->ddistance_bias, plan);
+    return first == LS_OK || status == LS_ECOMM ? status : first;
+}
+
 ls_status ls_plan_backward(const struct ls_attention_gradients *out, struct ls_attention_plan *plan,
                            const struct ls_attention_saved *saved)
 {
     ls_plan_begin(plan, "backward");
+    if (out->ddistance_bias) ls_distances_begin(plan);
     ls_status status = plan->redistribution ? backward_own_rows(out, plan, saved)
                                             : backward_parts(out, plan, saved);
 
-    if (status == LS_OK && out->dsinks) status = sum_sinks(out->dsinks, plan);
+    if (status == LS_OK) status = sum_over_ranks(out, plan);
     ls_plan_leave(plan);
     return status;
 }
@@ -179,6 +197,7 @@ ls_status ls_attention_backward(const struct ls_attention_gradients *out,
     ls_status status = ls_plan_take(plan, execution);
 
     if (status == LS_OK) status = check(plan, out, saved);
-    LS_TRY(ls_plan_agree(plan, status, "wish for dsinks", out->dsinks != NULL));
+    LS_TRY(ls_plan_agree(plan, status, "wish for gradients of sinks or biases",
+                         (out->dsinks != NULL) + 2 * (out->ddistance_bias != NULL)));
     return ls_plan_end(&plan->backward, plan, ls_plan_backward(out, plan, saved));
 }

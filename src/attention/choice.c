@@ -51,7 +51,7 @@ static ls_status predict(struct prediction *out, const struct ls_attention_shape
                                         .q_layout = choice.problem.q_layout,
                                         .k_layout = choice.problem.k_layout},
                                .problem = choice.problem};
-    return choice.method->cost(&out->seen.cost, &out->problem);
+    return ls_method_cost(&out->seen.cost, choice.method, &out->problem);
 }
 
 ls_status ls_attention_predict(struct ls_attention_prediction **out,

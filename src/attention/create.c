@@ -4,6 +4,7 @@
 
 #include "attention/agreement.h"
 #include "attention/choice.h"
+#include "attention/distances.h"
 #include "attention/gradient.h"
 #include "attention/leaves.h"
 #include "attention/methods/table.h"
@@ -22,6 +23,21 @@ static int method_number(const struct ls_method *method)
 static double digest(const struct ls_lists *lists, enum ls_list which)
 {
     return ls_digest(lists->list[which], lists->bytes[which]);
+}
+
+/* Of the matrices that the plan reads. */
+static double pair_digest(const struct ls_problem *p)
+{
+    double digest = 0;
+
+    for (int64_t i = 0; i < ls_masks_count(&p->masks); i++) {
+        const struct ls_pair_bits *bits = &p->rules[i].bits;
+        const double both[] = {
+            digest, ls_digest(bits->first_row, (size_t)(p->shape.s_q * bits->row_bytes))};
+
+        if (bits->first_row) digest = ls_digest(both, sizeof both);
+    }
+    return digest;
 }
 
 /* Every rank must have asked for the same. */
@@ -46,6 +62,8 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"heads that share a key/value head", (double)p->group, true},
         {"ALiBi slopes", ls_digest(alibi, (size_t)s->h * sizeof(float)), false},
         {"sinks (some or none)", p->scores.sinks != NULL, false},
+        {"distances that have biases", (double)p->scores.distances, true},
+        {"biases by distance (some or none)", p->scores.distance_bias != NULL, false},
         {"dropout", p->scores.dropout, true},
         {"seed of dropout", ls_digest(&p->scores.seed, sizeof p->scores.seed), false},
         {"lengths of documents", digest(lists, LS_LIST_DOCUMENTS), false},
@@ -63,6 +81,9 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"prefix", (double)rule->prefix, true},
         {"documents", (double)rule->document_count, true},
         {"slices", (double)rule->slice_count, true},
+        {"pairs that are left", pair_digest(p), false},
+        {"entries that have masks of their own", (double)p->masks.entries, true},
+        {"heads that have masks of their own", (double)p->masks.heads, true},
         {"mode (strict or fast)", p->strict, false},
         {"gradients (backward or forward alone)", p->backward, false},
         {"layout", (double)p->q_layout.kind, false},
@@ -78,7 +99,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
 
 ls_status ls_plan_cost(struct ls_cost *out, const struct ls_attention_plan *plan)
 {
-    LS_TRY(plan->method->cost(out, &plan->problem));
+    LS_TRY(ls_method_cost(out, plan->method, &plan->problem));
     if (!plan->redistribution) return LS_OK;
     const struct ls_pieces pieces = ls_redistribution_pieces(plan->redistribution);
 
@@ -91,7 +112,7 @@ static ls_status keep_lists(struct ls_attention_plan *plan, struct ls_attention_
 {
     const struct ls_attention_shape *shape = &plan->problem.shape;
 
-    plan->rules = malloc((size_t)plan->problem.masks.count * sizeof *plan->rules);
+    plan->rules = malloc((size_t)ls_masks_count(&plan->problem.masks) * sizeof *plan->rules);
     if (!plan->rules) return ls_fail(LS_ENOMEM, "attention plan: out of memory");
     LS_TRY(ls_lists_keep(&plan->lists, shape, options));
     return ls_options_mask(plan->problem.rules, shape, options);
@@ -190,6 +211,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
     LS_TRY_GOTO(status, take_rows(plan), destroy);
     status = list_queries(plan);
     if (status == LS_OK) status = ls_gradients_create(plan);
+    if (status == LS_OK) status = ls_distances_create(plan);
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy); /* create may be collective */
     LS_TRY_GOTO(status, ls_comm_agree(comm, plan->method->create(plan)), destroy);
     if (plan->problem.strict) LS_TRY_GOTO(status, compare_places(plan), destroy);
@@ -212,6 +234,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     ls_attention_kernel_destroy(plan->problem.device, plan->kernel);
     ls_redistribution_destroy(plan->redistribution);
     ls_gradients_destroy(plan);
+    ls_distances_destroy(plan);
     free(plan->q_leaf);
     ls_problem_fini(&plan->problem);
     ls_lists_free(&plan->lists);

@@ -97,15 +97,13 @@ static ls_status take_documents(struct ls_mask_rule *rule, const struct ls_atten
 
 static ls_status make_masks(struct ls_attention_plan *plan, const struct ls_attention_execution *e)
 {
-    const int64_t count = plan->problem.masks.count;
-
     if (!e->has_lengths && !e->documents) return LS_OK;
     if (e->has_lengths) LS_TRY(check_lengths(plan, e));
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < ls_masks_count(&plan->now.masks); i++) {
         LS_TRY(take_lengths(&plan->rules[i], plan, e));
         LS_TRY(take_documents(&plan->rules[i], plan, e));
     }
-    return ls_mask_set_make(&plan->now.masks, &plan->mask_set, plan->rules, count);
+    return ls_mask_set_make(&plan->now.masks, &plan->mask_set, plan->rules);
 }
 
 ls_status ls_plan_take(struct ls_attention_plan *plan,
@@ -115,14 +113,15 @@ ls_status ls_plan_take(struct ls_attention_plan *plan,
     struct ls_attention_execution e;
 
     plan->now = (struct ls_kernel_change){.masks = problem->masks, .seed = problem->scores.seed};
-    memcpy(plan->rules, problem->rules, (size_t)problem->masks.count * sizeof *plan->rules);
+    memcpy(plan->rules, problem->rules,
+           (size_t)ls_masks_count(&problem->masks) * sizeof *plan->rules);
     LS_TRY(read_execution(&e, execution));
     if (e.has_dropout_seed) plan->now.seed = e.dropout_seed;
     return make_masks(plan, &e);
 }
 
 ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,
-                        bool asked)
+                        int asked)
 {
     const struct ls_kernel_change *now = &plan->now;
     const struct ls_mask_rule *rule = plan->rules;

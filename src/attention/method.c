@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "attention/distances.h"
 #include "plan/attention_size.h"
 
 /* Where leaves are dealt one by one, nearly each is a node of the tree that waits for others: their
@@ -35,6 +36,14 @@ const char *ls_method_misfit(const struct ls_method *method, const struct ls_pro
     const char *reason = method->fits(problem);
 
     return reason || !merges ? reason : strict_misfit(problem);
+}
+
+ls_status ls_method_cost(struct ls_cost *out, const struct ls_method *method,
+                         const struct ls_problem *problem)
+{
+    LS_TRY(method->cost(out, problem));
+    out->gradient_bytes += ls_distances_bytes(problem);
+    return LS_OK;
 }
 
 const char *ls_method_fits_all(const struct ls_problem *problem)
@@ -75,6 +84,6 @@ struct ls_cost ls_method_work(const struct ls_problem *problem)
         .flops = per_pair * ls_visible_pairs(&problem->masks),
         .flops_most = per_pair * ls_most_pairs_of_queries(&problem->q_layout, &problem->masks),
         .call_rows = ls_layout_most_rows(&problem->q_layout),
-        .tiles = ls_attention_tiles(s, &problem->masks),
+        .tiles = ls_attention_tiles(s, &problem->masks, problem->scores.first_head),
     };
 }

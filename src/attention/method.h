@@ -41,6 +41,10 @@ struct ls_method {
     ls_status (*backward)(struct ls_attention_plan *plan, const struct ls_backward_call *call);
 };
 
+/* What the method costs, and what is the same for all. Errors: LS_ENOMEM. */
+ls_status ls_method_cost(struct ls_cost *out, const struct ls_method *method,
+                         const struct ls_problem *problem);
+
 /* NULL if the method can do the problem, else the reason why not. */
 const char *ls_method_misfit(const struct ls_method *method, const struct ls_problem *problem);
 

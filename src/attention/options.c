@@ -7,6 +7,7 @@
 #include "tensor/slices.h"
 
 #define FARTHEST ((int64_t)1 << 60)
+#define MOST_DISTANCES (1 << 24)
 
 ls_status ls_options_read(struct ls_attention_options *out, const struct ls_attention_options *in)
 {
@@ -151,32 +152,57 @@ static ls_status read_rule(struct ls_mask_rule *out, const struct ls_attention_s
     return LS_OK;
 }
 
-int64_t ls_options_masks(const struct ls_attention_shape *shape,
-                         const struct ls_attention_options *o)
+static int64_t total_heads(const struct ls_attention_shape *shape,
+                           const struct ls_attention_options *o)
 {
-    return o->q_lengths || o->k_lengths || o->documents_per_entry ? shape->b : 1;
+    return o->total_heads ? o->total_heads : shape->h;
+}
+
+struct ls_masks ls_options_masks(const struct ls_attention_shape *shape,
+                                 const struct ls_attention_options *o)
+{
+    const bool entries = o->q_lengths || o->k_lengths || o->documents_per_entry ||
+                         (o->pair_bits && o->pairs_per_entry);
+
+    return (struct ls_masks){.entries = entries ? shape->b : 1,
+                             .heads = o->pair_bits && o->pairs_per_head ? shape->h : 1,
+                             .first_head = o->first_head};
+}
+
+/* Of an entry and one of the plan's heads. */
+static struct ls_pair_bits pair_bits(const struct ls_attention_shape *shape,
+                                     const struct ls_attention_options *o, int64_t entry,
+                                     int64_t head)
+{
+    const int64_t heads = o->pairs_per_head ? total_heads(shape, o) : 1;
+    const int64_t matrix =
+        (o->pairs_per_entry ? entry * heads : 0) + (o->pairs_per_head ? o->first_head + head : 0);
+    const int64_t row_bytes = (shape->s_k + 7) / 8;
+
+    if (!o->pair_bits) return (struct ls_pair_bits){.first_row = NULL};
+    return (struct ls_pair_bits){.first_row = o->pair_bits + matrix * shape->s_q * row_bytes,
+                                 .rows = shape->s_q,
+                                 .row_bytes = row_bytes};
 }
 
 ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options)
 {
+    const struct ls_masks masks = ls_options_masks(shape, options);
     struct ls_mask_rule common;
 
     LS_TRY(read_rule(&common, shape, options));
-    for (int64_t entry = 0; entry < ls_options_masks(shape, options); entry++) {
+    for (int64_t entry = 0; entry < masks.entries; entry++) {
         struct ls_mask_rule rule = common;
 
         LS_TRY(take_lengths(&rule, shape, options, entry));
         LS_TRY(take_documents(&rule, options, entry));
-        if (out) out[entry] = rule;
+        for (int64_t head = 0; out && head < masks.heads; head++) {
+            rule.bits = pair_bits(shape, options, entry, head);
+            *out++ = rule;
+        }
     }
     return LS_OK;
-}
-
-static int64_t total_heads(const struct ls_attention_shape *shape,
-                           const struct ls_attention_options *o)
-{
-    return o->total_heads ? o->total_heads : shape->h;
 }
 
 int64_t ls_options_group(const struct ls_attention_shape *shape,
@@ -203,6 +229,26 @@ static ls_status check_place(const struct ls_attention_shape *shape,
     return LS_OK;
 }
 
+static ls_status check_distances(const struct ls_attention_shape *shape,
+                                 const struct ls_attention_options *o)
+{
+    if (!o->distance_bias) return LS_OK;
+    if (o->distances < 1 || o->distances > MOST_DISTANCES || o->distances % 2 == 0)
+        return ls_fail(
+            LS_EVALUE,
+            "biases by distance: %lld of them, must be odd, one of distance 0 and as many "
+            "before it as behind, and fewer than 2^24",
+            (long long)o->distances);
+    for (int64_t i = o->first_head * o->distances; i < (o->first_head + shape->h) * o->distances;
+         i++)
+        if (!isfinite(o->distance_bias[i]))
+            return ls_fail(LS_EVALUE, "bias of head %lld by distance %lld is %g, must be finite",
+                           (long long)(i / o->distances),
+                           (long long)(i % o->distances - o->distances / 2),
+                           (double)o->distance_bias[i]);
+    return LS_OK;
+}
+
 ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_shape *shape,
                             const struct ls_attention_options *options)
 {
@@ -220,11 +266,14 @@ ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_sha
         if (!isfinite(o->alibi[i]))
             return ls_fail(LS_EVALUE, "ALiBi slope of head %lld is %g, must be finite",
                            (long long)i, (double)o->alibi[i]);
+    LS_TRY(check_distances(shape, o));
     *out = (struct ls_scores){
         .scale = o->has_scale ? o->scale : (float)(1 / sqrt((double)shape->d)),
         .soft_cap = o->soft_cap,
         .alibi = o->alibi,
         .sinks = o->sinks,
+        .distance_bias = o->distance_bias,
+        .distances = o->distance_bias ? o->distances : 0,
         .dropout = o->dropout,
         .seed = o->dropout_seed,
         .heads = total_heads(shape, o),

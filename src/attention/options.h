@@ -13,11 +13,11 @@ ls_status ls_options_read(struct ls_attention_options *out, const struct ls_atte
 /* Whether these are cumulative lengths of documents in s_k keys, or NULL. Errors: LS_EVALUE. */
 ls_status ls_documents_check(const int64_t *documents, int64_t count, int64_t s_k);
 
-/* Masks that the options ask for: one, or one for each entry of the batch. */
-int64_t ls_options_masks(const struct ls_attention_shape *shape,
-                         const struct ls_attention_options *options);
+/* Of how many entries and heads the options ask for masks, which are not made. */
+struct ls_masks ls_options_masks(const struct ls_attention_shape *shape,
+                                 const struct ls_attention_options *options);
 
-/* out [ls_options_masks], or NULL: checked alone. Rules refer to the options' lists.
+/* out [ls_masks_count], or NULL: checked alone. Rules refer to the options' lists.
  * Errors: LS_EVALUE. */
 ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_shape *shape,
                           const struct ls_attention_options *options);
@@ -26,7 +26,7 @@ ls_status ls_options_mask(struct ls_mask_rule *out, const struct ls_attention_sh
 int64_t ls_options_group(const struct ls_attention_shape *shape,
                          const struct ls_attention_options *options);
 
-/* The scores refer to options->alibi and options->sinks. Errors: LS_EVALUE. */
+/* The scores refer to the options' arrays. Errors: LS_EVALUE. */
 ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_shape *shape,
                             const struct ls_attention_options *options);
 

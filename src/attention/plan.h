@@ -16,6 +16,10 @@ struct ls_gradients {
     double *sink;                      /* [h][leaves of all queries] what each adds to a sink */
     double *own_sink;                  /* [h][this rank's leaves] */
     int64_t *sink_first, *sink_rows;   /* [this rank's leaves] */
+    int64_t *distance;                 /* [h][distances][limbs], the device's (distances.h) */
+    int64_t *limbs;                    /* [distances][limbs] of a head */
+    int64_t *of_ranks;                 /* [ranks][some of them] */
+    float *biases;                     /* [distances] */
 };
 
 struct ls_attention_plan {
@@ -35,7 +39,7 @@ struct ls_attention_plan {
     struct ls_attention_kernel *kernel;
     struct ls_gradients gradients;
     struct ls_kernel_change now; /* of the execution that goes on, as is the work */
-    struct ls_mask_rule *rules;  /* [now.masks.count] now's masks, as they were asked for */
+    struct ls_mask_rule *rules;  /* [entries][heads] of now's masks, as they were asked for */
     struct ls_mask_set mask_set; /* memory of them, if they are not the problem's */
     struct ls_work work;
     struct ls_attention_work forward, backward; /* of the last executions */
@@ -69,11 +73,12 @@ struct ls_queue *ls_plan_queue(const struct ls_attention_plan *plan);
  * which it knows that they are what the plan asks for; then it finishes the queue and has the ranks
  * agree, once. Where an operation fails, those behind it are left out, and what others wait for is
  * sent all the same. Errors: take: LS_EVALUE, LS_ESHAPE, LS_EFIT; agree: those of ls_agree_about;
- * forward and backward: LS_ECOMM; with dsinks, which the host adds, those of operations. */
+ * forward and backward: LS_ECOMM; with dsinks or ddistance_bias, which the
+ * host adds, those of operations. */
 ls_status ls_plan_take(struct ls_attention_plan *plan,
                        const struct ls_attention_execution *execution);
 ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, const char *wish,
-                        bool asked);
+                        int asked);
 ls_status ls_plan_forward(struct ls_attention_plan *plan, const struct ls_attention_call *call);
 ls_status ls_plan_backward(const struct ls_attention_gradients *out, struct ls_attention_plan *plan,
                            const struct ls_attention_saved *saved);

@@ -61,12 +61,13 @@ static ls_status check_options(const struct ls_attention_shape *s,
 
 static ls_status read_masks(struct ls_problem *problem, const struct ls_attention_options *o)
 {
-    const int64_t count = ls_options_masks(&problem->shape, o);
+    problem->masks = ls_options_masks(&problem->shape, o);
+    const int64_t count = ls_masks_count(&problem->masks);
 
     problem->rules = calloc((size_t)count, sizeof *problem->rules);
     if (!problem->rules) return ls_fail(LS_ENOMEM, "%lld masks: out of memory", (long long)count);
     LS_TRY(ls_options_mask(problem->rules, &problem->shape, o));
-    return ls_mask_set_make(&problem->masks, &problem->mask_set, problem->rules, count);
+    return ls_mask_set_make(&problem->masks, &problem->mask_set, problem->rules);
 }
 
 /* Leaves of queries by the tiles that they are, which leaves of keys follow where they are the same

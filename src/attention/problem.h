@@ -10,7 +10,7 @@
 /* What is to be computed and on how many ranks; no data. */
 struct ls_problem {
     struct ls_attention_shape shape;
-    struct ls_mask_rule *rules;  /* [masks.count] what is visible, as it was asked for */
+    struct ls_mask_rule *rules;  /* [entries][heads] what is visible, as it was asked for */
     struct ls_masks masks;       /* the same */
     struct ls_mask_set mask_set; /* memory of them */
     struct ls_scores scores;

@@ -25,8 +25,8 @@ static const struct argp_option own_options[] = {
      "sends the least",
      CLI_SECTION_COMPUTATION},
     {"backward", KEY_BACKWARD, NULL, 0,
-     "Compute gradients as well, those of sinks too, from do of the input or standard normal "
-     "numbers",
+     "Compute gradients as well, those of sinks and biases too, from do of the input or standard "
+     "normal numbers",
      CLI_SECTION_COMPUTATION},
     {"repeat", KEY_REPEAT, "N", 0, "Compute N times and report the fastest", CLI_SECTION_RESULTS},
     {"out", KEY_OUT, "FILE", CLI_WRITES,
@@ -125,8 +125,9 @@ static ls_status check_memory(struct cli_attend_run *run)
     double tensors = cli_tensor_bytes(&p->shape, &p->q_layout, &p->k_layout, rank);
 
     if (p->backward)
-        tensors += cli_gradient_bytes(&p->shape, p->scores.sinks, &p->q_layout, &p->k_layout, rank);
-    LS_TRY(ls_comm_agree(run->world->comm, run->method->cost(&run->cost, p)));
+        tensors += cli_gradient_bytes(&p->shape, (p->scores.sinks != NULL) + p->scores.distances,
+                                      &p->q_layout, &p->k_layout, rank);
+    LS_TRY(ls_comm_agree(run->world->comm, ls_method_cost(&run->cost, run->method, p)));
     return cli_memory_check(run->world, tensors + (double)run->cost.workspace_bytes +
                                             (double)run->cost.comm_bytes +
                                             (double)run->cost.gradient_bytes);
@@ -146,19 +147,19 @@ static double value_limit(const struct cli_attend_run *run)
     return fmin(most / fmax(keys, queries), sqrt(most / (2 * (double)n->d_v)));
 }
 
-static ls_status create_dsinks(struct cli_attend_run *run)
+/* Numbers for each head, which every rank has. */
+static ls_status create_numbers(struct ls_tensor *out, int ndim, int64_t h, int64_t n)
 {
-    const int64_t h = run->inputs.shape.h;
     void *data;
 
-    if (!run->options.shared.attention.sinks) return LS_OK;
-    LS_TRY(ls_alloc(&data, LS_TAG_ACTIVATION, (size_t)h * sizeof(float)));
-    run->dsinks = ls_tensor_view(data, LS_F32, 1, &h);
+    LS_TRY(ls_alloc(&data, LS_TAG_ACTIVATION, (size_t)(h * n) * sizeof(float)));
+    *out = ls_tensor_view(data, LS_F32, ndim, (const int64_t[]){h, n});
     return LS_OK;
 }
 
 static ls_status create_gradients(struct cli_attend_run *run)
 {
+    const struct ls_attention_options *o = &run->options.shared.attention;
     const struct ls_attention_shape *n = &run->inputs.shape;
     const int rank = run->world->rank;
     const int64_t q_rows = ls_layout_part_rows(&run->problem.q_layout, rank);
@@ -175,7 +176,9 @@ static ls_status create_gradients(struct cli_attend_run *run)
     for (int i = 0; i < 5; i++)
         LS_TRY(cli_tensor_create(all[i].tensor, n->type, run->inputs.order, n->b, all[i].rows,
                                  all[i].h, all[i].d));
-    return create_dsinks(run);
+    if (o->sinks) LS_TRY(create_numbers(&run->dsinks, 1, n->h, 1));
+    if (o->distance_bias) LS_TRY(create_numbers(&run->ddistance_bias, 2, n->h, o->distances));
+    return LS_OK;
 }
 
 static ls_status create_results(struct cli_attend_run *run)
@@ -189,14 +192,6 @@ static ls_status create_results(struct cli_attend_run *run)
     LS_TRY(ls_alloc(&lse, LS_TAG_ACTIVATION, (size_t)(n->b * n->h * rows) * sizeof(float)));
     run->lse = ls_tensor_view(lse, LS_F32, 3, lse_dim);
     return run->problem.backward ? create_gradients(run) : LS_OK;
-}
-
-static int outputs_of(const struct cli_attend_run *run)
-{
-    const struct ls_attention_options *o = &run->options.shared.attention;
-
-    if (!o->backward) return CLI_OUT_FORWARD;
-    return o->sinks ? CLI_OUT_MOST : CLI_OUT_BACKWARD;
 }
 
 static ls_status prepare(struct cli_attend_run *run)
@@ -213,7 +208,7 @@ static ls_status prepare(struct cli_attend_run *run)
     LS_TRY(check_tensors(run));
     LS_TRY(ls_comm_agree(world->comm, choose_method(run)));
     LS_TRY(check_memory(run));
-    LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs, outputs_of(run)));
+    LS_TRY(cli_output_create(&run->output, world, o->out, &run->inputs, &o->shared.attention));
     if (o->shared.trace)
         LS_TRY(ls_timeline_create(&run->timeline, world->comm, o->shared.trace, o->shared.threads));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->problem.q_layout,
@@ -251,10 +246,10 @@ static ls_status verify(struct cli_attend_run *run)
 
 static ls_status write_results(struct cli_attend_run *run)
 {
-    const struct ls_tensor *const parts[CLI_OUT_MOST] = {&run->o,  &run->lse, &run->dq,
-                                                         &run->dk, &run->dv,  &run->dsinks};
+    const struct ls_tensor *const parts[CLI_OUT_MOST] = {
+        &run->o, &run->lse, &run->dq, &run->dk, &run->dv, &run->dsinks, &run->ddistance_bias};
 
-    return cli_output_commit(run->output, outputs_of(run), &run->problem.q_layout,
+    return cli_output_commit(run->output, &run->options.shared.attention, &run->problem.q_layout,
                              &run->problem.k_layout, parts, run->progress);
 }
 
@@ -276,6 +271,7 @@ static void attend_fini(struct cli_attend_run *run)
     ls_attention_plan_destroy(run->plan);
     cli_gemm_fini(&run->gemm);
     ls_problem_fini(&run->problem);
+    ls_free(run->ddistance_bias.data);
     ls_free(run->dsinks.data);
     ls_free(run->dv.data);
     ls_free(run->dk.data);

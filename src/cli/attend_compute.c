@@ -38,10 +38,12 @@ struct ls_attention_saved cli_attend_saved(const struct cli_attend_run *run)
 
 struct ls_attention_gradients cli_attend_gradients(struct cli_attend_run *run)
 {
-    return (struct ls_attention_gradients){.dq = &run->dq,
-                                           .dk = &run->dk,
-                                           .dv = &run->dv,
-                                           .dsinks = run->dsinks.data ? &run->dsinks : NULL};
+    return (struct ls_attention_gradients){
+        .dq = &run->dq,
+        .dk = &run->dk,
+        .dv = &run->dv,
+        .dsinks = run->dsinks.data ? &run->dsinks : NULL,
+        .ddistance_bias = run->ddistance_bias.data ? &run->ddistance_bias : NULL};
 }
 
 static ls_status backward(struct cli_attend_run *run)

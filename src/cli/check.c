@@ -57,8 +57,8 @@ static const struct cli_syntax check_syntax = {
     .own =
         (const struct argp_option[]){
             {"result", KEY_RESULT, "FILE", 0,
-             "The result to judge: o, and lse, dq, dk, dv and dsinks as far as they are there, in "
-             "a .safetensors file, or o alone in a .npy file",
+             "The result to judge: o, and lse, dq, dk, dv, dsinks and ddistance_bias as far as "
+             "they are there, in a .safetensors file, or o alone in a .npy file",
              CLI_SECTION_RESULTS},
             {"contract", KEY_CONTRACT, "TYPE", 0,
              "Whose limits hold: f32, bf16 or f16; default those of o's own type, of A and B those "
@@ -74,9 +74,10 @@ static const struct cli_syntax check_syntax = {
 /* ---- a result against the oracle */
 
 /* What a file of results may hold. */
-enum { O, LSE, DQ, DK, DV, DSINKS, RESULTS };
+enum { O, LSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, RESULTS };
 
-static const char *const result_names[RESULTS] = {"o", "lse", "dq", "dk", "dv", "dsinks"};
+static const char *const result_names[RESULTS] = {"o",      "lse",           "dq", "dk", "dv",
+                                                  "dsinks", "ddistance_bias"};
 
 struct check_run {
     struct cli_world *world;
@@ -97,6 +98,12 @@ static bool is_of_keys(int which)
     return which == DK || which == DV;
 }
 
+/* Numbers for each head, which every rank has. */
+static bool is_of_heads(int which)
+{
+    return which == DSINKS || which == DDISTANCE_BIAS;
+}
+
 static int64_t width_of(const struct check_run *run, int which)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
@@ -111,11 +118,12 @@ static int dims_of(int64_t dim[LS_MAX_DIMS], const struct check_run *run, int wh
     const bool bshd = run->inputs.order == LS_ORDER_BSHD && which != LSE;
     const int64_t s = is_of_keys(which) ? n->s_k : n->s_q, h = is_of_keys(which) ? n->h_kv : n->h;
 
-    dim[0] = which == DSINKS ? h : n->b;
-    dim[1] = bshd ? s : h;
+    dim[0] = is_of_heads(which) ? h : n->b;
+    dim[1] = is_of_heads(which) ? run->attention.distances : bshd ? s : h;
     dim[2] = bshd ? h : s;
     dim[3] = width_of(run, which);
-    return which == DSINKS ? 1 : which == LSE ? 3 : 4;
+    if (is_of_heads(which)) return which == DSINKS ? 1 : 2;
+    return which == LSE ? 3 : 4;
 }
 
 static ls_status check_dims(struct check_run *run, int which)
@@ -124,7 +132,7 @@ static ls_status check_dims(struct check_run *run, int which)
     int64_t dim[LS_MAX_DIMS];
     const int ndim = dims_of(dim, run, which);
 
-    if (which != DSINKS && run->inputs.shape.b == 1) cli_input_add_batch(source, ndim);
+    if (!is_of_heads(which) && run->inputs.shape.b == 1) cli_input_add_batch(source, ndim);
     if (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0)
         return LS_OK;
     const bool of_values = which == O || which == DV;
@@ -148,12 +156,18 @@ static ls_status open_result(struct check_run *run)
         if (run->has[i])
             LS_TRY(cli_names_open_beside(&run->source[i], names, result_names[i], &run->source[O]));
     }
-    if ((run->has[DK] || run->has[DV] || run->has[DSINKS]) && !run->has[LSE])
-        return ls_fail(LS_EVALUE,
-                       "%s: holds no tensor 'lse', by which dk, dv and dsinks are judged", path);
+    for (int i = DK; i < RESULTS; i++)
+        if (run->has[i] && !run->has[LSE])
+            return ls_fail(LS_EVALUE, "%s: holds no tensor 'lse', by which %s is judged", path,
+                           result_names[i]);
     if (run->has[DSINKS] && !run->attention.sinks)
         return ls_fail(LS_EVALUE,
                        "%s: holds dsinks, which are judged only with the sinks: give --sinks",
+                       path);
+    if (run->has[DDISTANCE_BIAS] && !run->attention.distance_bias)
+        return ls_fail(LS_EVALUE,
+                       "%s: holds ddistance_bias, which is judged only with the biases: give "
+                       "--distance-bias",
                        path);
     for (int i = 0; i < RESULTS; i++)
         if (run->has[i]) LS_TRY(check_dims(run, i));
@@ -181,19 +195,23 @@ static ls_status load(struct ls_tensor *out, const struct check_run *run,
 }
 
 /* All of it, on every rank. */
-static ls_status load_dsinks(struct check_run *run)
+static ls_status load_numbers(struct check_run *run, int which)
 {
-    const int64_t h = run->inputs.shape.h;
+    int64_t dim[LS_MAX_DIMS];
+    const int ndim = dims_of(dim, run, which);
+    const int64_t n = dim[0] * (ndim == 2 ? dim[1] : 1);
+    double *wide = malloc((size_t)n * sizeof(*wide));
     void *data;
-    double value;
 
-    LS_TRY(ls_alloc(&data, LS_TAG_ACTIVATION, (size_t)h * sizeof(float)));
-    run->result[DSINKS] = ls_tensor_view(data, LS_F32, 1, &h);
-    for (int64_t i = 0; i < h; i++) {
-        LS_TRY(ls_input_read(&value, &run->source[DSINKS], i, 1));
-        ((float *)data)[i] = (float)value;
+    if (!wide) return ls_fail(LS_ENOMEM, "%s: out of memory", result_names[which]);
+    ls_status status = ls_input_read(wide, &run->source[which], 0, n);
+    if (status == LS_OK) status = ls_alloc(&data, LS_TAG_ACTIVATION, (size_t)n * sizeof(float));
+    if (status == LS_OK) {
+        run->result[which] = ls_tensor_view(data, LS_F32, ndim, dim);
+        for (int64_t i = 0; i < n; i++) ((float *)data)[i] = (float)wide[i];
     }
-    return LS_OK;
+    free(wide);
+    return status;
 }
 
 /* NaN and infinity in a result are the verdict's business. */
@@ -203,7 +221,8 @@ static ls_status load_result(struct check_run *run)
         if (run->has[i])
             LS_TRY(load(&run->result[i], run, &run->source[i], i,
                         i == LSE ? LS_F32 : run->source[i].type, LS_ANY_VALUE));
-    if (run->has[DSINKS]) LS_TRY(ls_comm_agree(run->world->comm, load_dsinks(run)));
+    for (int i = DSINKS; i < RESULTS; i++)
+        if (run->has[i]) LS_TRY(ls_comm_agree(run->world->comm, load_numbers(run, i)));
     if (!run->has_gradients) return LS_OK;
     return load(&run->d_o, run, &run->d_o_source, O, run->inputs.shape.type,
                 finite_unless_allowed(run));
@@ -228,11 +247,12 @@ static ls_status judge(struct check_run *run)
                                               .o = &r[O],
                                               .lse = run->has[LSE] ? &lse : NULL,
                                               .d_o = run->has_gradients ? &run->d_o : NULL};
-    const struct ls_attention_gradients gradients = {.dq = run->has[DQ] ? &r[DQ] : NULL,
-                                                     .dk = run->has[DK] ? &r[DK] : NULL,
-                                                     .dv = run->has[DV] ? &r[DV] : NULL,
-                                                     .dsinks =
-                                                         run->has[DSINKS] ? &r[DSINKS] : NULL};
+    const struct ls_attention_gradients gradients = {
+        .dq = run->has[DQ] ? &r[DQ] : NULL,
+        .dk = run->has[DK] ? &r[DK] : NULL,
+        .dv = run->has[DV] ? &r[DV] : NULL,
+        .dsinks = run->has[DSINKS] ? &r[DSINKS] : NULL,
+        .ddistance_bias = run->has[DDISTANCE_BIAS] ? &r[DDISTANCE_BIAS] : NULL};
     const struct ls_judge_task task = {.shape = &run->inputs.shape,
                                        .options = &run->attention,
                                        .q_layout = run->q_layout,

@@ -16,9 +16,10 @@
 
 #define CHUNK 65536 /* elements that are read at a time */
 
-enum { O, LSE, DQ, DK, DV, DSINKS, TENSORS };
+enum { O, LSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, TENSORS };
 
-static const char *const tensor_name[TENSORS] = {"o", "lse", "dq", "dk", "dv", "dsinks"};
+static const char *const tensor_name[TENSORS] = {"o",      "lse",           "dq", "dk", "dv",
+                                                 "dsinks", "ddistance_bias"};
 
 /* A tensor as both files have it. */
 struct pair {
@@ -218,7 +219,7 @@ static void report_tensor(const struct cli_report *report, const struct comparis
 
 static void report_all(const struct cli_report *report, const struct comparison *all)
 {
-    char names[32] = "", fault[96] = "";
+    char names[64] = "", fault[96] = "";
 
     for (int i = 0; i < TENSORS; i++) {
         if (!all[i].common) continue;
@@ -278,7 +279,9 @@ static ls_status find_pairs(struct comparison *all, struct ls_tensor_file *const
         if (!all[i].common) LS_TRY(check_missing(&all[i].pair, tensor_name[i], names));
     }
     if (!any)
-        return ls_fail(LS_EVALUE, "%s and %s have none of o, lse, dq, dk, dv and dsinks in common",
+        return ls_fail(LS_EVALUE,
+                       "%s and %s have none of o, lse, dq, dk, dv, dsinks and ddistance_bias in "
+                       "common",
                        ls_tensor_file_path(file[0]), ls_tensor_file_path(file[1]));
     return LS_OK;
 }
@@ -291,7 +294,7 @@ static ls_dtype coarser(ls_dtype a, ls_dtype b)
 /* f32 whatever was computed. */
 static bool is_always_f32(int which)
 {
-    return which == LSE || which == DSINKS;
+    return which == LSE || which == DSINKS || which == DDISTANCE_BIAS;
 }
 
 /* That of the coarser of a tensor's two types. Those that are always f32 have that of the first
@@ -309,8 +312,8 @@ static ls_status choose_contracts(struct comparison *all, const ls_dtype *contra
     }
     if (!other && !contract)
         return ls_fail(LS_EVALUE,
-                       "only what is always f32 (lse, dsinks) is in both files: --contract must "
-                       "say which type's limits hold");
+                       "only what is always f32 (lse, dsinks, ddistance_bias) is in both files: "
+                       "--contract must say which type's limits hold");
     for (int i = 0; i < TENSORS && other; i++)
         if (is_always_f32(i)) all[i].contract = other->contract;
     for (int i = 0; i < TENSORS && contract; i++) all[i].contract = *contract;

@@ -334,16 +334,15 @@ double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_
     return (rows_q + rows_k) * row_bytes(shape, 1, 1) + rows_q * (double)sizeof(float);
 }
 
-double cli_gradient_bytes(const struct ls_attention_shape *shape, bool sinks,
+double cli_gradient_bytes(const struct ls_attention_shape *shape, int64_t numbers,
                           const struct ls_layout *q_layout, const struct ls_layout *k_layout,
                           int rank)
 {
     const double rows_q = head_rows(shape, shape->h, q_layout, rank);
     const double rows_k = head_rows(shape, shape->h_kv, k_layout, rank);
-    const double heads = sinks ? (double)shape->h : 0;
 
     return rows_q * row_bytes(shape, 1, 2) + rows_k * row_bytes(shape, 1, 1) +
-           heads * (double)sizeof(float);
+           (double)shape->h * (double)numbers * (double)sizeof(float);
 }
 
 ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, ls_order order, int64_t b,

@@ -61,10 +61,11 @@ ls_status cli_inputs_open_do(struct ls_input *out, const struct cli_inputs *inpu
                              const struct cli_input_options *options);
 
 /* Bytes of one rank's parts of q, k, v, o (of type shape.type) and lse, and those that backward
- * adds: do, o_lo, dq, dk, dv and, with sinks, dsinks. Doubles, since the shape may be absurd. */
+ * adds: do, o_lo, dq, dk, dv and so many numbers for each head, of dsinks and ddistance_bias.
+ * Doubles, since the shape may be absurd. */
 double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
                         const struct ls_layout *k_layout, int rank);
-double cli_gradient_bytes(const struct ls_attention_shape *shape, bool sinks,
+double cli_gradient_bytes(const struct ls_attention_shape *shape, int64_t numbers,
                           const struct ls_layout *q_layout, const struct ls_layout *k_layout,
                           int rank);
 

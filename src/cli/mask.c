@@ -87,8 +87,8 @@ static ls_status set_dropout(struct ls_attention_options *out, const char *value
     return LS_OK;
 }
 
-const char *const cli_mask_tensors[CLI_MASK_TENSORS] = {"q_lengths", "k_lengths", "cu_seqlens_q",
-                                                        "cu_seqlens_k", "sinks"};
+const char *const cli_mask_tensors[CLI_MASK_TENSORS] = {
+    "q_lengths", "k_lengths", "cu_seqlens_q", "cu_seqlens_k", "sinks", "distance_bias"};
 
 static ls_status ignore(struct cli_mask_options *out, const char *value)
 {
@@ -101,7 +101,7 @@ static ls_status ignore(struct cli_mask_options *out, const char *value)
 
     return ls_fail(LS_EVALUE,
                    "--ignore: '%s' is used by no file without being asked for%s%s; q_lengths, "
-                   "k_lengths, cu_seqlens_q, cu_seqlens_k and sinks are",
+                   "k_lengths, cu_seqlens_q, cu_seqlens_k, sinks and distance_bias are",
                    value, nearest ? ", did you mean " : "", nearest ? nearest : "");
 }
 
@@ -138,6 +138,9 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
     case CLI_KEY_SLICES:
         out->slices = value;
         return LS_OK;
+    case CLI_KEY_PAIRS:
+        out->pairs = value;
+        return LS_OK;
     case CLI_KEY_PREFIX:
         return cli_value_integer(&attention->prefix, "--prefix", value, 0, INT64_MAX);
     case CLI_KEY_QUERY_OFFSET:
@@ -151,6 +154,9 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
     case CLI_KEY_SINKS:
         out->sinks = value;
         return LS_OK;
+    case CLI_KEY_DISTANCE_BIAS:
+        out->distance_bias = value;
+        return LS_OK;
     default:
         return set_dropout(attention, value);
     }
@@ -160,8 +166,8 @@ bool cli_mask_given(const struct cli_mask_options *options,
                     const struct ls_attention_options *attention)
 {
     return options->documents || options->cu_seqlens_q || options->cu_seqlens_k ||
-           options->q_lengths || options->k_lengths || options->slices || options->sinks ||
-           options->alibi || attention->causal || attention->align_start || attention->has_window ||
-           attention->has_query_offset || attention->prefix > 0 || attention->soft_cap > 0 ||
-           attention->dropout > 0;
+           options->q_lengths || options->k_lengths || options->slices || options->pairs ||
+           options->sinks || options->distance_bias || options->alibi || attention->causal ||
+           attention->align_start || attention->has_window || attention->has_query_offset ||
+           attention->prefix > 0 || attention->soft_cap > 0 || attention->dropout > 0;
 }

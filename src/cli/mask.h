@@ -17,11 +17,13 @@ enum {
     CLI_KEY_PADDING,
     CLI_KEY_IGNORE,
     CLI_KEY_SLICES,
+    CLI_KEY_PAIRS,
     CLI_KEY_PREFIX,
     CLI_KEY_QUERY_OFFSET,
     CLI_KEY_ALIBI,
     CLI_KEY_SOFT_CAP,
     CLI_KEY_SINKS,
+    CLI_KEY_DISTANCE_BIAS,
     CLI_KEY_DROPOUT,
     CLI_KEY_MASK_END,
 };
@@ -33,6 +35,7 @@ enum {
     CLI_MASK_CU_SEQLENS_Q,
     CLI_MASK_CU_SEQLENS_K,
     CLI_MASK_SINKS,
+    CLI_MASK_DISTANCE_BIAS,
     CLI_MASK_TENSORS
 };
 
@@ -41,8 +44,8 @@ extern const char *const cli_mask_tensors[CLI_MASK_TENSORS];
 /* What is known only with the shape. */
 struct cli_mask_options {
     /* lists or files; NULL: none */
-    const char *documents, *cu_seqlens_q, *cu_seqlens_k, *q_lengths, *k_lengths, *slices, *sinks,
-        *slopes;
+    const char *documents, *cu_seqlens_q, *cu_seqlens_k, *q_lengths, *k_lengths, *slices, *pairs,
+        *sinks, *slopes, *distance_bias;
     bool alibi; /* by these slopes, else by the standard ones */
     bool ignored[CLI_MASK_TENSORS];
 };

@@ -1,14 +1,17 @@
 #include "cli/mask_arrays.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "attention/options.h"
+#include "cli/biases.h"
+#include "cli/memory.h"
+#include "cli/pairs.h"
 #include "cli/values.h"
 #include "comm/comm.h"
+#include "store/shared.h"
 #include "tensor/dtype.h"
 
 /* What is loaded, and from where. */
@@ -17,8 +20,9 @@ struct loading {
     struct ls_attention_options *attention;
     const struct cli_mask_options *options;
     const struct cli_names *names;
-    const struct ls_input *beside; /* of --input; NULL: there is none */
-    struct ls_input sinks, slopes; /* open where options name files */
+    const struct ls_input *beside;         /* of --input; NULL: there is none */
+    struct ls_input sinks, slopes, biases; /* open where options name files */
+    struct cli_pairs pairs;                /* likewise */
     int64_t b, h;
 };
 
@@ -145,7 +149,7 @@ static ls_status load_side(bool *there, struct ls_integers *lists, const struct 
     return check_documents(lists, origin(option, value, cli_mask_tensors[tensor]), what, l->b);
 }
 
-static ls_status load_pairs(const struct loading *l)
+static ls_status load_document_pairs(const struct loading *l)
 {
     struct ls_integers *q = &l->out->q_documents, *k = &l->out->documents;
     bool has_q, has_k;
@@ -222,12 +226,6 @@ static ls_status load_slices(const struct loading *l)
 
 /* ---- a number for each head */
 
-/* Larger ones are no numbers in units of log2. */
-static bool is_logit(float x)
-{
-    return fabsf(x) <= 0x1p126f;
-}
-
 static ls_status read_heads(float *out, const struct ls_input *source, int64_t heads)
 {
     double raw; /* of any type */
@@ -238,7 +236,7 @@ static ls_status read_heads(float *out, const struct ls_input *source, int64_t h
     for (int64_t i = 0; i < heads; i++) {
         LS_TRY(ls_tensor_file_read(&raw, source->file, source->tensor, i, 1));
         ls_dtype_convert(&out[i], LS_F32, &raw, source->type, 1);
-        if (!is_logit(out[i]))
+        if (!cli_is_logit(out[i]))
             return ls_fail(LS_EVALUE, "%s: the number of head %" PRId64 " is %g, beyond 2^126",
                            source->label, i, (double)out[i]);
     }
@@ -254,7 +252,7 @@ static ls_status list_heads(float *out, const char *name, const char *list, int6
         char *end;
 
         out[i] = strtof(rest, &end);
-        if (end == rest || *end != after || !is_logit(out[i]))
+        if (end == rest || *end != after || !cli_is_logit(out[i]))
             return ls_fail(LS_EVALUE,
                            "--%s: '%s' must be one finite number for each of the %" PRId64 " heads",
                            name, list, heads);
@@ -314,6 +312,24 @@ static ls_status load_slopes(const struct loading *l)
     return LS_OK;
 }
 
+/* ---- biases by distance */
+
+/* Of the option's file, which is open then, or of the input. */
+static ls_status load_biases(const struct loading *l)
+{
+    float **out = &l->out->distance_bias;
+    struct ls_input source;
+
+    if (l->biases.file) return cli_biases_read(out, l->attention, &l->biases, l->h);
+    if (!is_brought(l, CLI_MASK_DISTANCE_BIAS)) return LS_OK;
+    LS_TRY(cli_names_open_beside(&source, l->names, "distance_bias", l->beside));
+    const ls_status status = cli_biases_read(out, l->attention, &source, l->h);
+
+    ls_input_close(&source);
+    tell(l->out, "distance_bias");
+    return status;
+}
+
 /* ---- all of it */
 
 /* The file of an option, if it names one. Collective; the same on every rank. */
@@ -324,17 +340,27 @@ static ls_status open_file(struct ls_input *out, const struct loading *l, const 
                                     : LS_OK;
 }
 
-static ls_status load(const struct loading *l, const struct ls_attention_shape *shape)
+static ls_status load(struct loading *l, const struct ls_attention_shape *shape)
 {
     struct ls_scores scores;
 
-    LS_TRY(load_pairs(l));
+    LS_TRY(load_document_pairs(l));
     LS_TRY(load_all_lengths(l));
     LS_TRY(load_slices(l));
+    if (l->pairs.file) LS_TRY(cli_pairs_measure(&l->pairs, l->names, shape));
     LS_TRY(load_slopes(l));
     LS_TRY(load_sinks(l));
+    LS_TRY(load_biases(l));
     LS_TRY(ls_options_mask(NULL, shape, l->attention));
     return ls_options_scores(&scores, shape, l->attention);
+}
+
+/* A mask of pairs may be larger than all the rest: it has to fit before it is read. Collective. */
+static ls_status load_pairs(const struct loading *l, const struct cli_world *world)
+{
+    if (!l->pairs.file) return LS_OK;
+    LS_TRY(cli_memory_check(world, (double)l->pairs.rows * (double)l->pairs.row_bytes));
+    return ls_comm_agree(world->comm, cli_pairs_read(&l->out->pairs, l->attention, &l->pairs));
 }
 
 ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options *attention,
@@ -353,7 +379,15 @@ ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options
     *out = (struct cli_mask_arrays){.alibi = NULL};
     ls_status status = open_file(&l.sinks, &l, "sinks", options->sinks, world);
     if (status == LS_OK) status = open_file(&l.slopes, &l, "alibi", options->slopes, world);
+    if (status == LS_OK && options->distance_bias)
+        status = cli_names_open(&l.biases, l.names, "distance_bias", world, options->distance_bias,
+                                true);
+    if (status == LS_OK && options->pairs)
+        status = ls_shared_open(&l.pairs.file, world->comm, options->pairs);
     if (status == LS_OK) status = ls_comm_agree(world->comm, load(&l, &inputs->shape));
+    if (status == LS_OK) status = load_pairs(&l, world);
+    if (l.pairs.file) ls_tensor_file_close(l.pairs.file);
+    ls_input_close(&l.biases);
     ls_input_close(&l.slopes);
     ls_input_close(&l.sinks);
     return status;
@@ -367,7 +401,9 @@ void cli_mask_report(const struct cli_report *report, const struct cli_mask_arra
 
 void cli_mask_free(struct cli_mask_arrays *arrays)
 {
+    free(arrays->pairs);
     free(arrays->sinks);
+    free(arrays->distance_bias);
     free(arrays->alibi);
     free(arrays->documents.number);
     free(arrays->q_documents.number);

@@ -10,7 +10,8 @@
 /* The arrays that attention options refer to. */
 struct cli_mask_arrays {
     struct ls_integers documents, q_documents, q_lengths, k_lengths, slices;
-    float *alibi, *sinks;
+    uint8_t *pairs; /* bits */
+    float *alibi, *sinks, *distance_bias;
     char used[128]; /* tensors of --input that no option named, for people */
 };
 

@@ -7,9 +7,12 @@
 #include "base/status.h"
 #include "tensor/file.h"
 
+/* clang-format off */
 static const char *const tensors[] = {
-    "q", "k",   "v",  "qkv", "do", "sinks",  "alibi",        "q_lengths",   "k_lengths",
-    "o", "lse", "dq", "dk",  "dv", "dsinks", "cu_seqlens_q", "cu_seqlens_k"};
+    "q", "k", "v", "qkv", "do",
+    "q_lengths", "k_lengths", "cu_seqlens_q", "cu_seqlens_k", "mask", "alibi", "sinks", "distance_bias",
+    "o", "lse", "dq", "dk", "dv", "dsinks", "ddistance_bias"};
+/* clang-format on */
 
 #define TENSORS ((int)(sizeof tensors / sizeof *tensors))
 
@@ -33,8 +36,9 @@ static ls_status fail_unknown(const char *tensor)
                        nearest);
     return ls_fail(
         LS_EVALUE,
-        "--names: there is no tensor '%s'; there are q, k, v, qkv, do, sinks, alibi, "
-        "q_lengths, k_lengths, cu_seqlens_q, cu_seqlens_k, o, lse, dq, dk, dv and dsinks",
+        "--names: there is no tensor '%s'; there are q, k, v, qkv, do, q_lengths, k_lengths, "
+        "cu_seqlens_q, cu_seqlens_k, mask, alibi, sinks, distance_bias, o, lse, dq, dk, dv, dsinks "
+        "and ddistance_bias",
         tensor);
 }
 

@@ -10,13 +10,25 @@ static bool is_of_values(int which)
     return which == CLI_OUT_O || which == CLI_OUT_DV;
 }
 
-static struct ls_output_tensor describe(int which, const struct cli_inputs *in)
+bool cli_output_has(int which, const struct ls_attention_options *options)
 {
-    static const char *const names[CLI_OUT_BACKWARD] = {"o", "lse", "dq", "dk", "dv"};
+    if (which < CLI_OUT_DQ) return true;
+    if (which == CLI_OUT_DSINKS) return options->backward && options->sinks;
+    if (which == CLI_OUT_DDISTANCE_BIAS) return options->backward && options->distance_bias;
+    return options->backward;
+}
+
+static struct ls_output_tensor describe(int which, const struct cli_inputs *in,
+                                        const struct ls_attention_options *options)
+{
+    static const char *const names[CLI_OUT_DSINKS] = {"o", "lse", "dq", "dk", "dv"};
     const struct ls_attention_shape *n = &in->shape;
 
     if (which == CLI_OUT_DSINKS)
         return (struct ls_output_tensor){.name = "dsinks", .type = LS_F32, .h = n->h};
+    if (which == CLI_OUT_DDISTANCE_BIAS)
+        return (struct ls_output_tensor){
+            .name = "ddistance_bias", .type = LS_F32, .h = n->h, .d = options->distances};
     if (which == CLI_OUT_LSE)
         return (struct ls_output_tensor){"lse", LS_F32, LS_ORDER_BHSD, n->b, n->s_q,
                                          n->h,  0,      in->single};
@@ -31,25 +43,33 @@ static struct ls_output_tensor describe(int which, const struct cli_inputs *in)
 }
 
 ls_status cli_output_create(struct ls_output **out, const struct cli_world *world, const char *path,
-                            const struct cli_inputs *inputs, int count)
+                            const struct cli_inputs *inputs,
+                            const struct ls_attention_options *options)
 {
     struct ls_output_tensor tensors[CLI_OUT_MOST];
+    int count = 0;
 
     *out = NULL;
     if (!path) return LS_OK;
-    for (int i = 0; i < count; i++) tensors[i] = describe(i, inputs);
+    for (int i = 0; i < CLI_OUT_MOST; i++)
+        if (cli_output_has(i, options)) tensors[count++] = describe(i, inputs, options);
     return ls_output_create(out, world->comm, path, tensors, count);
 }
 
-ls_status cli_output_commit(struct ls_output *output, int count, const struct ls_layout *q_layout,
-                            const struct ls_layout *k_layout, const struct ls_tensor *const *part,
-                            struct cli_progress *progress)
+ls_status cli_output_commit(struct ls_output *output, const struct ls_attention_options *options,
+                            const struct ls_layout *q_layout, const struct ls_layout *k_layout,
+                            const struct ls_tensor *const *part, struct cli_progress *progress)
 {
     const struct ls_progress_callback callback = cli_progress_callback(progress);
+    int number = 0;
 
     if (!output) return LS_OK;
-    for (int i = 0; i < count; i++)
-        LS_TRY(ls_output_write(output, i, is_of_keys(i) ? k_layout : q_layout, part[i], &callback));
+    for (int i = 0; i < CLI_OUT_MOST; i++) {
+        const struct ls_layout *layout = is_of_keys(i) ? k_layout : q_layout;
+
+        if (cli_output_has(i, options))
+            LS_TRY(ls_output_write(output, number++, layout, part[i], &callback));
+    }
     cli_progress_begin(NULL, "writing");
     return ls_output_commit(output);
 }

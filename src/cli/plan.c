@@ -71,7 +71,7 @@ struct row {
 };
 
 static double most_tensor_bytes(const struct row *row, const struct ls_attention_shape *n,
-                                bool sinks)
+                                int64_t numbers)
 {
     const struct ls_attention_prediction *plan = row->prediction;
     double most = 0;
@@ -80,7 +80,7 @@ static double most_tensor_bytes(const struct row *row, const struct ls_attention
         double bytes = cli_tensor_bytes(n, &plan->q_layout, &plan->k_layout, r);
 
         if (row->backward)
-            bytes += cli_gradient_bytes(n, sinks, &plan->q_layout, &plan->k_layout, r);
+            bytes += cli_gradient_bytes(n, numbers, &plan->q_layout, &plan->k_layout, r);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -98,7 +98,7 @@ static ls_status plan_row(struct row *row, const struct ls_attention_shape *shap
         return LS_OK;
     }
     LS_TRY(status);
-    row->tensor_bytes = most_tensor_bytes(row, shape, asked->sinks);
+    row->tensor_bytes = most_tensor_bytes(row, shape, (asked->sinks != NULL) + asked->distances);
     if (row->backward) row->backward_flops = ls_backward_work(shape) * row->prediction->cost.flops;
     return LS_OK;
 }

@@ -134,6 +134,10 @@ static struct words mask_words(const struct ls_attention_options *o)
         add_words(&words, "entries of their own lengths, padded on the %s",
                   o->pad_left ? "left" : "right");
     if (o->slices) add_words(&words, "%s", cli_counted(o->slice_count, "slice", "slices").s);
+    if (o->pair_bits)
+        add_words(&words, "pairs of a file%s%s%s", o->pairs_per_entry ? " of each entry" : "",
+                  o->pairs_per_entry && o->pairs_per_head ? " and" : "",
+                  o->pairs_per_head ? " of each head" : "");
     if (o->prefix > 0) add_words(&words, "a prefix of %s", cli_counted(o->prefix, "key", "keys").s);
     if (o->align_start) add_words(&words, "aligned at the start");
     if (o->has_query_offset)
@@ -146,6 +150,8 @@ static struct words score_words(const struct ls_attention_options *o)
     struct words words = {.used = 0};
 
     if (o->alibi) add_words(&words, "ALiBi");
+    if (o->distance_bias)
+        add_words(&words, "biases by %s", cli_counted(o->distances, "distance", "distances").s);
     if (o->soft_cap > 0) add_words(&words, "soft cap %g", (double)o->soft_cap);
     if (o->sinks) add_words(&words, "sinks");
     if (o->dropout > 0)
@@ -175,17 +181,18 @@ static void report_options(const struct cli_report *report, const struct ls_atte
     cli_report_value(
         report, "mask",
         json_pack(
-            "{sososIsbsbsbsIsIsoso}", "window_left", limit_json(o->has_window, o->window_left),
+            "{sososIsbsbsbsIsbsIsoso}", "window_left", limit_json(o->has_window, o->window_left),
             "window_right", limit_json(true, keys_behind(o)), "documents",
             (json_int_t)(o->documents ? o->document_count : 0), "documents_of_queries",
             o->q_documents != NULL, "documents_per_entry", o->documents_per_entry, "lengths",
             o->q_lengths || o->k_lengths, "slices", (json_int_t)(o->slices ? o->slice_count : 0),
-            "prefix", (json_int_t)o->prefix, "align", align_json(o), "query_offset",
-            limit_json(o->has_query_offset, o->query_offset)));
+            "pairs", o->pair_bits != NULL, "prefix", (json_int_t)o->prefix, "align", align_json(o),
+            "query_offset", limit_json(o->has_query_offset, o->query_offset)));
     cli_report_value(report, "scores",
-                     json_pack("{sbsfsbsfsI}", "alibi", o->alibi != NULL, "soft_cap",
-                               (double)o->soft_cap, "sinks", o->sinks != NULL, "dropout",
-                               (double)o->dropout, "dropout_seed", (json_int_t)o->dropout_seed));
+                     json_pack("{sbsIsfsbsfsI}", "alibi", o->alibi != NULL, "distances",
+                               (json_int_t)o->distances, "soft_cap", (double)o->soft_cap, "sinks",
+                               o->sinks != NULL, "dropout", (double)o->dropout, "dropout_seed",
+                               (json_int_t)o->dropout_seed));
 }
 
 void cli_report_task(const struct cli_report *report, const struct ls_attention_shape *shape,

@@ -46,8 +46,8 @@ static const struct {
     {CLI_TAKES_INPUT, {"v", KEY_V, "FILE", 0, "Values", CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
      {"names", KEY_NAMES, "NAMES", 0,
-      "What the files call their tensors, as in q=query,k=key: q, k, v, qkv, do, sinks, alibi; of "
-      "results o, lse, dq, dk, dv and dsinks",
+      "What the files call their tensors, as in q=query,k=key: q, k, v, qkv, do and those of "
+      "masks and biases; of results o, lse, dq, dk, dv, dsinks and ddistance_bias",
       CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
      {"packed", KEY_PACKED, "HOW", 0,
@@ -110,7 +110,7 @@ static const struct {
     {CLI_TAKES_MASK,
      {"ignore", CLI_KEY_IGNORE, "NAME", 0,
       "Leave out a tensor of --input that would be used without an option: q_lengths, k_lengths, "
-      "cu_seqlens_q, cu_seqlens_k or sinks; may be given several times",
+      "cu_seqlens_q, cu_seqlens_k, sinks or distance_bias; may be given several times",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
      {"padding", CLI_KEY_PADDING, "SIDE", 0,
@@ -121,6 +121,11 @@ static const struct {
       "Of all that only pairs of these rectangles are seen: q0,q1,k0,k1,TYPE of each, TYPE 0 full, "
       "1 "
       "causal, 2 inverse causal, 3 both; or a .npy file of int64 [n, 5]",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"mask", CLI_KEY_PAIRS, "FILE", 0,
+      "Of these pairs only those are seen that FILE marks: bool [SQ, SK] or [B or 1, H or 1, SQ, "
+      "SK], or bits, uint8 [.., ceil(SK / 8)], lowest first; .npy, or tensor mask of .safetensors",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
      {"prefix", CLI_KEY_PREFIX, "N", 0, "Everybody sees the first N keys",
@@ -136,6 +141,11 @@ static const struct {
     {CLI_TAKES_MASK,
      {"sinks", CLI_KEY_SINKS, "LIST|FILE", 0,
       "One more logit of each head in the denominator; or .npy, or tensor sinks of .safetensors",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"distance-bias", CLI_KEY_DISTANCE_BIAS, "FILE", 0,
+      "Add to each logit the bias of its distance j - i': [H, n], n odd, that of distance 0 in the "
+      "middle, the outer ones also of those beyond; .npy, or tensor distance_bias of .safetensors",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
      {"dropout", CLI_KEY_DROPOUT, "P[,SEED]", 0,

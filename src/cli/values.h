@@ -2,6 +2,8 @@
 #ifndef LS_CLI_VALUES_H
 #define LS_CLI_VALUES_H
 
+#include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -31,5 +33,11 @@ ls_status cli_value_method(const char **out, const char *option, const char *tex
 
 /* bf16, f16 or f32. */
 ls_status cli_value_dtype(ls_dtype *out, const char *option, const char *text);
+
+/* Larger ones are no numbers in units of log2. */
+static inline bool cli_is_logit(float x)
+{
+    return fabsf(x) <= 0x1p126f;
+}
 
 #endif

@@ -5,7 +5,8 @@
 
 #include "cli/format.h"
 
-static const char *const names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv", "dsinks"};
+static const char *const names[LS_JUDGED_TENSORS] = {"o",  "dq",     "dk",
+                                                     "dv", "dsinks", "ddistance_bias"};
 
 /* The first of what was judged that is not good, and why; "" if all is. */
 static struct cli_text fault_of(const struct ls_judgement *v)
@@ -66,6 +67,9 @@ static struct place place_of(const struct ls_judged *t)
                  cli_counted(t->unlimited, "element", "elements").s);
     else if (t->worst[2] >= 0 && t->worst[1] < 0)
         snprintf(out.s, sizeof(out.s), "worst at head %" PRId64, t->worst[2]);
+    else if (t->worst[2] >= 0 && t->worst[0] < 0)
+        snprintf(out.s, sizeof(out.s), "worst at head %" PRId64 ", bias number %" PRId64,
+                 t->worst[2], t->worst[1] + t->worst[3]);
     else if (t->worst[2] >= 0)
         snprintf(out.s, sizeof(out.s),
                  "worst at batch %" PRId64 ", position %" PRId64 ", head %" PRId64

@@ -60,10 +60,18 @@ struct ls_found {
     bool after;
 };
 
+/* Where gradients of biases by distance are added: exact sums (base/exact_sum.h), [heads from
+ * first_head of all][scores.distances][LS_EXACT_LIMBS]. NULL: not wanted. */
+struct ls_distance_sums {
+    int64_t *limb;
+    int64_t first_head;
+};
+
 /* What a call may change of what its kernel was made for. */
 struct ls_kernel_change {
     struct ls_masks masks;
     uint64_t seed; /* of dropout */
+    struct ls_distance_sums distances;
 };
 
 /* The queries meet some of the keys. Rows of a leaf that reaches beyond the end of its sequence

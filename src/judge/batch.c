@@ -51,11 +51,14 @@ void ls_columns_add_residual(const struct ls_columns *c)
 struct ls_reference_query ls_judge_query(const struct ls_columns *columns, int64_t i, int64_t batch,
                                          int64_t head, int64_t position)
 {
+    const struct ls_problem *problem = &columns->judge->problem;
+    const int64_t of_all = problem->scores.first_head + head;
+
     return (struct ls_reference_query){.q = ls_column(columns, LS_JUDGE_Q, i),
-                                       .mask = ls_masks_of(&columns->judge->problem.masks, batch),
-                                       .scores = &columns->judge->problem.scores,
+                                       .mask = ls_masks_of(&problem->masks, batch, of_all),
+                                       .scores = &problem->scores,
                                        .batch = batch,
-                                       .head = head,
+                                       .head = of_all,
                                        .position = position};
 }
 
@@ -81,10 +84,13 @@ static const struct ls_layout *layout_of(const struct ls_judge *judge, bool keys
     return keys ? &judge->k_layout : &judge->q_layout;
 }
 
-/* Whether a row from the first to the last of the batch is one of a pair with a row of the leaf. */
-static bool meets(const struct ls_judge_batch *batch, int64_t position, int64_t rows)
+/* Whether a row from the first to the last of the batch is one of a pair with a row of the leaf, of
+ * this head of the other side. */
+static bool meets(const struct ls_judge_batch *batch, int64_t position, int64_t rows, int64_t head)
 {
-    const struct ls_mask *mask = ls_masks_of(&batch->judge->problem.masks, batch->b);
+    const struct ls_problem *problem = &batch->judge->problem;
+    const int64_t of_all = problem->scores.first_head + (batch->of_keys ? head : batch->head);
+    const struct ls_mask *mask = ls_masks_of(&problem->masks, batch->b, of_all);
     const int64_t first = batch->position[0], span = batch->position[batch->rows.n - 1] - first + 1;
 
     return batch->of_keys ? ls_mask_meets(mask, position, rows, first, span)
@@ -115,9 +121,9 @@ static void *add_leaves(void *argument)
 
         s->position = leaf * LS_LEAF;
         s->leaf.n = ls_layout_leaf_rows(layout, leaf);
-        if (!meets(batch, s->position, s->leaf.n)) continue;
-        if (s->first == 0) ls_comm_beat(judge->comm); /* so that others hear */
         for (s->head = first; s->head < first + heads; s->head++) {
+            if (!meets(batch, s->position, s->leaf.n, s->head)) continue;
+            if (s->first == 0) ls_comm_beat(judge->comm); /* so that others hear */
             ls_columns_load(&s->leaf, 0, batch->b, i * LS_LEAF, s->leaf.n, s->head);
             s->add(s);
         }
@@ -217,11 +223,11 @@ ls_status ls_judge_batch_each(struct ls_judge_batch *batch, const char *phase,
     const int64_t h = batch->of_keys ? shape->h_kv : shape->h, heads = shape->b * h;
 
     for (int64_t i = 0; i < heads; i++) {
-        const int64_t all =
-            ls_judge_choose_rows(batch->positions, layout_of(j, batch->of_keys), j->rows, i);
+        batch->b = i % shape->b;
+        batch->head = i / shape->b;
+        const int64_t all = ls_judge_choose_rows(batch->positions, layout_of(j, batch->of_keys),
+                                                 j->rows, batch->b * h + batch->head);
 
-        batch->b = i / h;
-        batch->head = i % h;
         for (int64_t first = 0; first < all; first += LS_JUDGE_BATCH) {
             ls_tell(j->progress, phase, i * all + first, heads * all);
             batch->position = batch->positions + first;

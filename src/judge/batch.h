@@ -77,7 +77,8 @@ void ls_judge_batch_fini(struct ls_judge_batch *batch);
 /* Points *slot, a pointer to any type, to fresh memory on the ledger. Errors: LS_ENOMEM. */
 ls_status ls_judge_room(void *slot, size_t bytes);
 
-/* Calls judge with the context for one batch after the other, until one fails. Collective. */
+/* Calls judge with the context for one batch after the other, of one head those of all entries,
+ * until one fails. Collective. */
 ls_status ls_judge_batch_each(struct ls_judge_batch *batch, const char *phase,
                               ls_status (*judge)(void *));
 

@@ -6,7 +6,8 @@
 #include "attention/operands.h"
 #include "attention/options.h"
 
-static const char *const tensor_names[LS_JUDGED_TENSORS] = {"o", "dq", "dk", "dv", "dsinks"};
+static const char *const tensor_names[LS_JUDGED_TENSORS] = {"o",  "dq",     "dk",
+                                                            "dv", "dsinks", "ddistance_bias"};
 
 /* ---- the task, checked */
 
@@ -49,15 +50,15 @@ static ls_status take_problem(struct ls_judge *judge, const struct ls_judge_task
     return LS_OK;
 }
 
-/* lse as [b, s, h, 1], dsinks as [1, 1, h, 1] */
+/* lse as [b, s, h, 1], dsinks as [1, 1, h, 1], ddistance_bias as [1, 1, h, distances] */
 static struct ls_tensor rows_of(const struct ls_tensor *t)
 {
     if (t->ndim == 4) return *t;
-    if (t->ndim == 1)
+    if (t->ndim <= 2)
         return (struct ls_tensor){.type = t->type,
                                   .ndim = 4,
-                                  .dim = {1, 1, t->dim[0], 1},
-                                  .stride = {0, 0, 1, 1},
+                                  .dim = {1, 1, t->dim[0], t->ndim == 2 ? t->dim[1] : 1},
+                                  .stride = {0, 0, t->stride[0], 1},
                                   .data = t->data};
     return (struct ls_tensor){.type = t->type,
                               .ndim = 4,
@@ -78,7 +79,9 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
     const int64_t d_v = ls_value_dim(n), v[] = {n->b, k_rows, n->h_kv, d_v},
                   o[] = {n->b, q_rows, n->h, d_v};
     const int64_t lse[] = {n->b, n->h, q_rows};
-    const bool of_saved = g->dk || g->dv || g->dsinks, back = g->dq || of_saved;
+    const int64_t biases[] = {n->h, judge->problem.scores.distances};
+    const bool of_saved = g->dk || g->dv || g->dsinks || g->ddistance_bias;
+    const bool back = g->dq || of_saved;
     struct ls_operand list[LS_JUDGE_TENSORS] = {
         [LS_JUDGE_Q] = {"q", r->q, LS_F64, 4, q, false},
         [LS_JUDGE_K] = {"k", r->k, LS_F64, 4, k, false},
@@ -92,10 +95,14 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
         [LS_JUDGE_DK] = {"dk", g->dk, LS_F64, 4, k, true},
         [LS_JUDGE_DV] = {"dv", g->dv, LS_F64, 4, v, true},
         [LS_JUDGE_DSINKS] = {"dsinks", g->dsinks, LS_F32, 1, &n->h, true},
+        [LS_JUDGE_DDISTANCE_BIAS] = {"ddistance_bias", g->ddistance_bias, LS_F32, 2, biases, true},
     };
 
     if (g->dsinks && !judge->problem.scores.sinks)
         return ls_fail(LS_EVALUE, "dsinks is to be judged, the options are without sinks");
+    if (g->ddistance_bias && !judge->problem.scores.distance_bias)
+        return ls_fail(LS_EVALUE,
+                       "ddistance_bias is to be judged, the options are without such biases");
     for (int i = 0; i < LS_JUDGE_TENSORS; i++) {
         const struct ls_tensor *t = list[i].tensor;
 
@@ -200,12 +207,16 @@ static double mask_of(const bool *has)
     return mask;
 }
 
-/* Of the values that every rank has whole; 0 where there are none. */
-static double digest_of_sinks(const struct ls_judge *judge)
+/* Of a tensor that every rank has whole, [1, 1, h, n]; 0 if it is not there. */
+static double digest_of(const struct ls_judge *judge, int tensor)
 {
-    const struct ls_tensor *dsinks = &judge->tensor[LS_JUDGE_DSINKS];
+    const struct ls_tensor *t = &judge->tensor[tensor];
+    double digest = 0;
 
-    return ls_digest(dsinks->data, (size_t)dsinks->dim[2] * sizeof(float));
+    for (int64_t head = 0; judge->has[tensor] && head < t->dim[2]; head++)
+        digest += ls_digest((const float *)t->data + head * t->stride[2],
+                            (size_t)t->dim[3] * sizeof(float));
+    return digest;
 }
 
 /* Ranks that do not judge the same would wait for each other. */
@@ -217,7 +228,8 @@ static ls_status compare_ranks(const struct ls_judge *judge, ls_status status)
         {"tensors that are there", mask_of(judge->has), false},
         {"rows to judge", (double)judge->rows, true},
         {"contract", (double)judge->contract, false},
-        {"values of dsinks", digest_of_sinks(judge), false},
+        {"values of dsinks", digest_of(judge, LS_JUDGE_DSINKS), false},
+        {"values of ddistance_bias", digest_of(judge, LS_JUDGE_DDISTANCE_BIAS), false},
         {"shape", ls_digest(sizes, sizeof sizes), false},
     };
 
@@ -234,6 +246,7 @@ ls_status ls_judge_attention(struct ls_judgement *out, struct ls_comm *comm,
     if (status == LS_OK) status = ls_judge_queries(&judge);
     if (status == LS_OK) status = ls_judge_keys(&judge);
     if (status == LS_OK) status = ls_judge_sinks(&judge);
+    if (status == LS_OK) status = ls_judge_distances(&judge);
     if (status == LS_OK) *out = judgement(&judge);
     ls_problem_fini(&judge.problem);
     return status;

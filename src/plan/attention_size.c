@@ -45,12 +45,23 @@ static long double band_pairs(const struct ls_band *band, struct ls_range querie
            sum_clamped(from + band->low, to - from, least, most);
 }
 
+static double bits_between(const struct ls_mask *mask, struct ls_range queries,
+                           struct ls_range keys)
+{
+    double pairs = 0;
+
+    for (int64_t i = queries.from; i < queries.to; i++)
+        pairs += (double)ls_mask_count(mask, i, keys.from, keys.to - keys.from);
+    return pairs;
+}
+
 static double pairs_between(const struct ls_mask *mask, struct ls_range queries,
                             struct ls_range keys)
 {
     const struct ls_bands near = ls_mask_bands(mask, queries.from, queries.to);
     long double pairs = 0;
 
+    if (mask->bits.first_row) return bits_between(mask, queries, keys);
     for (const struct ls_band *band = near.from; band < near.to; band++)
         pairs += band_pairs(band, queries, keys);
     return (double)pairs;
@@ -76,8 +87,8 @@ double ls_visible_pairs(const struct ls_masks *masks)
 {
     double pairs = 0;
 
-    for (int64_t m = 0; m < masks->count; m++) pairs += mask_pairs(&masks->mask[m]);
-    return pairs / (double)masks->count;
+    for (int64_t m = 0; m < ls_masks_count(masks); m++) pairs += mask_pairs(&masks->mask[m]);
+    return pairs / (double)ls_masks_count(masks);
 }
 
 /* ---- pairs of ranks */
@@ -113,11 +124,11 @@ static double part_pairs(const struct ls_layout *layout, int rank, const struct 
         const int64_t begin = ls_layout_part_leaf(layout, rank, i) * LS_LEAF;
 
         run = run_length(layout, rank, i);
-        for (int64_t m = 0; m < masks->count; m++)
+        for (int64_t m = 0; m < ls_masks_count(masks); m++)
             pairs += count(&masks->mask[m],
                            (struct ls_range){begin, smaller(begin + run * LS_LEAF, layout->s)});
     }
-    return pairs / (double)masks->count;
+    return pairs / (double)ls_masks_count(masks);
 }
 
 /* Stripes of so many leaves are as even as makes no difference, and too many to count. */
@@ -164,7 +175,7 @@ void ls_leaf_work(int64_t *work, int64_t leaves, const struct ls_masks *masks)
 {
     for (int64_t i = 0; i < leaves; i++) {
         work[i] = 0;
-        for (int64_t m = 0; m < masks->count; m++)
+        for (int64_t m = 0; m < ls_masks_count(masks); m++)
             work[i] += leaves_seen(&masks->mask[m], i * LS_LEAF, LS_LEAF);
     }
 }
@@ -192,8 +203,8 @@ static int64_t count_leaves_seen(int64_t n, const struct ls_mask *mask)
 {
     const struct ls_bands bands = ls_mask_bands(mask, 0, mask->s_q);
     const struct ls_band *band = bands.from;
-    const bool whole = bands.to - band == 1 && band->q_from == 0 && band->q_to >= n * LS_LEAF &&
-                       band->k_from == 0 && band->k_to == mask->s_k;
+    const bool whole = bands.to - band == 1 && !mask->bits.first_row && band->q_from == 0 &&
+                       band->q_to >= n * LS_LEAF && band->k_from == 0 && band->k_to == mask->s_k;
     int64_t seen = 0;
 
     if (whole) return leaves_seen_by(n, band);
@@ -201,23 +212,29 @@ static int64_t count_leaves_seen(int64_t n, const struct ls_mask *mask)
     return seen;
 }
 
-/* Of one entry. */
-static int64_t mask_tiles(const struct ls_attention_shape *shape, const struct ls_mask *mask)
+/* Of `group` heads that are in tiles together. */
+static int64_t mask_tiles(const struct ls_attention_shape *shape, const struct ls_mask *mask,
+                          int64_t group)
 {
-    const int64_t group = shape->h / shape->h_kv, whole = shape->s_q / LS_LEAF;
+    const int64_t whole = shape->s_q / LS_LEAF;
     const int64_t rest = shape->s_q % LS_LEAF;
     int64_t tiles = group * count_leaves_seen(whole, mask);
 
     if (rest > 0) tiles += leaves_of(group * rest) * leaves_seen(mask, whole * LS_LEAF, rest);
-    return shape->h_kv * tiles;
+    return tiles;
 }
 
-int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_masks *masks)
+int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_masks *masks,
+                           int64_t first_head)
 {
+    const bool alike = masks->heads == 1;
+    const int64_t group = alike ? shape->h / shape->h_kv : 1, heads = alike ? 1 : shape->h;
     int64_t tiles = 0;
 
-    for (int64_t m = 0; m < masks->count; m++) tiles += mask_tiles(shape, &masks->mask[m]);
-    return shape->b / masks->count * tiles;
+    for (int64_t entry = 0; entry < masks->entries; entry++)
+        for (int64_t head = 0; head < heads; head++)
+            tiles += mask_tiles(shape, ls_masks_of(masks, entry, first_head + head), group);
+    return shape->b / masks->entries * (shape->h / group / heads) * tiles;
 }
 
 /* ---- operations and bytes */

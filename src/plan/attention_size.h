@@ -6,8 +6,8 @@
 
 #include "device/attention.h"
 
-/* Pairs (query, key) of one head that see each other; where entries have masks of their own, their
- * mean. */
+/* Pairs (query, key) of one head that see each other; where entries or heads have masks of their
+ * own, their mean. */
 double ls_visible_pairs(const struct ls_masks *masks);
 
 /* work [leaves of queries]: how many leaves of keys one of a leaf's queries sees, each of which is
@@ -15,8 +15,10 @@ double ls_visible_pairs(const struct ls_masks *masks);
 void ls_leaf_work(int64_t *work, int64_t leaves, const struct ls_masks *masks);
 
 /* Tiles with a visible pair, over all ranks: per kv head, each query leaf's rows of all the
- * group's heads in tiles of 256, against every leaf of keys that the query leaf sees. */
-int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_masks *masks);
+ * group's heads in tiles of 256, against every leaf of keys that the query leaf sees; where heads
+ * have masks of their own, of one head. The shape may be of some heads, from this one on. */
+int64_t ls_attention_tiles(const struct ls_attention_shape *shape, const struct ls_masks *masks,
+                           int64_t first_head);
 
 /* Operations of one pair (query, key) of all heads, and what backward's are of them: three products
  * over d and two over d_v instead of one each. */

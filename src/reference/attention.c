@@ -53,6 +53,15 @@ static void rescale(struct ls_reference_row *row, double top, int d_v)
     }
 }
 
+int64_t ls_reference_distance(const struct ls_reference_query *query, int64_t j)
+{
+    const int64_t most = query->scores->distances / 2;
+    const int64_t from_query = j - ls_mask_place(query->mask, query->position);
+
+    if (from_query < -most) return 0;
+    return from_query > most ? 2 * most : most + from_query;
+}
+
 struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *query,
                                              const double *k, int64_t j, int d)
 {
@@ -76,6 +85,14 @@ struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *qu
 
         logit.value -= scores->alibi[query->head] * distance;
         logit.bias = fabs(scores->alibi[query->head] * distance);
+    }
+    if (scores->distance_bias) {
+        const double bias =
+            scores
+                ->distance_bias[query->head * scores->distances + ls_reference_distance(query, j)];
+
+        logit.value += bias;
+        logit.bias += fabs(bias);
     }
     return logit;
 }
@@ -140,13 +157,18 @@ static void add_run(struct ls_reference_row *row, const struct ls_reference_quer
                     const double *k, const double *v, int64_t first, int64_t n,
                     struct ls_range seen, int d, int d_v)
 {
+    const struct ls_pair_bits *bits = &query->mask->bits;
     const int64_t begin = seen.from > first ? seen.from : first;
     const int64_t end = seen.to < first + n ? seen.to : first + n;
 
-    for (int64_t j = begin; j < end; j += LS_REFERENCE_BLOCK) {
-        const int count = end - j < LS_REFERENCE_BLOCK ? (int)(end - j) : LS_REFERENCE_BLOCK;
+    for (int64_t j = begin, to; j < end; j = to) {
+        const int64_t limit = end - j < LS_REFERENCE_BLOCK ? end : j + LS_REFERENCE_BLOCK;
 
-        add_block(row, query, k + (j - first) * d, v + (j - first) * d_v, j, count, d, d_v);
+        to = ls_pair_bits_next(bits, query->position, j, limit, false);
+        if (to > j)
+            add_block(row, query, k + (j - first) * d, v + (j - first) * d_v, j, (int)(to - j), d,
+                      d_v);
+        to = ls_pair_bits_next(bits, query->position, to, end, true);
     }
 }
 

@@ -26,10 +26,10 @@ struct ls_reference_query {
  * v is divided by 1 - dropout if dropout keeps the key, 0 if not. A key whose logit is -inf counts
  * as not seen; a NaN makes the row's result NaN. */
 struct ls_reference_row {
-    double m;                          /* largest logit */
-    double l;                          /* sum of exp(logit - m) */
-    double kappa;                      /* |scale| x largest sum_e |q_e k_je| */
-    double bias;                       /* sum of exp(logit - m) |bias|, the size of ALiBi or sink */
+    double m;     /* largest logit */
+    double l;     /* sum of exp(logit - m) */
+    double kappa; /* |scale| x largest sum_e |q_e k_je| */
+    double bias;  /* sum of exp(logit - m) |bias|, the size of ALiBi, bias by distance or sink */
     double acc[LS_REFERENCE_DIM];      /* sum of exp(logit - m) v */
     double majorant[LS_REFERENCE_DIM]; /* sum of exp(logit - m) |v| */
     double biased[LS_REFERENCE_DIM];   /* sum of exp(logit - m) |v| |bias| */
@@ -43,8 +43,11 @@ struct ls_reference_logit {
     double slope; /* of the logit over scale q.k: less than 1 under a soft cap */
     double size;  /* |scale| sum_e |q_e k_e| */
     double bend;  /* how the slope errs, relatively: by bend / size times what scale q.k errs by */
-    double bias;  /* |ALiBi's share| */
+    double bias;  /* |ALiBi's share| + |bias by distance| */
 };
+
+/* Which of its head's biases by distance key j has for the query. */
+int64_t ls_reference_distance(const struct ls_reference_query *query, int64_t j);
 
 /* k [d] stands at position j of the sequence. */
 struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *query,

@@ -8,12 +8,14 @@
 
 /* What a query and a key are to each other. */
 struct pair {
-    double weight;   /* of dq and dk: scale ds */
-    double of_p;     /* |scale| (drop sum_e |d_o v| + sum_e |d_o o|) */
-    double majorant; /* that times slope p */
-    double base2;    /* the square of that, sums taken of squares */
-    double pull;     /* scale slope p */
-    double dropped;  /* drop p */
+    double weight;               /* of dq and dk: scale ds */
+    double of_p;                 /* |scale| (drop sum_e |d_o v| + sum_e |d_o o|) */
+    double majorant;             /* that times slope p */
+    double base2;                /* the square of that, sums taken of squares */
+    double pull;                 /* scale slope p */
+    double p, dlogit;            /* p (dp - delta) */
+    double dlogit_of_p, dlogit2; /* what of_p and base2 are of ds, of dlogit */
+    double dropped;              /* drop p */
     double drop;
     double kappa, bias;
     double slope, bend; /* as in struct ls_reference_logit */
@@ -41,6 +43,10 @@ LS_CLONED static struct pair meet(const struct ls_reference_backward *row, const
         squares += product * product;
     }
     ls_reference_drop(&pair.drop, &row->query, j, 1);
+    pair.p = p;
+    pair.dlogit = p * (pair.drop * dp - row->delta);
+    pair.dlogit_of_p = pair.drop * size + row->delta_size;
+    pair.dlogit2 = square(p) * (square(pair.drop) * squares + row->delta2);
     pair.dropped = pair.drop * p;
     pair.pull = row->query.scores->scale * logit.slope * p;
     pair.weight = pair.pull * (pair.drop * dp - row->delta);
@@ -57,23 +63,26 @@ struct term {
     double weight, majorant, base2, fixed, of_p, spread2, kappa, bias;
 };
 
+/* To element e of a sum. */
+static inline void add_to_element(struct ls_reference_sum *restrict sum, int e, double factor,
+                                  struct term term)
+{
+    const double strain = 4 + 8 * (term.kappa + term.bias),
+                 spread2 = square(term.weight) + term.spread2, size = fabs(factor);
+
+    sum->value[e] += term.weight * factor;
+    sum->majorant[e] += term.majorant * size;
+    sum->strained[e] += term.majorant * strain * size;
+    sum->factors[e] += term.fixed * size;
+    sum->flushed[e] += 1 + (1 + term.of_p) * size;
+    sum->spread[e] += spread2 * square(size);
+    sum->base[e] += term.base2 * square(size);
+}
+
 LS_CLONED static void add_term(struct ls_reference_sum *restrict sum, const double *restrict factor,
                                struct term term, int d)
 {
-    const double strain = 4 + 8 * (term.kappa + term.bias),
-                 spread2 = square(term.weight) + term.spread2;
-
-    for (int e = 0; e < d; e++) {
-        const double size = fabs(factor[e]);
-
-        sum->value[e] += term.weight * factor[e];
-        sum->majorant[e] += term.majorant * size;
-        sum->strained[e] += term.majorant * strain * size;
-        sum->factors[e] += term.fixed * size;
-        sum->flushed[e] += 1 + (1 + term.of_p) * size;
-        sum->spread[e] += spread2 * square(size);
-        sum->base[e] += term.base2 * square(size);
-    }
+    for (int e = 0; e < d; e++) add_to_element(sum, e, factor[e], term);
     sum->kappa = larger(sum->kappa, term.kappa);
     sum->terms++;
 }
@@ -100,7 +109,8 @@ void ls_reference_backward_set(struct ls_reference_backward *row, const double *
 static bool sees(const struct ls_reference_backward *row, int64_t j)
 {
     for (const struct ls_band *band = row->near.from; band < row->near.to; band++)
-        if (ls_band_has(band, row->query.position, j)) return true;
+        if (ls_band_has(band, row->query.position, j))
+            return ls_pair_bits_have(&row->query.mask->bits, row->query.position, j);
     return false;
 }
 
@@ -158,6 +168,27 @@ void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *
                            .kappa = pair.kappa,
                            .bias = pair.bias},
              d_v);
+}
+
+void ls_reference_add_dbias(struct ls_reference_sum *sums, const struct ls_reference_backward *row,
+                            const double *k, const double *v, int64_t j, int d, int d_v)
+{
+    if (!sees(row, j)) return;
+    const struct pair pair = meet(row, k, v, j, d, d_v);
+    const int64_t at = ls_reference_distance(&row->query, j);
+    struct ls_reference_sum *sum = &sums[at / LS_REFERENCE_BIASES];
+
+    if (pair.unseen) return;
+    add_to_element(sum, (int)(at % LS_REFERENCE_BIASES), 1,
+                   (struct term){.weight = pair.dlogit,
+                                 .majorant = pair.p * pair.dlogit_of_p,
+                                 .of_p = pair.dlogit_of_p,
+                                 .base2 = pair.dlogit2,
+                                 .spread2 = row->rounded_o ? square(pair.p) * row->delta2 : 0,
+                                 .kappa = pair.kappa + pair.bend,
+                                 .bias = pair.bias});
+    sum->kappa = larger(sum->kappa, pair.kappa);
+    sum->terms++;
 }
 
 void ls_reference_add_dsink(struct ls_reference_sum *dsink, const struct ls_reference_backward *row)

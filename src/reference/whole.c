@@ -84,14 +84,14 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
     double *const q_rows = memory, *const k_rows = q_rows + s_q * d, *v_rows = k_rows + s_k * d;
 
     for (int64_t bh = 0; bh < b * h; bh++) {
-        const int64_t bi = bh / h, head = bh % h;
+        const int64_t bi = bh / h, head = bh % h, of_all = scores->first_head + head;
 
         load_head(q_rows, q, bi, head);
         load_head(k_rows, k, bi, head / group);
         load_head(v_rows, v, bi, head / group);
         for (int64_t i = 0; i < s_q; i++) {
             const struct ls_reference_query query = {
-                q_rows + i * d, ls_masks_of(masks, bi), scores, bi, head, i};
+                q_rows + i * d, ls_masks_of(masks, bi, of_all), scores, bi, of_all, i};
             struct ls_reference_row row;
 
             ls_reference_row_init(&row);
@@ -107,20 +107,23 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
 
 /* ---- gradients */
 
-/* One gradient row after the other is handed to `take`: which of dq, dk, dv and dsinks, and
- * where, {b, position, head}. */
+/* One gradient row after the other is handed to `take`: which of dq, dk, dv, dsinks and
+ * ddistance_bias, and where, {b, position, head}, of biases the first one's place for a position;
+ * d elements. */
 struct backward {
     const struct ls_attention_saved *saved;
     const struct ls_masks *masks;
     const struct ls_scores *scores;
     void (*take)(void *context, int which, const int64_t where[3],
-                 const struct ls_reference_sum *sum);
+                 const struct ls_reference_sum *sum, int d);
     void *context;
     int64_t b, s_q, s_k, h, group;
     int d, d_v;
     double *q, *d_o;                    /* [group, s_q, d], [group, s_q, d_v] */
     double *k, *v;                      /* [s_k, d], [s_k, d_v] */
     struct ls_reference_backward *rows; /* [group, s_q] */
+    struct ls_reference_sum *dsink;     /* [h] */
+    struct ls_reference_sum *dbias;     /* [h][ls_reference_bias_sums] */
 };
 
 /* Row i of a head, which is the n-th of its group, with its exact lse and delta. */
@@ -130,8 +133,11 @@ static void prepare_row(struct backward *w, int64_t b, int64_t head, int64_t n, 
     double o[LS_MAX_HEAD_DIM], lse;
     struct ls_reference_row forward;
 
+    const int64_t of_all = w->scores->first_head + head;
+
     *row = (struct ls_reference_backward){
-        .query = {w->q + (n * w->s_q + i) * w->d, ls_masks_of(w->masks, b), w->scores, b, head, i},
+        .query = {w->q + (n * w->s_q + i) * w->d, ls_masks_of(w->masks, b, of_all), w->scores, b,
+                  of_all, i},
         .d_o = w->d_o + (n * w->s_q + i) * w->d_v,
         .rounded_o = !w->saved->o_lo,
     };
@@ -144,9 +150,16 @@ static void prepare_row(struct backward *w, int64_t b, int64_t head, int64_t n, 
     ls_reference_backward_set(row, o, lse, dlse ? load_element(dlse, b, head, i) : 0, w->d_v);
 }
 
-/* dq and dsink of a query head. */
-static void finish_queries(struct backward *w, int64_t b, int64_t head, int64_t n,
-                           struct ls_reference_sum *dsink)
+static void add_biases(struct backward *w, int64_t head, const struct ls_reference_backward *row)
+{
+    struct ls_reference_sum *sums = w->dbias + head * ls_reference_bias_sums(w->scores);
+
+    for (int64_t j = 0; j < w->s_k && w->scores->distance_bias; j++)
+        ls_reference_add_dbias(sums, row, w->k + j * w->d, w->v + j * w->d_v, j, w->d, w->d_v);
+}
+
+/* dq of a query head, and its share in dsink and biases. */
+static void finish_queries(struct backward *w, int64_t b, int64_t head, int64_t n)
 {
     struct ls_reference_sum dq;
 
@@ -155,8 +168,9 @@ static void finish_queries(struct backward *w, int64_t b, int64_t head, int64_t 
 
         ls_reference_sum_init(&dq);
         ls_reference_add_dq(&dq, row, w->k, w->v, 0, w->s_k, w->d, w->d_v);
-        w->take(w->context, 0, (const int64_t[]){b, i, head}, &dq);
-        if (w->scores->sinks) ls_reference_add_dsink(&dsink[head], row);
+        w->take(w->context, 0, (const int64_t[]){b, i, head}, &dq, w->d);
+        if (w->scores->sinks) ls_reference_add_dsink(&w->dsink[head], row);
+        add_biases(w, head, row);
     }
 }
 
@@ -170,13 +184,12 @@ static void finish_keys(struct backward *w, int64_t b, int64_t kv_head)
         for (int64_t i = 0; i < w->group * w->s_q; i++)
             ls_reference_add_dkv(&dk, &dv, &w->rows[i], w->k + j * w->d, w->v + j * w->d_v, j, w->d,
                                  w->d_v);
-        w->take(w->context, 1, (const int64_t[]){b, j, kv_head}, &dk);
-        w->take(w->context, 2, (const int64_t[]){b, j, kv_head}, &dv);
+        w->take(w->context, 1, (const int64_t[]){b, j, kv_head}, &dk, w->d);
+        w->take(w->context, 2, (const int64_t[]){b, j, kv_head}, &dv, w->d_v);
     }
 }
 
-static void finish_group(struct backward *w, int64_t b, int64_t kv_head,
-                         struct ls_reference_sum *dsink)
+static void finish_group(struct backward *w, int64_t b, int64_t kv_head)
 {
     const struct ls_attention_saved *saved = w->saved;
 
@@ -188,9 +201,24 @@ static void finish_group(struct backward *w, int64_t b, int64_t kv_head,
         load_head(w->q + n * w->s_q * w->d, saved->q, b, head);
         load_head(w->d_o + n * w->s_q * w->d_v, saved->d_o, b, head);
         for (int64_t i = 0; i < w->s_q; i++) prepare_row(w, b, head, n, i);
-        finish_queries(w, b, head, n, dsink);
+        finish_queries(w, b, head, n);
     }
     finish_keys(w, b, kv_head);
+}
+
+/* Of sinks and biases, once all pairs have been met. */
+static void take_sums(struct backward *w)
+{
+    const int64_t sums = ls_reference_bias_sums(w->scores);
+
+    for (int64_t head = 0; w->scores->sinks && head < w->h; head++)
+        w->take(w->context, 3, (const int64_t[]){0, 0, head}, &w->dsink[head], 1);
+    for (int64_t i = 0; i < w->h * sums; i++) {
+        const int64_t first = i % sums * LS_REFERENCE_BIASES, left = w->scores->distances - first;
+
+        w->take(w->context, 4, (const int64_t[]){0, first, i / sums}, &w->dbias[i],
+                left < LS_REFERENCE_BIASES ? (int)left : LS_REFERENCE_BIASES);
+    }
 }
 
 /* Takes every row of every gradient. */
@@ -209,46 +237,50 @@ static ls_status go_back(struct backward *w)
 
     const size_t q_rows = (size_t)(w->group * w->s_q), row = (size_t)(w->d + w->d_v);
     const size_t operands = (q_rows + (size_t)w->s_k) * row * sizeof(double);
-    const size_t sinks = (size_t)w->h * sizeof(struct ls_reference_sum);
+    const int64_t sums = w->h * (1 + ls_reference_bias_sums(w->scores));
     void *memory;
 
-    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE, sinks + q_rows * sizeof *w->rows + operands));
-    struct ls_reference_sum *dsink = memory;
-
-    w->rows = (void *)(dsink + w->h);
+    LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE,
+                    (size_t)sums * sizeof *w->dsink + q_rows * sizeof *w->rows + operands));
+    w->dsink = memory;
+    w->dbias = w->dsink + w->h;
+    w->rows = (void *)(w->dsink + sums);
     w->q = (void *)(w->rows + q_rows);
     w->d_o = w->q + q_rows * (size_t)w->d;
     w->k = w->d_o + q_rows * (size_t)w->d_v;
     w->v = w->k + w->s_k * w->d;
-    for (int64_t head = 0; head < w->h; head++) ls_reference_sum_init(&dsink[head]);
+    for (int64_t i = 0; i < sums; i++) ls_reference_sum_init(&w->dsink[i]);
     for (int64_t i = 0; i < w->b * w->h / w->group; i++)
-        finish_group(w, i / (w->h / w->group), i % (w->h / w->group), dsink);
-    for (int64_t head = 0; w->scores->sinks && head < w->h; head++)
-        w->take(w->context, 3, (const int64_t[]){0, 0, head}, &dsink[head]);
+        finish_group(w, i / (w->h / w->group), i % (w->h / w->group));
+    take_sums(w);
     ls_free(memory);
     return LS_OK;
 }
 
-/* The tensors of dq, dk, dv and dsinks, which may be NULL. */
+/* The tensors of dq, dk, dv, dsinks and ddistance_bias, which may be NULL. */
 static struct ls_tensor *gradient(const struct ls_attention_gradients *g, int which)
 {
-    struct ls_tensor *const all[LS_GRADIENTS] = {g->dq, g->dk, g->dv, g->dsinks};
+    struct ls_tensor *const all[LS_GRADIENTS] = {g->dq, g->dk, g->dv, g->dsinks, g->ddistance_bias};
 
     return all[which];
 }
 
+/* The first element of a row. */
+static int64_t place_of(const struct ls_tensor *t, int which, const int64_t where[3])
+{
+    if (which == 3) return where[2] * t->stride[0];
+    if (which == 4) return where[2] * t->stride[0] + where[1];
+    return where[0] * t->stride[0] + where[1] * t->stride[1] + where[2] * t->stride[2];
+}
+
 static void store_row(void *context, int which, const int64_t where[3],
-                      const struct ls_reference_sum *sum)
+                      const struct ls_reference_sum *sum, int d)
 {
     struct ls_tensor *t = gradient(context, which);
 
-    if (!t) return;
-    if (which == 3)
-        ((double *)t->data)[where[2]] = sum->value[0];
-    else
-        memcpy((double *)t->data +
-                   ((where[0] * t->dim[1] + where[1]) * t->dim[2] + where[2]) * t->dim[3],
-               sum->value, (size_t)t->dim[3] * sizeof(double));
+    if (t)
+        memcpy((double *)t->data + place_of(t, which, where), sum->value,
+               (size_t)d * sizeof(double));
 }
 
 ls_status ls_reference_attention_backward(const struct ls_attention_gradients *out,
@@ -264,6 +296,9 @@ ls_status ls_reference_attention_backward(const struct ls_attention_gradients *o
     LS_TRY(check_output(out->dk, "dk", 4, saved->k->dim));
     LS_TRY(check_output(out->dv, "dv", 4, saved->v->dim));
     if (out->dsinks) LS_TRY(check_output(out->dsinks, "dsinks", 1, &saved->q->dim[2]));
+    if (out->ddistance_bias)
+        LS_TRY(check_output(out->ddistance_bias, "ddistance_bias", 2,
+                            (const int64_t[]){saved->q->dim[2], scores->distances}));
     return go_back(&w);
 }
 
@@ -274,19 +309,15 @@ struct judgement {
 };
 
 static void judge_row(void *context, int which, const int64_t where[3],
-                      const struct ls_reference_sum *sum)
+                      const struct ls_reference_sum *sum, int d)
 {
     struct judgement *j = context;
     const struct ls_tensor *t = gradient(j->gradients, which);
     double value[LS_MAX_HEAD_DIM];
 
     if (!t) return;
-    const int d = which == 3 ? 1 : (int)t->dim[3];
-
     for (int e = 0; e < d; e++) {
-        const int64_t at = which == 3 ? where[2] * t->stride[0]
-                                      : where[0] * t->stride[0] + where[1] * t->stride[1] +
-                                            where[2] * t->stride[2] + e * t->stride[3];
+        const int64_t at = place_of(t, which, where) + e * t->stride[t->ndim - 1];
 
         value[e] = ls_dtype_load(t->type, (const char *)t->data + at * ls_dtype_size(t->type));
     }

@@ -11,19 +11,21 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
                                  const struct ls_tensor *v, const struct ls_masks *masks,
                                  const struct ls_scores *scores);
 
-/* Gradients in f64, contiguous, dsinks [h]. Of what forward saved, q, k, v, d_o and dlse are read;
- * o and lse are found anew. Errors: LS_ESHAPE, LS_ETYPE, LS_ENOMEM. */
+/* Gradients in f64, contiguous, dsinks [h], ddistance_bias [h, distances]. Of what forward saved,
+ * q, k, v, d_o and dlse are read; o and lse are found anew. Errors: LS_ESHAPE, LS_ETYPE, LS_ENOMEM.
+ */
 ls_status ls_reference_attention_backward(const struct ls_attention_gradients *out,
                                           const struct ls_attention_saved *saved,
                                           const struct ls_masks *masks,
                                           const struct ls_scores *scores);
 
-/* Verdicts of dq, dk, dv and dsinks. */
-enum { LS_GRADIENTS = 4 };
+/* Verdicts of dq, dk, dv, dsinks and ddistance_bias. */
+enum { LS_GRADIENTS = 5 };
 
 /* Holds gradients of the whole problem, of any type and strides, against the oracle by the
  * contract of a storage type. Without o_lo delta may come of an o of that type. Without dsinks
- * its verdict is good, and so is that of a gradient without rows. Errors: LS_ESHAPE, LS_ENOMEM. */
+ * or ddistance_bias their verdict is good, and so is that of a gradient without rows. Errors:
+ * LS_ESHAPE, LS_ENOMEM. */
 ls_status ls_reference_judge_gradients(struct ls_gradient_verdict out[LS_GRADIENTS],
                                        const struct ls_attention_gradients *gradients,
                                        ls_dtype storage, const struct ls_attention_saved *saved,

@@ -15,7 +15,7 @@ struct ls_output {
     struct ls_output_tensor tensor[]; /* but for their names; zeros where they are of any shape */
 };
 
-/* A number for each head, and no rows. */
+/* Numbers for each head, and no rows. */
 static bool is_of_heads(const struct ls_output_tensor *t)
 {
     return t->b == 0;
@@ -34,7 +34,7 @@ static ls_status describe(struct ls_file_tensor *out, const struct ls_output_ten
     if (!t->name || strlen(t->name) >= sizeof(out->name))
         return ls_fail(LS_EVALUE, "the name of a tensor is %s, must have at most %zu characters",
                        t->name ? "longer" : "missing", sizeof(out->name) - 1);
-    *out = (struct ls_file_tensor){.type = t->type, .ndim = 1, .dim = {t->h}};
+    *out = (struct ls_file_tensor){.type = t->type, .ndim = t->d > 0 ? 2 : 1, .dim = {t->h, t->d}};
     snprintf(out->name, sizeof(out->name), "%s", t->name);
     if (is_of_heads(t)) return LS_OK;
     if (t->d == 0 && bshd)
@@ -121,7 +121,8 @@ ls_status ls_output_create(struct ls_output **out, struct ls_comm *comm, const c
 static struct ls_tensor part_of(const struct ls_output *output, const struct ls_output_tensor *t,
                                 const struct ls_layout *layout)
 {
-    if (is_of_heads(t)) return ls_tensor_view(NULL, t->type, 1, &t->h);
+    if (is_of_heads(t))
+        return ls_tensor_view(NULL, t->type, t->d > 0 ? 2 : 1, (const int64_t[]){t->h, t->d});
     const int64_t rows = ls_layout_part_rows(layout, ls_comm_rank(output->comm));
 
     if (t->d > 0) return ls_order_view(NULL, t->type, t->order, t->b, rows, t->h, t->d);
@@ -174,8 +175,11 @@ static ls_status write_part(struct ls_output *output, int i, const struct ls_lay
 {
     const int rank = ls_comm_rank(output->comm);
 
-    if (is_of_heads(&output->tensor[i]))
-        return rank > 0 ? LS_OK : ls_output_write_elements(output, i, 0, part->dim[0], part->data);
+    if (is_of_heads(&output->tensor[i])) {
+        const int64_t n = part->dim[0] * (part->ndim == 2 ? part->dim[1] : 1);
+
+        return rank > 0 ? LS_OK : ls_output_write_elements(output, i, 0, n, part->data);
+    }
     const struct ls_blocks blocks = blocks_of(&output->tensor[i]);
     const int64_t runs = ls_blocks_runs(&blocks, layout, rank);
 

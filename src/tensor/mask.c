@@ -122,8 +122,9 @@ int64_t ls_mask_count(const struct ls_mask *mask, int64_t i, int64_t first, int6
 
     for (const struct ls_band *band = near.from; band < near.to; band++) {
         const struct ls_range seen = ls_band_keys(band, i, i + 1);
+        const int64_t from = larger(seen.from, first), to = smaller(seen.to, first + keys);
 
-        count += larger(smaller(seen.to, first + keys) - larger(seen.from, first), 0);
+        if (from < to) count += ls_pair_bits_count(&mask->bits, i, from, to);
     }
     return count;
 }
@@ -133,7 +134,21 @@ bool ls_mask_sees(const struct ls_mask *mask, int64_t i, int64_t j)
     const struct ls_bands near = ls_mask_bands(mask, i, i + 1);
 
     for (const struct ls_band *band = near.from; band < near.to; band++)
-        if (ls_band_has(band, i, j)) return true;
+        if (ls_band_has(band, i, j)) return ls_pair_bits_have(&mask->bits, i, j);
+    return false;
+}
+
+/* Whether one of queries [first, end) sees one of keys [key, key_end) in the band and by the bits.
+ */
+static bool some_bit(const struct ls_mask *mask, const struct ls_band *band, int64_t first,
+                     int64_t end, int64_t key, int64_t key_end)
+{
+    for (int64_t i = larger(first, band->q_from); i < smaller(end, band->q_to); i++) {
+        const struct ls_range seen = ls_band_keys(band, i, i + 1);
+        const int64_t from = larger(seen.from, key), to = smaller(seen.to, key_end);
+
+        if (from < to && ls_pair_bits_next(&mask->bits, i, from, to, true) < to) return true;
+    }
     return false;
 }
 
@@ -145,7 +160,11 @@ bool ls_mask_meets(const struct ls_mask *mask, int64_t first, int64_t rows, int6
     for (const struct ls_band *band = near.from; band < near.to; band++) {
         const struct ls_range seen = ls_band_keys(band, first, first + rows);
 
-        if (seen.from < seen.to && seen.from < key + keys && key < seen.to) return true;
+        if (seen.from >= seen.to || seen.from >= key + keys || key >= seen.to) continue;
+        if (!mask->bits.first_row) return true;
+        if (ls_pair_bits_may_meet(&mask->bits, first, rows, key, keys) &&
+            some_bit(mask, band, first, first + rows, key, key + keys))
+            return true;
     }
     return false;
 }
@@ -163,8 +182,9 @@ static struct ls_range band_leaves(const struct ls_band *band, int64_t first, in
     return leaves.from < leaves.to ? leaves : (struct ls_range){0, 0};
 }
 
-struct ls_range ls_mask_leaves(const struct ls_mask *mask, int64_t first, int64_t rows,
-                               int64_t leaf)
+/* The next run of leaves in which a band has keys. */
+static struct ls_range leaves_of_bands(const struct ls_mask *mask, int64_t first, int64_t rows,
+                                       int64_t leaf)
 {
     const struct ls_bands near = ls_mask_bands(mask, first, first + rows);
     struct ls_range run = {INT64_MAX, INT64_MAX};
@@ -183,6 +203,27 @@ struct ls_range ls_mask_leaves(const struct ls_mask *mask, int64_t first, int64_
             if (leaves.from <= run.to) run.to = larger(run.to, leaves.to);
         }
     } while (run.to > before);
+    return run;
+}
+
+static bool meets_leaf(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t leaf)
+{
+    return ls_mask_meets(mask, first, rows, leaf * LS_LEAF, LS_LEAF);
+}
+
+struct ls_range ls_mask_leaves(const struct ls_mask *mask, int64_t first, int64_t rows,
+                               int64_t leaf)
+{
+    struct ls_range run = leaves_of_bands(mask, first, rows, leaf);
+
+    if (!mask->bits.first_row) return run;
+    for (; run.from < run.to; run = leaves_of_bands(mask, first, rows, run.to)) {
+        int64_t from = run.from, to;
+
+        while (from < run.to && !meets_leaf(mask, first, rows, from)) from++;
+        for (to = from; to < run.to && meets_leaf(mask, first, rows, to);) to++;
+        if (from < to) return (struct ls_range){from, to};
+    }
     return run;
 }
 
@@ -209,18 +250,46 @@ static void add_keys(struct ls_leaf_keys *out, const struct ls_band *band, int64
     }
 }
 
-bool ls_mask_leaf(struct ls_leaf_keys *out, const struct ls_mask *mask, int64_t first, int rows,
-                  int64_t leaf)
+/* Whether one band has all of the leaf for all of the queries. */
+static bool are_covered(const struct ls_mask *mask, int64_t first, int rows, int64_t leaf)
 {
     const struct ls_bands near = ls_mask_bands(mask, first, first + rows);
-    struct ls_leaf_keys common = ls_leaf_keys_first[LS_LEAF];
 
     for (const struct ls_band *band = near.from; band < near.to; band++)
         if (covers(band, first, first + rows, leaf * LS_LEAF)) return true;
+    return false;
+}
+
+static void add_bands(struct ls_leaf_keys *out, const struct ls_mask *mask, int64_t first, int rows,
+                      int64_t leaf)
+{
+    const struct ls_bands near = ls_mask_bands(mask, first, first + rows);
+
     memset(out, 0, (size_t)rows * sizeof *out);
     for (const struct ls_band *band = near.from; band < near.to; band++)
         add_keys(out, band, first, first + rows, leaf * LS_LEAF);
-    for (int r = 0; r < rows; r++)
-        for (int w = 0; w < LS_LEAF_WORDS; w++) common.word[w] &= out[r].word[w];
+}
+
+static void keep_common(struct ls_leaf_keys *keys, const struct ls_leaf_keys *others)
+{
+    for (int w = 0; w < LS_LEAF_WORDS; w++) keys->word[w] &= others->word[w];
+}
+
+bool ls_mask_leaf(struct ls_leaf_keys *out, const struct ls_mask *mask, int64_t first, int rows,
+                  int64_t leaf)
+{
+    const bool covered = are_covered(mask, first, rows, leaf), all = !mask->bits.first_row;
+    struct ls_leaf_keys common = ls_leaf_keys_first[LS_LEAF];
+
+    if (covered && all) return true;
+    if (!covered) add_bands(out, mask, first, rows, leaf);
+    for (int r = 0; r < rows; r++) {
+        if (covered) out[r] = ls_leaf_keys_first[LS_LEAF];
+        if (!all) {
+            const struct ls_leaf_keys bits = ls_pair_bits_leaf(&mask->bits, first + r, leaf);
+            keep_common(&out[r], &bits);
+        }
+        keep_common(&common, &out[r]);
+    }
     return ls_leaf_keys_are_all(&common);
 }

@@ -1,6 +1,6 @@
 /* Which keys a query sees, by positions in the whole sequence: a union of bands, no two of which
- * share a pair. What is asked for becomes bands once (tensor/mask_rule.h); everything else knows
- * only these. */
+ * share a pair, of which single pairs may be left out, by a bit for each. What is asked for becomes
+ * these once (tensor/mask_rule.h), and nobody else asks for anything else. */
 #ifndef LS_TENSOR_MASK_H
 #define LS_TENSOR_MASK_H
 
@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "tensor/leaf_keys.h"
+#include "tensor/pair_bits.h"
 
 /* Query i in [q_from, q_to) sees key j in [k_from, k_to) iff low <= j - i <= high. */
 struct ls_band {
@@ -32,17 +33,28 @@ struct ls_mask {
     int64_t count;        /* of bands, by q_from */
     struct ls_band *band; /* borrowed; NULL: there is no more than one, and it is here: */
     struct ls_band one;
+    struct ls_pair_bits bits; /* pairs that are in none of these are not seen */
 };
 
-/* Of the entries of a batch. Borrowed. */
+/* Of the entries of a batch and of heads. Borrowed. */
 struct ls_masks {
-    const struct ls_mask *mask; /* [count] */
-    int64_t count;              /* as many as there are entries, or 1: the same for all */
+    const struct ls_mask *mask; /* [entries][heads] */
+    int64_t entries;            /* as many as the batch has, or 1: the same for all */
+    int64_t heads;              /* as many as the problem has, from first_head on, or 1 */
+    int64_t first_head;
 };
 
-static inline const struct ls_mask *ls_masks_of(const struct ls_masks *masks, int64_t entry)
+static inline int64_t ls_masks_count(const struct ls_masks *masks)
 {
-    return &masks->mask[masks->count > 1 ? entry : 0];
+    return masks->entries * masks->heads;
+}
+
+/* Of a head by its number among all there are. */
+static inline const struct ls_mask *ls_masks_of(const struct ls_masks *masks, int64_t entry,
+                                                int64_t head)
+{
+    return &masks->mask[(masks->entries > 1 ? entry * masks->heads : 0) +
+                        (masks->heads > 1 ? head - masks->first_head : 0)];
 }
 
 /* out = the pairs that both bands have, of the shift of a; returns whether there is one. */
@@ -69,7 +81,7 @@ struct ls_range {
     int64_t from, to;
 };
 
-/* Keys of the band that one of queries [first, end) sees. */
+/* Keys of the band that one of queries [first, end) sees, whatever the bits. */
 struct ls_range ls_band_keys(const struct ls_band *band, int64_t first, int64_t end);
 
 /* Where query i stands among the keys. */

@@ -99,6 +99,7 @@ struct ls_mask ls_mask_rule_apply(const struct ls_mask_rule *rule, struct ls_ban
                            .s_k = rule->s_k,
                            .q_first = rule->q_first,
                            .shift = rule->shift,
+                           .bits = rule->bits,
                            .band = ls_mask_rule_room(rule) > 1 ? room : NULL};
     int64_t end = rule->q_first;
 
@@ -156,7 +157,8 @@ static ls_status need(struct ls_mask_bands *bands, int64_t count)
     more = malloc((size_t)count * sizeof *more);
     if (!more) return ls_fail(LS_ENOMEM, "mask of %lld bands: out of memory", (long long)count);
     free(bands->band);
-    *bands = (struct ls_mask_bands){more, count};
+    bands->band = more;
+    bands->room = count;
     return LS_OK;
 }
 
@@ -180,7 +182,7 @@ static ls_status make_cut(struct ls_mask *out, struct ls_mask_bands *bands,
 static ls_status make(struct ls_mask *out, struct ls_mask_bands *bands,
                       const struct ls_mask_rule *rule)
 {
-    struct ls_mask_bands uncut = {NULL, 0};
+    struct ls_mask_bands uncut = {.room = 0};
     struct ls_mask mask;
     ls_status status;
 
@@ -196,6 +198,34 @@ static ls_status make(struct ls_mask *out, struct ls_mask_bands *bands,
     return status;
 }
 
+/* Which leaves the mask's bits may let meet; the same as those of the mask before it, if its bits
+ * are. */
+static ls_status map_bits(struct ls_mask *mask, struct ls_mask_bands *bands,
+                          const struct ls_mask *before)
+{
+    struct ls_pair_bits *bits = &mask->bits;
+    const int64_t q_leaves = (bits->rows + LS_LEAF - 1) / LS_LEAF;
+
+    if (!bits->first_row) return LS_OK;
+    if (before && before->bits.first_row == bits->first_row) {
+        *bits = before->bits;
+        return LS_OK;
+    }
+    bits->k_leaves = (8 * bits->row_bytes + LS_LEAF - 1) / LS_LEAF;
+    if (q_leaves * bits->k_leaves > bands->some_room) {
+        free(bands->some);
+        bands->some_room = q_leaves * bits->k_leaves;
+        bands->some = malloc((size_t)bands->some_room * sizeof *bands->some);
+        if (!bands->some) {
+            bands->some_room = 0;
+            return ls_fail(LS_ENOMEM, "mask of pairs: out of memory");
+        }
+    }
+    ls_pair_bits_map(bands->some, bits);
+    bits->some = bands->some;
+    return LS_OK;
+}
+
 static ls_status need_masks(struct ls_mask_set *set, int64_t count)
 {
     if (count <= set->room) return LS_OK;
@@ -209,17 +239,25 @@ static ls_status need_masks(struct ls_mask_set *set, int64_t count)
 }
 
 ls_status ls_mask_set_make(struct ls_masks *out, struct ls_mask_set *set,
-                           const struct ls_mask_rule *rules, int64_t count)
+                           const struct ls_mask_rule *rules)
 {
+    const int64_t count = ls_masks_count(out);
+
     LS_TRY(need_masks(set, count));
-    for (int64_t i = 0; i < count; i++) LS_TRY(make(&set->mask[i], &set->bands[i], &rules[i]));
-    *out = (struct ls_masks){set->mask, count};
+    for (int64_t i = 0; i < count; i++) {
+        LS_TRY(make(&set->mask[i], &set->bands[i], &rules[i]));
+        LS_TRY(map_bits(&set->mask[i], &set->bands[i], i > 0 ? &set->mask[i - 1] : NULL));
+    }
+    out->mask = set->mask;
     return LS_OK;
 }
 
 void ls_mask_set_free(struct ls_mask_set *set)
 {
-    for (int64_t i = 0; i < set->room; i++) free(set->bands[i].band);
+    for (int64_t i = 0; i < set->room; i++) {
+        free(set->bands[i].band);
+        free(set->bands[i].some);
+    }
     free(set->bands);
     free(set->mask);
     *set = (struct ls_mask_set){.room = 0};

@@ -1,5 +1,5 @@
 /* Which keys a query shall see, in the words of options: causal, a window, a prefix, documents,
- * slices. */
+ * slices, pairs. */
 #ifndef LS_TENSOR_MASK_RULE_H
 #define LS_TENSOR_MASK_RULE_H
 
@@ -7,11 +7,11 @@
 #include "longspan/attention.h"
 #include "tensor/mask.h"
 
-/* Of one entry of a batch. With i' = i + shift, query i sees key j iff j < k_first + prefix, or
- *   i' - left <= j <= i' + right, and j is in the document of i' (if there are documents);
- * and, if there are slices, only if the pair is in one of them.
- * Causal is right = 0. Queries before q_first and from s_q on see nothing, and nobody sees keys
- * before k_first and from s_k on. */
+/* Of one entry of a batch, and perhaps of one head. With i' = i + shift, query i sees key j iff j <
+ * k_first + prefix, or i' - left <= j <= i' + right, and j is in the document of i' (if there are
+ * documents); and, if there are slices, only if the pair is in one of them; and only if its bit is
+ * set. Causal is right = 0. Queries before q_first and from s_q on see nothing, and nobody sees
+ * keys before k_first and from s_k on. */
 struct ls_mask_rule {
     int64_t s_q, s_k;
     int64_t q_first, k_first;
@@ -31,6 +31,7 @@ struct ls_mask_rule {
     int64_t pair_offset;
     const struct ls_slice *slices; /* [slice_count], which were checked, or NULL. Borrowed. */
     int64_t slice_count;
+    struct ls_pair_bits bits;
 };
 
 /* Everybody sees everything. */
@@ -40,7 +41,7 @@ struct ls_mask_rule ls_mask_rule_full(int64_t s_q, int64_t s_k);
  * much more than another. */
 static inline bool ls_mask_rule_is_even(const struct ls_mask_rule *rule)
 {
-    return !rule->documents && !rule->slices;
+    return !rule->documents && !rule->slices && !rule->bits.first_row;
 }
 
 /* Bands that the mask of a rule without slices may have. */
@@ -56,13 +57,16 @@ struct ls_mask_set {
     struct ls_mask_bands {
         struct ls_band *band;
         int64_t room;
+        bool *some; /* of pair_bits.h */
+        int64_t some_room;
     } * bands; /* [room] */
     int64_t room;
 };
 
-/* out = the masks of rules [count], in the memory of the set. Errors: LS_ENOMEM. */
+/* out->mask = the masks of rules [ls_masks_count(out)], in the memory of the set.
+ * Errors: LS_ENOMEM. */
 ls_status ls_mask_set_make(struct ls_masks *out, struct ls_mask_set *set,
-                           const struct ls_mask_rule *rules, int64_t count);
+                           const struct ls_mask_rule *rules);
 void ls_mask_set_free(struct ls_mask_set *set);
 
 #endif

@@ -1,9 +1,10 @@
 /* From the product of a query and a key to the key's logit, and what becomes of its probability:
- *   logit = cap(scale q.k) - slope |i' - j|,   cap(x) = soft_cap tanh(x / soft_cap)
+ *   logit = cap(scale q.k) - slope |i' - j| + bias[j - i'],   cap(x) = soft_cap tanh(x / soft_cap)
  * with i' the query's place among the keys (tensor/mask.h). A sink is one more logit of a head in
  * the denominator, without a value; lse includes it. Dropout keeps a probability and divides it by
  * 1 - dropout, or makes it 0, after the denominator is taken.
- * Sources: Press, Smith, Lewis 2021 (ALiBi); Gemma 2 2024 (soft cap); Xiao et al. 2023 (sinks). */
+ * Sources: Press, Smith, Lewis 2021 (ALiBi); Gemma 2 2024 (soft cap); Xiao et al. 2023 (sinks);
+ * Raffel et al. 2020 (T5: biases by distance). */
 #ifndef LS_TENSOR_SCORES_H
 #define LS_TENSOR_SCORES_H
 
@@ -14,14 +15,30 @@
 
 struct ls_scores {
     float scale;
-    float soft_cap;     /* 0: none */
-    const float *alibi; /* slopes [heads]; NULL: none. Borrowed, as sinks are. */
-    const float *sinks; /* logits [heads]; NULL: none; read in every execution */
-    float dropout;      /* 0 to below 1 */
-    uint64_t seed;      /* of dropout */
+    float soft_cap;             /* 0: none */
+    const float *alibi;         /* slopes [heads]; NULL: none. Borrowed, as sinks are. */
+    const float *sinks;         /* logits [heads]; NULL: none; read in every execution */
+    const float *distance_bias; /* [heads][distances], the middle one of 0; NULL: none. Borrowed */
+    int64_t distances;          /* odd */
+    float dropout;              /* 0 to below 1 */
+    uint64_t seed;              /* of dropout */
     /* all there are, and which of them is head 0 of a tensor that holds some */
     int64_t heads, first_head;
 };
+
+/* Which of a head's biases key j has for a query whose place is i': of j - i' = distance, the first
+ * or the last one if that is beyond them. */
+static inline int64_t ls_distance_at(const struct ls_scores *scores, int64_t distance)
+{
+    const int64_t most = scores->distances / 2;
+
+    return most + (distance < -most ? -most : distance > most ? most : distance);
+}
+
+static inline const float *ls_distance_biases(const struct ls_scores *scores, int64_t head)
+{
+    return scores->distance_bias + head * scores->distances;
+}
 
 /* Whether a logit is nothing but scale q.k; plain: and no probability is dropped. */
 bool ls_scores_are_products(const struct ls_scores *scores);

@@ -42,6 +42,16 @@ also=dsinks
 try --causal --sinks=0.5,-1,2,0 --dropout 0.2
 try --method allreduce --window 100,20 --sinks=0.5,-1,2,-6 --dtype f32
 
+also=ddistance_bias
+# 0.5, -1 and 2, of each head
+{
+    npy_header '<f4' False '4, 3'
+    set -- 0x3f000000 0xbf800000 0x40000000
+    for bits in "$@" "$@" "$@" "$@"; do little_endian 4 "$bits"; done
+} >biases.npy
+try --causal --distance-bias biases.npy --dropout 0.2
+try --method allreduce --strict --window 100,20 --distance-bias biases.npy --dtype f32
+
 # ---- files: do of the input, in either order, and results
 
 entry() { printf '"%s":{"dtype":"BF16","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }

@@ -286,7 +286,7 @@ bad_option "documents out of order" "documents: 40 is followed by 30" --document
 bad_option "documents of too few keys" "documents: .*63.* 64" --documents few.npy
 bad_option "documents that begin late" "documents: .*begins at 1" --documents late.npy
 bad_option "documents without an end" "lone.npy: 1 numbers" --documents lone.npy
-bad_option "documents that are no whole numbers" "good.npy: .*<f4.*<i8" --documents good.npy
+bad_option "documents that are no whole numbers" "good.npy: has f32 .*int64" --documents good.npy
 bad_option "documents that are missing" "missing.npy: .*No such file" --documents missing.npy
 bad_option "a list of documents that is no list" "--documents: number 2 of '0,x,64'" --documents 0,x,64
 bad_option "a list of documents without an end" "--documents 0: 1 numbers" --documents 0
@@ -322,6 +322,22 @@ bad_option "slices that are a list" "documents.npy: 3 numbers, must be five" --s
 bad_option "slices of four numbers" "narrow-slices.npy: 4 numbers, must be five" --slices narrow-slices.npy
 bad_option "slices by columns" "fortran-slices.npy: Fortran" --slices fortran-slices.npy
 bad_option "slices cut off" "short-slices.npy: " --slices short-slices.npy
+{ npy_header '|b1' False '64, 63'; zeros 4032; } >narrow-mask.npy
+{ npy_header '|u1' False '64, 64'; zeros 4096; } >byte-mask.npy
+{ npy_header '|b1' False '3, 1, 64, 64'; zeros 12288; } >deep-mask.npy
+{ npy_header '|b1' False '64, 64'; zeros 4095; } >short-mask.npy
+printf '' | safetensors '{}' >no-mask.safetensors
+bad_option "a mask of fewer keys" "narrow-mask.npy: is bool .64, 63., must be bool .64, 64." --mask narrow-mask.npy
+bad_option "a mask of a byte for each pair" "is uint8 .64, 64., .* 8 bytes of bits" --mask byte-mask.npy
+bad_option "a mask of other entries" "is bool .3, 1, 64, 64.,.* .[0-9]* or 1, " --mask deep-mask.npy
+bad_option "a mask cut off" "short-mask.npy: truncated: bool" --mask short-mask.npy
+bad_option "a mask of numbers" "good.npy: is f32 " --mask good.npy
+bad_option "a mask of no name" "has no tensor .mask.; --names" --mask no-mask.safetensors
+{ npy_header '<f4' False '2, 4'; zeros 32; } >even-biases.npy
+{ npy_header '<f4' False '3, 5'; zeros 60; } >biases-of-3.npy
+bad_option "an even number of biases" "even-biases.npy: must be .*odd" --distance-bias even-biases.npy
+bad_option "biases of other heads" "biases-of-3.npy: must be .*n.* each head" --distance-bias biases-of-3.npy
+bad_option "biases that are whole numbers" "documents.npy: has .*<i8" --distance-bias documents.npy
 bad_option "slices where documents are asked for" "documents: 64 is followed by 0" --documents slices.npy
 bad_option "a list of sinks too short" "--sinks: '1' must be.* 2 heads" --sinks 1
 bad_option "a list of sinks too long" "--sinks: '1,2,3' must be.* 2 heads" --sinks 1,2,3

@@ -16,12 +16,34 @@ number() { sed -nE "s/.*\"$1\": *(-?[0-9.e+-]+).*/\1/p" stdout; }
 integers 0 100 100 613 900 >documents.npy
 integers 0 101 101 613 900 >others.npy
 table 5 0 300 100 900 1 300 700 0 500 2 300 700 500 900 0 >slices.npy
+
+# truth ROWS COLUMNS FACTOR: a matrix of 0 and 1 as lines; packed COLUMNS: of these, bytes of eight
+truth()
+{
+    awk -v r="$1" -v c="$2" -v f="$3" 'BEGIN {
+        for (i = 0; i < r; i++) for (j = 0; j < c; j++) print (i * f + j * j) % 7 < 4 }'
+}
+packed()
+{
+    awk -v c="$1" '{ j = (NR - 1) % c; x += $1 * 2 ^ (j % 8)
+        if (j % 8 == 7 || j == c - 1) { print x; x = 0 } }'
+}
+as_bytes() { LC_ALL=C awk '{ printf "%c", $1 + 0 }'; }
+{ npy_header '|b1' False '700, 900'; truth 700 900 3 | as_bytes; } >mask.npy
+{ npy_header '|b1' False '700, 900'; truth 700 900 4 | as_bytes; } >other-mask.npy
+{ npy_header '|u1' False '700, 113'; truth 700 900 3 | packed 900 | as_bytes; } >bits.npy
+{ npy_header '|b1' False '2, 4, 40, 50'; truth 320 50 5 | as_bytes; } >of-heads.npy
+{ npy_header '|u1' False '1, 4, 40, 7'; truth 160 50 5 | packed 50 | as_bytes; } >of-one.npy
 entry() { printf '"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }
 
 # logits 0.5, -1, 2 and 0, and others
 sinks() { npy_header '<f4' False 4,; for bits; do little_endian 4 "$bits"; done; }
 sinks 0x3f000000 0xbf800000 0x40000000 0 >sinks.npy
 sinks 0x3f000000 0xbf800000 0 0 >other-sinks.npy
+# five biases for each head, half of them others in the second file
+biases() { npy_header '<f4' False '4, 5'; for bits in "$@" "$@" "$@" "$@"; do little_endian 4 "$bits"; done; }
+biases 0x3f000000 0xbf800000 0x40000000 0 0x3e800000 >biases.npy
+biases 0x3f000000 0xbf800000 0 0 0x3e900000 >other-biases.npy
 random="--random 1,4,2,700,900,32,5 --threads 1"
 
 # try LINE OTHER [OPTION...]: the options are obeyed, told in the text, and missed by a judge who is
@@ -62,11 +84,13 @@ try '3 documents of queries and of keys in each entry' \
 random=$single
 try '2 documents of queries and of keys' '--cu-seqlens-q 0,100,700 --cu-seqlens-k 0,690,900' \
     --cu-seqlens-q 0,100,700 --cu-seqlens-k 0,613,900
+try 'pairs of a file$' '--mask other-mask.npy' --causal --mask mask.npy
 try '3 slices' '--slices 0,300,100,900,0,300,700,0,500,2,300,700,500,900,0' --slices slices.npy
 try '1 slice' '--slices 0,700,0,900,1' --causal --align start --slices 0,700,0,900,0
 try ALiBi --soft-cap=900 --alibi
 try ALiBi --alibi --alibi=sinks.npy
 try 'soft cap 3$' '--soft-cap 3.2' --soft-cap 3
+try 'biases by 5 distances$' '--causal --distance-bias other-biases.npy' --causal --distance-bias biases.npy
 try sinks '--sinks other-sinks.npy' --sinks sinks.npy
 try 'dropout 0.25 by seed 7' '--dropout 0.25,8' --dropout 0.25,7 --causal
 { for t in 1 2 3; do bf16 $t 1 64 4 16 bshd; done; tail -c 16 sinks.npy; } |
@@ -76,6 +100,15 @@ for sinks in sinks.npy qkv.safetensors; do
     longspan attend --input qkv.safetensors --order bshd --sinks $sinks --out $sinks.out --quiet
 done
 holds "sinks of the input" cmp sinks.npy.out qkv.safetensors.out
+
+# Bits are the truth values that they stand for; heads have masks of their own.
+# shellcheck disable=SC2086
+for mask in mask bits; do longspan attend $random --mask $mask.npy --out $mask.out --quiet; done
+holds "bits of a mask" cmp mask.out bits.out
+random=--random=2,4,2,40,50,16
+try 'of each entry and of each head$' '--mask of-one.npy' --mask of-heads.npy
+try 'pairs of a file of each head$' '--mask of-heads.npy' --mask of-one.npy
+random=$single
 
 # tensors that are used without being asked for, and left out
 {

@@ -19,7 +19,7 @@ Test(kernel_threads, one_query_is_work_for_all)
         const struct ls_mask mask = full_mask(p.shape.s_q, p.shape.s_k);
         const struct ls_kernel_shape shape = {
             .global = p.shape,
-            .masks = {&mask, 1},
+            .masks = {&mask, 1, 1, 0},
             .scores = {.scale = (float)problem_scale(&p), .heads = p.shape.h},
             .k_leaves = LENGTH(leaf)};
         const struct ls_kernel_call call = {.o = &p.o,

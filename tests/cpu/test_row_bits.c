@@ -89,7 +89,7 @@ static void attend_in_place(struct problem *p, bool in_place, const struct produ
                      &kernel, device,
                      (struct ls_kernel_shape){
                          .global = p->shape,
-                         .masks = {&mask, 1},
+                         .masks = {&mask, 1, 1, 0},
                          .scores = {.scale = (float)problem_scale(p), .heads = p->shape.h},
                          .k_leaves = call.k_leaves.count,
                          .strict = true,

@@ -87,6 +87,14 @@ static inline struct exact_scores exact_scores(const struct meeting *m, double p
     if (s->alibi)
         out.logit -= (double)s->alibi[s->first_head + head] *
                      fabs((double)(ls_mask_place(&m->mask[batch], row) - key));
+    if (s->distance_bias) {
+        const int64_t most = s->distances / 2, far = key - ls_mask_place(&m->mask[batch], row);
+
+        out.logit += (double)s->distance_bias[(s->first_head + head) * s->distances + most +
+                                              (far < -most  ? -most
+                                               : far > most ? most
+                                                            : far)];
+    }
     if (s->dropout != 0) {
         ls_dropout_kept(kept, s, batch, s->first_head + head, row, key / 4 * 4, 4);
         out.keep = kept[key % 4] ? 1 / (1 - (double)s->dropout) : 0;
@@ -274,7 +282,7 @@ static inline struct ls_gradient_shape meeting_shape(const struct meeting *m)
 {
     return (struct ls_gradient_shape){
         .attention = {.global = m->shape,
-                      .masks = {m->mask, m->shape.b},
+                      .masks = {m->mask, m->shape.b, 1, 0},
                       .scores = m->scores,
                       .k_leaves = m->k_leaves.count},
         .q_leaves = m->q_leaves.count,

@@ -23,9 +23,12 @@ struct problem {
     struct ls_attention_shape shape;
     struct ls_attention_options options; /* threads 0: 1 */
     uint64_t bands; /* not 0: its mask is drawn by this seed; for kernels, as no option says it */
+    uint64_t pairs; /* not 0: bits of pairs, drawn by this seed; of each entry if it is odd, and of
+                     * each head if half of it is */
     bool bhsd;      /* heads before positions in memory */
     bool in_place;  /* the device computes where the tensors are */
-    struct ls_tensor q, k, v, o, lse;  /* on the heap */
+    struct ls_tensor q, k, v, o, lse; /* on the heap, as are the bits */
+    uint8_t *bits;
     struct ls_attention_report report; /* of the last run; its strings are gone */
 };
 
@@ -92,6 +95,22 @@ static inline void fill_constant(struct ls_tensor *t, double value)
         ls_dtype_store(t->type, (char *)t->data + i * ls_dtype_size(t->type), value);
 }
 
+static inline void problem_draw_pairs(struct problem *p)
+{
+    const struct ls_attention_shape *s = &p->shape;
+    const size_t matrix = pair_bytes(s->s_q, s->s_k);
+    struct ls_attention_options *o = &p->options;
+
+    o->pairs_per_entry = p->pairs % 2;
+    o->pairs_per_head = p->pairs / 2 % 2;
+    const int64_t n = (o->pairs_per_entry ? s->b : 1) * (o->pairs_per_head ? s->h : 1);
+
+    p->bits = malloc((size_t)n * matrix + 1);
+    for (int64_t i = 0; i < n; i++)
+        draw_pairs(p->bits + (size_t)i * matrix, s->s_q, s->s_k, p->pairs + 100 * (uint64_t)i);
+    o->pair_bits = p->bits;
+}
+
 /* Gives p its tensors, drawn from N(0,1). */
 static inline void problem_open(struct problem *p)
 {
@@ -101,6 +120,8 @@ static inline void problem_open(struct problem *p)
     p->options.size = sizeof p->options;
     p->options.method = "local";
     if (p->options.threads == 0) p->options.threads = 1;
+    p->bits = NULL;
+    if (p->pairs) problem_draw_pairs(p);
     p->q = tensor_over(NULL, s->type, s->b, s->s_q, s->h, s->d, p->bhsd);
     p->k = tensor_over(NULL, s->type, s->b, s->s_k, s->h_kv, s->d, p->bhsd);
     p->v = tensor_over(NULL, s->type, s->b, s->s_k, s->h_kv, ls_value_dim(s), p->bhsd);
@@ -117,7 +138,7 @@ static inline void problem_open(struct problem *p)
 
 static inline void problem_close(struct problem *p)
 {
-    void *all[] = {p->q.data, p->k.data, p->v.data, p->o.data, p->lse.data};
+    void *all[] = {p->q.data, p->k.data, p->v.data, p->o.data, p->lse.data, p->bits};
 
     for (int i = 0; i < LENGTH(all); i++) free(all[i]);
 }
@@ -150,11 +171,12 @@ static inline const char *problem_name(const struct problem *p)
     const struct ls_attention_shape *s = &p->shape;
 
     snprintf(name, sizeof name,
-             "%s %s b %ld h %ld/%ld s %ld x %ld d %ld/%ld %s%s, scale %s%g, threads %d",
+             "%s %s b %ld h %ld/%ld s %ld x %ld d %ld/%ld %s%s, scale %s%g, pairs %ld, threads %d",
              variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv,
              (long)s->s_q, (long)s->s_k, (long)s->d, (long)ls_value_dim(s),
              p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
-             p->options.has_scale ? "" : "default ", (double)p->options.scale, p->options.threads);
+             p->options.has_scale ? "" : "default ", (double)p->options.scale, (long)p->pairs,
+             p->options.threads);
     append_mask_name(name, 100, &p->options);
     return name;
 }
@@ -245,28 +267,32 @@ static inline struct ls_mask_rule problem_rule(const struct problem *p)
     return rule;
 }
 
-/* What entries of a batch may have masks of. */
-enum { MOST_ENTRIES = 3 };
+/* What entries of a batch, and heads, may have masks of. */
+enum { MOST_ENTRIES = 3, MOST_MASKS = 12 };
 
 struct mask_room {
-    struct ls_mask mask[MOST_ENTRIES];
-    struct ls_band band[MOST_ENTRIES][MOST_BANDS];
+    struct ls_mask mask[MOST_MASKS];
+    struct ls_band band[MOST_MASKS][MOST_BANDS];
 };
 
 /* room is borrowed for the masks' life. Bands are others in each entry. */
 static inline struct ls_masks problem_masks(const struct problem *p, struct mask_room *room)
 {
     const struct ls_attention_shape *s = &p->shape;
-    const int64_t count = p->bands ? s->b : ls_options_masks(s, &p->options);
-    struct ls_mask_rule rules[MOST_ENTRIES];
+    struct ls_masks masks = ls_options_masks(s, &p->options);
+    struct ls_mask_rule rules[MOST_MASKS];
 
-    cr_assert_leq(count, MOST_ENTRIES);
+    if (p->bands) masks.entries = s->b;
+    const int64_t count = ls_masks_count(&masks);
+
+    cr_assert_leq(count, MOST_MASKS);
     cr_assert_eq(ls_options_mask(rules, s, &p->options), LS_OK, "%s", ls_message());
     for (int64_t i = 0; i < count; i++)
         room->mask[i] =
             p->bands ? draw_bands(room->band[i], s->s_q, s->s_k, p->bands + 1000 * (uint64_t)i)
                      : mask_by(&rules[i], room->band[i]);
-    return (struct ls_masks){room->mask, count};
+    masks.mask = room->mask;
+    return masks;
 }
 
 /* Of the only entry, or of each. */
@@ -276,7 +302,7 @@ static inline struct ls_mask problem_mask(const struct problem *p, struct ls_ban
     const struct ls_masks masks = problem_masks(p, &all);
     struct ls_mask mask = *masks.mask;
 
-    cr_assert_eq(masks.count, 1);
+    cr_assert_eq(ls_masks_count(&masks), 1);
     if (mask.band) mask.band = memcpy(room, mask.band, (size_t)mask.count * sizeof *room);
     return mask;
 }
@@ -291,8 +317,8 @@ static inline void judge_row(struct ls_errors *errors, const struct problem *p, 
     struct mask_room room;
     const struct ls_masks masks = problem_masks(p, &room);
     struct ls_scores scores;
-    const struct ls_reference_query query = {q, ls_masks_of(&masks, batch), &scores, batch, head,
-                                             i};
+    const struct ls_reference_query query = {
+        q, ls_masks_of(&masks, batch, head), &scores, batch, head, i};
 
     cr_assert_eq(ls_options_scores(&scores, s, &p->options), LS_OK, "%s", ls_message());
     ls_dtype_convert(q, LS_F64, element_at(&p->q, batch, i, head), s->type, s->d);

@@ -130,8 +130,8 @@ static int64_t tiles_with_a_pair(const struct problem *p)
     for (int64_t entry = 0; entry < p->shape.b; entry++)
         for (int64_t first = 0; first < p->shape.s_q; first += LS_LEAF)
             for (int64_t key = 0; key < p->shape.s_k; key += LS_LEAF)
-                tiles +=
-                    ls_mask_meets(ls_masks_of(&session.masks, entry), first, LS_LEAF, key, LS_LEAF);
+                tiles += ls_mask_meets(ls_masks_of(&session.masks, entry, 0), first, LS_LEAF, key,
+                                       LS_LEAF);
     return p->shape.h * tiles;
 }
 

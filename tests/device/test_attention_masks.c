@@ -67,17 +67,16 @@ static void check_oracle(struct problem *p)
     expect_oracle(p, 20);
 }
 
-static bool leaf_sees(const struct problem *p, int64_t q_leaf, int64_t k_leaf)
+static bool leaf_sees(const struct problem *p, const struct ls_mask *mask, int64_t q_leaf,
+                      int64_t k_leaf)
 {
-    struct ls_band bands[MOST_BANDS];
-    const struct ls_mask mask = problem_mask(p, bands);
-
     for (int64_t i = q_leaf * LS_LEAF; i < (q_leaf + 1) * LS_LEAF && i < p->shape.s_q; i++)
-        if (ls_mask_count(&mask, i, k_leaf * LS_LEAF, LS_LEAF) > 0) return true;
+        if (ls_mask_count(mask, i, k_leaf * LS_LEAF, LS_LEAF) > 0) return true;
     return false;
 }
 
-static int64_t tiles_with_a_visible_pair(const struct problem *p)
+/* Of so many heads whose rows lie together. */
+static int64_t tiles_of(const struct problem *p, const struct ls_mask *mask, int64_t heads)
 {
     const struct ls_attention_shape *s = &p->shape;
     int64_t tiles = 0;
@@ -86,10 +85,22 @@ static int64_t tiles_with_a_visible_pair(const struct problem *p)
         const int64_t left = s->s_q - q_leaf * LS_LEAF, rows = left < LS_LEAF ? left : LS_LEAF;
 
         for (int64_t k_leaf = 0; k_leaf * LS_LEAF < s->s_k; k_leaf++)
-            if (leaf_sees(p, q_leaf, k_leaf))
-                tiles += (s->h / s->h_kv * rows + LS_LEAF - 1) / LS_LEAF;
+            if (leaf_sees(p, mask, q_leaf, k_leaf)) tiles += (heads * rows + LS_LEAF - 1) / LS_LEAF;
     }
-    return s->b * s->h_kv * tiles;
+    return tiles;
+}
+
+static int64_t tiles_with_a_visible_pair(const struct problem *p)
+{
+    static struct mask_room room;
+    const struct ls_masks masks = problem_masks(p, &room);
+    const int64_t together = masks.heads > 1 ? 1 : p->shape.h / p->shape.h_kv;
+    int64_t tiles = 0;
+
+    for (int64_t entry = 0; entry < p->shape.b; entry++)
+        for (int64_t head = 0; head < p->shape.h; head += together)
+            tiles += tiles_of(p, ls_masks_of(&masks, entry, head), together);
+    return tiles;
 }
 
 static void check_tiles(struct problem *p)
@@ -189,8 +200,34 @@ static void rows_depend_on_what_they_see(void)
     each_problem(check_poison, 2);
 }
 
+/* Bits for each pair: of all, of each entry, of each head, of both; alone and with others. */
+static void any_pairs(void)
+{
+    static const float sinks[] = {0.5F, -1, 2, 0.25F};
+    static const struct ls_attention_options others[] = {
+        {.strict = false},
+        {.causal = true, .sinks = sinks},
+        {.documents = documents, .document_count = 6, .dropout = 0.2F},
+    };
+    static const struct ls_attention_shape few = {2, 4, 2, 2, KEYS, 64, LS_BF16, 0};
+
+    for (int i = 0; i < 4 * LENGTH(others) * 2; i++) {
+        struct problem p = {.shape = i % 2 ? shapes[i / 2 % LENGTH(shapes)] : few,
+                            .options = others[i / 8],
+                            .pairs = 8 + (uint64_t)i / 2};
+
+        p.shape.type = types[i / 2 % LENGTH(types)];
+        p.options.threads = 1 + i % 2;
+        problem_open(&p);
+        check_oracle(&p);
+        check_tiles(&p);
+        problem_close(&p);
+    }
+}
+
 TestSuite(attention_masks, .timeout = 600);
 TEST_EACH_VARIANT(attention_masks, equals_oracle)
+TEST_EACH_VARIANT(attention_masks, any_pairs)
 TEST_EACH_VARIANT(attention_masks, rows_depend_on_what_they_see)
 TEST_EACH_DEVICE(attention_masks, tiles_are_those_that_are_seen)
 

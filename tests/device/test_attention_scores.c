@@ -8,6 +8,9 @@ enum { KEYS = 600, HEADS = 6 };
 static const int64_t documents[] = {0, 40, 300, KEYS};
 static const float slopes[HEADS] = {0.5F, 0.25F, 0.125F, 0, 1, -0.01F};
 static const float sinks[HEADS] = {-3, 0, 2, 4.5F, -INFINITY, 1};
+static const float few_biases[HEADS * 5] = {1, -1, 2, 0.5F, -3, 0, 0, 4, 0, 1, -2, 2, 0,  0.25F, 5,
+                                            0, 1,  2, 3,    4,  5, 4, 3, 2, 1, 7,  0, -7, 0,     2};
+static float biases[HEADS * 701]; /* drawn */
 
 static const struct ls_attention_options options[] = {
     {.soft_cap = 5},
@@ -27,10 +30,16 @@ static const struct ls_attention_options options[] = {
     {.dropout = 0.1F, .dropout_seed = 3},
     {.dropout = 0.7F, .causal = true},
     {.dropout = 0.3F, .has_window = true, .window_left = 77, .prefix = 9},
+    {.distance_bias = few_biases, .distances = 5},
+    {.distance_bias = biases, .distances = 701, .causal = true, .has_scale = true, .scale = -0.2F},
+    {.distance_bias = biases, .distances = 701, .documents = documents, .document_count = 3},
+    {.distance_bias = slopes, .distances = 1, .soft_cap = 4},
     {.soft_cap = 20, .alibi = slopes, .sinks = sinks, .dropout = 0.2F},
     {.soft_cap = 3,
      .alibi = slopes,
      .sinks = sinks,
+     .distance_bias = biases,
+     .distances = 333,
      .dropout = 0.2F,
      .causal = true,
      .documents = documents,
@@ -48,6 +57,7 @@ static const struct ls_attention_shape shapes[] = {
 /* Calls test with a problem of each of the options and shapes; it is closed afterwards. */
 static void each_problem(void (*test)(struct problem *p))
 {
+    ls_random_normal(biases, 8, 0, 0, LENGTH(biases));
     for (int i = 0; i < LENGTH(options) * LENGTH(shapes); i++) {
         struct problem p = {.shape = shapes[i / LENGTH(options)],
                             .options = options[i % LENGTH(options)]};

@@ -173,7 +173,7 @@ static void bytes_are_exact(void)
         const struct ls_mask mask = full_mask(shapes[i].s_q, shapes[i].s_k);
         const struct ls_gradient_shape shape = {
             .attention = {.global = shapes[i],
-                          .masks = {&mask, 1},
+                          .masks = {&mask, 1, 1, 0},
                           .scores = {.scale = 1},
                           .k_leaves = (shapes[i].s_k + LS_LEAF - 1) / LS_LEAF},
             .q_leaves = (shapes[i].s_q + LS_LEAF - 1) / LS_LEAF};

@@ -69,12 +69,15 @@ static void any_bands_are_exact(void)
 static void scores_are_exact(void)
 {
     static const float slopes[] = {0.5F, 0.0F, 0.0625F, 1.0F};
+    static const float biases[] = {0.5F, -1, 2, 0, 3, 1, -1, 0, 0.5F, 0.25F, -2, 1};
     const struct ls_scores scores[] = {
         {.soft_cap = 2},
         {.alibi = slopes},
         {.dropout = 0.3F, .seed = 7},
         {.soft_cap = 5, .alibi = slopes, .dropout = 0.1F, .seed = 9, .heads = 4, .first_head = 2},
         {.scale = -0.3F},
+        {.distance_bias = biases, .distances = 3},
+        {.distance_bias = biases, .distances = 3, .soft_cap = 3, .heads = 4, .first_head = 2},
         {.scale = 2, .soft_cap = 0.5F},
     };
 

@@ -9,8 +9,8 @@
 
 MPI_SUITE(judge)
 
-enum { B = 2, H = 4, H_KV = 2, S_Q = 600, S_K = 700, D = 8 };
-enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, DSINKS, TENSORS };
+enum { B = 2, H = 4, H_KV = 2, S_Q = 600, S_K = 700, D = 8, DISTANCES = 601 };
+enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, TENSORS };
 
 static const struct ls_attention_shape shape = {B, H, H_KV, S_Q, S_K, D, LS_F32, 0};
 
@@ -19,24 +19,25 @@ static bool is_of_keys(int which)
     return which == K || which == V || which == DK || which == DV;
 }
 
-/* Rows of one tensor, contiguous; lse [b, h, s], dsinks [h]. The caller frees data. */
+/* Rows of one tensor, contiguous; lse [b, h, s], dsinks [h], ddistance_bias [h, distances]. The
+ * caller frees data. */
 static struct ls_tensor create(int which, int64_t rows)
 {
     const int64_t full[] = {B, rows, is_of_keys(which) ? H_KV : H, D}, lse[] = {B, H, rows};
-    const int64_t of_heads[] = {H};
+    const int64_t of_heads[] = {H, DISTANCES};
     const bool flat = which == LSE || which == DLSE;
     void *data = calloc((size_t)((B * rows + 1) * H * D), sizeof(float));
 
-    if (which == DSINKS) return ls_tensor_view(data, LS_F32, 1, of_heads);
+    if (which >= DSINKS) return ls_tensor_view(data, LS_F32, which == DSINKS ? 1 : 2, of_heads);
     return ls_tensor_view(data, LS_F32, flat ? 3 : 4, flat ? lse : full);
 }
 
-/* An element: of lse there is one, e = 0, a row; of dsinks one a head. */
+/* An element: of lse there is one, e = 0, a row; of dsinks one a head, of biases some. */
 static float *at(const struct ls_tensor *t, int64_t b, int64_t row, int64_t head, int64_t e)
 {
     const int64_t *s = t->stride;
 
-    if (t->ndim == 1) return (float *)t->data + head;
+    if (t->ndim <= 2) return (float *)t->data + head * t->stride[0] + e;
     if (t->ndim == 3) return (float *)t->data + b * s[0] + head * s[1] + row;
     return (float *)t->data + b * s[0] + row * s[1] + head * s[2] + e;
 }
@@ -44,6 +45,7 @@ static float *at(const struct ls_tensor *t, int64_t b, int64_t row, int64_t head
 /* ---- the whole result, the same on every rank, and its parts */
 
 static const float sinks[H] = {1, -2, 0.5f, 3};
+static float biases[H * DISTANCES];
 static struct ls_attention_options options = LS_ATTENTION_OPTIONS;
 static struct ls_tensor whole[TENSORS], part[TENSORS];
 
@@ -55,8 +57,11 @@ static struct ls_attention_saved saved_of(struct ls_tensor *t)
 
 static struct ls_attention_gradients gradients_of(struct ls_tensor *t)
 {
-    return (struct ls_attention_gradients){
-        .dq = &t[DQ], .dk = &t[DK], .dv = &t[DV], .dsinks = &t[DSINKS]};
+    return (struct ls_attention_gradients){.dq = &t[DQ],
+                                           .dk = &t[DK],
+                                           .dv = &t[DV],
+                                           .dsinks = &t[DSINKS],
+                                           .ddistance_bias = &t[DDISTANCE_BIAS]};
 }
 
 static void choose_options(void)
@@ -65,6 +70,9 @@ static void choose_options(void)
     options.backward = true;
     options.threads = 2;
     options.sinks = sinks;
+    ls_random_normal(biases, 2, 0, 0, H * DISTANCES);
+    options.distance_bias = biases;
+    options.distances = DISTANCES;
 }
 
 static void compute(struct ls_comm *self)
@@ -102,8 +110,8 @@ static void cut(int which, const struct ls_layout *layout)
     const int64_t rows = ls_layout_part_rows(layout, rank), heads = is_of_keys(which) ? H_KV : H;
 
     part[which] = create(which, rows);
-    if (which == DSINKS) {
-        memcpy(part[which].data, whole[which].data, sizeof sinks);
+    if (which >= DSINKS) {
+        memcpy(part[which].data, whole[which].data, which == DSINKS ? sizeof sinks : sizeof biases);
         return;
     }
     for (int64_t i = 0; i < B * rows * heads; i++) {
@@ -199,9 +207,13 @@ MPI_TEST(judge, one_wrong_element_is_found)
     static const struct {
         int tensor, judged;
         const char *name;
-    } cases[] = {{O, LS_JUDGED_O, "o"},    {LSE, -1, "lse"},
-                 {DQ, LS_JUDGED_DQ, "dq"}, {DK, LS_JUDGED_DK, "dk"},
-                 {DV, LS_JUDGED_DV, "dv"}, {DSINKS, LS_JUDGED_DSINKS, "dsinks"}};
+    } cases[] = {{O, LS_JUDGED_O, "o"},
+                 {LSE, -1, "lse"},
+                 {DQ, LS_JUDGED_DQ, "dq"},
+                 {DK, LS_JUDGED_DK, "dk"},
+                 {DV, LS_JUDGED_DV, "dv"},
+                 {DSINKS, LS_JUDGED_DSINKS, "dsinks"},
+                 {DDISTANCE_BIAS, LS_JUDGED_DDISTANCE_BIAS, "ddistance_bias"}};
     const struct ls_layout q = layout_of(LS_LAYOUT_CONTIGUOUS, false, size);
     const struct ls_layout k = layout_of(LS_LAYOUT_CONTIGUOUS, true, size);
     struct ls_comm *self;
@@ -212,9 +224,14 @@ MPI_TEST(judge, one_wrong_element_is_found)
         /* a last row is always judged */
         const int64_t last[] = {1, (is_of_keys(cases[i].tensor) ? S_K : S_Q) - 1, 1, 3};
         const int64_t of_head[] = {-1, -1, 1, 0};
-        const int64_t *where = cases[i].tensor == DSINKS ? of_head : last;
-        float *element = at(&whole[cases[i].tensor], where[0], where[1], where[2],
-                            cases[i].tensor == LSE ? 0 : where[3]);
+        const int64_t of_bias[] = {-1, 576, 1, 20};
+        const int64_t *where = cases[i].tensor == DSINKS           ? of_head
+                               : cases[i].tensor == DDISTANCE_BIAS ? of_bias
+                                                                   : last;
+        const int64_t e = cases[i].tensor == LSE              ? 0
+                          : cases[i].tensor == DDISTANCE_BIAS ? where[1] + where[3]
+                                                              : where[3];
+        float *element = at(&whole[cases[i].tensor], where[0], where[1], where[2], e);
         const float right = *element;
 
         *element += 0.01f;

@@ -330,7 +330,7 @@ static inline void judge_head(struct ls_errors *errors, const struct job *job, i
     for (int64_t row = 0; row < job->o.dim[1]; row++) {
         const int64_t position = job_position(job, 0, row);
         const struct ls_reference_query query = {
-            q, ls_masks_of(&problem->masks, b), &problem->scores, b, head, position};
+            q, ls_masks_of(&problem->masks, b, head), &problem->scores, b, head, position};
 
         if (!is_judged(job, position)) continue;
         ls_dtype_convert(q, LS_F64, row_of(&job->whole[0], b, position, head), s->type, s->d);

@@ -13,11 +13,13 @@ enum { DQ, DK, DV, GRADIENTS };
 
 struct descent {
     struct job job;
-    bool residual;                        /* forward gives o_lo, backward takes it */
-    struct ls_tensor whole_d_o;           /* [b, s_q, h, d_v] */
-    struct ls_tensor whole_dlse;          /* [b, h, s_q]; no data: there is none */
-    double *exact[GRADIENTS];             /* as q, k and v */
-    double *exact_dsinks;                 /* [h] */
+    bool residual;               /* forward gives o_lo, backward takes it */
+    struct ls_tensor whole_d_o;  /* [b, s_q, h, d_v] */
+    struct ls_tensor whole_dlse; /* [b, h, s_q]; no data: there is none */
+    double *exact[GRADIENTS];    /* as q, k and v */
+    double *exact_dsinks;        /* [h] */
+    double *exact_dbias;         /* [h, distances], as is dbias, of this rank */
+    float *dbias;
     struct ls_tensor d_o, dlse, o_lo;     /* of this rank */
     struct ls_tensor gradient[GRADIENTS]; /* of this rank */
     float dsinks[64];                     /* [h] */
@@ -45,12 +47,25 @@ static inline void broadcast_exact(double *values, int64_t n)
     MPI_Bcast(values, (int)n, MPI_DOUBLE, 0, MPI_COMM_WORLD);
 }
 
+static inline int64_t descent_bias_count(const struct descent *g)
+{
+    return g->job.options.distance_bias ? g->job.shape.h * g->job.options.distances : 0;
+}
+
+static inline struct ls_tensor descent_biases(const struct descent *g, ls_dtype type, void *data)
+{
+    const int64_t dim[] = {g->job.shape.h, g->job.options.distances};
+
+    return ls_tensor_view(data, type, 2, dim);
+}
+
 /* Collective. The exact gradients of the whole problem. */
 static inline void descent_solve(struct descent *g)
 {
     const struct ls_attention_shape *s = &g->job.shape;
     const struct ls_attention_saved saved = descent_saved(g);
     struct ls_tensor exact[GRADIENTS], dsinks = ls_tensor_view(g->exact_dsinks, LS_F64, 1, &s->h);
+    struct ls_tensor dbias = descent_biases(g, LS_F64, g->exact_dbias);
     struct ls_problem problem;
     ls_status status = LS_OK;
 
@@ -62,11 +77,14 @@ static inline void descent_solve(struct descent *g)
             &(struct ls_attention_gradients){.dq = &exact[DQ],
                                              .dk = &exact[DK],
                                              .dv = &exact[DV],
-                                             .dsinks = g->job.options.sinks ? &dsinks : NULL},
+                                             .dsinks = g->job.options.sinks ? &dsinks : NULL,
+                                             .ddistance_bias =
+                                                 g->job.options.distance_bias ? &dbias : NULL},
             &saved, &problem.masks, &problem.scores);
     MPI_CHECK_OK(status);
     for (int i = 0; i < GRADIENTS; i++) broadcast_exact(g->exact[i], elements(&exact[i]));
     broadcast_exact(g->exact_dsinks, s->h);
+    broadcast_exact(g->exact_dbias, descent_bias_count(g));
     ls_problem_fini(&problem);
 }
 
@@ -106,6 +124,7 @@ static inline void descent_create_whole(struct descent *g, uint64_t seed)
     for (int i = 0; i < GRADIENTS; i++)
         g->exact[i] = calloc((size_t)elements(&g->job.whole[i]) + 1, sizeof(double));
     g->exact_dsinks = calloc((size_t)s->h, sizeof(double));
+    g->exact_dbias = calloc((size_t)descent_bias_count(g) + 1, sizeof(double));
 }
 
 static inline void descent_draw_dlse(struct descent *g, uint64_t seed)
@@ -120,6 +139,7 @@ static inline void descent_destroy_whole(struct descent *g)
 {
     for (int i = 0; i < GRADIENTS; i++) free(g->exact[i]);
     free(g->exact_dsinks);
+    free(g->exact_dbias);
     free(g->whole_dlse.data);
     free(g->whole_d_o.data);
     job_destroy_whole(&g->job);
@@ -139,6 +159,7 @@ static inline void descent_create_plan(struct descent *g, struct ls_comm *comm)
         dim[i] = g->job.part[i].dim;
         tensor_create(&g->gradient[i], s->type, dim[i], g->job.strided);
     }
+    g->dbias = malloc((size_t)descent_bias_count(g) * sizeof *g->dbias + 1);
     tensor_create(&g->d_o, s->type, g->job.o.dim, g->job.strided);
     tensor_create(&g->o_lo, s->type, g->job.o.dim, g->job.strided);
     if (g->whole_dlse.data) lse_create(&g->dlse, s->b, s->h, g->job.part[0].dim[1], g->job.strided);
@@ -147,6 +168,7 @@ static inline void descent_create_plan(struct descent *g, struct ls_comm *comm)
 static inline void descent_destroy_plan(struct descent *g)
 {
     for (int i = 0; i < GRADIENTS; i++) free(g->gradient[i].data);
+    free(g->dbias);
     free(g->d_o.data);
     free(g->o_lo.data);
     if (g->whole_dlse.data) free(g->dlse.data);
@@ -184,12 +206,15 @@ static inline ls_status descent_backward(struct descent *g)
 {
     const int64_t h = g->job.shape.h;
     struct ls_tensor dsinks = ls_tensor_view(g->dsinks, LS_F32, 1, &h);
+    struct ls_tensor dbias = descent_biases(g, LS_F32, g->dbias);
 
     return ls_attention_backward(
         &(struct ls_attention_gradients){.dq = &g->gradient[DQ],
                                          .dk = &g->gradient[DK],
                                          .dv = &g->gradient[DV],
-                                         .dsinks = g->job.options.sinks ? &dsinks : NULL},
+                                         .dsinks = g->job.options.sinks ? &dsinks : NULL,
+                                         .ddistance_bias =
+                                             g->job.options.distance_bias ? &dbias : NULL},
         g->job.plan,
         &(struct ls_attention_saved){.q = &g->job.part[0],
                                      .k = &g->job.part[1],
@@ -212,7 +237,8 @@ static inline void descent_run(struct descent *g)
 
 /* ---- the verdict */
 
-static const char *const gradient_names[LS_GRADIENTS] = {"dq", "dk", "dv", "dsinks"};
+static const char *const gradient_names[LS_GRADIENTS] = {"dq", "dk", "dv", "dsinks",
+                                                         "ddistance_bias"};
 
 /* Squares of the error and of the exact gradient, of this rank's rows. */
 static inline void add_squares(double sums[2], const struct descent *g, int which)
@@ -276,6 +302,7 @@ static inline void descent_judge(const struct descent *g, const char *what)
 {
     struct ls_tensor whole[GRADIENTS];
     struct ls_tensor dsinks = ls_tensor_view((void *)g->dsinks, LS_F32, 1, &g->job.shape.h);
+    struct ls_tensor dbias = descent_biases(g, LS_F32, g->dbias);
     struct ls_gradient_verdict verdict[LS_GRADIENTS] = {0};
     const struct ls_problem *problem = &g->job.plan->problem;
     const bool sinks = problem->scores.sinks;
@@ -289,7 +316,9 @@ static inline void descent_judge(const struct descent *g, const char *what)
             &(struct ls_attention_gradients){.dq = &whole[DQ],
                                              .dk = &whole[DK],
                                              .dv = &whole[DV],
-                                             .dsinks = sinks ? &dsinks : NULL},
+                                             .dsinks = sinks ? &dsinks : NULL,
+                                             .ddistance_bias =
+                                                 problem->scores.distance_bias ? &dbias : NULL},
             g->job.shape.type, &saved, &problem->masks, &problem->scores);
     MPI_CHECK_OK(status);
     for (int i = 0; i < LS_GRADIENTS; i++)
@@ -297,6 +326,21 @@ static inline void descent_judge(const struct descent *g, const char *what)
                   job_text(&g->job), gradient_names[i], verdict[i].rel, verdict[i].rel_limit,
                   verdict[i].max_units);
     for (int i = 0; i < GRADIENTS; i++) free(whole[i].data);
+}
+
+/* What this rank has of the gradient of biases, as all ranks do. */
+static inline void check_biases(const struct descent *g, double limit, const char *what)
+{
+    double diff2 = 0, norm2 = 0;
+
+    for (int64_t i = 0; i < descent_bias_count(g); i++) {
+        const double error = (double)g->dbias[i] - g->exact_dbias[i];
+
+        diff2 += error * error;
+        norm2 += g->exact_dbias[i] * g->exact_dbias[i];
+    }
+    MPI_CHECK(diff2 <= limit * limit * norm2, "%s: %s: ddistance_bias: %.3g of %.3g", what,
+              job_text(&g->job), sqrt(diff2), sqrt(norm2));
 }
 
 /* Collective. The gradients keep the contract; `what` names the case. */
@@ -310,6 +354,7 @@ static inline void descent_check(const struct descent *g, const char *what)
         MPI_CHECK(error <= limit, "%s: %s: %s: rel %.3g (limit %.3g)", what, job_text(&g->job),
                   gradient_names[i], error, limit);
     }
+    check_biases(g, limit, what);
 }
 
 /* Whether this rank's part of a gradient has the bits of one rank's; rows that this has not are 0.

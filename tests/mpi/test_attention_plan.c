@@ -39,7 +39,7 @@ static bool splits_groups(const struct job *job)
 
 static void check_work(const struct job *job, const struct ls_cost *cost)
 {
-    const int64_t tiles_of_shape = ls_attention_tiles(&job->shape, &job->plan->problem.masks);
+    const int64_t tiles_of_shape = ls_attention_tiles(&job->shape, &job->plan->problem.masks, 0);
     struct ls_attention_report report;
 
     ls_attention_plan_describe(&report, job->plan);

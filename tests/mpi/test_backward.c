@@ -143,13 +143,23 @@ MPI_TEST(backward, costs_what_it_predicts)
         {2, 6, 2, 520, 900, 8, LS_BF16, 3}, {1, 4, 4, 1000, 300, 5, LS_F16, 16},
         {1, 2, 1, 1, 2000, 8, LS_BF16, 0},
     };
-    static const float sinks[6];
+    static const float sinks[6], biases[6 * 9];
+    static uint8_t pairs[2 * 6 * 520 * 113];
 
     for (int i = 0; i < LENGTH(cost_shapes); i++) {
         struct descent g = {
             .job = {.shape = cost_shapes[i],
                     .options = {.size = sizeof g.job.options, .sinks = i % 2 ? sinks : NULL}}};
 
+        if (i % 2 == 0) {
+            g.job.options.distance_bias = biases;
+            g.job.options.distances = 9;
+        }
+        if (i == 2) { /* the bits are for this shape */
+            memset(pairs, 0x77, sizeof pairs);
+            g.job.options.pair_bits = pairs;
+            g.job.options.pairs_per_entry = g.job.options.pairs_per_head = true;
+        }
         descent_create_whole(&g, (uint64_t)i);
         for (int k = 0; k < 2 * 3; k++) {
             g.job.options.has_rows = false;

@@ -1,17 +1,19 @@
 /* Entries of a batch that have lengths and documents of their own: every method, forward and
  * backward, against the oracle, whatever stands where nothing is; strict, each has the bits that it
  * has alone. */
-#include "gradients.h"
+#include "every_method.h"
 
 MPI_SUITE(entries)
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 #define OPTIONS .size = sizeof(struct ls_attention_options)
 
 enum { ENTRIES = 3, S_Q = 620, S_K = 900 };
 
 static const int64_t q_lengths[ENTRIES] = {620, 300, 0}, k_lengths[ENTRIES] = {900, 257, 30};
 static const float sinks[] = {0.5F, -1, 0.25F, 2}, slopes[] = {0.25F, 0.0625F, 0.5F, 0.125F};
+static const float biases[4 * 7] = {1, 0,  -1, 2,  0.5F, 3, -2, 0, 0, 1, 2, 3,     4, 5,
+                                    2, -1, 2,  -1, 2,    1, 0,  4, 3, 2, 1, -0.5F, 0, 1};
+#define BIASES .distance_bias = biases, .distances = 7
 
 /* Of all entries, and of each. */
 static const int64_t q_of_all[] = {0, 200, 200, 610}, k_of_all[] = {0, 300, 500, 900};
@@ -30,7 +32,7 @@ static const struct entry_case {
     const char *name;
     struct ls_attention_options options;
 } cases[] = {
-    {"padded on the right", {OPTIONS, BY_LENGTHS, .causal = true, .dropout = 0.2F}},
+    {"padded on the right", {OPTIONS, BY_LENGTHS, .causal = true, .dropout = 0.2F, BIASES}},
     {"padded on the left",
      {OPTIONS, BY_LENGTHS, .pad_left = true, .causal = true, .sinks = sinks, .alibi = slopes}},
     {"padded keys",
@@ -44,7 +46,7 @@ static const struct entry_case {
     {"documents of each entry, from their starts",
      {OPTIONS, PAIRS(q_of_each[0], k_of_each[0]), .documents_per_entry = true, BY_LENGTHS,
       .pad_left = true, .has_window = true, .window_left = 150, .window_right = 30,
-      .align_start = true, .alibi = slopes, .prefix = 3}},
+      .align_start = true, .alibi = slopes, .prefix = 3, BIASES}},
     {"documents of each entry, at an offset",
      {OPTIONS, PAIRS(q_of_each[0], k_of_each[0]), .documents_per_entry = true,
       .has_query_offset = true, .query_offset = 4, .causal = true}},
@@ -87,60 +89,15 @@ static void create(struct descent *g, const struct entry_case *c, bool strict)
     spoil(&g->whole_d_o, &c->options, false);
 }
 
-static double of_all_ranks(int64_t mine)
-{
-    double sum = (double)mine;
-
-    MPI_CHECK_OK(ls_comm_reduce(&sum, world, 1, LS_REDUCE_SUM));
-    return sum;
-}
-
-/* Each entry's own tiles, and the keys that some entry sees. */
-static void check_counts(const struct descent *g)
-{
-    struct ls_attention_report report;
-    struct ls_cost cost;
-
-    ls_attention_plan_describe(&report, g->job.plan);
-    MPI_CHECK_OK(ls_plan_cost(&cost, g->job.plan));
-    MPI_CHECK(of_all_ranks(report.forward.tiles_computed) == (double)cost.tiles,
-              "%s: %ld tiles are predicted", job_text(&g->job), (long)cost.tiles);
-    MPI_CHECK(of_all_ranks(report.forward.bytes_sent) ==
-                  (double)(cost.bytes_sent + cost.residual_bytes_sent),
-              "%s: %ld bytes are predicted", job_text(&g->job), (long)cost.bytes_sent);
-    MPI_CHECK(of_all_ranks(report.backward.bytes_sent) == (double)cost.backward_bytes_sent,
-              "%s: %ld bytes of backward are predicted", job_text(&g->job),
-              (long)cost.backward_bytes_sent);
-}
-
-static void check_case(const struct entry_case *c)
-{
-    struct descent exact;
-
-    create(&exact, c, false);
-    job_remember_exact(&exact.job);
-    descent_solve(&exact);
-    for (int i = 0; i < 2 * ls_method_count(); i++) {
-        struct descent g = exact;
-
-        if (g.job.options.layout == LS_LAYOUT_AUTO && i % 2)
-            g.job.options.layout = LS_LAYOUT_ZIGZAG;
-        g.job.options.threads = 1 + i % 2;
-        g.job.options.strict = i / 2 % 2;
-        if (!descent_take_method(&g, i / 2)) continue;
-        descent_create_plan(&g, world);
-        descent_run(&g);
-        descent_check(&g, c->name);
-        job_check(&g.job, c->name);
-        check_counts(&g);
-        descent_destroy_plan(&g);
-    }
-    descent_destroy_whole(&exact);
-}
-
 MPI_TEST(entries, see_what_is_there_of_them)
 {
-    for (int i = 0; i < LENGTH(cases); i++) check_case(&cases[i]);
+    for (int i = 0; i < LENGTH(cases); i++) {
+        struct descent exact;
+
+        create(&exact, &cases[i], false);
+        check_every_method(&exact, cases[i].name);
+        descent_destroy_whole(&exact);
+    }
 }
 
 /* An entry as a batch of its own. */

@@ -1,5 +1,6 @@
 /* What an execution brings counts as if the plan had been made with it: strict results have the
  * same bits, and without it they are the plan's again. Every rank also computes the whole alone. */
+#include "../tensor/masks.h"
 #include "gradients.h"
 
 MPI_SUITE(execution)
@@ -10,7 +11,8 @@ MPI_SUITE(execution)
 
 static const int64_t some[] = {0, 70, 70, 600, 900}, others[] = {0, 300, 520, 900},
                      cut[] = {0, 70, 70, 590};
-static const float sinks[] = {0.5F, -1};
+static const float sinks[] = {0.5F, -1}, biases[] = {1, 0, -1, 0.5F, 2, 3, -2, 0, 1, 1};
+static uint8_t pairs[900 * 113]; /* drawn */
 
 #define AS(list) .documents = list, .document_count = LENGTH(list) - 1
 #define LENGTHS(q, k) .has_lengths = true, .s_q = q, .s_k = k
@@ -52,6 +54,12 @@ static const struct change {
      {OPTIONS, .causal = true},
      {EXECUTION, LENGTHS(512, 590), AS(cut)},
      {OPTIONS, .causal = true, AS(cut)}},
+    {"lengths and documents of pairs",
+     {OPTIONS, .layout = LS_LAYOUT_ZIGZAG, .causal = true, .pair_bits = pairs,
+      .distance_bias = biases, .distances = 5},
+     {EXECUTION, LENGTHS(530, 900), AS(some)},
+     {OPTIONS, .causal = true, .pair_bits = pairs, .distance_bias = biases, .distances = 5,
+      AS(some)}},
     {"no keys", {OPTIONS, .sinks = sinks}, {EXECUTION, LENGTHS(30, 0)}, {OPTIONS, .sinks = sinks}},
     {"no queries", {OPTIONS}, {EXECUTION, LENGTHS(0, 800)}, {OPTIONS}},
 };
@@ -137,6 +145,7 @@ MPI_TEST(execution, has_the_bits_of_a_plan_made_for_it)
     struct ls_comm *self;
 
     MPI_CHECK_OK(ls_comm_create_self(&self));
+    draw_pairs(pairs, 900, 900, 5);
     for (int i = 0; i < LENGTH(changes); i++) {
         struct descent as_planned, as_meant;
 

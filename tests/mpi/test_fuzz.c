@@ -1,10 +1,12 @@
 /* Random cases of everything the command line can ask for, each held to the contract. The line that
- * repeats a case is printed before it runs, so it also stands there if the case crashes or hangs.
+ * repeats a case, but for files that are drawn, is printed before it runs, so it also stands there
+ * if the case crashes or hangs.
  *   LS_FUZZ_SEED   which cases (default 1)
  *   LS_FUZZ_CASES  how many (default 200); LS_TEST_TIMEOUT may have to grow with it
  * The cases are dealt to the numbers of ranks in LS_TEST_NP and to the instruction sets that this
  * CPU has: one test an instruction set, since oneDNN can be limited once a process. Together the
  * tests run each case once. */
+#include "../tensor/masks.h"
 #include "gradients.h"
 
 #include <inttypes.h>
@@ -30,7 +32,14 @@ static int64_t roll(struct dice *dice, int64_t sides)
     return (int64_t)ls_random_below(dice->seed, dice->number, dice->rolls++, (uint64_t)sides);
 }
 
-enum { MOST_DOCUMENTS = 6, MOST_SLICES = 9, MOST_HEADS = 12, MOST_ENTRIES = 2 };
+enum {
+    MOST_DOCUMENTS = 6,
+    MOST_SLICES = 9,
+    MOST_HEADS = 12,
+    MOST_ENTRIES = 2,
+    MOST_DISTANCES = 41,
+    MOST_PAIR_BYTES = 1 << 22
+};
 
 struct fuzz_case {
     int number, ranks;
@@ -42,7 +51,7 @@ struct fuzz_case {
     int64_t documents[MOST_DOCUMENTS + 1], q_documents[MOST_DOCUMENTS + 1];
     int64_t q_lengths[MOST_ENTRIES], k_lengths[MOST_ENTRIES];
     struct ls_slice slices[MOST_SLICES];
-    float slopes[MOST_HEADS], sinks[MOST_HEADS];
+    float slopes[MOST_HEADS], sinks[MOST_HEADS], biases[MOST_HEADS * MOST_DISTANCES];
 };
 
 /* Few, about a leaf, several leaves. */
@@ -170,7 +179,7 @@ static void draw_entries(struct fuzz_case *c, struct dice *dice)
 }
 
 /* [0, s) in up to three parts. */
-static void draw_cuts(int64_t cut[4], struct dice *dice, int64_t s)
+static void cut_in_three(int64_t cut[4], struct dice *dice, int64_t s)
 {
     cut[0] = 0;
     cut[1] = roll(dice, s + 1);
@@ -183,8 +192,8 @@ static void draw_slices(struct fuzz_case *c, struct dice *dice)
 {
     int64_t queries[4], keys[4];
 
-    draw_cuts(queries, dice, c->shape.s_q);
-    draw_cuts(keys, dice, c->shape.s_k);
+    cut_in_three(queries, dice, c->shape.s_q);
+    cut_in_three(keys, dice, c->shape.s_k);
     c->options.slices = c->slices;
     for (int i = 0; i < MOST_SLICES; i++) {
         const int64_t type = roll(dice, LS_SLICE_BOTH + 1 + (i > 0));
@@ -193,6 +202,33 @@ static void draw_slices(struct fuzz_case *c, struct dice *dice)
         c->slices[c->options.slice_count++] = (struct ls_slice){queries[i / 3], queries[i / 3 + 1],
                                                                 keys[i % 3], keys[i % 3 + 1], type};
     }
+}
+
+/* Queries in runs of 70, which see all, nothing, or at random. */
+static void fill_pairs(uint8_t *bits, int64_t rows, int64_t row_bytes, uint64_t seed)
+{
+    for (int64_t i = 0; i < rows * row_bytes; i++) {
+        const uint64_t way = mixed(seed + (uint64_t)(i / row_bytes / 70)) % 4;
+
+        bits[i] = way == 0 ? 0 : way == 1 ? 0xff : (uint8_t)mixed(seed + (uint64_t)i);
+    }
+}
+
+static void draw_pair_bits(struct fuzz_case *c, struct dice *dice)
+{
+    static uint8_t bits[MOST_PAIR_BYTES];
+    const struct ls_attention_shape *s = &c->shape;
+    struct ls_attention_options *o = &c->options;
+    const int64_t row_bytes = (s->s_k + 7) / 8;
+    int64_t rows = s->s_q;
+
+    o->pairs_per_entry = roll(dice, 2) == 0;
+    o->pairs_per_head = roll(dice, 2) == 0;
+    if (o->pairs_per_entry) rows *= s->b;
+    if (o->pairs_per_head) rows *= s->h;
+    if (rows * row_bytes > MOST_PAIR_BYTES) return;
+    fill_pairs(bits, rows, row_bytes, (uint64_t)roll(dice, INT64_C(1) << 31));
+    o->pair_bits = bits;
 }
 
 /* What a query sees: usually one or two of these. */
@@ -219,6 +255,7 @@ static void draw_mask(struct fuzz_case *c, struct dice *dice)
     else if (roll(dice, 4) == 0)
         draw_entries(c, dice);
     if (roll(dice, 5) == 0) draw_slices(c, dice);
+    if (roll(dice, 8) == 0) draw_pair_bits(c, dice);
 }
 
 /* What lies between a product and a probability: mostly nothing. */
@@ -234,6 +271,12 @@ static void draw_scores(struct fuzz_case *c, struct dice *dice)
     if (roll(dice, 8) == 0) {
         for (int64_t i = 0; i < h; i++) c->sinks[i] = (float)roll(dice, 81) / 8 - 5;
         c->options.sinks = c->sinks;
+    }
+    if (roll(dice, 8) == 0) {
+        c->options.distances = 1 + 2 * roll(dice, MOST_DISTANCES / 2 + 1);
+        for (int64_t i = 0; i < h * c->options.distances; i++)
+            c->biases[i] = (float)roll(dice, 33) / 4 - 4;
+        c->options.distance_bias = c->biases;
     }
     if (roll(dice, 8) == 0) {
         c->options.dropout = (float)(1 + roll(dice, 7)) / 8;
@@ -322,6 +365,9 @@ static void add_mask(struct line *line, const struct ls_attention_options *o, in
     add_list(line, "q-lengths", o->q_lengths, b);
     add_list(line, "k-lengths", o->k_lengths, b);
     if (o->pad_left) add(line, " --padding left");
+    if (o->pair_bits)
+        add(line, " --mask DRAWN%s%s", o->pairs_per_entry ? "_OF_ENTRIES" : "",
+            o->pairs_per_head ? "_OF_HEADS" : "");
     for (int64_t i = 0; i < o->slice_count; i++) {
         const struct ls_slice *s = &o->slices[i];
 
@@ -337,6 +383,7 @@ static void add_scores(struct line *line, const struct ls_attention_options *o, 
     if (o->alibi) add(line, " --alibi");
     for (int64_t i = 0; o->sinks && i < h; i++)
         add(line, "%s%g", i == 0 ? " --sinks=" : ",", (double)o->sinks[i]);
+    if (o->distance_bias) add(line, " --distance-bias DRAWN_%" PRId64, o->distances);
     if (o->dropout != 0) add(line, " --dropout %g,%" PRIu64, (double)o->dropout, o->dropout_seed);
 }
 

@@ -5,7 +5,8 @@
 
 MPI_SUITE(guarded)
 
-enum { Q, K, V, D_O, DLSE, INPUTS, O = INPUTS, O_LO, LSE, DQ, DK, DV, DSINKS, TENSORS };
+enum { Q, K, V, D_O, DLSE, INPUTS, O = INPUTS, O_LO, LSE, DQ, DK, DV, DSINKS, DBIASES, TENSORS };
+enum { DISTANCES = 5 };
 
 /* One device, a plan on it and its tensors; and the results, where the host can read them. */
 struct side {
@@ -34,8 +35,9 @@ static void shape_tensors(struct side *side, const struct ls_attention_shape *s,
 
         if (i == DLSE || i == LSE)
             side->t[i] = ls_tensor_view(NULL, LS_F32, 3, numbers);
-        else if (i == DSINKS)
-            side->t[i] = ls_tensor_view(NULL, LS_F32, 1, &s->h);
+        else if (i == DSINKS || i == DBIASES)
+            side->t[i] = ls_tensor_view(NULL, LS_F32, i == DSINKS ? 1 : 2,
+                                        (const int64_t[]){s->h, DISTANCES});
         else
             side->t[i] = ls_tensor_view(NULL, s->type, 4, of_keys ? k : q);
     }
@@ -87,8 +89,12 @@ static ls_status run_side(struct side *side, const struct job *job)
                                              .lse = &t[LSE],
                                              .d_o = &t[D_O],
                                              .dlse = &t[DLSE]};
-    const struct ls_attention_gradients out = {&t[DQ], &t[DK], &t[DV],
-                                               job->options.sinks ? &t[DSINKS] : NULL};
+    const struct ls_attention_gradients out = {.dq = &t[DQ],
+                                               .dk = &t[DK],
+                                               .dv = &t[DV],
+                                               .dsinks = job->options.sinks ? &t[DSINKS] : NULL,
+                                               .ddistance_bias =
+                                                   job->options.sinks ? &t[DBIASES] : NULL};
 
     LS_TRY(ls_attention_forward_residual(&t[O], &t[O_LO], &t[LSE], side->plan, &t[Q], &t[K], &t[V],
                                          NULL));
@@ -151,6 +157,7 @@ static void check_method(struct job *job, int method)
 static void check_methods(bool strict, bool rows)
 {
     static const float sinks[] = {0.5F, -1, 2, 0};
+    static const float biases[4 * DISTANCES] = {1, -1, 0.5F, 2, 0, 0, 3, -2, 1, 1, 0.25F};
 
     for (int i = 0; i < ls_method_count(); i++) {
         struct job job = {.shape = {2, 4, 4, 700, 900, 16, i % 2 ? LS_BF16 : LS_F32, 0},
@@ -159,6 +166,8 @@ static void check_methods(bool strict, bool rows)
         job.options.backward = true;
         job.options.strict = strict;
         job.options.sinks = sinks;
+        job.options.distance_bias = biases;
+        job.options.distances = DISTANCES;
         job.options.has_window = true;
         job.options.window_left = 300;
         job.options.window_right = i % 3 == 0 ? 50 : 0;

@@ -10,11 +10,11 @@ MPI_SUITE(operands)
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
 enum { B = 2, H = 4, H_KV = 2, S = 2100, D = 16 }; /* rows for 8 ranks */
-enum { DQ, DK, DV, DSINKS, Q, K, V, O, LSE, DO, O_LO, DLSE, OPERANDS };
+enum { DQ, DK, DV, DSINKS, DBIASES, Q, K, V, O, LSE, DO, O_LO, DLSE, OPERANDS };
 
-static const char *const names[OPERANDS] = {"dq", "dk", "dv",  "dsinks", "q",    "k",
-                                            "v",  "o",  "lse", "do",     "o_lo", "dlse"};
-static const float sinks[H] = {0.5f, -1, 0, 2};
+static const char *const names[OPERANDS] = {
+    "dq", "dk", "dv", "dsinks", "ddistance_bias", "q", "k", "v", "o", "lse", "do", "o_lo", "dlse"};
+static const float sinks[H] = {0.5f, -1, 0, 2}, biases[H * 3] = {1};
 
 /* ---- the tensors, each in a place of its own of one piece of memory */
 
@@ -36,6 +36,8 @@ static void create(void)
 
     options.backward = true;
     options.sinks = sinks;
+    options.distance_bias = biases;
+    options.distances = 3;
     MPI_CHECK_OK(ls_attention_plan_create(&plan, world, &shape, &options));
     const struct ls_layout layout = ls_attention_plan_query_layout(plan);
     rows = ls_layout_part_rows(&layout, rank);
@@ -43,7 +45,8 @@ static void create(void)
     memory = malloc((size_t)(OPERANDS * place) * sizeof *memory);
     ls_random_normal(memory, 1, (uint32_t)rank, 0, OPERANDS * place);
 
-    const int64_t q[] = {B, rows, H, D}, k[] = {B, rows, H_KV, D}, lse[] = {B, H, rows}, h[] = {H};
+    const int64_t q[] = {B, rows, H, D}, k[] = {B, rows, H_KV, D}, lse[] = {B, H, rows},
+                  h[] = {H, 3};
     for (int i = 0; i < OPERANDS; i++) view(i, 4, q);
     view(K, 4, k);
     view(V, 4, k);
@@ -52,6 +55,7 @@ static void create(void)
     view(LSE, 3, lse);
     view(DLSE, 3, lse);
     view(DSINKS, 1, h);
+    view(DBIASES, 2, h);
 }
 
 static void destroy(void)
@@ -70,7 +74,7 @@ static ls_status forward(struct ls_tensor *const t[OPERANDS])
 static ls_status backward(struct ls_tensor *const t[OPERANDS])
 {
     return ls_attention_backward(
-        &(struct ls_attention_gradients){t[DQ], t[DK], t[DV], t[DSINKS]}, plan,
+        &(struct ls_attention_gradients){t[DQ], t[DK], t[DV], t[DSINKS], t[DBIASES]}, plan,
         &(struct ls_attention_saved){t[Q], t[K], t[V], t[O], t[LSE], t[DO], t[O_LO], t[DLSE]},
         NULL);
 }
@@ -82,7 +86,7 @@ static const struct call {
     int operand[OPERANDS];
 } calls[] = {
     {forward, 3, 6, {O, O_LO, LSE, Q, K, V}},
-    {backward, 4, OPERANDS, {DQ, DK, DV, DSINKS, Q, K, V, O, LSE, DO, O_LO, DLSE}},
+    {backward, 5, OPERANDS, {DQ, DK, DV, DSINKS, DBIASES, Q, K, V, O, LSE, DO, O_LO, DLSE}},
 };
 
 /* A call with one tensor replaced on the last rank; NULL: by none. */
@@ -112,7 +116,8 @@ MPI_TEST(operands, none_may_be_missing)
             bad.data = NULL;
             snprintf(says, sizeof says, "%s has no memory", names[which]);
             check_refused(&calls[c], which, &bad, says);
-            if (which == O_LO || which == DLSE || which == DSINKS) continue; /* may be left out */
+            if (which == O_LO || which == DLSE || which == DSINKS || which == DBIASES)
+                continue; /* may be left out */
             snprintf(says, sizeof says, "%s is missing", names[which]);
             check_refused(&calls[c], which, NULL, says);
         }

@@ -18,6 +18,10 @@ static const struct ls_attention_shape shapes[] = {
 
 static const float sinks[] = {0.5f, -1, 0, 2, 1, -0.25f};
 
+enum { DISTANCES = 301 };
+
+static float biases[6 * DISTANCES];
+
 static void run_alone(struct descent *g, struct ls_comm *self)
 {
     g->job.options.method = "local";
@@ -37,6 +41,11 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
     alone.job.options.strict = true;
     alone.job.options.causal = causal;
     alone.job.options.sinks = sinks;
+    if (causal) {
+        ls_random_normal(biases, 9, 0, 0, LENGTH(biases));
+        alone.job.options.distance_bias = biases;
+        alone.job.options.distances = DISTANCES;
+    }
     alone.residual = causal;
     MPI_CHECK_OK(ls_comm_create_self(&self));
     descent_create_whole(&alone, 31);
@@ -55,6 +64,9 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
                       gradient_names[which]);
         MPI_CHECK(memcmp(g.dsinks, alone.dsinks, (size_t)shape->h * sizeof *sinks) == 0,
                   "%s: dsinks", job_text(&g.job));
+        MPI_CHECK(memcmp(g.dbias, alone.dbias, (size_t)descent_bias_count(&g) * sizeof *g.dbias) ==
+                      0,
+                  "%s: ddistance_bias", job_text(&g.job));
         descent_destroy_plan(&g);
     }
     descent_destroy_plan(&alone);

@@ -11,7 +11,7 @@
 
 /* ---- masks of every kind */
 
-enum { RULES = 12, MASKS = 15, MAX_DOCUMENTS = 40 };
+enum { RULES = 12, MASKS = 17, MAX_DOCUMENTS = 40, MOST = 1700 };
 
 static int64_t draw(uint64_t seed, uint32_t stream, int64_t below)
 {
@@ -22,6 +22,7 @@ static int64_t draw(uint64_t seed, uint32_t stream, int64_t below)
 struct room {
     int64_t documents[MAX_DOCUMENTS + 1];
     struct ls_band bands[MOST_BANDS];
+    uint8_t bits[MOST * (MOST / 8 + 1)];
 };
 
 /* Full, causal, windows on one side or both, with and without prefix, offset or documents, some of
@@ -47,11 +48,16 @@ static struct ls_mask_rule draw_rule(int64_t *documents, int number, int64_t s_q
     return rule;
 }
 
-/* By a rule, or bands that none makes. */
+/* By a rule, or bands that none makes, the last ones with bits. */
 static struct ls_mask draw_mask(struct room *room, int number, int64_t s_q, int64_t s_k,
                                 uint64_t seed)
 {
-    if (number >= RULES) return draw_bands(room->bands, s_q, s_k, seed);
+    if (number >= RULES) {
+        struct ls_mask mask = draw_bands(room->bands, s_q, s_k, seed);
+
+        if (number >= MASKS - 2) mask.bits = draw_pairs(room->bits, s_q, s_k, seed);
+        return mask;
+    }
     const struct ls_mask_rule rule = draw_rule(room->documents, number, s_q, s_k, seed);
 
     return mask_by(&rule, room->bands);
@@ -67,7 +73,7 @@ static double count_pairs(const struct ls_mask *mask)
 
 Test(attention_size, visible_pairs_are_counted)
 {
-    struct room room;
+    static struct room room;
 
     for (int64_t s_q = 0; s_q <= 24; s_q++) {
         for (int64_t s_k = 0; s_k <= 24; s_k++) {
@@ -117,7 +123,7 @@ Test(attention_size, tiles_are_counted)
     static const struct {
         int64_t b, h, h_kv;
     } heads[] = {{1, 1, 1}, {2, 6, 2}, {1, 5, 1}};
-    struct room room;
+    static struct room room;
 
     for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 2 * MASKS; i++) {
         const int pair = i / (2 * MASKS), number = i % MASKS, head = i % LENGTH(heads);
@@ -129,16 +135,16 @@ Test(attention_size, tiles_are_counted)
                                              .d = 64};
         const struct ls_mask mask = draw_mask(&room, number, s.s_q, s.s_k, (uint64_t)i);
 
-        cr_expect_eq(ls_attention_tiles(&s, ALONE(&mask)), count_tiles(&s, &mask),
+        cr_expect_eq(ls_attention_tiles(&s, ALONE(&mask), 0), count_tiles(&s, &mask),
                      "h %ld/%ld s %ld x %ld mask %d: %ld, not %ld", (long)s.h, (long)s.h_kv,
-                     (long)s.s_q, (long)s.s_k, number, (long)ls_attention_tiles(&s, ALONE(&mask)),
-                     (long)count_tiles(&s, &mask));
+                     (long)s.s_q, (long)s.s_k, number,
+                     (long)ls_attention_tiles(&s, ALONE(&mask), 0), (long)count_tiles(&s, &mask));
     }
 }
 
 Test(attention_size, work_of_a_leaf_is_the_leaves_that_it_sees)
 {
-    struct room room;
+    static struct room room;
     int64_t work[6];
 
     for (int number = 0; number < 4 * MASKS; number++) {
@@ -164,9 +170,9 @@ Test(attention_size, huge_sizes_are_exact, .timeout = 5)
     struct ls_mask window = causal;
 
     window.one.low = -1023;
-    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&full)), 8 * leaves * leaves);
-    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&causal)), 8 * (leaves * (leaves + 1) / 2));
-    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&window)), 8 * (5 * leaves - 4 - 3 - 2 - 1));
+    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&full), 0), 8 * leaves * leaves);
+    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&causal), 0), 8 * (leaves * (leaves + 1) / 2));
+    cr_expect_eq(ls_attention_tiles(&shape, ALONE(&window), 0), 8 * (5 * leaves - 4 - 3 - 2 - 1));
     cr_expect_eq(ls_visible_pairs(ALONE(&full)), 0x1p72);
     cr_expect_float_eq(ls_visible_pairs(ALONE(&causal)) / 0x1p71, 1, 1e-9);
     cr_expect_eq(ls_visible_pairs(ALONE(&window)), 0x1p46 - 1024 * 1023 / 2);
@@ -223,7 +229,7 @@ Test(attention_size, the_largest_share_of_pairs_is_found)
 {
     static const int64_t lengths[] = {0, 1, 40, 257, 1100, 1700};
     static const int64_t work[] = {5, 1, 1, 3, 0, 2, 9};
-    struct room room;
+    static struct room room;
 
     for (int i = 0; i < LENGTH(lengths) * LENGTH(lengths) * 4 * MASKS; i++) {
         const bool keys = i / MASKS % 2;

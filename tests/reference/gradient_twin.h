@@ -230,8 +230,8 @@ static inline void judge(struct ls_gradient_verdict out[LS_GRADIENTS], bool resi
     struct ls_tensor dq = view(p.dq, ROWS, HEADS), dk = view(p.dk, KEYS, 1);
     struct ls_tensor dv = view(p.dv, KEYS, 1);
     struct ls_tensor dsinks = ls_tensor_view(p.dsinks, LS_F64, 1, (const int64_t[]){HEADS});
-    const struct ls_attention_gradients gradients = {&dq, &dk, &dv,
-                                                     p.scores.sinks ? &dsinks : NULL};
+    const struct ls_attention_gradients gradients = {
+        .dq = &dq, .dk = &dk, .dv = &dv, .dsinks = p.scores.sinks ? &dsinks : NULL};
     const struct ls_attention_saved saved = {.q = &q,
                                              .k = &k,
                                              .v = &v,

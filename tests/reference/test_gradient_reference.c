@@ -10,14 +10,14 @@
 /* A whole problem on the way back. */
 struct back {
     struct whole w;
-    struct ls_tensor d_o, dlse, dq, dk, dv, dsinks;
+    struct ls_tensor d_o, dlse, dq, dk, dv, dsinks, dbias;
     double d_o_data[B * S_Q * H * VALUE], dlse_data[B * H * S_Q];
     double dq_data[B * S_Q * H * HEAD], dk_data[B * S_K * H_KV * HEAD];
-    double dv_data[B * S_K * H_KV * VALUE], dsinks_data[H];
+    double dv_data[B * S_K * H_KV * VALUE], dsinks_data[H], dbias_data[H * 5];
     struct ls_mask mask;
     struct ls_band bands[MOST_BANDS];
     struct ls_scores scores;
-    float sinks[H];
+    float sinks[H], biases[H][5];
 };
 
 static void open_back(struct back *p, int c)
@@ -32,16 +32,23 @@ static void open_back(struct back *p, int c)
     p->dk = ls_tensor_view(p->dk_data, LS_F64, 4, p->w.k.dim);
     p->dv = ls_tensor_view(p->dv_data, LS_F64, 4, p->w.v.dim);
     p->dsinks = ls_tensor_view(p->dsinks_data, LS_F64, 1, (const int64_t[]){H});
+    p->dbias = ls_tensor_view(p->dbias_data, LS_F64, 2, (const int64_t[]){H, 5});
     p->mask = mask_by(&rule, p->bands);
     p->scores = scores_of(c);
     memcpy(p->sinks, sinks, sizeof p->sinks);
     if (p->scores.sinks) p->scores.sinks = p->sinks;
+    memcpy(p->biases, biases, sizeof p->biases);
+    if (p->scores.distance_bias) p->scores.distance_bias = p->biases[0];
 }
 
 static void run_back(struct back *p)
 {
-    const struct ls_attention_gradients out = {&p->dq, &p->dk, &p->dv,
-                                               p->scores.sinks ? &p->dsinks : NULL};
+    const struct ls_attention_gradients out = {.dq = &p->dq,
+                                               .dk = &p->dk,
+                                               .dv = &p->dv,
+                                               .dsinks = p->scores.sinks ? &p->dsinks : NULL,
+                                               .ddistance_bias =
+                                                   p->scores.distance_bias ? &p->dbias : NULL};
     const struct ls_attention_saved saved = {
         .q = &p->w.q, .k = &p->w.k, .v = &p->w.v, .d_o = &p->d_o, .dlse = &p->dlse};
 
@@ -83,20 +90,22 @@ static void expect_slopes(struct back *p, double *x, const double *dx, int n, co
     }
 }
 
-static void expect_sink_slopes(struct back *p, const char *name)
+/* Of sinks and biases, which are f32. */
+static void expect_slopes_f32(struct back *p, float *x, const double *dx, int n, const char *what,
+                              const char *name)
 {
-    for (int h = 0; h < H; h++) {
-        const float s0 = p->sinks[h];
+    for (int i = 0; i < n; i++) {
+        const float x0 = x[i];
 
-        p->sinks[h] = s0 + 0x1p-10f;
+        x[i] = x0 + 0x1p-10f;
         const double up = loss(p);
 
-        p->sinks[h] = s0 - 0x1p-10f;
+        x[i] = x0 - 0x1p-10f;
         const double slope = (up - loss(p)) * 0x1p9;
 
-        p->sinks[h] = s0;
-        cr_expect_float_eq(p->dsinks_data[h], slope, 1e-5, "%s: dsinks[%d] is %g, not %g", name, h,
-                           p->dsinks_data[h], slope);
+        x[i] = x0;
+        cr_expect_float_eq(dx[i], slope, 1e-5, "%s: %s[%d] is %g, not %g", name, what, i, dx[i],
+                           slope);
     }
 }
 
@@ -110,7 +119,11 @@ Test(gradient_reference, is_the_slope_of_forward_for_every_mask_and_score)
         expect_slopes(&p, p.w.q_data, p.dq_data, B * S_Q * H * HEAD, "dq", cases[c].name);
         expect_slopes(&p, p.w.k_data, p.dk_data, B * S_K * H_KV * HEAD, "dk", cases[c].name);
         expect_slopes(&p, p.w.v_data, p.dv_data, B * S_K * H_KV * VALUE, "dv", cases[c].name);
-        if (p.scores.sinks) expect_sink_slopes(&p, cases[c].name);
+        if (p.scores.sinks)
+            expect_slopes_f32(&p, p.sinks, p.dsinks_data, H, "dsinks", cases[c].name);
+        if (p.scores.distance_bias)
+            expect_slopes_f32(&p, p.biases[0], p.dbias_data, H * 5, "ddistance_bias",
+                              cases[c].name);
     }
 }
 

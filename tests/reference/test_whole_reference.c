@@ -32,6 +32,12 @@ static double logit(const struct whole *w, const struct ls_mask_rule *rule,
     dot *= scores->scale;
     if (scores->soft_cap > 0) dot = scores->soft_cap * tanh(dot / scores->soft_cap);
     if (scores->alibi) dot -= scores->alibi[h] * fabs((double)(i + rule->shift - j));
+    if (scores->distance_bias) {
+        const int64_t most = scores->distances / 2, distance = j - (i + rule->shift);
+        const int64_t near = distance < -most ? -most : distance > most ? most : distance;
+
+        dot += scores->distance_bias[h * scores->distances + most + near];
+    }
     return dot;
 }
 

@@ -56,6 +56,10 @@ static inline double element(const struct ls_tensor *t, int b, int s, int h, int
 }
 
 static const float slopes[H] = {0.5f, 0.25f, 0.125f, -0.3f}, sinks[H] = {1, -INFINITY, -2, 3};
+static const float biases[H][5] = {{0.5f, -1, 0.25f, 2, -0.5f},
+                                   {1, 1, 0, -1, -2},
+                                   {3, 0, 0, 0, -3},
+                                   {0.1f, 0.2f, 0.3f, 0.4f, 0.5f}};
 static const int64_t documents[] = {0, 3, 3, 6, 7};
 
 /* Every mask and score, one at a time and all together. */
@@ -75,11 +79,20 @@ static const struct {
     {"documents", {.shift = 2, OPEN, .documents = documents, .document_count = 4}, {.scale = 0.4f}},
     {"soft cap", {OPEN}, {.soft_cap = 0.75f}},
     {"ALiBi", {.shift = 2, OPEN}, {.alibi = slopes}},
+    {"biases by distance",
+     {.shift = 1, .left = 3, .right = 4},
+     {.distance_bias = biases[0], .distances = 5}},
     {"sinks", {.shift = -3, .left = INT64_MAX}, {.sinks = sinks}},
     {"dropout", {OPEN}, {.dropout = 0.5f, .seed = 7}},
     {"all",
      {.shift = 1, .left = 3, .right = 1, .prefix = 1, .documents = documents, .document_count = 4},
-     {.soft_cap = 2, .alibi = slopes, .sinks = sinks, .dropout = 0.25f, .seed = 8}},
+     {.soft_cap = 2,
+      .alibi = slopes,
+      .sinks = sinks,
+      .distance_bias = biases[0],
+      .distances = 5,
+      .dropout = 0.25f,
+      .seed = 8}},
 #undef OPEN
 };
 

@@ -3,6 +3,7 @@
 #define TESTS_TENSOR_MASKS_H
 
 #include <assert.h>
+#include <string.h>
 
 #include "base/random.h"
 #include "tensor/mask_rule.h"
@@ -32,7 +33,7 @@ static inline struct ls_mask causal_mask(int64_t s_q, int64_t s_k)
 }
 
 /* The same mask for all entries. */
-#define ALONE(mask) (&(struct ls_masks){(mask), 1})
+#define ALONE(mask) (&(struct ls_masks){(mask), 1, 1, 0})
 
 /* room [MOST_BANDS] is borrowed for the mask's life. */
 static inline struct ls_mask mask_by(const struct ls_mask_rule *rule, struct ls_band *room)
@@ -99,6 +100,39 @@ static inline void add_in_order(struct ls_mask *mask, struct ls_band *band, int 
         ls_mask_add(mask, band[first]);
         band[first] = band[left - 1];
     }
+}
+
+static inline uint64_t mixed(uint64_t x)
+{
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+/* Bytes of s_q rows of bits. */
+static inline size_t pair_bytes(int64_t s_q, int64_t s_k)
+{
+    return (size_t)s_q * (size_t)((s_k + 7) / 8);
+}
+
+/* Of blocks of 300 queries by 300 keys some are full, some empty, some half full at random; bits
+ * behind the last key are set. room [pair_bytes] is borrowed. */
+static inline struct ls_pair_bits draw_pairs(uint8_t *room, int64_t s_q, int64_t s_k, uint64_t seed)
+{
+    const struct ls_pair_bits bits = {.first_row = room, .rows = s_q, .row_bytes = (s_k + 7) / 8};
+
+    memset(room, 0, pair_bytes(s_q, s_k));
+    for (int64_t i = 0; i < s_q; i++)
+        for (int64_t j = 0; j < s_k; j++) {
+            const uint64_t block = mixed(mixed(seed + 1) + (uint64_t)(i / 300 * 1000 + j / 300));
+            const uint64_t pair = mixed(block + 1 + (uint64_t)(i * s_k + j));
+
+            if (block % 3 == 0 || (block % 3 == 1 && pair % 2))
+                room[i * bits.row_bytes + j / 8] |= (uint8_t)(1 << j % 8);
+        }
+    for (int64_t i = 0; i < s_q && s_k % 8 != 0; i++)
+        room[i * bits.row_bytes + s_k / 8] |= (uint8_t)(0xff << s_k % 8);
+    return bits;
 }
 
 /* Keys in four parts, of each of which queries in four parts see something else. room [MOST_BANDS]

@@ -1,4 +1,4 @@
-/* Unions of bands against a table of all their pairs. */
+/* Unions of bands, with and without bits of pairs, against a table of all their pairs. */
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -11,6 +11,7 @@ enum { MOST = 800, BEHIND = 3 }; /* queries and keys that are asked about and ar
 static struct table {
     struct ls_mask mask;
     struct ls_band room[MOST_BANDS];
+    uint8_t bits[(MOST + 1) * (MOST / 8 + 1)];
     uint64_t seed;
     bool sees[MOST + BEHIND][MOST + BEHIND];
     int32_t before[MOST + BEHIND + 1][MOST + BEHIND + 1];
@@ -22,7 +23,7 @@ static void fill_band(const struct ls_band *band)
         for (int64_t j = band->k_from; j < band->k_to; j++) {
             if (j - i < band->low || j - i > band->high) continue;
             cr_assert(!table.sees[i][j], "seed %ld: two bands share a pair", (long)table.seed);
-            table.sees[i][j] = true;
+            table.sees[i][j] = ls_pair_bits_have(&table.mask.bits, i, j);
         }
 }
 
@@ -31,6 +32,7 @@ static void draw_table(int64_t s_q, int64_t s_k, uint64_t seed)
     memset(table.sees, 0, sizeof table.sees);
     table.seed = seed;
     table.mask = draw_bands(table.room, s_q, s_k, seed);
+    if (seed % 3 == 2) table.mask.bits = draw_pairs(table.bits, s_q, s_k, seed);
     for (int64_t b = 0; b < table.mask.count; b++) fill_band(&table.room[b]);
     for (int64_t i = 0; i < s_q + BEHIND; i++)
         for (int64_t j = 0; j < s_k + BEHIND; j++)

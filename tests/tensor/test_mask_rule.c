@@ -130,9 +130,9 @@ static void check_query(const struct ls_mask *mask, const struct ls_mask_rule *r
 static void check_rule(const struct ls_mask_rule *rule)
 {
     static struct ls_mask_set set;
-    struct ls_masks masks;
+    struct ls_masks masks = {NULL, 1, 1, 0};
 
-    cr_assert_eq(ls_mask_set_make(&masks, &set, rule, 1), LS_OK);
+    cr_assert_eq(ls_mask_set_make(&masks, &set, rule), LS_OK);
     for (int64_t i = 0; i < rule->s_q + BEHIND; i++) check_query(masks.mask, rule, i);
 }
 

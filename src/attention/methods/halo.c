@@ -1,9 +1,9 @@
-/* Where a window, documents or slices limit what a query sees, each rank gets the keys that its
- * queries see, in whole leaves, from the ranks that have them, and no others: with a window, those
- * next to its own part, from as many ranks as it reaches. One message between two ranks. All are on
- * their way while the queries meet the keys of their own rank.
- * Source: the halo exchange of grid codes; Beltagy, Peters, Cohan 2020, "Longformer: the
- * long-document transformer", for the window. */
+/* Where a window, documents, slices or pairs limit what a query sees, each rank gets the keys that
+ * its queries see, in whole leaves, from the ranks that have them, and no others: with a window,
+ * those next to its own part, from as many ranks as it reaches. One message between two ranks. All
+ * are on their way while the queries meet the keys of their own rank. Source: the halo exchange of
+ * grid codes; Beltagy, Peters, Cohan 2020, "Longformer: the long-document transformer", for the
+ * window. */
 #include <stdlib.h>
 
 #include "attention/merging/fold.h"
@@ -28,7 +28,7 @@ static const char *fits(const struct ls_problem *problem)
     const bool window = rule->left != LS_NO_LIMIT && rule->right != LS_NO_LIMIT;
 
     if (problem->p == 1 || window || !ls_mask_rule_is_even(rule)) return NULL;
-    return "no window on both sides, no documents and no slices limit what a query sees: nearly "
+    return "no window on both sides, no documents, slices or pairs limit what a query sees: nearly "
            "all keys would go to every rank";
 }
 

@@ -20,7 +20,7 @@ void ls_reach_mark(bool *seen, const struct ls_problem *problem, int rank)
         const int64_t leaf = ls_layout_part_leaf(queries, rank, i), first = leaf * LS_LEAF;
         const int64_t rows = ls_layout_leaf_rows(queries, leaf);
 
-        for (int64_t m = 0; m < problem->masks.count; m++)
+        for (int64_t m = 0; m < ls_masks_count(&problem->masks); m++)
             mark_leaves(seen, &problem->masks.mask[m], first, rows);
     }
 }

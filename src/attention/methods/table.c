@@ -85,7 +85,7 @@ ls_status ls_method_choose(const struct ls_method **out, const char **why,
         ls_status status = LS_OK;
         if (!ls_method_misfit(methods[i], &problem)) {
             fit[fitting] = methods[i];
-            status = methods[i]->cost(&cost[fitting], &problem);
+            status = ls_method_cost(&cost[fitting], methods[i], &problem);
             most_even = fmin(most_even, cost[fitting++].flops_most);
         }
         ls_problem_fini(&problem);

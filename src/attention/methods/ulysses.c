@@ -32,7 +32,8 @@ static void add_rank(struct ls_cost *cost, const struct ls_problem *problem, int
                          ls_ulysses_gradient_kernel_bytes(problem, &share);
 
     if (bytes > cost->workspace_bytes) cost->workspace_bytes = bytes;
-    if (share.q.count > 0) cost->tiles += ls_attention_tiles(&shape, &problem->masks);
+    if (share.q.count > 0)
+        cost->tiles += ls_attention_tiles(&shape, &problem->masks, kernel.scores.first_head);
 }
 
 static ls_status cost(struct ls_cost *out, const struct ls_problem *problem)

@@ -173,7 +173,6 @@ static ls_status add_ring(struct ls_cost *out, const struct ls_problem *problem,
     LS_TRY(ls_ring_cost(&ring, one, 1));
     out->flops_most = ring.flops_most;
     out->call_rows = ring.call_rows;
-    out->tiles = ring.tiles * u;
     out->bytes_sent += ring.bytes_sent * u;
     out->messages += ring.messages * u;
     out->backward_bytes_sent += ring.backward_bytes_sent * u;

@@ -45,38 +45,49 @@ static int bits_of(int64_t n)
     return bits;
 }
 
-/* By the size of what they see, to a factor of two; of one size the last ones, which are the
- * longest if causal, come first. */
-static void order_queries(int64_t *order, const struct seen_leaves *sees, int64_t queries)
+/* The size of what a leaf of queries sees under all masks of a pair, to a factor of two. */
+static int size_of(const struct seen_leaves *sees, int64_t leaf, int64_t queries, int64_t masks)
+{
+    int64_t count = 0;
+
+    for (int64_t m = 0; m < masks; m++) count += sees[m * queries + leaf].count;
+    return bits_of(count);
+}
+
+/* By this size; of one size the last ones, which are the longest if causal, come first. */
+static void order_queries(int64_t *order, const struct seen_leaves *sees, int64_t queries,
+                          int64_t masks)
 {
     int most = 0;
 
     for (int64_t i = 0; i < queries; i++) {
-        const int bits = bits_of(sees[i].count);
-        if (bits > most) most = bits;
+        const int size = size_of(sees, i, queries, masks);
+        if (size > most) most = size;
     }
     for (int64_t n = 0; n < queries; most--)
         for (int64_t i = queries - 1; i >= 0; i--)
-            if (bits_of(sees[i].count) == most) order[n++] = i;
+            if (size_of(sees, i, queries, masks) == most) order[n++] = i;
 }
 
 void cpu_make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_call *call)
 {
     struct agenda *agenda = &kernel->agenda;
     const struct ls_leaf_list *queries = &call->q_leaves;
-    const int64_t places = call->k_leaves.count;
+    const int64_t places = call->k_leaves.count, masks = masks_of_a_pair(kernel);
 
     agenda->most_keys = 0;
-    for (int64_t m = 0; m < kernel->shape.masks.count; m++) {
-        const struct ls_mask *mask = &kernel->shape.masks.mask[m];
-        struct seen_leaves *sees = agenda->sees + m * queries->count;
-        int64_t *keys = agenda->keys + m * places;
+    for (int64_t n = 0; n < agenda_pairs(kernel); n++) {
+        const int64_t pair = agenda_first(kernel, n);
+        struct seen_leaves *sees = agenda->sees + n * masks * queries->count;
+        int64_t *keys = agenda->keys + n * places;
 
         memset(keys, 0, (size_t)places * sizeof *keys);
-        for (int64_t i = 0; i < queries->count; i++)
-            sees[i] = seen_by(keys, kernel, call, mask, &queries->leaf[i]);
-        agenda->key_count[m] = list_keys(keys, places);
-        if (agenda->key_count[m] > agenda->most_keys) agenda->most_keys = agenda->key_count[m];
-        order_queries(agenda->order + m * queries->count, sees, queries->count);
+        for (int64_t m = 0; m < masks; m++)
+            for (int64_t i = 0; i < queries->count; i++)
+                sees[m * queries->count + i] =
+                    seen_by(keys, kernel, call, mask_of_pair(kernel, pair, m), &queries->leaf[i]);
+        agenda->key_count[n] = list_keys(keys, places);
+        if (agenda->key_count[n] > agenda->most_keys) agenda->most_keys = agenda->key_count[n];
+        order_queries(agenda->order + n * queries->count, sees, queries->count, masks);
     }
 }

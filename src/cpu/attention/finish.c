@@ -124,7 +124,7 @@ static void merge_sinks(const struct ls_attention_kernel *kernel, struct worker 
 
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);
-        const bool present = ls_mask_has(mask_of(kernel, tile->pair), at.position);
+        const bool present = ls_mask_has(mask_of(kernel, tile), at.position);
 
         sink.m[r] =
             present ? (float)(scores->sinks[scores->first_head + at.head] / LN2) : -INFINITY;

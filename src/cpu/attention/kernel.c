@@ -100,13 +100,15 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct cpu *cp
 static void place_agenda(struct agenda *agenda, struct cursor *cursor,
                          const struct ls_kernel_shape *shape)
 {
-    const size_t masks = (size_t)shape->global.b;
+    const bool heads_differ = shape->masks.heads > 1;
+    const size_t masks = (size_t)(shape->global.b * (heads_differ ? shape->global.h : 1));
+    const size_t pairs = (size_t)(shape->global.b * (heads_differ ? shape->global.h_kv : 1));
     const size_t queries = (size_t)((shape->global.s_q + LS_LEAF - 1) / LS_LEAF);
 
     agenda->sees = carve(cursor, masks * queries * sizeof *agenda->sees);
-    agenda->order = carve(cursor, masks * queries * sizeof *agenda->order);
-    agenda->keys = carve(cursor, masks * (size_t)shape->k_leaves * sizeof *agenda->keys);
-    agenda->key_count = carve(cursor, masks * sizeof *agenda->key_count);
+    agenda->order = carve(cursor, pairs * queries * sizeof *agenda->order);
+    agenda->keys = carve(cursor, pairs * (size_t)shape->k_leaves * sizeof *agenda->keys);
+    agenda->key_count = carve(cursor, pairs * sizeof *agenda->key_count);
 }
 
 /* Lays out the kernel's memory; scratch [threads] receives the workers' parts. Returns the

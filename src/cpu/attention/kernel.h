@@ -16,12 +16,13 @@ struct seen_leaves {
     int64_t count, end;
 };
 
-/* agenda.c: what a call has to do under each of the masks. */
+/* agenda.c: what a call has to do under each of the masks, and for pairs (batch, kv head) that
+ * differ in these: all or, where heads of an entry have one mask, one of each entry, or one. */
 struct agenda {
     struct seen_leaves *sees; /* [masks][leaves of queries] */
-    int64_t *order;     /* [masks][..] places of leaves of queries, those that see the most first */
-    int64_t *keys;      /* [masks][..] places of leaves of keys that somebody sees */
-    int64_t *key_count; /* [masks] */
+    int64_t *order;     /* [pairs][..] places of leaves of queries, those that see the most first */
+    int64_t *keys;      /* [pairs][..] places of leaves of keys that somebody sees */
+    int64_t *key_count; /* [pairs] */
     int64_t most_keys;  /* the most of these */
 };
 
@@ -79,21 +80,60 @@ struct ls_attention_kernel {
     void *memory;
 };
 
-/* Rows of a query leaf that lie between the places of two heads' first rows in tiles. */
+/* Rows of a query leaf that lie between the places of two heads' first rows in tiles: a tile has
+ * rows under one mask. */
 static inline int rows_of_a_head(const struct ls_attention_kernel *kernel, int leaf_rows)
 {
-    return kernel->canonical ? LS_LEAF : leaf_rows;
+    return kernel->canonical || kernel->shape.masks.heads > 1 ? LS_LEAF : leaf_rows;
 }
 
-/* What the queries of a (batch, kv head) pair see, and which of the masks that is. */
-static inline int64_t mask_number(const struct ls_attention_kernel *kernel, int64_t pair)
+/* Of the agenda: the number of a pair, and how many there are. */
+static inline int64_t agenda_pair(const struct ls_attention_kernel *kernel, int64_t pair)
 {
-    return kernel->shape.masks.count > 1 ? pair / kernel->shape.global.h_kv : 0;
+    const struct ls_masks *masks = &kernel->shape.masks;
+    const int64_t h_kv = kernel->shape.global.h_kv;
+
+    if (masks->heads == 1) return masks->entries == 1 ? 0 : pair / h_kv;
+    return masks->entries == 1 ? pair % h_kv : pair;
 }
 
-static inline const struct ls_mask *mask_of(const struct ls_attention_kernel *kernel, int64_t pair)
+static inline int64_t agenda_pairs(const struct ls_attention_kernel *kernel)
 {
-    return &kernel->shape.masks.mask[mask_number(kernel, pair)];
+    return agenda_pair(kernel, kernel->shape.global.b * kernel->shape.global.h_kv - 1) + 1;
+}
+
+/* The first pair of this number. */
+static inline int64_t agenda_first(const struct ls_attention_kernel *kernel, int64_t number)
+{
+    return kernel->shape.masks.heads == 1 ? number * kernel->shape.global.h_kv : number;
+}
+
+/* Masks of a pair: one, or those of its query heads; and which of them a row of its tiles has. */
+static inline int64_t masks_of_a_pair(const struct ls_attention_kernel *kernel)
+{
+    return kernel->shape.masks.heads == 1 ? 1 : kernel->group;
+}
+
+static inline int64_t mask_of_a_row(const struct ls_attention_kernel *kernel, int folded, int pitch)
+{
+    return kernel->shape.masks.heads == 1 ? 0 : folded / pitch;
+}
+
+/* Mask number i of a pair. */
+static inline const struct ls_mask *mask_of_pair(const struct ls_attention_kernel *kernel,
+                                                 int64_t pair, int64_t i)
+{
+    const int64_t h_kv = kernel->shape.global.h_kv;
+
+    return ls_masks_of(&kernel->shape.masks, pair / h_kv,
+                       kernel->shape.scores.first_head + pair % h_kv * kernel->group + i);
+}
+
+/* What all queries of a tile see by. */
+static inline const struct ls_mask *mask_of(const struct ls_attention_kernel *kernel,
+                                            const struct tile *tile)
+{
+    return mask_of_pair(kernel, tile->pair, mask_of_a_row(kernel, tile->first, tile->pitch));
 }
 
 /* Places of leaves that a leaf of queries sees: the next run from this one on (places.h). */

@@ -34,12 +34,13 @@ static void pack_phase(struct job *job, struct worker *w)
 
     if (job->kernel->products->decode) return;
     while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
-        const int64_t pair = job->wave_first + i % heads, mask = mask_number(job->kernel, pair);
+        const int64_t pair = job->wave_first + i % heads,
+                      n_of_pair = agenda_pair(job->kernel, pair);
 
-        if (i / heads >= agenda->key_count[mask]) continue;
+        if (i / heads >= agenda->key_count[n_of_pair]) continue;
         const ls_status status =
             cpu_pack_leaf(job->kernel, w, job->call, job->wave_first, pair,
-                          agenda->keys[mask * job->call->k_leaves.count + i / heads]);
+                          agenda->keys[n_of_pair * job->call->k_leaves.count + i / heads]);
         if (status != LS_OK) cpu_team_fail(&job->team, status);
         packed++;
         progress_tick(w->clock);
@@ -78,13 +79,15 @@ static bool find_tile(struct tile *out, const struct job *job, int64_t i)
     const struct ls_leaf_list *leaves = &job->call->q_leaves;
     const int64_t tiles = tiles_per_leaf(job), per_pair = leaves->count * tiles;
     const int64_t pair = job->wave_first + i / per_pair;
-    const int64_t of_mask = mask_number(kernel, pair) * leaves->count;
-    const int64_t place = kernel->agenda.order[of_mask + i % per_pair / tiles];
+    const int64_t of_pair = agenda_pair(kernel, pair) * leaves->count;
+    const int64_t place = kernel->agenda.order[of_pair + i % per_pair / tiles];
     const struct ls_leaf *leaf = &leaves->leaf[place];
     const int rows = leaf_rows(leaf->number, kernel->shape.global.s_q);
     const int pitch = rows_of_a_head(kernel, rows);
     const int64_t first = i % tiles * TILE_ROWS;
     const int64_t folded = (kernel->group - 1) * pitch + rows - first;
+    const int64_t of_mask = of_pair * masks_of_a_pair(kernel) +
+                            mask_of_a_row(kernel, (int)first, pitch) * leaves->count;
 
     if (folded <= 0) return false;
     *out = (struct tile){
@@ -106,15 +109,15 @@ static bool heads_are_neighbours(const struct job *job)
     return job->kernel->products->decode && k->dim[2] > 1 && k->stride[2] < k->stride[1];
 }
 
-/* The first place that is seen under any mask, and the end of them. */
+/* The first place that is seen by any pair, and the end of them. */
 static struct ls_range places_in_use(const struct job *job)
 {
     const struct agenda *agenda = &job->kernel->agenda;
     struct ls_range used = {INT64_MAX, 0};
 
-    for (int64_t m = 0; m < job->kernel->shape.masks.count; m++) {
-        const int64_t *keys = agenda->keys + m * job->call->k_leaves.count,
-                      n = agenda->key_count[m];
+    for (int64_t i = 0; i < agenda_pairs(job->kernel); i++) {
+        const int64_t *keys = agenda->keys + i * job->call->k_leaves.count,
+                      n = agenda->key_count[i];
 
         if (n == 0) continue;
         if (keys[0] < used.from) used.from = keys[0];
@@ -155,8 +158,8 @@ static int64_t span_begin(const struct job *job, int64_t i)
 /* Whether the tile sees a leaf of span i. */
 static bool sees_span(const struct job *job, const struct tile *tile, int64_t i)
 {
-    const struct ls_range seen = seen_places(
-        job->kernel, job->call, mask_of(job->kernel, tile->pair), tile->leaf, span_begin(job, i));
+    const struct ls_range seen = seen_places(job->kernel, job->call, mask_of(job->kernel, tile),
+                                             tile->leaf, span_begin(job, i));
 
     return seen.from < seen.to && seen.from < span_begin(job, i + 1);
 }

@@ -89,6 +89,19 @@ static const struct ls_leaf_keys *strip_visible(const struct chunk *chunk, int l
     return chunk->visible[leaf] ? chunk->visible[leaf] + first : NULL;
 }
 
+/* Of the leaf whose first key is so far behind the query's place. */
+static void add_biases(float *s, const struct ls_scores *scores, int64_t head, int64_t first)
+{
+    const float *bias = ls_distance_biases(scores, head);
+    const int64_t most = scores->distances / 2;
+    const int begin = ls_in_leaf(-most - first), end = ls_in_leaf(most + 1 - first);
+
+    for (int j = 0; j < begin; j++) s[j] += bias[0];
+#pragma omp simd
+    for (int j = begin; j < end; j++) s[j] += bias[most + first + j];
+    for (int j = end; j < LS_LEAF; j++) s[j] += bias[2 * most];
+}
+
 static void make_logits(const struct strip_worker *w, const struct chunk *chunk, int leaf,
                         int first, int rows)
 {
@@ -101,7 +114,11 @@ static void make_logits(const struct strip_worker *w, const struct chunk *chunk,
                                         .slope = scores->alibi ? scores->alibi[row->head] : 0,
                                         .place = (float)(row->place - chunk->first_key[leaf])};
 
-        w->simd->logits(w->scores + r * w->products->score_stride, &logit);
+        float *s = w->scores + r * w->products->score_stride;
+
+        w->simd->logits(s, &logit);
+        if (scores->distance_bias)
+            add_biases(s, scores, row->head, chunk->first_key[leaf] - row->place);
     }
 }
 

@@ -42,7 +42,7 @@ static struct fold open_fold(struct ls_attention_kernel *kernel, struct worker *
         .w = w,
         .call = call,
         .tile = tile,
-        .mask = mask_of(kernel, tile->pair),
+        .mask = mask_of(kernel, tile),
         .slot = (tile->pair - wave_first) * call->k_leaves.count,
         .end = to < tile->sees.end ? to : tile->sees.end,
     };
@@ -210,7 +210,7 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
 static void list_score_rows(struct score_row *out, const struct ls_attention_kernel *kernel,
                             const struct tile *tile)
 {
-    const struct ls_mask *mask = mask_of(kernel, tile->pair);
+    const struct ls_mask *mask = mask_of(kernel, tile);
 
     for (int r = 0; r < tile->rows; r++) {
         const struct tile_row at = tile_row(kernel, tile, r);

@@ -58,12 +58,15 @@ static void place_worker(struct gradient_worker *w, char **scratch, struct curso
 {
     const struct head_dims pad = kernel->pad;
     const int depth = sum_forest_depth(kernel->shape.q_leaves);
+    const struct ls_scores *scores = &kernel->shape.attention.scores;
 
     w->raw = carve(cursor, LS_LEAF * gradient_row_bytes(kernel, pad.d + pad.d_v));
     w->visible = carve(cursor, LS_LEAF * sizeof *w->visible);
-    if (kernel->shape.attention.scores.dropout > 0)
-        w->kept = carve(cursor, LS_LEAF * sizeof *w->kept);
-    if (kernel->shape.attention.scores.alibi) w->place = carve(cursor, LS_LEAF * sizeof *w->place);
+    if (scores->dropout > 0) w->kept = carve(cursor, LS_LEAF * sizeof *w->kept);
+    if (scores->alibi || scores->distance_bias)
+        w->place = carve(cursor, LS_LEAF * sizeof *w->place);
+    if (scores->distance_bias)
+        w->distance = carve(cursor, (size_t)scores->distances * sizeof *w->distance);
     for (int j = 0; j < GRADIENT_CHUNK; j++) {
         carve_nodes(&w->dk[j], cursor, 0, depth, pad.d);
         carve_nodes(&w->dv[j], cursor, 0, depth, pad.d_v);

@@ -35,7 +35,8 @@ struct gradient_worker {
     char *raw; /* [LS_LEAF][pad.d], then [LS_LEAF][pad.d_v], a leaf on its way into packed form */
     struct ls_leaf_keys *visible; /* [LS_LEAF] what rows of a leaf of queries see of one of keys */
     struct ls_leaf_keys *kept;    /* [LS_LEAF] what dropout leaves them, where there is any */
-    int64_t *place;               /* [LS_LEAF] of the rows among the keys, where slopes are */
+    int64_t *place;   /* [LS_LEAF] of the rows among the keys, where something goes by distance */
+    double *distance; /* [distances] gradients of biases of a tile, zeros between tiles */
     struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
     struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
     char *mended_keys, *mended_queries;       /* packed leaves without NaN and infinity */
@@ -50,6 +51,7 @@ struct ls_gradient_kernel {
     struct ls_gradient_shape shape;
     struct cpu cpu;
     const struct gradient_products *products;
+    struct ls_distance_sums distances; /* of the call */
     struct head_dims pad;
     int64_t chunk; /* leaves of keys of a work item; a power of two: a node of the tree */
     int64_t group; /* query heads per kv head */
@@ -90,7 +92,8 @@ static inline const struct ls_mask *gradient_mask(const struct ls_gradient_kerne
 {
     const struct ls_kernel_shape *shape = &kernel->shape.attention;
 
-    return ls_masks_of(&shape->masks, head / shape->global.h);
+    return ls_masks_of(&shape->masks, head / shape->global.h,
+                       shape->scores.first_head + head % shape->global.h);
 }
 
 /* Whether some query of a leaf of the head sees a key of another. */

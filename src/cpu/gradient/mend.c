@@ -89,7 +89,6 @@ static float dot(const float *a, const float *b, int64_t n)
 static void add_pair(const struct mend *mend, int i, int j)
 {
     const struct gradient_tile *tile = mend->tile;
-    const struct ls_scores *scores = tile->scores;
     const struct ls_attention_shape *s = &mend->kernel->shape.attention.global;
     const struct head_dims pad = mend->kernel->pad;
     const int64_t d = s->d, d_v = ls_value_dim(s);
@@ -99,10 +98,12 @@ static void add_pair(const struct mend *mend, int i, int j)
     load(d_o, mend->queries.second, &mend->queries, i);
     load(k, mend->keys.first, &mend->keys, j);
     load(v, mend->keys.second, &mend->keys, j);
-    const struct gradient_pair pair =
-        gradient_of_pair(dot(q, k, d), dot(d_o, v, d_v), tile->lse[i], tile->delta[i], scores,
-                         tile->scale, scores->alibi ? scores->alibi[tile->head] : 0,
-                         gradient_tile_distance(tile, i, j), gradient_tile_keeps(tile, i, j));
+    const int64_t distance = gradient_tile_distance(tile, i, j);
+    const struct gradient_pair pair = gradient_of_pair(
+        dot(q, k, d), dot(d_o, v, d_v), tile->lse[i], tile->delta[i], tile->scores, tile->scale,
+        gradient_tile_bias(tile, distance), gradient_tile_keeps(tile, i, j));
+
+    gradient_tile_note(tile, distance, pair.dlogit);
 
     for (int64_t e = 0; e < d; e++) {
         mend->dq[i * pad.d + e] += pair.ds * k[e];
@@ -168,6 +169,7 @@ ls_status cpu_gradient_mended_tile(struct gradient_job *job, struct gradient_wor
     rest.keys = w->mended_keys;
     rest.queries = w->mended_queries;
     rest.lse = w->mended_lse;
+    rest.left_out = mend.keys.odd;
     rest.dq = &dq;
     rest.dk = &dk;
     rest.dv = &dv;

@@ -8,6 +8,7 @@
 struct gradient_pair {
     float p;  /* as it multiplies v: dropout applied */
     float ds; /* gradient of q.k: scale and soft cap applied */
+    float dlogit;
 };
 
 /* Where a logit is nothing but scale q.k: score = q.k, dp = d_o.v, lse in log2 units. */
@@ -16,13 +17,15 @@ static inline struct gradient_pair gradient_of_plain(float score, float dp, floa
 {
     const float p = exp2_any(score * (scale * LOG2E) - lse);
 
-    return (struct gradient_pair){.p = p, .ds = scale * (p * (dp - delta))};
+    const float dlogit = p * (dp - delta);
+
+    return (struct gradient_pair){.p = p, .ds = scale * dlogit, .dlogit = dlogit};
 }
 
-/* Distance: of the query's place from the key; slope: 0 without ALiBi. */
+/* Bias: all that is added behind the soft cap. */
 static inline struct gradient_pair gradient_of_pair(float score, float dp, float lse, float delta,
                                                     const struct ls_scores *scores, float scale,
-                                                    float slope, int64_t distance, bool kept)
+                                                    float bias, bool kept)
 {
     float logit = score * scale, slack = 1;
 
@@ -32,11 +35,13 @@ static inline struct gradient_pair gradient_of_pair(float score, float dp, float
         logit = scores->soft_cap * bent.value;
         slack = bent.slope;
     }
-    if (slope != 0) logit -= slope * (float)(distance < 0 ? -distance : distance);
+    logit += bias;
     const float p = exp2_any(logit * LOG2E - lse), keep = kept ? 1 / (1 - scores->dropout) : 0;
     const float passed = kept ? dp * keep : 0; /* a dropped key's v may be anything */
 
-    return (struct gradient_pair){.p = p * keep, .ds = scale * (slack * (p * (passed - delta)))};
+    const float dlogit = p * (passed - delta);
+
+    return (struct gradient_pair){.p = p * keep, .ds = scale * (slack * dlogit), .dlogit = dlogit};
 }
 
 #endif

@@ -178,13 +178,16 @@ LS_CLONED static void plain_row(float *score, float *dp, const struct gradient_t
 
 static void scored_row(float *score, float *dp, const struct gradient_tile *tile, int key)
 {
-    const float slope = tile->scores->alibi ? tile->scores->alibi[tile->head] : 0;
+    const bool counts = !tile->left_out || !tile->left_out[key];
 
     for (int i = 0; i < tile->rows; i++) {
         if (!gradient_tile_sees(tile, i, key)) continue;
+        const int64_t distance = gradient_tile_distance(tile, i, key);
         const struct gradient_pair pair = gradient_of_pair(
-            score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale, slope,
-            gradient_tile_distance(tile, i, key), gradient_tile_keeps(tile, i, key));
+            score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale,
+            gradient_tile_bias(tile, distance), gradient_tile_keeps(tile, i, key));
+
+        if (counts) gradient_tile_note(tile, distance, pair.dlogit);
 
         score[i] = pair.p;
         dp[i] = pair.ds;

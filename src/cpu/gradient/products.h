@@ -37,7 +37,9 @@ struct gradient_tile {
     const struct ls_scores *scores;
     int64_t batch, head;            /* of the whole problem */
     int64_t first_query, first_key; /* positions in the whole sequence */
-    const int64_t *place;           /* [rows] of the queries among the keys; NULL: no slopes */
+    const int64_t *place; /* [rows] of the queries among the keys; NULL: nothing goes by distance */
+    double *distance; /* [scores->distances] gradients of biases of the head; NULL: not wanted */
+    const bool *left_out; /* [LS_LEAF] keys that give nothing to those; NULL: none */
 };
 
 static inline bool gradient_tile_sees(const struct gradient_tile *tile, int query, int key)
@@ -50,10 +52,29 @@ static inline bool gradient_tile_keeps(const struct gradient_tile *tile, int que
     return !tile->kept || ls_leaf_keys_have(&tile->kept[query], key);
 }
 
-/* From a key to where a query stands; 0 without slopes. */
+/* From where a query stands to a key; 0 where nothing goes by distance. */
 static inline int64_t gradient_tile_distance(const struct gradient_tile *tile, int query, int key)
 {
-    return tile->place ? tile->place[query] - (tile->first_key + key) : 0;
+    return tile->place ? tile->first_key + key - tile->place[query] : 0;
+}
+
+/* What a key at this distance gets behind the soft cap. */
+static inline float gradient_tile_bias(const struct gradient_tile *tile, int64_t distance)
+{
+    const struct ls_scores *scores = tile->scores;
+    float bias = 0;
+
+    if (scores->alibi)
+        bias -= scores->alibi[tile->head] * (float)(distance < 0 ? -distance : distance);
+    if (scores->distance_bias)
+        bias += ls_distance_biases(scores, tile->head)[ls_distance_at(scores, distance)];
+    return bias;
+}
+
+static inline void gradient_tile_note(const struct gradient_tile *tile, int64_t distance,
+                                      float dlogit)
+{
+    if (tile->distance) tile->distance[ls_distance_at(tile->scores, distance)] += (double)dlogit;
 }
 
 /* Operand rows are pad.d elements of `type` (q, k) or pad.d_v (v, d_o), zero beyond d or d_v and

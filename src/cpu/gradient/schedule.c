@@ -232,6 +232,12 @@ static void collect(struct ls_work *work, struct ls_gradient_kernel *kernel)
     }
 }
 
+/* A tile that failed may have left some. */
+static void clear_distances(const struct ls_gradient_kernel *kernel, struct gradient_worker *w)
+{
+    for (int64_t i = 0; i < kernel->shape.attention.scores.distances; i++) w->distance[i] = 0;
+}
+
 ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel,
                        const struct ls_gradient_call *call)
 {
@@ -241,6 +247,7 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
     if (call->change) {
         kernel->shape.attention.masks = call->change->masks;
         kernel->shape.attention.scores.seed = call->change->seed;
+        kernel->distances = call->change->distances;
     }
     for (int t = 0; t < kernel->cpu.threads; t++) {
         kernel->worker[t].tiles = 0;
@@ -253,6 +260,7 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
         omp_set_num_threads(1); /* for oneDNN, which looks at this task's own setting */
         const fenv_t callers = cpu_float_mode_enter();
         w->clock = omp_get_thread_num() == 0 ? &clock : NULL;
+        clear_distances(kernel, w);
         run_worker(&job, w);
         fesetenv(&callers);
     }

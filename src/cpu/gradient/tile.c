@@ -2,6 +2,7 @@
 #include <endian.h>
 #include <string.h>
 
+#include "base/exact_sum.h"
 #include "cpu/draw.h"
 #include "cpu/gradient/gradient.h"
 
@@ -18,7 +19,7 @@ static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
 static const int64_t *places(struct gradient_worker *w, const struct ls_scores *scores,
                              const struct ls_mask *mask, int64_t q_leaf, int rows)
 {
-    if (!scores->alibi) return NULL;
+    if (!scores->alibi && !scores->distance_bias) return NULL;
     for (int r = 0; r < rows; r++) w->place[r] = ls_mask_place(mask, q_leaf * LS_LEAF + r);
     return w->place;
 }
@@ -73,6 +74,26 @@ static void look_ahead(struct gradient_tile *tile, const struct gradient_job *jo
     }
 }
 
+/* What a tile has found of its head's biases by distance, to the sums of all. */
+static void hand_over_distances(const struct ls_gradient_kernel *kernel,
+                                const struct gradient_tile *tile)
+{
+    const struct ls_scores *scores = tile->scores;
+    const int64_t row = (tile->head - kernel->distances.first_head) * scores->distances;
+    int64_t first = INT64_MAX, last = INT64_MIN; /* places of rows */
+
+    for (int r = 0; r < tile->rows; r++) {
+        if (tile->place[r] < first) first = tile->place[r];
+        if (tile->place[r] > last) last = tile->place[r];
+    }
+    const int64_t end = ls_distance_at(scores, tile->first_key + LS_LEAF - 1 - first);
+
+    for (int64_t i = ls_distance_at(scores, tile->first_key - last); i <= end; i++) {
+        ls_exact_add(kernel->distances.limb + (row + i) * LS_EXACT_LIMBS, tile->distance[i]);
+        tile->distance[i] = 0;
+    }
+}
+
 ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job *job,
                             struct gradient_worker *w, int64_t head, int64_t q_leaf, int64_t k_leaf)
 {
@@ -103,12 +124,15 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
         .first_query = queries->number * LS_LEAF,
         .first_key = keys->number * LS_LEAF,
         .place = places(w, &shape->scores, mask, queries->number, rows),
+        .distance = kernel->distances.limb ? w->distance : NULL,
     };
 
     tile.kept = draw_kept(w, kernel, &tile);
     look_ahead(&tile, job, head, q_leaf, k_leaf);
     w->tiles++;
-    if (tile.visible && !(kernel->keys.clean[k_slot] && kernel->packed.clean[q_slot]))
-        return cpu_gradient_mended_tile(job, w, &tile, queries, keys);
-    return kernel->products->tile(w->own, &tile);
+    LS_TRY(tile.visible && !(kernel->keys.clean[k_slot] && kernel->packed.clean[q_slot])
+               ? cpu_gradient_mended_tile(job, w, &tile, queries, keys)
+               : kernel->products->tile(w->own, &tile));
+    if (tile.distance) hand_over_distances(kernel, &tile);
+    return LS_OK;
 }
