@@ -39,15 +39,20 @@ int64_t ls_pair_bits_next(const struct ls_pair_bits *bits, int64_t i, int64_t fr
     return to;
 }
 
-LS_CLONED int64_t ls_pair_bits_count(const struct ls_pair_bits *bits, int64_t i, int64_t from,
-                                     int64_t to)
+/* Of a row that is there. */
+LS_CLONED static int64_t count_row(const struct ls_pair_bits *bits, int64_t i, int64_t from,
+                                   int64_t to)
 {
     int64_t count = 0;
 
-    if (!bits->first_row) return to - from;
     for (int64_t at = from / 8 * 8; at < to; at += 64)
         count += __builtin_popcountll(between(word(bits, i, at / 8), at, from, to));
     return count;
+}
+
+int64_t ls_pair_bits_count(const struct ls_pair_bits *bits, int64_t i, int64_t from, int64_t to)
+{
+    return bits->first_row ? count_row(bits, i, from, to) : to - from;
 }
 
 static bool has_some(const struct ls_pair_bits *bits, int64_t first, int64_t end, int64_t key,
