@@ -26,7 +26,7 @@ static struct ls_tensor create(int which, int64_t rows)
     const int64_t full[] = {B, rows, is_of_keys(which) ? H_KV : H, D}, lse[] = {B, H, rows};
     const int64_t of_heads[] = {H, DISTANCES};
     const bool flat = which == LSE || which == DLSE;
-    void *data = calloc((size_t)((B * rows + 1) * H * D), sizeof(float));
+    void *data = calloc((size_t)((B * rows + 1) * H * D + H * DISTANCES), sizeof(float));
 
     if (which >= DSINKS) return ls_tensor_view(data, LS_F32, which == DSINKS ? 1 : 2, of_heads);
     return ls_tensor_view(data, LS_F32, flat ? 3 : 4, flat ? lse : full);

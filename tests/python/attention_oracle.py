@@ -358,15 +358,17 @@ def solve(case, q, k, v, d_o):  # pylint: disable=too-many-locals
                + eta_p * ((seen * keep) @ abs(v)) + u * abs(o) + small)
     lse_bound = ((1e-6 if case.dtype == "f32" else 2e-5) * np.maximum(1, abs(finite))
                  + 8 * U32 * (1 + kappa_row[..., 0] + beta))
-    # backward
+    # backward, which takes o for what it is: what that errs by, but for its rounding, goes into delta
     delta = (d_o * o).sum(-1, keepdims=True)
+    delta_error = (abs(d_o) * (o_bound - u * abs(o) - small)).sum(-1, keepdims=True)
     dp = keep * (d_o @ v.swapaxes(-1, -2))
     dlogit = p * (dp - delta)
     ds = case.scale * slope * dlogit
     terms = p * (keep * (abs(d_o) @ abs(v).swapaxes(-1, -2))
                  + (abs(d_o) * abs(o)).sum(-1, keepdims=True))
     strain = 2 * u_p + (4 + 8 * (kappa + bend + abs(finite)[..., None] + size)) * U32
-    ds_terms = abs(case.scale) * slope * terms
+    dlogit_bound = terms * strain + p * delta_error
+    ds_bound = abs(case.scale) * slope * dlogit_bound
     fixed = eta_p * abs(case.scale) * seen + FLUSHED * seen
 
     def bounded(exact, bound):
@@ -374,9 +376,9 @@ def solve(case, q, k, v, d_o):  # pylint: disable=too-many-locals
 
     out = {
         "o": (o, o_bound), "lse": (lse, lse_bound),
-        "dq": bounded(ds @ k, (ds_terms * strain) @ abs(k) + fixed @ (1 + abs(k))),
+        "dq": bounded(ds @ k, ds_bound @ abs(k) + fixed @ (1 + abs(k))),
         "dk": bounded(group_sum(ds.swapaxes(-1, -2) @ q, case.h_kv),
-                      group_sum((ds_terms * strain).swapaxes(-1, -2) @ abs(q)
+                      group_sum(ds_bound.swapaxes(-1, -2) @ abs(q)
                                 + fixed.swapaxes(-1, -2) @ (1 + abs(q)), case.h_kv)),
         "dv": bounded(group_sum((p * keep).swapaxes(-1, -2) @ d_o, case.h_kv),
                       group_sum((p * keep * strain).swapaxes(-1, -2) @ abs(d_o)
@@ -387,12 +389,12 @@ def solve(case, q, k, v, d_o):  # pylint: disable=too-many-locals
         d_abs = (abs(d_o) * abs(o)).sum(-1)
         strain_sink = 2 * u_p + (8 + 8 * (abs(finite) + abs(case.sinks)[None, :, None])) * U32
         out["dsinks"] = bounded(-(p_sink * delta[..., 0]).sum((0, 2)),
-                                (p_sink * d_abs * strain_sink).sum((0, 2)))
+                                (p_sink * (d_abs * strain_sink + delta_error[..., 0])).sum((0, 2)))
     if index is not None:
         exact, bound = np.zeros_like(case.biases), np.zeros_like(case.biases)
         for head in range(case.h):
             np.add.at(exact[head], index[:, head], dlogit[:, head])
-            np.add.at(bound[head], index[:, head], (terms * strain)[:, head] + FLUSHED)
+            np.add.at(bound[head], index[:, head], dlogit_bound[:, head] + FLUSHED)
         out["ddistance_bias"] = bounded(exact, bound)
     return out
 

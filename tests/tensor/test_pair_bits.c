@@ -59,7 +59,7 @@ Test(pair_bits, runs_counts_and_leaves_are_those_of_the_bits)
 Test(pair_bits, leaves_that_have_some_are_known)
 {
     static const int64_t lengths[] = {1, 255, 256, 257, 800};
-    static uint8_t room[800 * 100];
+    static uint8_t room[800 * 101];
     static bool some[16];
 
     for (int n = 0; n < 25; n++) {
