@@ -35,7 +35,7 @@ static void softmax_row(float *p, float *m, float *l, const float *s,
     static const float coefficient[] = EXP2_DEGREE_5;
     const float top = row_maximum(s, seen), highest = scale * top;
     const float origin = top == -INFINITY ? 0.0f : highest;
-    float sum = 0.0f;
+    double sum = 0; /* in f32 a sum in order would lose the far keys of a long row */
 
     for (int j = 0; j < LS_LEAF; j++) {
         /* equal factors give equal products: the difference is never above zero */
@@ -43,8 +43,8 @@ static void softmax_row(float *p, float *m, float *l, const float *s,
                                           : 0.0f;
         sum += p[j];
     }
-    *m = isnan(sum) ? sum : top == -INFINITY ? top : highest; /* NaN does not count for top */
-    *l = sum;
+    *m = isnan(sum) ? NAN : top == -INFINITY ? top : highest; /* NaN does not count for top */
+    *l = (float)sum;
 }
 
 static void softmax_f32(const struct softmax_rows *a)

@@ -134,7 +134,7 @@ static void expect_row(const char *name, int r)
     }
     cr_expect(top == leaf.m[r] || fabs(leaf.m[r] - top) <= place, "%s row %d: m = %g, not %g", name,
               r, leaf.m[r], top);
-    cr_expect(sum == leaf.l[r] || fabs(leaf.l[r] - sum) < sum * (exp_error + 2 * place + 2e-6),
+    cr_expect(sum == leaf.l[r] || fabs(leaf.l[r] - sum) < sum * (exp_error + 2 * place + 5e-7),
               "%s row %d: l = %g, not %g", name, r, leaf.l[r], sum);
 }
 
