@@ -7,12 +7,12 @@
 
 #include "attention/options.h"
 #include "cli/biases.h"
+#include "cli/head_numbers.h"
 #include "cli/memory.h"
 #include "cli/pairs.h"
 #include "cli/values.h"
 #include "comm/comm.h"
 #include "store/shared.h"
-#include "tensor/dtype.h"
 
 /* What is loaded, and from where. */
 struct loading {
@@ -224,63 +224,14 @@ static ls_status load_slices(const struct loading *l)
                    value, got->columns);
 }
 
-/* ---- a number for each head */
-
-static ls_status read_heads(float *out, const struct ls_input *source, int64_t heads)
-{
-    double raw; /* of any type */
-
-    if (source->ndim != 1 || source->dim[0] != heads)
-        return ls_fail(LS_ESHAPE, "%s: must be one number for each of the %" PRId64 " heads",
-                       source->label, heads);
-    for (int64_t i = 0; i < heads; i++) {
-        LS_TRY(ls_tensor_file_read(&raw, source->file, source->tensor, i, 1));
-        ls_dtype_convert(&out[i], LS_F32, &raw, source->type, 1);
-        if (!cli_is_logit(out[i]))
-            return ls_fail(LS_EVALUE, "%s: the number of head %" PRId64 " is %g, beyond 2^126",
-                           source->label, i, (double)out[i]);
-    }
-    return LS_OK;
-}
-
-static ls_status list_heads(float *out, const char *name, const char *list, int64_t heads)
-{
-    const char *rest = list;
-
-    for (int64_t i = 0; i < heads; i++) {
-        const char after = i + 1 < heads ? ',' : '\0';
-        char *end;
-
-        out[i] = strtof(rest, &end);
-        if (end == rest || *end != after || !cli_is_logit(out[i]))
-            return ls_fail(LS_EVALUE,
-                           "--%s: '%s' must be one finite number for each of the %" PRId64 " heads",
-                           name, list, heads);
-        rest = end + 1;
-    }
-    return LS_OK;
-}
-
-static ls_status make_room(float **out, const char *name, int64_t heads)
-{
-    *out = malloc((size_t)heads * sizeof(**out));
-    return *out ? LS_OK : ls_fail(LS_ENOMEM, "--%s: out of memory", name);
-}
-
-/* Of a list, or of the file that is open then. */
-static ls_status load_heads(float **out, const char *name, const char *value,
-                            const struct ls_input *source, int64_t heads)
-{
-    LS_TRY(make_room(out, name, heads));
-    return source->file ? read_heads(*out, source, heads) : list_heads(*out, name, value, heads);
-}
+/* ---- numbers for each head */
 
 static ls_status take_sinks(const struct loading *l)
 {
     struct ls_input source;
 
     LS_TRY(cli_names_open_beside(&source, l->names, "sinks", l->beside));
-    const ls_status status = load_heads(&l->out->sinks, "sinks", NULL, &source, l->h);
+    const ls_status status = cli_heads_load(&l->out->sinks, "sinks", NULL, &source, l->h);
 
     ls_input_close(&source);
     tell(l->out, "sinks");
@@ -292,7 +243,7 @@ static ls_status load_sinks(const struct loading *l)
     const char *value = l->options->sinks;
 
     if (value)
-        LS_TRY(load_heads(&l->out->sinks, "sinks", value, &l->sinks, l->h));
+        LS_TRY(cli_heads_load(&l->out->sinks, "sinks", value, &l->sinks, l->h));
     else if (is_brought(l, CLI_MASK_SINKS))
         LS_TRY(take_sinks(l));
     l->attention->sinks = l->out->sinks;
@@ -303,16 +254,14 @@ static ls_status load_slopes(const struct loading *l)
 {
     if (!l->options->alibi) return LS_OK;
     if (l->options->slopes) {
-        LS_TRY(load_heads(&l->out->alibi, "alibi", l->options->slopes, &l->slopes, l->h));
+        LS_TRY(cli_heads_load(&l->out->alibi, "alibi", l->options->slopes, &l->slopes, l->h));
     } else {
-        LS_TRY(make_room(&l->out->alibi, "alibi", l->h));
+        LS_TRY(cli_heads_make(&l->out->alibi, "alibi", l->h));
         ls_alibi_slopes(l->out->alibi, l->h);
     }
     l->attention->alibi = l->out->alibi;
     return LS_OK;
 }
-
-/* ---- biases by distance */
 
 /* Of the option's file, which is open then, or of the input. */
 static ls_status load_biases(const struct loading *l)
