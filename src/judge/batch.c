@@ -77,6 +77,15 @@ struct ls_reference_backward ls_judge_backward(const struct ls_columns *columns,
     return back;
 }
 
+struct ls_reference_backward ls_judge_own_backward(const struct ls_columns *columns, int64_t i,
+                                                   int64_t batch, int64_t head, int64_t position)
+{
+    const struct ls_reference_query query = ls_judge_query(columns, i, batch, head, position);
+
+    return ls_judge_backward(columns, i, &query, ls_column(columns, LS_JUDGE_O, i),
+                             *ls_column(columns, LS_JUDGE_LSE, i));
+}
+
 /* ---- the other side, leaf by leaf */
 
 static const struct ls_layout *layout_of(const struct ls_judge *judge, bool keys)

@@ -100,4 +100,8 @@ struct ls_reference_backward ls_judge_backward(const struct ls_columns *columns,
                                                const struct ls_reference_query *query,
                                                const double *o, double lse);
 
+/* From the o and lse that are judged, which stand beside the query. */
+struct ls_reference_backward ls_judge_own_backward(const struct ls_columns *columns, int64_t i,
+                                                   int64_t batch, int64_t head, int64_t position);
+
 #endif

@@ -16,11 +16,8 @@ static void add_query(const struct ls_share *s, int64_t i)
     const struct keys *keys = s->batch->context;
     const struct ls_columns *rows = &s->batch->rows;
     const struct ls_tensor *tensor = s->batch->judge->tensor;
-    const struct ls_reference_query query =
-        ls_judge_query(&s->leaf, i, s->batch->b, s->head, s->position + i);
     const struct ls_reference_backward back =
-        ls_judge_backward(&s->leaf, i, &query, ls_column(&s->leaf, LS_JUDGE_O, i),
-                          *ls_column(&s->leaf, LS_JUDGE_LSE, i));
+        ls_judge_own_backward(&s->leaf, i, s->batch->b, s->head, s->position + i);
 
     for (int64_t j = s->first; j < rows->n; j += s->step)
         ls_reference_add_dkv(&keys->dk[j], &keys->dv[j], &back, ls_column(rows, LS_JUDGE_K, j),

@@ -18,9 +18,8 @@ static void add_leaf(struct sinks *sinks, int64_t b, int64_t head, int64_t posit
     const struct ls_columns *leaf = &sinks->leaf;
 
     for (int64_t i = 0; i < leaf->n; i++) {
-        const struct ls_reference_query query = ls_judge_query(leaf, i, b, head, position + i);
-        const struct ls_reference_backward back = ls_judge_backward(
-            leaf, i, &query, ls_column(leaf, LS_JUDGE_O, i), *ls_column(leaf, LS_JUDGE_LSE, i));
+        const struct ls_reference_backward back =
+            ls_judge_own_backward(leaf, i, b, head, position + i);
 
         ls_reference_add_dsink(&sinks->own, &back);
     }
