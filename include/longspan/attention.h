@@ -40,8 +40,8 @@ struct ls_slice {
     int64_t type; /* an ls_slice_type */
 };
 
-/* The same on every rank, but for threads, q_rows and k_rows; values of sinks and of biases by
- * distance are not compared. */
+/* The same on every rank, but for threads, q_rows and k_rows; values of sinks and of biases are
+ * not compared. */
 struct ls_attention_options {
     size_t size;           /* of this struct; LS_ATTENTION_OPTIONS sets it */
     const char *method;    /* a name of the table of methods; NULL: choose */
@@ -134,6 +134,15 @@ struct ls_attention_options {
      * Borrowed for the plan's life, read in every execution. */
     const float *distance_bias;
     int64_t distances;
+
+    /* A bias for each pair, of query i and key j at i s_k + j of [s_q][s_k]; for each entry of the
+     * batch, [b], and each of all heads, [total_heads], if these have biases of their own. Added
+     * after scale and soft cap; -inf: the key is not seen, though what its v holds should be finite
+     * (pair_bits keep anything away). Each rank reads of it the pairs that meet there. NULL: none.
+     * Borrowed for the plan's life, read in every execution, of the host or any memory that the
+     * device reads. */
+    const float *bias;
+    bool bias_per_entry, bias_per_head;
 };
 
 #define LS_ATTENTION_OPTIONS                                                                       \
@@ -215,6 +224,8 @@ struct ls_cost {
     int64_t backward_messages;   /* all ranks */
     /* what forward_residual sends besides, all ranks */
     int64_t residual_bytes_sent, residual_messages;
+    /* what a backward that gives dbias sends besides, all ranks */
+    int64_t bias_bytes_sent, bias_messages;
 };
 
 /* What a plan on so many ranks would be and take. */
@@ -296,12 +307,17 @@ struct ls_attention_gradients {
     /* f32 [h, distances], the same on every rank, and the same bits whatever the method
      * and the number of ranks if strict; NULL: not wanted */
     struct ls_tensor *ddistance_bias;
+    /* f32 [b, h, s_q_loc, s_k], b and h 1 where entries or heads share a bias: of this rank's
+     * queries, the sum over all who share it; 0 where nobody sees the pair. The same bits whatever
+     * the method and the number of ranks if strict. NULL: not wanted */
+    struct ls_tensor *dbias;
 };
 
 /* Gradients of this rank's parts, or of its own rows. Needs a plan made with options.backward.
  * Outputs have memory of their own, as forward's. Collective over the plan's ranks. The hot path
  * allocates nothing.
- * o_lo, dlse, dsinks and ddistance_bias are given on all ranks or on none.
+ * o_lo, dlse, dsinks, ddistance_bias and dbias are given on all ranks or on none. For dbias, keys
+ * and values travel once more, and two of backward's five products are done again.
  * Errors: LS_EVALUE (also a plan for forward alone), LS_ESHAPE, LS_ETYPE, LS_EFIT (before anything
  * is written, on every rank); LS_EINTERNAL, LS_ECOMM, after which the outputs are undefined.
  * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */

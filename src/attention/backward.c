@@ -1,4 +1,5 @@
 /* An execution backward. */
+#include "attention/bias_gradient.h"
 #include "attention/distances.h"
 #include "attention/operands.h"
 #include "attention/plan.h"
@@ -14,13 +15,16 @@ static ls_status check(const struct ls_attention_plan *plan,
     const struct ls_problem *p = &plan->problem;
     const struct ls_part_dims dims = ls_plan_part_dims(plan);
     const ls_dtype type = p->shape.type;
-    const int64_t biases[] = {p->shape.h, p->scores.distances};
+    const int64_t distances[] = {p->shape.h, p->scores.distances};
+    const int64_t biases[] = {p->scores.bias_entry > 0 ? p->shape.b : 1,
+                              p->scores.bias_head > 0 ? p->shape.h : 1, dims.q[1], p->shape.s_k};
     const struct ls_operand list[] = {
         {"dq", out->dq, type, 4, dims.q, false},
         {"dk", out->dk, type, 4, dims.k, false},
         {"dv", out->dv, type, 4, dims.v, false},
         {"dsinks", out->dsinks, LS_F32, 1, &p->shape.h, true},
-        {"ddistance_bias", out->ddistance_bias, LS_F32, 2, biases, true},
+        {"ddistance_bias", out->ddistance_bias, LS_F32, 2, distances, true},
+        {"dbias", out->dbias, LS_F32, 4, biases, true},
         {"q", saved->q, type, 4, dims.q, false},
         {"k", saved->k, type, 4, dims.k, false},
         {"v", saved->v, type, 4, dims.v, false},
@@ -38,7 +42,9 @@ static ls_status check(const struct ls_attention_plan *plan,
         return ls_fail(LS_EVALUE, "dsinks is asked for, the plan is without sinks");
     if (out->ddistance_bias && !p->scores.distance_bias)
         return ls_fail(LS_EVALUE, "ddistance_bias is asked for, the plan is without such biases");
-    return ls_operands_check(list, sizeof list / sizeof *list, 5, p->device);
+    if (out->dbias && !p->scores.bias)
+        return ls_fail(LS_EVALUE, "dbias is asked for, the plan is without biases of pairs");
+    return ls_operands_check(list, sizeof list / sizeof *list, 6, p->device);
 }
 
 /* ---- sinks */
@@ -110,14 +116,30 @@ static void find_delta(float *delta, const struct ls_attention_plan *plan,
     ls_delta(ls_plan_queue(plan), delta, saved->d_o, saved->o, saved->o_lo, saved->dlse);
 }
 
+/* lse and delta [b, h, s_q_loc]: of the caller's queries. */
+static ls_status find_biases(struct ls_tensor *dbias, struct ls_attention_plan *plan,
+                             const struct ls_attention_saved *saved, const struct ls_tensor *lse,
+                             const struct ls_tensor *delta, const struct ls_tensor *k,
+                             const struct ls_tensor *v)
+{
+    if (!dbias) return LS_OK;
+    return ls_bias_gradient_find(
+        dbias, plan,
+        &(struct ls_bias_operands){
+            .q = saved->q, .d_o = saved->d_o, .k = k, .v = v, .lse = lse, .delta = delta});
+}
+
 static ls_status backward_parts(const struct ls_attention_gradients *out,
                                 struct ls_attention_plan *plan,
                                 const struct ls_attention_saved *saved)
 {
     const struct ls_gradients *g = &plan->gradients;
 
+    const struct ls_tensor delta = ls_tensor_view(g->delta, LS_F32, 3, saved->lse->dim);
+
     take_numbers(g->lse, plan, saved->lse);
     find_delta(g->delta, plan, saved);
+    LS_TRY(find_biases(out->dbias, plan, saved, saved->lse, &delta, saved->k, saved->v));
     return plan->method->backward(plan, &(struct ls_backward_call){.dq = out->dq,
                                                                    .dk = out->dk,
                                                                    .dv = out->dv,
@@ -152,6 +174,8 @@ static ls_status backward_own_rows(const struct ls_attention_gradients *out,
     LS_TRY(ls_redistribute_to_parts(r, in));
     take_numbers(g->lse, plan, &part[LS_LSE]);
     take_numbers(g->delta, plan, &part[LS_DELTA]);
+    LS_TRY(find_biases(out->dbias, plan, saved, saved->lse, &delta, &part[LS_LIKE_K],
+                       &part[LS_LIKE_V]));
     LS_TRY(plan->method->backward(plan, &(struct ls_backward_call){.dq = &gradient[LS_LIKE_Q],
                                                                    .dk = &gradient[LS_LIKE_K],
                                                                    .dv = &gradient[LS_LIKE_V],
@@ -198,6 +222,7 @@ ls_status ls_attention_backward(const struct ls_attention_gradients *out,
 
     if (status == LS_OK) status = check(plan, out, saved);
     LS_TRY(ls_plan_agree(plan, status, "wish for gradients of sinks or biases",
-                         (out->dsinks != NULL) + 2 * (out->ddistance_bias != NULL)));
+                         (out->dsinks != NULL) + 2 * (out->ddistance_bias != NULL) +
+                             4 * (out->dbias != NULL)));
     return ls_plan_end(&plan->backward, plan, ls_plan_backward(out, plan, saved));
 }

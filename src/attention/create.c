@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "attention/agreement.h"
+#include "attention/bias_gradient.h"
 #include "attention/choice.h"
 #include "attention/distances.h"
 #include "attention/gradient.h"
@@ -40,6 +41,12 @@ static double pair_digest(const struct ls_problem *p)
     return digest;
 }
 
+/* Whether there are biases of pairs, and whether entries and heads have their own. */
+static double bias_kind(const struct ls_scores *scores)
+{
+    return (scores->bias != NULL) + 2 * (scores->bias_entry != 0) + 4 * (scores->bias_head != 0);
+}
+
 /* Every rank must have asked for the same. */
 static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
                                const struct ls_lists *lists, const struct ls_method *method)
@@ -64,6 +71,7 @@ static ls_status compare_ranks(struct ls_comm *comm, const struct ls_problem *p,
         {"sinks (some or none)", p->scores.sinks != NULL, false},
         {"distances that have biases", (double)p->scores.distances, true},
         {"biases by distance (some or none)", p->scores.distance_bias != NULL, false},
+        {"biases of pairs, and whose own they are", bias_kind(&p->scores), false},
         {"dropout", p->scores.dropout, true},
         {"seed of dropout", ls_digest(&p->scores.seed, sizeof p->scores.seed), false},
         {"lengths of documents", digest(lists, LS_LIST_DOCUMENTS), false},
@@ -212,6 +220,7 @@ ls_status ls_attention_plan_create(struct ls_attention_plan **out, struct ls_com
     status = list_queries(plan);
     if (status == LS_OK) status = ls_gradients_create(plan);
     if (status == LS_OK) status = ls_distances_create(plan);
+    if (status == LS_OK) status = ls_bias_gradient_create(plan);
     LS_TRY_GOTO(status, ls_comm_agree(comm, status), destroy); /* create may be collective */
     LS_TRY_GOTO(status, ls_comm_agree(comm, plan->method->create(plan)), destroy);
     if (plan->problem.strict) LS_TRY_GOTO(status, compare_places(plan), destroy);
@@ -235,6 +244,7 @@ void ls_attention_plan_destroy(struct ls_attention_plan *plan)
     ls_redistribution_destroy(plan->redistribution);
     ls_gradients_destroy(plan);
     ls_distances_destroy(plan);
+    ls_bias_gradient_destroy(plan);
     free(plan->q_leaf);
     ls_problem_fini(&plan->problem);
     ls_lists_free(&plan->lists);

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "attention/bias_gradient.h"
 #include "attention/distances.h"
 #include "plan/attention_size.h"
 
@@ -43,6 +44,7 @@ ls_status ls_method_cost(struct ls_cost *out, const struct ls_method *method,
 {
     LS_TRY(method->cost(out, problem));
     out->gradient_bytes += ls_distances_bytes(problem);
+    ls_bias_gradient_cost(out, problem);
     return LS_OK;
 }
 

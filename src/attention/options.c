@@ -267,6 +267,8 @@ ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_sha
             return ls_fail(LS_EVALUE, "ALiBi slope of head %lld is %g, must be finite",
                            (long long)i, (double)o->alibi[i]);
     LS_TRY(check_distances(shape, o));
+    const int64_t matrix = o->bias ? shape->s_q * shape->s_k : 0;
+
     *out = (struct ls_scores){
         .scale = o->has_scale ? o->scale : (float)(1 / sqrt((double)shape->d)),
         .soft_cap = o->soft_cap,
@@ -274,6 +276,11 @@ ls_status ls_options_scores(struct ls_scores *out, const struct ls_attention_sha
         .sinks = o->sinks,
         .distance_bias = o->distance_bias,
         .distances = o->distance_bias ? o->distances : 0,
+        .bias = o->bias,
+        .bias_keys = o->bias ? shape->s_k : 0,
+        .bias_entry =
+            o->bias_per_entry ? matrix * (o->bias_per_head ? total_heads(shape, o) : 1) : 0,
+        .bias_head = o->bias_per_head ? matrix : 0,
         .dropout = o->dropout,
         .seed = o->dropout_seed,
         .heads = total_heads(shape, o),

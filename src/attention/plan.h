@@ -8,6 +8,7 @@
 #include "comm/transport.h"
 
 struct ls_redistribution; /* travelling/redistribute.h */
+struct ls_bias_gradient;  /* bias_gradient.h */
 
 /* Backward's, see gradient.h. */
 struct ls_gradients {
@@ -38,7 +39,8 @@ struct ls_attention_plan {
     struct ls_redistribution *redistribution; /* NULL: these are the parts */
     struct ls_attention_kernel *kernel;
     struct ls_gradients gradients;
-    struct ls_kernel_change now; /* of the execution that goes on, as is the work */
+    struct ls_bias_gradient *bias_gradient; /* NULL: there are no such biases, or no backward */
+    struct ls_kernel_change now;            /* of the execution that goes on, as is the work */
     struct ls_mask_rule *rules;  /* [entries][heads] of now's masks, as they were asked for */
     struct ls_mask_set mask_set; /* memory of them, if they are not the problem's */
     struct ls_work work;

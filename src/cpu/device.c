@@ -105,6 +105,7 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .queue = &queue,
     .attention = &cpu_attention_ops,
     .gradient = &cpu_gradient_ops,
+    .bias_gradient = &cpu_bias_gradient_ops,
     .linear = &cpu_linear_ops,
     .materialized = &cpu_materialized_ops,
     .rows = &cpu_row_ops,

@@ -50,6 +50,7 @@ struct ls_device_ops {
     const struct ls_queue_ops *queue;
     const struct ls_attention_ops *attention;
     const struct ls_gradient_ops *gradient;
+    const struct ls_bias_gradient_ops *bias_gradient;
     const struct ls_linear_ops *linear;
     const struct ls_materialized_ops *materialized;
     const struct ls_row_ops *rows;

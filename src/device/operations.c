@@ -1,4 +1,5 @@
 /* The fronts of the families of operations. */
+#include "device/bias_gradient.h"
 #include "device/gradient.h"
 #include "device/rows.h"
 
@@ -78,6 +79,33 @@ void ls_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel,
 {
     if (ls_queue_is_open(queue))
         ls_queue_note(queue, queue->device->ops->gradient->compute(queue, kernel, call));
+}
+
+/* ---- gradients of biases */
+
+size_t ls_bias_gradient_kernel_bytes(const struct ls_device *device, struct ls_kernel_shape shape)
+{
+    return device->ops->bias_gradient->bytes(device->self, &shape);
+}
+
+ls_status ls_bias_gradient_kernel_create(struct ls_bias_gradient_kernel **out,
+                                         const struct ls_device *device,
+                                         struct ls_kernel_shape shape)
+{
+    return device->ops->bias_gradient->create(out, device->self, &shape);
+}
+
+void ls_bias_gradient_kernel_destroy(const struct ls_device *device,
+                                     struct ls_bias_gradient_kernel *kernel)
+{
+    if (kernel) device->ops->bias_gradient->destroy(kernel);
+}
+
+void ls_bias_gradient(struct ls_queue *queue, struct ls_bias_gradient_kernel *kernel,
+                      const struct ls_bias_gradient_call *call)
+{
+    if (ls_queue_is_open(queue))
+        ls_queue_note(queue, queue->device->ops->bias_gradient->compute(queue, kernel, call));
 }
 
 /* ---- rows */

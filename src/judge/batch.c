@@ -208,7 +208,7 @@ void ls_judge_batch_fini(struct ls_judge_batch *batch)
 }
 
 /* Rows of other ranks are zero, so that a sum over ranks gives every rank all of them. */
-static ls_status load_rows(struct ls_judge_batch *batch)
+ls_status ls_judge_batch_load(struct ls_judge_batch *batch)
 {
     const struct ls_judge *judge = batch->judge;
     const struct ls_columns *rows = &batch->rows;
@@ -241,7 +241,7 @@ ls_status ls_judge_batch_each(struct ls_judge_batch *batch, const char *phase,
             ls_tell(j->progress, phase, i * all + first, heads * all);
             batch->position = batch->positions + first;
             batch->rows.n = all - first < LS_JUDGE_BATCH ? all - first : LS_JUDGE_BATCH;
-            LS_TRY(load_rows(batch));
+            LS_TRY(ls_judge_batch_load(batch));
             LS_TRY(judge(batch->context));
         }
     }

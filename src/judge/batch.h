@@ -82,6 +82,9 @@ ls_status ls_judge_room(void *slot, size_t bytes);
 ls_status ls_judge_batch_each(struct ls_judge_batch *batch, const char *phase,
                               ls_status (*judge)(void *));
 
+/* Brings the rows of the batch's head and positions to all ranks. Collective. Errors: LS_ECOMM. */
+ls_status ls_judge_batch_load(struct ls_judge_batch *batch);
+
 /* Calls add for each leaf that this rank holds and a row of the batch may meet, in threads. */
 void ls_judge_batch_meet(struct ls_judge_batch *batch, void (*add)(const struct ls_share *));
 

@@ -52,7 +52,8 @@ static void add_query(const struct ls_share *s, int64_t i)
         d->own + s->first * sums_of_a_thread(d) + s->head % group(d) * d->sums;
 
     for (int64_t j = s->first; j < rows->n; j += s->step)
-        ls_reference_add_dbias(sums, &back, ls_column(rows, LS_JUDGE_K, j),
+        ls_reference_add_dbias(sums, ls_reference_distance(&back.query, s->batch->position[j]),
+                               &back, ls_column(rows, LS_JUDGE_K, j),
                                ls_column(rows, LS_JUDGE_V, j), s->batch->position[j],
                                (int)tensor[LS_JUDGE_K].dim[3], (int)tensor[LS_JUDGE_V].dim[3]);
 }
@@ -130,7 +131,7 @@ static ls_status distances_init(struct distances *d, struct ls_judge *judge)
 ls_status ls_judge_distances(struct ls_judge *judge)
 {
     struct distances d = {.batch = {.judge = judge},
-                          .sums = ls_reference_bias_sums(&judge->problem.scores)};
+                          .sums = ls_reference_bias_sums(judge->problem.scores.distances)};
     const int64_t rows = judge->rows;
     ls_status status;
 

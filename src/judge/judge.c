@@ -6,8 +6,8 @@
 #include "attention/operands.h"
 #include "attention/options.h"
 
-static const char *const tensor_names[LS_JUDGED_TENSORS] = {"o",  "dq",     "dk",
-                                                            "dv", "dsinks", "ddistance_bias"};
+static const char *const tensor_names[LS_JUDGED_TENSORS] = {
+    "o", "dq", "dk", "dv", "dsinks", "ddistance_bias", "dbias"};
 
 /* ---- the task, checked */
 
@@ -79,8 +79,11 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
     const int64_t d_v = ls_value_dim(n), v[] = {n->b, k_rows, n->h_kv, d_v},
                   o[] = {n->b, q_rows, n->h, d_v};
     const int64_t lse[] = {n->b, n->h, q_rows};
-    const int64_t biases[] = {n->h, judge->problem.scores.distances};
-    const bool of_saved = g->dk || g->dv || g->dsinks || g->ddistance_bias;
+    const struct ls_scores *scores = &judge->problem.scores;
+    const int64_t distances[] = {n->h, scores->distances};
+    const int64_t biases[] = {scores->bias_entry > 0 ? n->b : 1, scores->bias_head > 0 ? n->h : 1,
+                              q_rows, n->s_k};
+    const bool of_saved = g->dk || g->dv || g->dsinks || g->ddistance_bias || g->dbias;
     const bool back = g->dq || of_saved;
     struct ls_operand list[LS_JUDGE_TENSORS] = {
         [LS_JUDGE_Q] = {"q", r->q, LS_F64, 4, q, false},
@@ -95,7 +98,9 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
         [LS_JUDGE_DK] = {"dk", g->dk, LS_F64, 4, k, true},
         [LS_JUDGE_DV] = {"dv", g->dv, LS_F64, 4, v, true},
         [LS_JUDGE_DSINKS] = {"dsinks", g->dsinks, LS_F32, 1, &n->h, true},
-        [LS_JUDGE_DDISTANCE_BIAS] = {"ddistance_bias", g->ddistance_bias, LS_F32, 2, biases, true},
+        [LS_JUDGE_DDISTANCE_BIAS] = {"ddistance_bias", g->ddistance_bias, LS_F32, 2, distances,
+                                     true},
+        [LS_JUDGE_DBIAS] = {"dbias", g->dbias, LS_F64, 4, biases, true},
     };
 
     if (g->dsinks && !judge->problem.scores.sinks)
@@ -103,6 +108,8 @@ static ls_status take_tensors(struct ls_judge *judge, const struct ls_judge_task
     if (g->ddistance_bias && !judge->problem.scores.distance_bias)
         return ls_fail(LS_EVALUE,
                        "ddistance_bias is to be judged, the options are without such biases");
+    if (g->dbias && !scores->bias)
+        return ls_fail(LS_EVALUE, "dbias is to be judged, the options are without biases of pairs");
     for (int i = 0; i < LS_JUDGE_TENSORS; i++) {
         const struct ls_tensor *t = list[i].tensor;
 
@@ -129,10 +136,11 @@ static ls_status judge_init(struct ls_judge *out, struct ls_comm *comm,
 
 /* ---- the verdict */
 
-/* Of no keys dk and dv have no elements, and none of them is wrong. */
+/* Of no keys dk, dv and dbias have no elements, and none of them is wrong. */
 static bool is_empty(const struct ls_judge *judge, int tensor)
 {
-    return (tensor == LS_JUDGE_DK || tensor == LS_JUDGE_DV) && judge->problem.shape.s_k == 0;
+    return (tensor == LS_JUDGE_DK || tensor == LS_JUDGE_DV || tensor == LS_JUDGE_DBIAS) &&
+           judge->problem.shape.s_k == 0;
 }
 
 static struct ls_judged judged_gradient(const struct ls_judge *judge, int i)
@@ -247,6 +255,7 @@ ls_status ls_judge_attention(struct ls_judgement *out, struct ls_comm *comm,
     if (status == LS_OK) status = ls_judge_keys(&judge);
     if (status == LS_OK) status = ls_judge_sinks(&judge);
     if (status == LS_OK) status = ls_judge_distances(&judge);
+    if (status == LS_OK) status = ls_judge_biases(&judge);
     if (status == LS_OK) *out = judgement(&judge);
     ls_problem_fini(&judge.problem);
     return status;

@@ -22,6 +22,7 @@ enum {
     LS_JUDGE_DV,
     LS_JUDGE_DSINKS,
     LS_JUDGE_DDISTANCE_BIAS,
+    LS_JUDGE_DBIAS,
     LS_JUDGE_TENSORS
 };
 enum { LS_JUDGE_GRADIENTS = LS_JUDGE_TENSORS - LS_JUDGE_DQ };
@@ -34,7 +35,8 @@ struct ls_judge {
     bool has[LS_JUDGE_TENSORS];
     struct ls_tensor tensor[LS_JUDGE_TENSORS]; /* [b, s_loc, heads, d or d_v]; of lse and dlse
                                                 * that is 1, of dsinks b and s_loc as well, and
-                                                * b and s_loc of ddistance_bias */
+                                                * b and s_loc of ddistance_bias; dbias
+                                                * [b or 1, h or 1, s_loc, s_k] */
     ls_dtype contract;
     int64_t rows;
     const struct ls_progress_callback *progress;
@@ -42,12 +44,13 @@ struct ls_judge {
     struct ls_gradient_errors gradient_errors[LS_JUDGE_GRADIENTS]; /* from dq on */
 };
 
-/* Add the errors of o, lse and dq, of dk and dv, of dsinks, and of ddistance_bias, as far as they
- * are there, to those of the judge. Collective; the same on every rank. Errors: LS_ENOMEM,
+/* Add the errors of o, lse and dq, of dk and dv, of dsinks, of ddistance_bias, and of dbias, as far
+ * as they are there, to those of the judge. Collective; the same on every rank. Errors: LS_ENOMEM,
  * LS_ECOMM. */
 ls_status ls_judge_queries(struct ls_judge *judge);
 ls_status ls_judge_keys(struct ls_judge *judge);
 ls_status ls_judge_sinks(struct ls_judge *judge);
 ls_status ls_judge_distances(struct ls_judge *judge);
+ls_status ls_judge_biases(struct ls_judge *judge);
 
 #endif

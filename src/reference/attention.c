@@ -94,6 +94,12 @@ struct ls_reference_logit ls_reference_logit(const struct ls_reference_query *qu
         logit.value += bias;
         logit.bias += fabs(bias);
     }
+    if (scores->bias) {
+        const double bias = ls_pair_biases(scores, query->batch, query->head, query->position)[j];
+
+        logit.value += bias;
+        logit.bias += fabs(bias);
+    }
     return logit;
 }
 

@@ -29,7 +29,7 @@ struct ls_reference_row {
     double m;     /* largest logit */
     double l;     /* sum of exp(logit - m) */
     double kappa; /* |scale| x largest sum_e |q_e k_je| */
-    double bias;  /* sum of exp(logit - m) |bias|, the size of ALiBi, bias by distance or sink */
+    double bias;  /* sum of exp(logit - m) |bias|, the size of ALiBi, biases or sink */
     double acc[LS_REFERENCE_DIM];      /* sum of exp(logit - m) v */
     double majorant[LS_REFERENCE_DIM]; /* sum of exp(logit - m) |v| */
     double biased[LS_REFERENCE_DIM];   /* sum of exp(logit - m) |v| |bias| */
@@ -43,7 +43,7 @@ struct ls_reference_logit {
     double slope; /* of the logit over scale q.k: less than 1 under a soft cap */
     double size;  /* |scale| sum_e |q_e k_e| */
     double bend;  /* how the slope errs, relatively: by bend / size times what scale q.k errs by */
-    double bias;  /* |ALiBi's share| + |bias by distance| */
+    double bias;  /* |ALiBi's share| + |bias by distance| + |bias of the pair| */
 };
 
 /* Which of its head's biases by distance key j has for the query. */

@@ -170,16 +170,16 @@ void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *
              d_v);
 }
 
-void ls_reference_add_dbias(struct ls_reference_sum *sums, const struct ls_reference_backward *row,
-                            const double *k, const double *v, int64_t j, int d, int d_v)
+void ls_reference_add_dbias(struct ls_reference_sum *sums, int64_t n,
+                            const struct ls_reference_backward *row, const double *k,
+                            const double *v, int64_t j, int d, int d_v)
 {
     if (!sees(row, j)) return;
     const struct pair pair = meet(row, k, v, j, d, d_v);
-    const int64_t at = ls_reference_distance(&row->query, j);
-    struct ls_reference_sum *sum = &sums[at / LS_REFERENCE_BIASES];
+    struct ls_reference_sum *sum = &sums[n / LS_REFERENCE_BIASES];
 
     if (pair.unseen) return;
-    add_to_element(sum, (int)(at % LS_REFERENCE_BIASES), 1,
+    add_to_element(sum, (int)(n % LS_REFERENCE_BIASES), 1,
                    (struct term){.weight = pair.dlogit,
                                  .majorant = pair.p * pair.dlogit_of_p,
                                  .of_p = pair.dlogit_of_p,

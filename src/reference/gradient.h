@@ -4,7 +4,8 @@
  *   p = exp(logit - lse)       dp = drop d_o.v      ds = p (dp - delta) slope
  *   dq = sum_j scale ds k      dk = sum_i scale ds q      dv = sum_i drop p d_o
  *   dsink = -sum_i exp(sink - lse) delta                  delta = d_o.o - dlse
- *   dbias[t] = sum_ij p (dp - delta) over pairs whose distance has that bias
+ *   dbias[i, j] = p (dp - delta), summed over entries and heads that share the bias
+ *   ddistance_bias[t] = the same, over pairs whose distance has that bias
  * drop is 1 / (1 - dropout) or 0, slope the derivative of the soft cap.
  * Source: Dao 2023 (FlashAttention-2, section 3.1.2). */
 #ifndef LS_REFERENCE_GRADIENT_H
@@ -62,19 +63,18 @@ void ls_reference_add_dkv(struct ls_reference_sum *dk, struct ls_reference_sum *
 void ls_reference_add_dsink(struct ls_reference_sum *dsink,
                             const struct ls_reference_backward *row);
 
-/* Biases that one sum holds. */
+/* Biases that one sum holds, and sums of so many. */
 #define LS_REFERENCE_BIASES LS_MAX_HEAD_DIM
 
-/* Sums of the biases by distance of one head. */
-static inline int64_t ls_reference_bias_sums(const struct ls_scores *scores)
+static inline int64_t ls_reference_bias_sums(int64_t biases)
 {
-    return (scores->distances + LS_REFERENCE_BIASES - 1) / LS_REFERENCE_BIASES;
+    return (biases + LS_REFERENCE_BIASES - 1) / LS_REFERENCE_BIASES;
 }
 
-/* Adds the query and key j, if it sees that, to the gradient of the bias of their distance; sums
- * [ls_reference_bias_sums] of their head. */
-void ls_reference_add_dbias(struct ls_reference_sum *sums, const struct ls_reference_backward *row,
-                            const double *k, const double *v, int64_t j, int d, int d_v);
+/* Adds the query and key j, if it sees that, to bias number n of sums. */
+void ls_reference_add_dbias(struct ls_reference_sum *sums, int64_t n,
+                            const struct ls_reference_backward *row, const double *k,
+                            const double *v, int64_t j, int d, int d_v);
 
 /* d: of the row, which is that of v for dv. */
 void ls_reference_sum_merge(struct ls_reference_sum *sum, const struct ls_reference_sum *other,

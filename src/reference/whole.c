@@ -107,118 +107,166 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
 
 /* ---- gradients */
 
-/* One gradient row after the other is handed to `take`: which of dq, dk, dv, dsinks and
- * ddistance_bias, and where, {b, position, head}, of biases the first one's place for a position;
- * d elements. */
+/* One gradient row after the other is handed to `take`: which of dq, dk, dv, dsinks, ddistance_bias
+ * and dbias, and where, {b, position, head}, of biases by distance the first one's place for a
+ * position; from which element on, d of them. */
 struct backward {
     const struct ls_attention_saved *saved;
     const struct ls_masks *masks;
     const struct ls_scores *scores;
     void (*take)(void *context, int which, const int64_t where[3],
-                 const struct ls_reference_sum *sum, int d);
+                 const struct ls_reference_sum *sum, int64_t first, int d);
     void *context;
     int64_t b, s_q, s_k, h, group;
     int d, d_v;
-    double *q, *d_o;                    /* [group, s_q, d], [group, s_q, d_v] */
-    double *k, *v;                      /* [s_k, d], [s_k, d_v] */
-    struct ls_reference_backward *rows; /* [group, s_q] */
+    double *q, *d_o;                    /* [b, h, s_q, d], [b, h, s_q, d_v] */
+    double *k, *v;                      /* [b, h_kv, s_k, d], [b, h_kv, s_k, d_v] */
+    struct ls_reference_backward *rows; /* [b, h, s_q] */
     struct ls_reference_sum *dsink;     /* [h] */
-    struct ls_reference_sum *dbias;     /* [h][ls_reference_bias_sums] */
+    struct ls_reference_sum *ddistance; /* [h][ls_reference_bias_sums] */
 };
 
-/* Row i of a head, which is the n-th of its group, with its exact lse and delta. */
-static void prepare_row(struct backward *w, int64_t b, int64_t head, int64_t n, int64_t i)
+/* Of a query head, of all entries. */
+static const struct ls_reference_backward *rows_of(const struct backward *w, int64_t b,
+                                                   int64_t head)
 {
-    struct ls_reference_backward *row = &w->rows[n * w->s_q + i];
+    return w->rows + (b * w->h + head) * w->s_q;
+}
+
+/* Key j that a head's queries meet. */
+static const double *key(const struct backward *w, int64_t b, int64_t head, int64_t j)
+{
+    return w->k + ((b * w->h + head) / w->group * w->s_k + j) * w->d;
+}
+
+static const double *value(const struct backward *w, int64_t b, int64_t head, int64_t j)
+{
+    return w->v + ((b * w->h + head) / w->group * w->s_k + j) * w->d_v;
+}
+
+/* Row i of a head, with its exact lse and delta. */
+static void prepare_row(struct backward *w, int64_t b, int64_t head, int64_t i)
+{
+    const int64_t n = (b * w->h + head) * w->s_q + i, of_all = w->scores->first_head + head;
+    const struct ls_tensor *dlse = w->saved->dlse;
+    struct ls_reference_backward *row = &w->rows[n];
     double o[LS_MAX_HEAD_DIM], lse;
     struct ls_reference_row forward;
 
-    const int64_t of_all = w->scores->first_head + head;
-
     *row = (struct ls_reference_backward){
-        .query = {w->q + (n * w->s_q + i) * w->d, ls_masks_of(w->masks, b, of_all), w->scores, b,
-                  of_all, i},
-        .d_o = w->d_o + (n * w->s_q + i) * w->d_v,
+        .query = {w->q + n * w->d, ls_masks_of(w->masks, b, of_all), w->scores, b, of_all, i},
+        .d_o = w->d_o + n * w->d_v,
         .rounded_o = !w->saved->o_lo,
     };
     ls_reference_row_init(&forward);
-    ls_reference_row_add(&forward, &row->query, w->k, w->v, 0, w->s_k, w->d, w->d_v);
+    ls_reference_row_add(&forward, &row->query, key(w, b, head, 0), value(w, b, head, 0), 0, w->s_k,
+                         w->d, w->d_v);
     ls_reference_row_add_sink(&forward, &row->query, w->d_v);
     ls_reference_row_finish(o, &lse, &forward, w->d_v);
-    const struct ls_tensor *dlse = w->saved->dlse;
-
     ls_reference_backward_set(row, o, lse, dlse ? load_element(dlse, b, head, i) : 0, w->d_v);
 }
 
-static void add_biases(struct backward *w, int64_t head, const struct ls_reference_backward *row)
+static void prepare_head(struct backward *w, int64_t b, int64_t head)
 {
-    struct ls_reference_sum *sums = w->dbias + head * ls_reference_bias_sums(w->scores);
+    const struct ls_attention_saved *saved = w->saved;
+    const int64_t first = (b * w->h + head) * w->s_q;
 
-    for (int64_t j = 0; j < w->s_k && w->scores->distance_bias; j++)
-        ls_reference_add_dbias(sums, row, w->k + j * w->d, w->v + j * w->d_v, j, w->d, w->d_v);
+    load_head(w->q + first * w->d, saved->q, b, head);
+    load_head(w->d_o + first * w->d_v, saved->d_o, b, head);
+    if (head % w->group == 0) {
+        load_head((double *)key(w, b, head, 0), saved->k, b, head / w->group);
+        load_head((double *)value(w, b, head, 0), saved->v, b, head / w->group);
+    }
+    for (int64_t i = 0; i < w->s_q; i++) prepare_row(w, b, head, i);
 }
 
-/* dq of a query head, and its share in dsink and biases. */
-static void finish_queries(struct backward *w, int64_t b, int64_t head, int64_t n)
+static void add_distances(struct backward *w, int64_t b, int64_t head,
+                          const struct ls_reference_backward *row)
+{
+    struct ls_reference_sum *sums =
+        w->ddistance + head * ls_reference_bias_sums(w->scores->distances);
+
+    for (int64_t j = 0; j < w->s_k && w->scores->distance_bias; j++)
+        ls_reference_add_dbias(sums, ls_reference_distance(&row->query, j), row, key(w, b, head, j),
+                               value(w, b, head, j), j, w->d, w->d_v);
+}
+
+/* dq of a query head, and its share in dsink and biases by distance. */
+static void finish_queries(struct backward *w, int64_t b, int64_t head)
 {
     struct ls_reference_sum dq;
 
     for (int64_t i = 0; i < w->s_q; i++) {
-        const struct ls_reference_backward *row = &w->rows[n * w->s_q + i];
+        const struct ls_reference_backward *row = rows_of(w, b, head) + i;
 
         ls_reference_sum_init(&dq);
-        ls_reference_add_dq(&dq, row, w->k, w->v, 0, w->s_k, w->d, w->d_v);
-        w->take(w->context, 0, (const int64_t[]){b, i, head}, &dq, w->d);
+        ls_reference_add_dq(&dq, row, key(w, b, head, 0), value(w, b, head, 0), 0, w->s_k, w->d,
+                            w->d_v);
+        w->take(w->context, 0, (const int64_t[]){b, i, head}, &dq, 0, w->d);
         if (w->scores->sinks) ls_reference_add_dsink(&w->dsink[head], row);
-        add_biases(w, head, row);
+        add_distances(w, b, head, row);
     }
 }
 
 static void finish_keys(struct backward *w, int64_t b, int64_t kv_head)
 {
+    const int64_t head = kv_head * w->group;
     struct ls_reference_sum dk, dv;
 
     for (int64_t j = 0; j < w->s_k; j++) {
         ls_reference_sum_init(&dk);
         ls_reference_sum_init(&dv);
         for (int64_t i = 0; i < w->group * w->s_q; i++)
-            ls_reference_add_dkv(&dk, &dv, &w->rows[i], w->k + j * w->d, w->v + j * w->d_v, j, w->d,
-                                 w->d_v);
-        w->take(w->context, 1, (const int64_t[]){b, j, kv_head}, &dk, w->d);
-        w->take(w->context, 2, (const int64_t[]){b, j, kv_head}, &dv, w->d_v);
+            ls_reference_add_dkv(&dk, &dv, rows_of(w, b, head) + i, key(w, b, head, j),
+                                 value(w, b, head, j), j, w->d, w->d_v);
+        w->take(w->context, 1, (const int64_t[]){b, j, kv_head}, &dk, 0, w->d);
+        w->take(w->context, 2, (const int64_t[]){b, j, kv_head}, &dv, 0, w->d_v);
     }
 }
 
-static void finish_group(struct backward *w, int64_t b, int64_t kv_head)
-{
-    const struct ls_attention_saved *saved = w->saved;
-
-    load_head(w->k, saved->k, b, kv_head);
-    load_head(w->v, saved->v, b, kv_head);
-    for (int64_t n = 0; n < w->group; n++) {
-        const int64_t head = kv_head * w->group + n;
-
-        load_head(w->q + n * w->s_q * w->d, saved->q, b, head);
-        load_head(w->d_o + n * w->s_q * w->d_v, saved->d_o, b, head);
-        for (int64_t i = 0; i < w->s_q; i++) prepare_row(w, b, head, n, i);
-        finish_queries(w, b, head, n);
-    }
-    finish_keys(w, b, kv_head);
-}
-
-/* Of sinks and biases, once all pairs have been met. */
+/* Of sinks and biases by distance, once all pairs have been met. */
 static void take_sums(struct backward *w)
 {
-    const int64_t sums = ls_reference_bias_sums(w->scores);
+    const int64_t distances = w->scores->distances, sums = ls_reference_bias_sums(distances);
 
     for (int64_t head = 0; w->scores->sinks && head < w->h; head++)
-        w->take(w->context, 3, (const int64_t[]){0, 0, head}, &w->dsink[head], 1);
+        w->take(w->context, 3, (const int64_t[]){0, 0, head}, &w->dsink[head], 0, 1);
     for (int64_t i = 0; i < w->h * sums; i++) {
-        const int64_t first = i % sums * LS_REFERENCE_BIASES, left = w->scores->distances - first;
+        const int64_t first = i % sums * LS_REFERENCE_BIASES, left = distances - first;
 
-        w->take(w->context, 4, (const int64_t[]){0, first, i / sums}, &w->dbias[i],
+        w->take(w->context, 4, (const int64_t[]){0, first, i / sums}, &w->ddistance[i], 0,
                 left < LS_REFERENCE_BIASES ? (int)left : LS_REFERENCE_BIASES);
     }
+}
+
+/* Biases of query i with keys [first, first + n), of an entry and a head or of all that share them.
+ */
+static void take_biases(struct backward *w, int64_t b, int64_t head, int64_t i, int64_t first,
+                        int n)
+{
+    const bool entries = w->scores->bias_entry > 0, heads = w->scores->bias_head > 0;
+    struct ls_reference_sum sum;
+
+    ls_reference_sum_init(&sum);
+    for (int64_t bi = entries ? b : 0; bi < (entries ? b + 1 : w->b); bi++)
+        for (int64_t hi = heads ? head : 0; hi < (heads ? head + 1 : w->h); hi++)
+            for (int64_t j = first; j < first + n; j++)
+                ls_reference_add_dbias(&sum, j - first, rows_of(w, bi, hi) + i, key(w, bi, hi, j),
+                                       value(w, bi, hi, j), j, w->d, w->d_v);
+    w->take(w->context, 5, (const int64_t[]){b, i, head}, &sum, first, n);
+}
+
+static void take_all_biases(struct backward *w)
+{
+    const int64_t entries = w->scores->bias_entry > 0 ? w->b : 1;
+    const int64_t heads = w->scores->bias_head > 0 ? w->h : 1;
+
+    if (!w->scores->bias) return;
+    for (int64_t n = 0; n < entries * heads * w->s_q; n++)
+        for (int64_t first = 0; first < w->s_k; first += LS_REFERENCE_BIASES)
+            take_biases(w, n / w->s_q / heads, n / w->s_q % heads, n % w->s_q, first,
+                        w->s_k - first < LS_REFERENCE_BIASES ? (int)(w->s_k - first)
+                                                             : LS_REFERENCE_BIASES);
 }
 
 /* Takes every row of every gradient. */
@@ -235,32 +283,36 @@ static ls_status go_back(struct backward *w)
     w->d = (int)saved->q->dim[3];
     w->d_v = (int)saved->v->dim[3];
 
-    const size_t q_rows = (size_t)(w->group * w->s_q), row = (size_t)(w->d + w->d_v);
-    const size_t operands = (q_rows + (size_t)w->s_k) * row * sizeof(double);
-    const int64_t sums = w->h * (1 + ls_reference_bias_sums(w->scores));
+    const int64_t heads = w->b * w->h, q_rows = heads * w->s_q, k_rows = heads / w->group * w->s_k;
+    const size_t operands = (size_t)((q_rows + k_rows) * (w->d + w->d_v)) * sizeof(double);
+    const int64_t sums = w->h * (1 + ls_reference_bias_sums(w->scores->distances));
     void *memory;
 
     LS_TRY(ls_alloc(&memory, LS_TAG_WORKSPACE,
-                    (size_t)sums * sizeof *w->dsink + q_rows * sizeof *w->rows + operands));
+                    (size_t)sums * sizeof *w->dsink + (size_t)q_rows * sizeof *w->rows + operands));
     w->dsink = memory;
-    w->dbias = w->dsink + w->h;
+    w->ddistance = w->dsink + w->h;
     w->rows = (void *)(w->dsink + sums);
     w->q = (void *)(w->rows + q_rows);
-    w->d_o = w->q + q_rows * (size_t)w->d;
-    w->k = w->d_o + q_rows * (size_t)w->d_v;
-    w->v = w->k + w->s_k * w->d;
+    w->d_o = w->q + q_rows * w->d;
+    w->k = w->d_o + q_rows * w->d_v;
+    w->v = w->k + k_rows * w->d;
     for (int64_t i = 0; i < sums; i++) ls_reference_sum_init(&w->dsink[i]);
-    for (int64_t i = 0; i < w->b * w->h / w->group; i++)
-        finish_group(w, i / (w->h / w->group), i % (w->h / w->group));
+    for (int64_t i = 0; i < heads; i++) prepare_head(w, i / w->h, i % w->h);
+    for (int64_t i = 0; i < heads; i++) finish_queries(w, i / w->h, i % w->h);
+    for (int64_t i = 0; i < heads / w->group; i++)
+        finish_keys(w, i / (w->h / w->group), i % (w->h / w->group));
     take_sums(w);
+    take_all_biases(w);
     ls_free(memory);
     return LS_OK;
 }
 
-/* The tensors of dq, dk, dv, dsinks and ddistance_bias, which may be NULL. */
+/* The tensors of dq, dk, dv, dsinks, ddistance_bias and dbias, which may be NULL. */
 static struct ls_tensor *gradient(const struct ls_attention_gradients *g, int which)
 {
-    struct ls_tensor *const all[LS_GRADIENTS] = {g->dq, g->dk, g->dv, g->dsinks, g->ddistance_bias};
+    struct ls_tensor *const all[LS_GRADIENTS] = {
+        g->dq, g->dk, g->dv, g->dsinks, g->ddistance_bias, g->dbias};
 
     return all[which];
 }
@@ -270,16 +322,18 @@ static int64_t place_of(const struct ls_tensor *t, int which, const int64_t wher
 {
     if (which == 3) return where[2] * t->stride[0];
     if (which == 4) return where[2] * t->stride[0] + where[1];
+    if (which == 5)
+        return where[0] * t->stride[0] + where[2] * t->stride[1] + where[1] * t->stride[2];
     return where[0] * t->stride[0] + where[1] * t->stride[1] + where[2] * t->stride[2];
 }
 
 static void store_row(void *context, int which, const int64_t where[3],
-                      const struct ls_reference_sum *sum, int d)
+                      const struct ls_reference_sum *sum, int64_t first, int d)
 {
     struct ls_tensor *t = gradient(context, which);
 
     if (t)
-        memcpy((double *)t->data + place_of(t, which, where), sum->value,
+        memcpy((double *)t->data + place_of(t, which, where) + first, sum->value,
                (size_t)d * sizeof(double));
 }
 
@@ -299,6 +353,11 @@ ls_status ls_reference_attention_backward(const struct ls_attention_gradients *o
     if (out->ddistance_bias)
         LS_TRY(check_output(out->ddistance_bias, "ddistance_bias", 2,
                             (const int64_t[]){saved->q->dim[2], scores->distances}));
+    if (out->dbias)
+        LS_TRY(check_output(out->dbias, "dbias", 4,
+                            (const int64_t[]){scores->bias_entry > 0 ? saved->q->dim[0] : 1,
+                                              scores->bias_head > 0 ? saved->q->dim[2] : 1,
+                                              saved->q->dim[1], saved->k->dim[1]}));
     return go_back(&w);
 }
 
@@ -309,7 +368,7 @@ struct judgement {
 };
 
 static void judge_row(void *context, int which, const int64_t where[3],
-                      const struct ls_reference_sum *sum, int d)
+                      const struct ls_reference_sum *sum, int64_t first, int d)
 {
     struct judgement *j = context;
     const struct ls_tensor *t = gradient(j->gradients, which);
@@ -317,7 +376,7 @@ static void judge_row(void *context, int which, const int64_t where[3],
 
     if (!t) return;
     for (int e = 0; e < d; e++) {
-        const int64_t at = place_of(t, which, where) + e * t->stride[t->ndim - 1];
+        const int64_t at = place_of(t, which, where) + (first + e) * t->stride[t->ndim - 1];
 
         value[e] = ls_dtype_load(t->type, (const char *)t->data + at * ls_dtype_size(t->type));
     }

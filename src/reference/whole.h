@@ -11,7 +11,8 @@ ls_status ls_reference_attention(struct ls_tensor *o, struct ls_tensor *lse,
                                  const struct ls_tensor *v, const struct ls_masks *masks,
                                  const struct ls_scores *scores);
 
-/* Gradients in f64, contiguous, dsinks [h], ddistance_bias [h, distances]. Of what forward saved,
+/* Gradients in f64, contiguous, dsinks [h], ddistance_bias [h, distances], dbias [b|1, h|1, s_q,
+ * s_k]. Of what forward saved,
  * q, k, v, d_o and dlse are read; o and lse are found anew. Errors: LS_ESHAPE, LS_ETYPE, LS_ENOMEM.
  */
 ls_status ls_reference_attention_backward(const struct ls_attention_gradients *out,
@@ -19,12 +20,12 @@ ls_status ls_reference_attention_backward(const struct ls_attention_gradients *o
                                           const struct ls_masks *masks,
                                           const struct ls_scores *scores);
 
-/* Verdicts of dq, dk, dv, dsinks and ddistance_bias. */
-enum { LS_GRADIENTS = 5 };
+/* Verdicts of dq, dk, dv, dsinks, ddistance_bias and dbias. */
+enum { LS_GRADIENTS = 6 };
 
 /* Holds gradients of the whole problem, of any type and strides, against the oracle by the
- * contract of a storage type. Without o_lo delta may come of an o of that type. Without dsinks
- * or ddistance_bias their verdict is good, and so is that of a gradient without rows. Errors:
+ * contract of a storage type. Without o_lo delta may come of an o of that type. Without dsinks,
+ * ddistance_bias or dbias their verdict is good, and so is that of a gradient without rows. Errors:
  * LS_ESHAPE, LS_ENOMEM. */
 ls_status ls_reference_judge_gradients(struct ls_gradient_verdict out[LS_GRADIENTS],
                                        const struct ls_attention_gradients *gradients,

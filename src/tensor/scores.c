@@ -8,7 +8,7 @@
 
 bool ls_scores_are_products(const struct ls_scores *scores)
 {
-    return scores->soft_cap == 0 && !scores->alibi && !scores->distance_bias;
+    return scores->soft_cap == 0 && !scores->alibi && !scores->distance_bias && !scores->bias;
 }
 
 bool ls_scores_are_plain(const struct ls_scores *scores)

@@ -1,5 +1,6 @@
 /* From the product of a query and a key to the key's logit, and what becomes of its probability:
- *   logit = cap(scale q.k) - slope |i' - j| + bias[j - i'],   cap(x) = soft_cap tanh(x / soft_cap)
+ *   logit = cap(scale q.k) - slope |i' - j| + bias[j - i'] + bias[i, j]
+ *   cap(x) = soft_cap tanh(x / soft_cap)
  * with i' the query's place among the keys (tensor/mask.h). A sink is one more logit of a head in
  * the denominator, without a value; lse includes it. Dropout keeps a probability and divides it by
  * 1 - dropout, or makes it 0, after the denominator is taken.
@@ -20,8 +21,12 @@ struct ls_scores {
     const float *sinks;         /* logits [heads]; NULL: none; read in every execution */
     const float *distance_bias; /* [heads][distances], the middle one of 0; NULL: none. Borrowed */
     int64_t distances;          /* odd */
-    float dropout;              /* 0 to below 1 */
-    uint64_t seed;              /* of dropout */
+    /* of each query and key, rows of bias_keys; NULL: none. Borrowed, read in every execution */
+    const float *bias;
+    int64_t bias_keys;
+    int64_t bias_entry, bias_head; /* from an entry, or a head, to the next; 0: they share it */
+    float dropout;                 /* 0 to below 1 */
+    uint64_t seed;                 /* of dropout */
     /* all there are, and which of them is head 0 of a tensor that holds some */
     int64_t heads, first_head;
 };
@@ -38,6 +43,14 @@ static inline int64_t ls_distance_at(const struct ls_scores *scores, int64_t dis
 static inline const float *ls_distance_biases(const struct ls_scores *scores, int64_t head)
 {
     return scores->distance_bias + head * scores->distances;
+}
+
+/* Those of a query with each key; batch, head and position of the whole problem. */
+static inline const float *ls_pair_biases(const struct ls_scores *scores, int64_t batch,
+                                          int64_t head, int64_t position)
+{
+    return scores->bias + batch * scores->bias_entry + head * scores->bias_head +
+           position * scores->bias_keys;
 }
 
 /* Whether a logit is nothing but scale q.k; plain: and no probability is dropped. */

@@ -62,13 +62,21 @@ static inline bool meeting_sees(const struct meeting *m, int64_t batch, int64_t 
 
 /* One query and one key of a head, in double. */
 struct exact_pair {
-    double p, ds, majorant; /* of ds */
+    double p, ds, majorant;      /* of ds */
+    double dlogit, dlogit_bound; /* of its error */
     double kappa;
 };
 
 struct exact_scores {
     double logit, slack, keep, bend; /* bend: how slack errs over how the product does */
+    double bias;                     /* sum of sizes */
 };
+
+static inline void add_bias(struct exact_scores *out, double bias)
+{
+    out->logit += bias;
+    out->bias += fabs(bias);
+}
 
 static inline struct exact_scores exact_scores(const struct meeting *m, double product,
                                                int64_t batch, int64_t head, int64_t i, int64_t j)
@@ -85,16 +93,20 @@ static inline struct exact_scores exact_scores(const struct meeting *m, double p
         out.logit = (double)s->soft_cap * tanh(out.logit);
     }
     if (s->alibi)
-        out.logit -= (double)s->alibi[s->first_head + head] *
-                     fabs((double)(ls_mask_place(&m->mask[batch], row) - key));
+        add_bias(&out, -(double)s->alibi[s->first_head + head] *
+                           fabs((double)(ls_mask_place(&m->mask[batch], row) - key)));
     if (s->distance_bias) {
         const int64_t most = s->distances / 2, far = key - ls_mask_place(&m->mask[batch], row);
 
-        out.logit += (double)s->distance_bias[(s->first_head + head) * s->distances + most +
-                                              (far < -most  ? -most
-                                               : far > most ? most
-                                                            : far)];
+        add_bias(&out, (double)s->distance_bias[(s->first_head + head) * s->distances + most +
+                                                (far < -most  ? -most
+                                                 : far > most ? most
+                                                              : far)]);
     }
+    if (s->bias)
+        add_bias(&out,
+                 (double)s->bias[batch * s->bias_entry + (s->first_head + head) * s->bias_head +
+                                 row * s->bias_keys + key]);
     if (s->dropout != 0) {
         ls_dropout_kept(kept, s, batch, s->first_head + head, row, key / 4 * 4, 4);
         out.keep = kept[key % 4] ? 1 / (1 - (double)s->dropout) : 0;
@@ -344,12 +356,16 @@ static inline struct exact_pair exact_pair(const struct meeting *m, const struct
     const double dp = dot(d_o, v, d_v), delta = (double)m->delta[q];
     const double most = dot_of_sizes(d_o, v, d_v);
     const double size = fabs(scale) * dot_of_sizes(wide->q + q * d, wide->k + k * d, d);
+    const double kappa = (1 + scores.bend) * size + fabs((double)m->lse[q]);
 
     return (struct exact_pair){
         .p = p * scores.keep,
         .ds = scale * scores.slack * p * (scores.keep * dp - delta),
         .majorant = fabs(scale) * scores.slack * p * (scores.keep * most + fabs(delta)),
-        .kappa = (1 + scores.bend) * size + fabs((double)m->lse[q]),
+        .dlogit = p * (scores.keep * dp - delta),
+        .dlogit_bound = ((8 + 8 * (kappa + scores.bias)) * 0x1p-24 * p + 0x1p-126) *
+                        (scores.keep * most + fabs(delta)),
+        .kappa = kappa,
     };
 }
 
@@ -362,6 +378,8 @@ static inline void add_exact_pair(struct exact_sums *out, const struct meeting *
     const int64_t key = (batch * m->shape.h + head) * m->s_k_loc + j, k_at = key * d;
     const double *q = wide->q + q_at, *d_o = wide->d_o + row * d_v;
     const double *k = wide->k + key_at(m, batch, head, j) * d;
+
+    if (m->lse[row] == -INFINITY) return; /* all that it sees has a bias of -inf */
     const struct exact_pair pair = exact_pair(m, wide, batch, head, i, j);
     const double rounding = m->shape.type == LS_BF16 ? 0x1p-7 : 0;
     const double u = rounding + (8 + 8 * pair.kappa) * 0x1p-24;

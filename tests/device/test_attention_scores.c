@@ -10,7 +10,8 @@ static const float slopes[HEADS] = {0.5F, 0.25F, 0.125F, 0, 1, -0.01F};
 static const float sinks[HEADS] = {-3, 0, 2, 4.5F, -INFINITY, 1};
 static const float few_biases[HEADS * 5] = {1, -1, 2, 0.5F, -3, 0, 0, 4, 0, 1, -2, 2, 0,  0.25F, 5,
                                             0, 1,  2, 3,    4,  5, 4, 3, 2, 1, 7,  0, -7, 0,     2};
-static float biases[HEADS * 701]; /* drawn */
+static float biases[HEADS * 701]; /* drawn, as are the next, some -inf */
+static float pair_biases[HEADS * 610 * KEYS];
 
 static const struct ls_attention_options options[] = {
     {.soft_cap = 5},
@@ -34,12 +35,29 @@ static const struct ls_attention_options options[] = {
     {.distance_bias = biases, .distances = 701, .causal = true, .has_scale = true, .scale = -0.2F},
     {.distance_bias = biases, .distances = 701, .documents = documents, .document_count = 3},
     {.distance_bias = slopes, .distances = 1, .soft_cap = 4},
+    {.bias = pair_biases},
+    {.bias = pair_biases,
+     .bias_per_entry = true,
+     .causal = true,
+     .has_scale = true,
+     .scale = -0.2F},
+    {.bias = pair_biases,
+     .bias_per_entry = true,
+     .bias_per_head = true,
+     .documents = documents,
+     .document_count = 3},
+    {.bias = pair_biases,
+     .bias_per_head = true,
+     .soft_cap = 4,
+     .has_window = true,
+     .window_left = 9},
     {.soft_cap = 20, .alibi = slopes, .sinks = sinks, .dropout = 0.2F},
     {.soft_cap = 3,
      .alibi = slopes,
      .sinks = sinks,
      .distance_bias = biases,
      .distances = 333,
+     .bias = pair_biases,
      .dropout = 0.2F,
      .causal = true,
      .documents = documents,
@@ -58,6 +76,8 @@ static const struct ls_attention_shape shapes[] = {
 static void each_problem(void (*test)(struct problem *p))
 {
     ls_random_normal(biases, 8, 0, 0, LENGTH(biases));
+    ls_random_normal(pair_biases, 8, 1, 0, LENGTH(pair_biases));
+    for (int i = 0; i < LENGTH(pair_biases); i += 7 + i % 5) pair_biases[i] = -INFINITY;
     for (int i = 0; i < LENGTH(options) * LENGTH(shapes); i++) {
         struct problem p = {.shape = shapes[i / LENGTH(options)],
                             .options = options[i % LENGTH(options)]};

@@ -69,6 +69,7 @@ static void any_bands_are_exact(void)
 static void scores_are_exact(void)
 {
     static const float slopes[] = {0.5F, 0.0F, 0.0625F, 1.0F};
+    static float pairs[2 * 4 * 270 * 260];
     static const float biases[] = {0.5F, -1, 2, 0, 3, 1, -1, 0, 0.5F, 0.25F, -2, 1};
     const struct ls_scores scores[] = {
         {.soft_cap = 2},
@@ -79,7 +80,21 @@ static void scores_are_exact(void)
         {.distance_bias = biases, .distances = 3},
         {.distance_bias = biases, .distances = 3, .soft_cap = 3, .heads = 4, .first_head = 2},
         {.scale = 2, .soft_cap = 0.5F},
+        {.bias = pairs, .bias_keys = 260},
+        {.bias = pairs, .bias_keys = 260, .bias_entry = 270 * 260},
+        {.bias = pairs,
+         .bias_keys = 260,
+         .bias_entry = 4 * 270 * 260,
+         .bias_head = 270 * 260,
+         .soft_cap = 3,
+         .alibi = slopes,
+         .dropout = 0.2F,
+         .heads = 4,
+         .first_head = 2},
     };
+
+    ls_random_normal(pairs, 8, 1, 0, LENGTH(pairs));
+    for (int i = 0; i < LENGTH(pairs); i += 7 + i % 5) pairs[i] = -INFINITY;
 
     for (int i = 0; i < LENGTH(scores) * LENGTH(types); i++) {
         struct meeting m = {.shape = {2, 2, 1, 270, 260, 9, types[i % 3], 14},

@@ -10,7 +10,7 @@
 MPI_SUITE(judge)
 
 enum { B = 2, H = 4, H_KV = 2, S_Q = 600, S_K = 700, D = 8, DISTANCES = 601 };
-enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, TENSORS };
+enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, DBIAS, TENSORS };
 
 static const struct ls_attention_shape shape = {B, H, H_KV, S_Q, S_K, D, LS_F32, 0};
 
@@ -19,25 +19,32 @@ static bool is_of_keys(int which)
     return which == K || which == V || which == DK || which == DV;
 }
 
-/* Rows of one tensor, contiguous; lse [b, h, s], dsinks [h], ddistance_bias [h, distances]. The
- * caller frees data. */
+/* Rows of one tensor, contiguous; lse [b, h, s], dsinks [h], ddistance_bias [h, distances], dbias
+ * [1, h, s, s_k]. The caller frees data. */
 static struct ls_tensor create(int which, int64_t rows)
 {
     const int64_t full[] = {B, rows, is_of_keys(which) ? H_KV : H, D}, lse[] = {B, H, rows};
     const int64_t of_heads[] = {H, DISTANCES};
     const bool flat = which == LSE || which == DLSE;
-    void *data = calloc((size_t)((B * rows + 1) * H * D + H * DISTANCES), sizeof(float));
+    const int64_t room = which == DBIAS ? H * rows * S_K : (B * rows + 1) * H * D + H * DISTANCES;
+    void *data = calloc((size_t)room + 1, sizeof(float));
 
+    if (which == DBIAS) return ls_tensor_view(data, LS_F32, 4, (const int64_t[]){1, H, rows, S_K});
     if (which >= DSINKS) return ls_tensor_view(data, LS_F32, which == DSINKS ? 1 : 2, of_heads);
     return ls_tensor_view(data, LS_F32, flat ? 3 : 4, flat ? lse : full);
 }
 
-/* An element: of lse there is one, e = 0, a row; of dsinks one a head, of biases some. */
+static struct ls_tensor whole[TENSORS], part[TENSORS];
+
+/* An element: of lse there is one, e = 0, a row; of dsinks one a head, of biases by distance some;
+ * of biases of pairs, which entries share, e is the key. */
 static float *at(const struct ls_tensor *t, int64_t b, int64_t row, int64_t head, int64_t e)
 {
     const int64_t *s = t->stride;
 
     if (t->ndim <= 2) return (float *)t->data + head * t->stride[0] + e;
+    if (t == &whole[DBIAS] || t == &part[DBIAS])
+        return (float *)t->data + head * s[1] + row * s[2] + e;
     if (t->ndim == 3) return (float *)t->data + b * s[0] + head * s[1] + row;
     return (float *)t->data + b * s[0] + row * s[1] + head * s[2] + e;
 }
@@ -45,9 +52,8 @@ static float *at(const struct ls_tensor *t, int64_t b, int64_t row, int64_t head
 /* ---- the whole result, the same on every rank, and its parts */
 
 static const float sinks[H] = {1, -2, 0.5f, 3};
-static float biases[H * DISTANCES];
+static float biases[H * DISTANCES], pair_biases[H * S_Q * S_K];
 static struct ls_attention_options options = LS_ATTENTION_OPTIONS;
-static struct ls_tensor whole[TENSORS], part[TENSORS];
 
 static struct ls_attention_saved saved_of(struct ls_tensor *t)
 {
@@ -61,7 +67,8 @@ static struct ls_attention_gradients gradients_of(struct ls_tensor *t)
                                            .dk = &t[DK],
                                            .dv = &t[DV],
                                            .dsinks = &t[DSINKS],
-                                           .ddistance_bias = &t[DDISTANCE_BIAS]};
+                                           .ddistance_bias = &t[DDISTANCE_BIAS],
+                                           .dbias = &t[DBIAS]};
 }
 
 static void choose_options(void)
@@ -73,6 +80,9 @@ static void choose_options(void)
     ls_random_normal(biases, 2, 0, 0, H * DISTANCES);
     options.distance_bias = biases;
     options.distances = DISTANCES;
+    ls_random_normal(pair_biases, 2, 1, 0, H * S_Q * S_K);
+    options.bias = pair_biases;
+    options.bias_per_head = true;
 }
 
 static void compute(struct ls_comm *self)
@@ -110,6 +120,11 @@ static void cut(int which, const struct ls_layout *layout)
     const int64_t rows = ls_layout_part_rows(layout, rank), heads = is_of_keys(which) ? H_KV : H;
 
     part[which] = create(which, rows);
+    for (int64_t i = 0; which == DBIAS && i < H * rows; i++)
+        memcpy(at(&part[DBIAS], 0, i % rows, i / rows, 0),
+               at(&whole[DBIAS], 0, ls_layout_position(layout, rank, i % rows), i / rows, 0),
+               S_K * sizeof(float));
+    if (which == DBIAS) return;
     if (which >= DSINKS) {
         memcpy(part[which].data, whole[which].data, which == DSINKS ? sizeof sinks : sizeof biases);
         return;
@@ -192,10 +207,11 @@ MPI_TEST(judge, a_right_result_passes_with_the_same_figures_on_any_number_of_ran
         for (int t = 0; t < TENSORS; t++) cut(t, is_of_keys(t) ? &k : &q);
         const struct ls_judgement all = judge(part, kinds[i], world, 0);
 
-        MPI_CHECK(figures_agree(&all, &alone), "%s: rel %g %g %g %g %g, alone %g %g %g %g %g",
+        MPI_CHECK(figures_agree(&all, &alone), "%s: rel %g %g %g %g %g %g, alone %g %g %g %g %g %g",
                   ls_layout_name(kinds[i]), all.tensor[0].rel, all.tensor[1].rel, all.tensor[2].rel,
-                  all.tensor[3].rel, all.tensor[4].rel, alone.tensor[0].rel, alone.tensor[1].rel,
-                  alone.tensor[2].rel, alone.tensor[3].rel, alone.tensor[4].rel);
+                  all.tensor[3].rel, all.tensor[4].rel, all.tensor[6].rel, alone.tensor[0].rel,
+                  alone.tensor[1].rel, alone.tensor[2].rel, alone.tensor[3].rel,
+                  alone.tensor[4].rel, alone.tensor[6].rel);
         free_all(part);
     }
     free_all(whole);
@@ -213,7 +229,8 @@ MPI_TEST(judge, one_wrong_element_is_found)
                  {DK, LS_JUDGED_DK, "dk"},
                  {DV, LS_JUDGED_DV, "dv"},
                  {DSINKS, LS_JUDGED_DSINKS, "dsinks"},
-                 {DDISTANCE_BIAS, LS_JUDGED_DDISTANCE_BIAS, "ddistance_bias"}};
+                 {DDISTANCE_BIAS, LS_JUDGED_DDISTANCE_BIAS, "ddistance_bias"},
+                 {DBIAS, LS_JUDGED_DBIAS, "dbias"}};
     const struct ls_layout q = layout_of(LS_LAYOUT_CONTIGUOUS, false, size);
     const struct ls_layout k = layout_of(LS_LAYOUT_CONTIGUOUS, true, size);
     struct ls_comm *self;
@@ -224,9 +241,10 @@ MPI_TEST(judge, one_wrong_element_is_found)
         /* a last row is always judged */
         const int64_t last[] = {1, (is_of_keys(cases[i].tensor) ? S_K : S_Q) - 1, 1, 3};
         const int64_t of_head[] = {-1, -1, 1, 0};
-        const int64_t of_bias[] = {-1, 576, 1, 20};
+        const int64_t of_distance[] = {-1, 576, 1, 20}, of_bias[] = {0, 300, 1, S_K - 1};
         const int64_t *where = cases[i].tensor == DSINKS           ? of_head
-                               : cases[i].tensor == DDISTANCE_BIAS ? of_bias
+                               : cases[i].tensor == DDISTANCE_BIAS ? of_distance
+                               : cases[i].tensor == DBIAS          ? of_bias
                                                                    : last;
         const int64_t e = cases[i].tensor == LSE              ? 0
                           : cases[i].tensor == DDISTANCE_BIAS ? where[1] + where[3]

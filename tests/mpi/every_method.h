@@ -28,9 +28,10 @@ static inline void check_counts(const struct descent *g)
     MPI_CHECK(of_all_ranks(report.forward.bytes_sent) ==
                   (double)(cost.bytes_sent + cost.residual_bytes_sent),
               "%s: %ld bytes are predicted", job_text(&g->job), (long)cost.bytes_sent);
-    MPI_CHECK(of_all_ranks(report.backward.bytes_sent) == (double)cost.backward_bytes_sent,
+    MPI_CHECK(of_all_ranks(report.backward.bytes_sent) ==
+                  (double)(cost.backward_bytes_sent + cost.bias_bytes_sent),
               "%s: %ld bytes of backward are predicted", job_text(&g->job),
-              (long)cost.backward_bytes_sent);
+              (long)(cost.backward_bytes_sent + cost.bias_bytes_sent));
 }
 
 /* whole: drawn, and nobody's plan yet. */

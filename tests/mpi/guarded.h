@@ -5,6 +5,7 @@
 #define TESTS_MPI_GUARDED_H
 
 #include "comm/transport.h"
+#include "device/bias_gradient.h"
 #include "device/gradient.h"
 #include "device/linear.h"
 #include "device/norm.h"
@@ -37,6 +38,17 @@ static inline ls_status guarded_gradient(struct ls_queue *queue, struct ls_gradi
 {
     guarded_enter();
     const ls_status status = guarded.cpu->ops->gradient->compute(queue, kernel, call);
+
+    guarded_leave();
+    return status;
+}
+
+static inline ls_status guarded_bias_gradient(struct ls_queue *queue,
+                                              struct ls_bias_gradient_kernel *kernel,
+                                              const struct ls_bias_gradient_call *call)
+{
+    guarded_enter();
+    const ls_status status = guarded.cpu->ops->bias_gradient->compute(queue, kernel, call);
 
     guarded_leave();
     return status;
@@ -305,6 +317,7 @@ static inline struct ls_device *guarded_device(int threads)
     static struct ls_device_ops ops;
     static struct ls_attention_ops attention;
     static struct ls_gradient_ops gradient;
+    static struct ls_bias_gradient_ops bias_gradient;
     static const struct ls_row_ops rows = {.copy = guarded_rows_copy,
                                            .zero = guarded_rows_zero,
                                            .add = guarded_rows_add,
@@ -328,12 +341,14 @@ static inline struct ls_device *guarded_device(int threads)
     ops = *cpu->ops;
     attention = *ops.attention;
     gradient = *ops.gradient;
+    bias_gradient = *ops.bias_gradient;
     linear = *ops.linear;
     norm = *ops.norm;
     ls_device_close(cpu);
     attention.attend = guarded_attend;
     attention.merge = guarded_merge;
     gradient.compute = guarded_gradient;
+    bias_gradient.compute = guarded_bias_gradient;
     linear.forward = guarded_linear;
     linear.dx = guarded_linear_dx;
     linear.dw = guarded_linear_dw;
@@ -347,6 +362,7 @@ static inline struct ls_device *guarded_device(int threads)
     ops.memory = &guarded_memory;
     ops.attention = &attention;
     ops.gradient = &gradient;
+    ops.bias_gradient = &bias_gradient;
     ops.rows = &rows;
     ops.linear = &linear;
     ops.norm = &norm;

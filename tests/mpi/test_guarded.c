@@ -5,7 +5,24 @@
 
 MPI_SUITE(guarded)
 
-enum { Q, K, V, D_O, DLSE, INPUTS, O = INPUTS, O_LO, LSE, DQ, DK, DV, DSINKS, DBIASES, TENSORS };
+enum {
+    Q,
+    K,
+    V,
+    D_O,
+    DLSE,
+    INPUTS,
+    O = INPUTS,
+    O_LO,
+    LSE,
+    DQ,
+    DK,
+    DV,
+    DSINKS,
+    DDISTANCES,
+    DBIAS,
+    TENSORS
+};
 enum { DISTANCES = 5 };
 
 /* One device, a plan on it and its tensors; and the results, where the host can read them. */
@@ -35,7 +52,10 @@ static void shape_tensors(struct side *side, const struct ls_attention_shape *s,
 
         if (i == DLSE || i == LSE)
             side->t[i] = ls_tensor_view(NULL, LS_F32, 3, numbers);
-        else if (i == DSINKS || i == DBIASES)
+        else if (i == DBIAS)
+            side->t[i] =
+                ls_tensor_view(NULL, LS_F32, 4, (const int64_t[]){1, s->h, q_rows, s->s_k});
+        else if (i == DSINKS || i == DDISTANCES)
             side->t[i] = ls_tensor_view(NULL, LS_F32, i == DSINKS ? 1 : 2,
                                         (const int64_t[]){s->h, DISTANCES});
         else
@@ -94,7 +114,8 @@ static ls_status run_side(struct side *side, const struct job *job)
                                                .dv = &t[DV],
                                                .dsinks = job->options.sinks ? &t[DSINKS] : NULL,
                                                .ddistance_bias =
-                                                   job->options.sinks ? &t[DBIASES] : NULL};
+                                                   job->options.sinks ? &t[DDISTANCES] : NULL,
+                                               .dbias = job->options.sinks ? &t[DBIAS] : NULL};
 
     LS_TRY(ls_attention_forward_residual(&t[O], &t[O_LO], &t[LSE], side->plan, &t[Q], &t[K], &t[V],
                                          NULL));
@@ -156,6 +177,7 @@ static void check_method(struct job *job, int method)
 
 static void check_methods(bool strict, bool rows)
 {
+    static float pair_biases[4 * 700 * 900];
     static const float sinks[] = {0.5F, -1, 2, 0};
     static const float biases[4 * DISTANCES] = {1, -1, 0.5F, 2, 0, 0, 3, -2, 1, 1, 0.25F};
 
@@ -168,6 +190,8 @@ static void check_methods(bool strict, bool rows)
         job.options.sinks = sinks;
         job.options.distance_bias = biases;
         job.options.distances = DISTANCES;
+        job.options.bias = pair_biases;
+        job.options.bias_per_head = true;
         job.options.has_window = true;
         job.options.window_left = 300;
         job.options.window_right = i % 3 == 0 ? 50 : 0;

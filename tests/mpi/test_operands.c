@@ -10,16 +10,18 @@ MPI_SUITE(operands)
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
 enum { B = 2, H = 4, H_KV = 2, S = 2100, D = 16 }; /* rows for 8 ranks */
-enum { DQ, DK, DV, DSINKS, DBIASES, Q, K, V, O, LSE, DO, O_LO, DLSE, OPERANDS };
+enum { DQ, DK, DV, DSINKS, DDISTANCES, DBIAS, Q, K, V, O, LSE, DO, O_LO, DLSE, OPERANDS };
 
-static const char *const names[OPERANDS] = {
-    "dq", "dk", "dv", "dsinks", "ddistance_bias", "q", "k", "v", "o", "lse", "do", "o_lo", "dlse"};
-static const float sinks[H] = {0.5f, -1, 0, 2}, biases[H * 3] = {1};
+static const char *const names[OPERANDS] = {"dq",    "dk", "dv",   "dsinks", "ddistance_bias",
+                                            "dbias", "q",  "k",    "v",      "o",
+                                            "lse",   "do", "o_lo", "dlse"};
+static const float sinks[H] = {0.5f, -1, 0, 2}, distances[H * 3] = {1};
+static float biases[S * S];
 
-/* ---- the tensors, each in a place of its own of one piece of memory */
+/* ---- the tensors, each in a place of its own of one piece of memory, dbias behind the others */
 
 static struct ls_attention_plan *plan;
-static int64_t rows, place; /* of this rank; floats of one tensor */
+static int64_t rows, place, floats; /* of this rank; floats of one tensor, of all */
 static float *memory;
 static struct ls_tensor own[OPERANDS];
 
@@ -36,17 +38,20 @@ static void create(void)
 
     options.backward = true;
     options.sinks = sinks;
-    options.distance_bias = biases;
+    options.distance_bias = distances;
+    options.bias = biases;
     options.distances = 3;
     MPI_CHECK_OK(ls_attention_plan_create(&plan, world, &shape, &options));
     const struct ls_layout layout = ls_attention_plan_query_layout(plan);
     rows = ls_layout_part_rows(&layout, rank);
     place = B * rows * H * D;
-    memory = malloc((size_t)(OPERANDS * place) * sizeof *memory);
+    floats = OPERANDS * place + rows * S;
+    memory = malloc((size_t)floats * sizeof *memory);
+    memset(memory, 0x3f, (size_t)floats * sizeof *memory);
     ls_random_normal(memory, 1, (uint32_t)rank, 0, OPERANDS * place);
 
     const int64_t q[] = {B, rows, H, D}, k[] = {B, rows, H_KV, D}, lse[] = {B, H, rows},
-                  h[] = {H, 3};
+                  h[] = {H, 3}, dbias[] = {1, 1, rows, S};
     for (int i = 0; i < OPERANDS; i++) view(i, 4, q);
     view(K, 4, k);
     view(V, 4, k);
@@ -55,7 +60,9 @@ static void create(void)
     view(LSE, 3, lse);
     view(DLSE, 3, lse);
     view(DSINKS, 1, h);
-    view(DBIASES, 2, h);
+    view(DDISTANCES, 2, h);
+    view(DBIAS, 4, dbias);
+    own[DBIAS].data = memory + OPERANDS * place;
 }
 
 static void destroy(void)
@@ -74,8 +81,8 @@ static ls_status forward(struct ls_tensor *const t[OPERANDS])
 static ls_status backward(struct ls_tensor *const t[OPERANDS])
 {
     return ls_attention_backward(
-        &(struct ls_attention_gradients){t[DQ], t[DK], t[DV], t[DSINKS], t[DBIASES]}, plan,
-        &(struct ls_attention_saved){t[Q], t[K], t[V], t[O], t[LSE], t[DO], t[O_LO], t[DLSE]},
+        &(struct ls_attention_gradients){t[DQ], t[DK], t[DV], t[DSINKS], t[DDISTANCES], t[DBIAS]},
+        plan, &(struct ls_attention_saved){t[Q], t[K], t[V], t[O], t[LSE], t[DO], t[O_LO], t[DLSE]},
         NULL);
 }
 
@@ -86,7 +93,10 @@ static const struct call {
     int operand[OPERANDS];
 } calls[] = {
     {forward, 3, 6, {O, O_LO, LSE, Q, K, V}},
-    {backward, 5, OPERANDS, {DQ, DK, DV, DSINKS, DBIASES, Q, K, V, O, LSE, DO, O_LO, DLSE}},
+    {backward,
+     6,
+     OPERANDS,
+     {DQ, DK, DV, DSINKS, DDISTANCES, DBIAS, Q, K, V, O, LSE, DO, O_LO, DLSE}},
 };
 
 /* A call with one tensor replaced on the last rank; NULL: by none. */
@@ -94,7 +104,7 @@ static void check_refused(const struct call *call, int which, struct ls_tensor *
                           const char *says)
 {
     struct ls_tensor *t[OPERANDS];
-    const size_t bytes = (size_t)(OPERANDS * place) * sizeof *memory;
+    const size_t bytes = (size_t)floats * sizeof *memory;
     float *const before = malloc(bytes);
 
     for (int i = 0; i < OPERANDS; i++) t[i] = rank == size - 1 && i == which ? bad : &own[i];
@@ -116,7 +126,8 @@ MPI_TEST(operands, none_may_be_missing)
             bad.data = NULL;
             snprintf(says, sizeof says, "%s has no memory", names[which]);
             check_refused(&calls[c], which, &bad, says);
-            if (which == O_LO || which == DLSE || which == DSINKS || which == DBIASES)
+            if (which == O_LO || which == DLSE || which == DSINKS || which == DDISTANCES ||
+                which == DBIAS)
                 continue; /* may be left out */
             snprintf(says, sizeof says, "%s is missing", names[which]);
             check_refused(&calls[c], which, NULL, says);

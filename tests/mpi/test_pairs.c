@@ -174,9 +174,10 @@ MPI_TEST(pairs, infinite_keys_count_nowhere)
     run_without(&left_out, self, false);
     run_without(&infinite, self, true);
     for (int i = 0; i < H * 3; i++)
-        MPI_CHECK(fabsf(left_out.dbias[i] - infinite.dbias[i]) <=
-                      1e-4F * (1 + fabsf(left_out.dbias[i])),
-                  "bias %d: %g, not %g", i, (double)infinite.dbias[i], (double)left_out.dbias[i]);
+        MPI_CHECK(fabsf(left_out.ddistance[i] - infinite.ddistance[i]) <=
+                      1e-4F * (1 + fabsf(left_out.ddistance[i])),
+                  "bias %d: %g, not %g", i, (double)infinite.ddistance[i],
+                  (double)left_out.ddistance[i]);
     descent_destroy_plan(&infinite);
     descent_destroy_whole(&infinite);
     descent_destroy_plan(&left_out);

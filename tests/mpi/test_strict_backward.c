@@ -20,7 +20,7 @@ static const float sinks[] = {0.5f, -1, 0, 2, 1, -0.25f};
 
 enum { DISTANCES = 301 };
 
-static float biases[6 * DISTANCES];
+static float biases[6 * DISTANCES], pair_biases[2 * 600 * 260];
 
 static void run_alone(struct descent *g, struct ls_comm *self)
 {
@@ -45,6 +45,10 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
         ls_random_normal(biases, 9, 0, 0, LENGTH(biases));
         alone.job.options.distance_bias = biases;
         alone.job.options.distances = DISTANCES;
+        ls_random_normal(pair_biases, 9, 1, 0, LENGTH(pair_biases));
+        alone.job.options.bias = pair_biases;
+        alone.job.options.bias_per_entry = type == LS_F32;
+        alone.job.options.bias_per_head = type == LS_BF16;
     }
     alone.residual = causal;
     MPI_CHECK_OK(ls_comm_create_self(&self));
@@ -64,9 +68,10 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
                       gradient_names[which]);
         MPI_CHECK(memcmp(g.dsinks, alone.dsinks, (size_t)shape->h * sizeof *sinks) == 0,
                   "%s: dsinks", job_text(&g.job));
-        MPI_CHECK(memcmp(g.dbias, alone.dbias, (size_t)descent_bias_count(&g) * sizeof *g.dbias) ==
-                      0,
+        MPI_CHECK(memcmp(g.ddistance, alone.ddistance,
+                         (size_t)descent_distance_count(&g) * sizeof *g.ddistance) == 0,
                   "%s: ddistance_bias", job_text(&g.job));
+        MPI_CHECK(same_biases(&g, &alone), "%s: dbias", job_text(&g.job));
         descent_destroy_plan(&g);
     }
     descent_destroy_plan(&alone);

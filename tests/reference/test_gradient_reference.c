@@ -10,10 +10,11 @@
 /* A whole problem on the way back. */
 struct back {
     struct whole w;
-    struct ls_tensor d_o, dlse, dq, dk, dv, dsinks, dbias;
+    struct ls_tensor d_o, dlse, dq, dk, dv, dsinks, ddistance, dbias;
     double d_o_data[B * S_Q * H * VALUE], dlse_data[B * H * S_Q];
     double dq_data[B * S_Q * H * HEAD], dk_data[B * S_K * H_KV * HEAD];
-    double dv_data[B * S_K * H_KV * VALUE], dsinks_data[H], dbias_data[H * 5];
+    double dv_data[B * S_K * H_KV * VALUE], dsinks_data[H], ddistance_data[H * 5];
+    double dbias_data[B * H * S_Q * S_K];
     struct ls_mask mask;
     struct ls_band bands[MOST_BANDS];
     struct ls_scores scores;
@@ -32,13 +33,16 @@ static void open_back(struct back *p, int c)
     p->dk = ls_tensor_view(p->dk_data, LS_F64, 4, p->w.k.dim);
     p->dv = ls_tensor_view(p->dv_data, LS_F64, 4, p->w.v.dim);
     p->dsinks = ls_tensor_view(p->dsinks_data, LS_F64, 1, (const int64_t[]){H});
-    p->dbias = ls_tensor_view(p->dbias_data, LS_F64, 2, (const int64_t[]){H, 5});
+    p->ddistance = ls_tensor_view(p->ddistance_data, LS_F64, 2, (const int64_t[]){H, 5});
     p->mask = mask_by(&rule, p->bands);
     p->scores = scores_of(c);
     memcpy(p->sinks, sinks, sizeof p->sinks);
     if (p->scores.sinks) p->scores.sinks = p->sinks;
     memcpy(p->biases, biases, sizeof p->biases);
     if (p->scores.distance_bias) p->scores.distance_bias = p->biases[0];
+    p->dbias = ls_tensor_view(p->dbias_data, LS_F64, 4,
+                              (const int64_t[]){p->scores.bias_entry > 0 ? B : 1,
+                                                p->scores.bias_head > 0 ? H : 1, S_Q, S_K});
 }
 
 static void run_back(struct back *p)
@@ -48,7 +52,8 @@ static void run_back(struct back *p)
                                                .dv = &p->dv,
                                                .dsinks = p->scores.sinks ? &p->dsinks : NULL,
                                                .ddistance_bias =
-                                                   p->scores.distance_bias ? &p->dbias : NULL};
+                                                   p->scores.distance_bias ? &p->ddistance : NULL,
+                                               .dbias = p->scores.bias ? &p->dbias : NULL};
     const struct ls_attention_saved saved = {
         .q = &p->w.q, .k = &p->w.k, .v = &p->w.v, .d_o = &p->d_o, .dlse = &p->dlse};
 
@@ -122,7 +127,11 @@ Test(gradient_reference, is_the_slope_of_forward_for_every_mask_and_score)
         if (p.scores.sinks)
             expect_slopes_f32(&p, p.sinks, p.dsinks_data, H, "dsinks", cases[c].name);
         if (p.scores.distance_bias)
-            expect_slopes_f32(&p, p.biases[0], p.dbias_data, H * 5, "ddistance_bias",
+            expect_slopes_f32(&p, p.biases[0], p.ddistance_data, H * 5, "ddistance_bias",
+                              cases[c].name);
+        if (p.scores.bias)
+            expect_slopes_f32(&p, pair_biases, p.dbias_data,
+                              (int)(p.dbias.dim[0] * p.dbias.dim[1]) * S_Q * S_K, "dbias",
                               cases[c].name);
     }
 }

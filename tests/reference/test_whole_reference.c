@@ -38,6 +38,8 @@ static double logit(const struct whole *w, const struct ls_mask_rule *rule,
 
         dot += scores->distance_bias[h * scores->distances + most + near];
     }
+    if (scores->bias)
+        dot += scores->bias[b * scores->bias_entry + h * scores->bias_head + i * S_K + j];
     return dot;
 }
 

@@ -60,6 +60,8 @@ static const float biases[H][5] = {{0.5f, -1, 0.25f, 2, -0.5f},
                                    {1, 1, 0, -1, -2},
                                    {3, 0, 0, 0, -3},
                                    {0.1f, 0.2f, 0.3f, 0.4f, 0.5f}};
+/* Of pairs, of as many entries and heads as a case takes of them; one is of no key that is seen. */
+static float pair_biases[B * H * S_Q * S_K];
 static const int64_t documents[] = {0, 3, 3, 6, 7};
 
 /* Every mask and score, one at a time and all together. */
@@ -69,6 +71,7 @@ static const struct {
     struct ls_scores scores;
 } cases[] = {
 #define OPEN .left = INT64_MAX, .right = INT64_MAX
+#define PAIRS S_Q *S_K
     {"full", {OPEN}, {.scale = 0.4f}},
     {"causal", {.shift = 2, .left = INT64_MAX}, {.scale = 0.4f}},
     {"causal from the start", {.left = INT64_MAX}, {.scale = 0.4f}},
@@ -82,6 +85,13 @@ static const struct {
     {"biases by distance",
      {.shift = 1, .left = 3, .right = 4},
      {.distance_bias = biases[0], .distances = 5}},
+    {"biases of pairs", {OPEN}, {.bias = pair_biases, .bias_entry = H * PAIRS, .bias_head = PAIRS}},
+    {"biases that entries share",
+     {.shift = 2, .left = INT64_MAX},
+     {.bias = pair_biases, .bias_head = PAIRS}},
+    {"biases that heads share",
+     {.shift = 2, .left = 2, .right = 1},
+     {.bias = pair_biases, .bias_entry = PAIRS}},
     {"sinks", {.shift = -3, .left = INT64_MAX}, {.sinks = sinks}},
     {"dropout", {OPEN}, {.dropout = 0.5f, .seed = 7}},
     {"all",
@@ -91,8 +101,10 @@ static const struct {
       .sinks = sinks,
       .distance_bias = biases[0],
       .distances = 5,
+      .bias = pair_biases,
       .dropout = 0.25f,
       .seed = 8}},
+#undef PAIRS
 #undef OPEN
 };
 
@@ -113,6 +125,9 @@ static inline struct ls_scores scores_of(int c)
 
     scores.scale = 0.4f;
     scores.heads = H;
+    scores.bias_keys = S_K;
+    ls_random_normal(pair_biases, 4, 0, 0, B * H * S_Q * S_K);
+    pair_biases[S_K + 1] = -INFINITY;
     return scores;
 }
 

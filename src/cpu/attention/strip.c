@@ -102,23 +102,34 @@ static void add_biases(float *s, const struct ls_scores *scores, int64_t head, i
     for (int j = end; j < LS_LEAF; j++) s[j] += bias[2 * most];
 }
 
+/* Of a leaf of which so many keys are there. */
+static void add_pair_biases(float *s, const float *bias, int keys)
+{
+#pragma omp simd
+    for (int j = 0; j < keys; j++) s[j] += bias[j];
+}
+
 static void make_logits(const struct strip_worker *w, const struct chunk *chunk, int leaf,
                         int first, int rows)
 {
     const struct ls_scores *scores = chunk->scores;
+    const int64_t first_key = chunk->first_key[leaf];
 
     for (int r = 0; r < rows; r++) {
         const struct score_row *row = &chunk->row[first + r];
         const struct logit_row logit = {.scale = fabsf(scores->scale),
                                         .soft_cap = scores->soft_cap,
                                         .slope = scores->alibi ? scores->alibi[row->head] : 0,
-                                        .place = (float)(row->place - chunk->first_key[leaf])};
+                                        .place = (float)(row->place - first_key)};
 
         float *s = w->scores + r * w->products->score_stride;
 
         w->simd->logits(s, &logit);
-        if (scores->distance_bias)
-            add_biases(s, scores, row->head, chunk->first_key[leaf] - row->place);
+        if (scores->distance_bias) add_biases(s, scores, row->head, first_key - row->place);
+        if (scores->bias)
+            add_pair_biases(
+                s, ls_pair_biases(scores, chunk->batch, row->head, row->position) + first_key,
+                ls_in_leaf(scores->bias_keys - first_key));
     }
 }
 

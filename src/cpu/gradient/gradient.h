@@ -159,6 +159,17 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
                             struct gradient_worker *w, int64_t head, int64_t q_leaf,
                             int64_t k_leaf);
 
+/* Keys of a leaf that queries [first, first + rows) see, where they stand among the keys, and which
+ * pairs of a tile dropout keeps: out [LS_LEAF], or NULL if each sees all of LS_LEAF keys, if
+ * nothing goes by distance, if all are kept. */
+const struct ls_leaf_keys *cpu_gradient_visible(struct ls_leaf_keys *out,
+                                                const struct ls_mask *mask, int64_t first, int rows,
+                                                int64_t k_leaf);
+const int64_t *cpu_gradient_places(int64_t *out, const struct ls_scores *scores,
+                                   const struct ls_mask *mask, int64_t first, int rows);
+const struct ls_leaf_keys *cpu_gradient_kept(struct ls_leaf_keys *out,
+                                             const struct gradient_tile *tile, ls_isa isa);
+
 /* mend.c: the same where a row that has NaN or infinity must not be seen by others. */
 ls_status cpu_gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
                                    const struct gradient_tile *tile, const struct ls_leaf *q_leaf,

@@ -185,7 +185,7 @@ static void scored_row(float *score, float *dp, const struct gradient_tile *tile
         const int64_t distance = gradient_tile_distance(tile, i, key);
         const struct gradient_pair pair = gradient_of_pair(
             score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale,
-            gradient_tile_bias(tile, distance), gradient_tile_keeps(tile, i, key));
+            gradient_tile_bias(tile, i, key, distance), gradient_tile_keeps(tile, i, key));
 
         if (counts) gradient_tile_note(tile, distance, pair.dlogit);
 

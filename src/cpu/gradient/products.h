@@ -58,8 +58,9 @@ static inline int64_t gradient_tile_distance(const struct gradient_tile *tile, i
     return tile->place ? tile->first_key + key - tile->place[query] : 0;
 }
 
-/* What a key at this distance gets behind the soft cap. */
-static inline float gradient_tile_bias(const struct gradient_tile *tile, int64_t distance)
+/* What a key, at this distance, gets behind the soft cap. */
+static inline float gradient_tile_bias(const struct gradient_tile *tile, int query, int key,
+                                       int64_t distance)
 {
     const struct ls_scores *scores = tile->scores;
     float bias = 0;
@@ -68,6 +69,9 @@ static inline float gradient_tile_bias(const struct gradient_tile *tile, int64_t
         bias -= scores->alibi[tile->head] * (float)(distance < 0 ? -distance : distance);
     if (scores->distance_bias)
         bias += ls_distance_biases(scores, tile->head)[ls_distance_at(scores, distance)];
+    if (scores->bias)
+        bias += ls_pair_biases(scores, tile->batch, tile->head,
+                               tile->first_query + query)[tile->first_key + key];
     return bias;
 }
 

@@ -6,22 +6,21 @@
 #include "cpu/draw.h"
 #include "cpu/gradient/gradient.h"
 
-/* NULL if each row sees all of LS_LEAF keys. */
-static const struct ls_leaf_keys *row_visibility(struct gradient_worker *w,
-                                                 const struct ls_mask *mask, int64_t q_leaf,
-                                                 int64_t k_leaf, int rows)
+const struct ls_leaf_keys *cpu_gradient_visible(struct ls_leaf_keys *out,
+                                                const struct ls_mask *mask, int64_t first, int rows,
+                                                int64_t k_leaf)
 {
-    if (ls_mask_leaf(w->visible, mask, q_leaf * LS_LEAF, rows, k_leaf)) return NULL;
-    memset(w->visible + rows, 0, (size_t)(LS_LEAF - rows) * sizeof *w->visible);
-    return w->visible;
+    if (ls_mask_leaf(out, mask, first, rows, k_leaf)) return NULL;
+    memset(out + rows, 0, (size_t)(LS_LEAF - rows) * sizeof *out);
+    return out;
 }
 
-static const int64_t *places(struct gradient_worker *w, const struct ls_scores *scores,
-                             const struct ls_mask *mask, int64_t q_leaf, int rows)
+const int64_t *cpu_gradient_places(int64_t *out, const struct ls_scores *scores,
+                                   const struct ls_mask *mask, int64_t first, int rows)
 {
     if (!scores->alibi && !scores->distance_bias) return NULL;
-    for (int r = 0; r < rows; r++) w->place[r] = ls_mask_place(mask, q_leaf * LS_LEAF + r);
-    return w->place;
+    for (int r = 0; r < rows; r++) out[r] = ls_mask_place(mask, first + r);
+    return out;
 }
 
 /* Eight bytes that are 0 or 1 as bits. */
@@ -33,19 +32,17 @@ static uint64_t bits_of(const uint8_t *bytes)
     return le64toh(x) * 0x0102040810204080 >> 56;
 }
 
-/* Which pairs dropout keeps; NULL: all. */
-static const struct ls_leaf_keys *draw_kept(struct gradient_worker *w,
-                                            const struct ls_gradient_kernel *kernel,
-                                            const struct gradient_tile *tile)
+const struct ls_leaf_keys *cpu_gradient_kept(struct ls_leaf_keys *out,
+                                             const struct gradient_tile *tile, ls_isa isa)
 {
     const struct ls_scores *scores = tile->scores;
     const struct ls_dropout dropout = ls_dropout_of_keys(scores, tile->batch, tile->head);
     uint8_t bytes[LS_LEAF];
 
     if (scores->dropout == 0) return NULL;
-    const struct drawing drawing = drawing_of(&dropout, LS_RANDOM_DROPOUT, kernel->cpu.isa);
+    const struct drawing drawing = drawing_of(&dropout, LS_RANDOM_DROPOUT, isa);
     for (int r = 0; r < tile->rows; r++) {
-        uint64_t *bits = w->kept[r].word;
+        uint64_t *bits = out[r].word;
 
         draw(bytes, &drawing, tile->first_query + r, tile->first_key, LS_LEAF);
         for (int i = 0; i < LS_LEAF_WORDS; i++) {
@@ -53,7 +50,7 @@ static const struct ls_leaf_keys *draw_kept(struct gradient_worker *w,
             for (int j = 0; j < 8; j++) bits[i] |= bits_of(bytes + 64 * i + 8 * j) << 8 * j;
         }
     }
-    return w->kept;
+    return out;
 }
 
 /* Tiles go on to the next leaf of keys of the chunk, or to its first one with the leaf of queries
@@ -110,7 +107,8 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
         .queries = kernel->packed.leaf + (size_t)q_slot * kernel->queries_bytes,
         .lse = kernel->queries[q_slot].lse,
         .delta = kernel->queries[q_slot].delta,
-        .visible = row_visibility(w, mask, queries->number, keys->number, rows),
+        .visible =
+            cpu_gradient_visible(w->visible, mask, queries->number * LS_LEAF, rows, keys->number),
         .rows = rows,
         .key_count = key_count,
         .scale = shape->scores.scale,
@@ -123,11 +121,12 @@ ls_status cpu_gradient_tile(const struct gradient_paths *to, struct gradient_job
         .head = head % shape->global.h + shape->scores.first_head,
         .first_query = queries->number * LS_LEAF,
         .first_key = keys->number * LS_LEAF,
-        .place = places(w, &shape->scores, mask, queries->number, rows),
+        .place =
+            cpu_gradient_places(w->place, &shape->scores, mask, queries->number * LS_LEAF, rows),
         .distance = kernel->distances.limb ? w->distance : NULL,
     };
 
-    tile.kept = draw_kept(w, kernel, &tile);
+    tile.kept = cpu_gradient_kept(w->kept, &tile, kernel->cpu.isa);
     look_ahead(&tile, job, head, q_leaf, k_leaf);
     w->tiles++;
     LS_TRY(tile.visible && !(kernel->keys.clean[k_slot] && kernel->packed.clean[q_slot])
