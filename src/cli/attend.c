@@ -125,8 +125,10 @@ static ls_status check_memory(struct cli_attend_run *run)
     double tensors = cli_tensor_bytes(&p->shape, &p->q_layout, &p->k_layout, rank);
 
     if (p->backward)
-        tensors += cli_gradient_bytes(&p->shape, (p->scores.sinks != NULL) + p->scores.distances,
-                                      &p->q_layout, &p->k_layout, rank);
+        tensors +=
+            cli_gradient_bytes(&p->shape, (p->scores.sinks != NULL) + p->scores.distances,
+                               &p->q_layout, &p->k_layout, rank) +
+            cli_bias_gradient_bytes(&p->shape, &run->options.shared.attention, &p->q_layout, rank);
     LS_TRY(ls_comm_agree(run->world->comm, ls_method_cost(&run->cost, run->method, p)));
     return cli_memory_check(run->world, tensors + (double)run->cost.workspace_bytes +
                                             (double)run->cost.comm_bytes +
@@ -157,6 +159,21 @@ static ls_status create_numbers(struct ls_tensor *out, int ndim, int64_t h, int6
     return LS_OK;
 }
 
+/* [b or 1, h or 1, rows, s_k]. */
+static ls_status create_biases(struct cli_attend_run *run, int64_t rows)
+{
+    const struct ls_attention_options *o = &run->options.shared.attention;
+    const struct ls_attention_shape *n = &run->inputs.shape;
+    const int64_t dim[] = {o->bias_per_entry ? n->b : 1, o->bias_per_head ? n->h : 1, rows, n->s_k};
+    void *data;
+
+    if (!o->bias) return LS_OK;
+    LS_TRY(ls_alloc(&data, LS_TAG_ACTIVATION,
+                    (size_t)(dim[0] * dim[1] * dim[2] * dim[3]) * sizeof(float)));
+    run->dbias = ls_tensor_view(data, LS_F32, 4, dim);
+    return LS_OK;
+}
+
 static ls_status create_gradients(struct cli_attend_run *run)
 {
     const struct ls_attention_options *o = &run->options.shared.attention;
@@ -178,7 +195,7 @@ static ls_status create_gradients(struct cli_attend_run *run)
                                  all[i].h, all[i].d));
     if (o->sinks) LS_TRY(create_numbers(&run->dsinks, 1, n->h, 1));
     if (o->distance_bias) LS_TRY(create_numbers(&run->ddistance_bias, 2, n->h, o->distances));
-    return LS_OK;
+    return create_biases(run, q_rows);
 }
 
 static ls_status create_results(struct cli_attend_run *run)
@@ -246,8 +263,12 @@ static ls_status verify(struct cli_attend_run *run)
 
 static ls_status write_results(struct cli_attend_run *run)
 {
+    const int64_t *dim = run->dbias.dim;
+    const struct ls_tensor dbias =
+        ls_order_view(run->dbias.data, LS_F32, LS_ORDER_BHSD, dim[0], dim[2], dim[1], dim[3]);
     const struct ls_tensor *const parts[CLI_OUT_MOST] = {
-        &run->o, &run->lse, &run->dq, &run->dk, &run->dv, &run->dsinks, &run->ddistance_bias};
+        &run->o, &run->lse, &run->dq, &run->dk, &run->dv, &run->dsinks, &run->ddistance_bias,
+        &dbias};
 
     return cli_output_commit(run->output, &run->options.shared.attention, &run->problem.q_layout,
                              &run->problem.k_layout, parts, run->progress);
@@ -271,6 +292,7 @@ static void attend_fini(struct cli_attend_run *run)
     ls_attention_plan_destroy(run->plan);
     cli_gemm_fini(&run->gemm);
     ls_problem_fini(&run->problem);
+    ls_free(run->dbias.data);
     ls_free(run->ddistance_bias.data);
     ls_free(run->dsinks.data);
     ls_free(run->dv.data);

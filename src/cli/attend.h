@@ -55,8 +55,8 @@ struct cli_attend_run {
     int64_t events, dropped;      /* of the timeline of all ranks */
     struct ls_input d_o_source;
     struct ls_tensor qkv[3], o, lse;
-    struct ls_tensor d_o, o_lo, dq, dk, dv;  /* with --backward */
-    struct ls_tensor dsinks, ddistance_bias; /* with what they are of, else of no memory */
+    struct ls_tensor d_o, o_lo, dq, dk, dv;         /* with --backward */
+    struct ls_tensor dsinks, ddistance_bias, dbias; /* with what they are of, else of no memory */
     struct cli_gemm gemm;
     struct ls_attention_plan *plan;
     struct cli_attend_result result;

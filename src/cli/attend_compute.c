@@ -43,7 +43,8 @@ struct ls_attention_gradients cli_attend_gradients(struct cli_attend_run *run)
         .dk = &run->dk,
         .dv = &run->dv,
         .dsinks = run->dsinks.data ? &run->dsinks : NULL,
-        .ddistance_bias = run->ddistance_bias.data ? &run->ddistance_bias : NULL};
+        .ddistance_bias = run->ddistance_bias.data ? &run->ddistance_bias : NULL,
+        .dbias = run->dbias.data ? &run->dbias : NULL};
 }
 
 static ls_status backward(struct cli_attend_run *run)

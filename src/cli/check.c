@@ -57,8 +57,8 @@ static const struct cli_syntax check_syntax = {
     .own =
         (const struct argp_option[]){
             {"result", KEY_RESULT, "FILE", 0,
-             "The result to judge: o, and lse, dq, dk, dv, dsinks and ddistance_bias as far as "
-             "they are there, in a .safetensors file, or o alone in a .npy file",
+             "The result to judge: o, and lse, dq, dk, dv, dsinks, ddistance_bias and dbias as far "
+             "as they are there, in a .safetensors file, or o alone in a .npy file",
              CLI_SECTION_RESULTS},
             {"contract", KEY_CONTRACT, "TYPE", 0,
              "Whose limits hold: f32, bf16 or f16; default those of o's own type, of A and B those "
@@ -74,10 +74,10 @@ static const struct cli_syntax check_syntax = {
 /* ---- a result against the oracle */
 
 /* What a file of results may hold. */
-enum { O, LSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, RESULTS };
+enum { O, LSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, DBIAS, RESULTS };
 
-static const char *const result_names[RESULTS] = {"o",      "lse",           "dq", "dk", "dv",
-                                                  "dsinks", "ddistance_bias"};
+static const char *const result_names[RESULTS] = {
+    "o", "lse", "dq", "dk", "dv", "dsinks", "ddistance_bias", "dbias"};
 
 struct check_run {
     struct cli_world *world;
@@ -108,17 +108,36 @@ static int64_t width_of(const struct check_run *run, int which)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
 
+    if (which == DBIAS) return n->s_k;
     return which == LSE ? 1 : which == O || which == DV ? n->d_v : n->d;
+}
+
+/* Entries and heads that a result has rows of. */
+static int64_t entries_of(const struct check_run *run, int which)
+{
+    return which == DBIAS && !run->attention.bias_per_entry ? 1 : run->inputs.shape.b;
+}
+
+static int64_t heads_of(const struct check_run *run, int which)
+{
+    if (which == DBIAS && !run->attention.bias_per_head) return 1;
+    return is_of_keys(which) ? run->inputs.shape.h_kv : run->inputs.shape.h;
+}
+
+/* As the inputs are, but for those that are always alike. */
+static ls_order order_of(const struct check_run *run, int which)
+{
+    return which == LSE || which == DBIAS ? LS_ORDER_BHSD : run->inputs.order;
 }
 
 /* The shape that a result must have. Returns its dimensions. */
 static int dims_of(int64_t dim[LS_MAX_DIMS], const struct check_run *run, int which)
 {
     const struct ls_attention_shape *n = &run->inputs.shape;
-    const bool bshd = run->inputs.order == LS_ORDER_BSHD && which != LSE;
-    const int64_t s = is_of_keys(which) ? n->s_k : n->s_q, h = is_of_keys(which) ? n->h_kv : n->h;
+    const bool bshd = order_of(run, which) == LS_ORDER_BSHD;
+    const int64_t s = is_of_keys(which) ? n->s_k : n->s_q, h = heads_of(run, which);
 
-    dim[0] = is_of_heads(which) ? h : n->b;
+    dim[0] = is_of_heads(which) ? h : entries_of(run, which);
     dim[1] = is_of_heads(which) ? run->attention.distances : bshd ? s : h;
     dim[2] = bshd ? h : s;
     dim[3] = width_of(run, which);
@@ -132,7 +151,8 @@ static ls_status check_dims(struct check_run *run, int which)
     int64_t dim[LS_MAX_DIMS];
     const int ndim = dims_of(dim, run, which);
 
-    if (!is_of_heads(which) && run->inputs.shape.b == 1) cli_input_add_batch(source, ndim);
+    if (which == DBIAS && heads_of(run, which) == 1) cli_input_add_batch(source, ndim - 1);
+    if (!is_of_heads(which) && dim[0] == 1) cli_input_add_batch(source, ndim);
     if (source->ndim == ndim && memcmp(source->dim, dim, (size_t)ndim * sizeof(*dim)) == 0)
         return LS_OK;
     const bool of_values = which == O || which == DV;
@@ -169,6 +189,9 @@ static ls_status open_result(struct check_run *run)
                        "%s: holds ddistance_bias, which is judged only with the biases: give "
                        "--distance-bias",
                        path);
+    if (run->has[DBIAS] && !run->attention.bias)
+        return ls_fail(LS_EVALUE,
+                       "%s: holds dbias, which is judged only with the biases: give --bias", path);
     for (int i = 0; i < RESULTS; i++)
         if (run->has[i]) LS_TRY(check_dims(run, i));
     return LS_OK;
@@ -183,14 +206,13 @@ static double finite_unless_allowed(const struct check_run *run)
 static ls_status load(struct ls_tensor *out, const struct check_run *run,
                       const struct ls_input *source, int which, ls_dtype type, double limit)
 {
-    const struct ls_attention_shape *n = &run->inputs.shape;
     const struct ls_layout *layout = is_of_keys(which) ? &run->k_layout : &run->q_layout;
-    const ls_order order = which == LSE ? LS_ORDER_BHSD : run->inputs.order;
+    const ls_order order = order_of(run, which);
     const int64_t rows = ls_layout_part_rows(layout, run->world->rank);
 
-    LS_TRY(ls_comm_agree(run->world->comm, cli_tensor_create(out, type, order, n->b, rows,
-                                                             is_of_keys(which) ? n->h_kv : n->h,
-                                                             width_of(run, which))));
+    LS_TRY(ls_comm_agree(run->world->comm,
+                         cli_tensor_create(out, type, order, entries_of(run, which), rows,
+                                           heads_of(run, which), width_of(run, which))));
     return cli_input_load(out, run->world, source, order, layout, limit, run->progress);
 }
 
@@ -217,11 +239,11 @@ static ls_status load_numbers(struct check_run *run, int which)
 /* NaN and infinity in a result are the verdict's business. */
 static ls_status load_result(struct check_run *run)
 {
-    for (int i = 0; i < DSINKS; i++)
-        if (run->has[i])
+    for (int i = 0; i < RESULTS; i++)
+        if (run->has[i] && !is_of_heads(i))
             LS_TRY(load(&run->result[i], run, &run->source[i], i,
                         i == LSE ? LS_F32 : run->source[i].type, LS_ANY_VALUE));
-    for (int i = DSINKS; i < RESULTS; i++)
+    for (int i = DSINKS; i <= DDISTANCE_BIAS; i++)
         if (run->has[i]) LS_TRY(ls_comm_agree(run->world->comm, load_numbers(run, i)));
     if (!run->has_gradients) return LS_OK;
     return load(&run->d_o, run, &run->d_o_source, O, run->inputs.shape.type,
@@ -241,6 +263,9 @@ static ls_status judge(struct check_run *run)
     struct ls_tensor *const r = run->result, *const qkv = run->qkv;
     const int64_t lse_dim[] = {r[LSE].dim[0], r[LSE].dim[2], r[LSE].dim[1]};
     const struct ls_tensor lse = ls_tensor_view(r[LSE].data, LS_F32, 3, lse_dim);
+    const int64_t dbias_dim[] = {r[DBIAS].dim[0], r[DBIAS].dim[2], r[DBIAS].dim[1],
+                                 r[DBIAS].dim[3]};
+    struct ls_tensor dbias = ls_tensor_view(r[DBIAS].data, r[DBIAS].type, 4, dbias_dim);
     const struct ls_attention_saved result = {.q = &qkv[0],
                                               .k = &qkv[1],
                                               .v = &qkv[2],
@@ -252,7 +277,8 @@ static ls_status judge(struct check_run *run)
         .dk = run->has[DK] ? &r[DK] : NULL,
         .dv = run->has[DV] ? &r[DV] : NULL,
         .dsinks = run->has[DSINKS] ? &r[DSINKS] : NULL,
-        .ddistance_bias = run->has[DDISTANCE_BIAS] ? &r[DDISTANCE_BIAS] : NULL};
+        .ddistance_bias = run->has[DDISTANCE_BIAS] ? &r[DDISTANCE_BIAS] : NULL,
+        .dbias = run->has[DBIAS] ? &dbias : NULL};
     const struct ls_judge_task task = {.shape = &run->inputs.shape,
                                        .options = &run->attention,
                                        .q_layout = run->q_layout,
@@ -281,9 +307,12 @@ static ls_status check(struct check_run *run)
     LS_TRY(ls_comm_agree(world->comm, open_result(run)));
     if (run->has_gradients)
         LS_TRY(cli_inputs_open_do(&run->d_o_source, &run->inputs, world, &o->shared.input));
-    LS_TRY(cli_memory_check(world, (run->has_gradients ? 2 : 1) *
-                                       cli_tensor_bytes(&run->inputs.shape, &run->q_layout,
-                                                        &run->k_layout, world->rank)));
+    LS_TRY(cli_memory_check(
+        world, (run->has_gradients ? 2 : 1) * cli_tensor_bytes(&run->inputs.shape, &run->q_layout,
+                                                               &run->k_layout, world->rank) +
+                   (run->has[DBIAS] ? cli_bias_gradient_bytes(&run->inputs.shape, &run->attention,
+                                                              &run->q_layout, world->rank)
+                                    : 0)));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->q_layout, &run->k_layout,
                            finite_unless_allowed(run), run->progress));
     LS_TRY(load_result(run));

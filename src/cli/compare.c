@@ -16,10 +16,10 @@
 
 #define CHUNK 65536 /* elements that are read at a time */
 
-enum { O, LSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, TENSORS };
+enum { O, LSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, DBIAS, TENSORS };
 
-static const char *const tensor_name[TENSORS] = {"o",      "lse",           "dq", "dk", "dv",
-                                                 "dsinks", "ddistance_bias"};
+static const char *const tensor_name[TENSORS] = {
+    "o", "lse", "dq", "dk", "dv", "dsinks", "ddistance_bias", "dbias"};
 
 /* A tensor as both files have it. */
 struct pair {
@@ -279,10 +279,11 @@ static ls_status find_pairs(struct comparison *all, struct ls_tensor_file *const
         if (!all[i].common) LS_TRY(check_missing(&all[i].pair, tensor_name[i], names));
     }
     if (!any)
-        return ls_fail(LS_EVALUE,
-                       "%s and %s have none of o, lse, dq, dk, dv, dsinks and ddistance_bias in "
-                       "common",
-                       ls_tensor_file_path(file[0]), ls_tensor_file_path(file[1]));
+        return ls_fail(
+            LS_EVALUE,
+            "%s and %s have none of o, lse, dq, dk, dv, dsinks, ddistance_bias and dbias in "
+            "common",
+            ls_tensor_file_path(file[0]), ls_tensor_file_path(file[1]));
     return LS_OK;
 }
 
@@ -294,7 +295,7 @@ static ls_dtype coarser(ls_dtype a, ls_dtype b)
 /* f32 whatever was computed. */
 static bool is_always_f32(int which)
 {
-    return which == LSE || which == DSINKS || which == DDISTANCE_BIAS;
+    return which == LSE || which >= DSINKS;
 }
 
 /* That of the coarser of a tensor's two types. Those that are always f32 have that of the first
@@ -311,9 +312,10 @@ static ls_status choose_contracts(struct comparison *all, const ls_dtype *contra
         other = &all[i];
     }
     if (!other && !contract)
-        return ls_fail(LS_EVALUE,
-                       "only what is always f32 (lse, dsinks, ddistance_bias) is in both files: "
-                       "--contract must say which type's limits hold");
+        return ls_fail(
+            LS_EVALUE,
+            "only what is always f32 (lse, dsinks, ddistance_bias, dbias) is in both files: "
+            "--contract must say which type's limits hold");
     for (int i = 0; i < TENSORS && other; i++)
         if (is_always_f32(i)) all[i].contract = other->contract;
     for (int i = 0; i < TENSORS && contract; i++) all[i].contract = *contract;

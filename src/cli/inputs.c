@@ -345,6 +345,18 @@ double cli_gradient_bytes(const struct ls_attention_shape *shape, int64_t number
            (double)shape->h * (double)numbers * (double)sizeof(float);
 }
 
+double cli_bias_gradient_bytes(const struct ls_attention_shape *shape,
+                               const struct ls_attention_options *options,
+                               const struct ls_layout *q_layout, int rank)
+{
+    const double matrices = (options->bias_per_entry ? (double)shape->b : 1) *
+                            (options->bias_per_head ? (double)shape->h : 1);
+
+    if (!options->bias) return 0;
+    return matrices * (double)ls_layout_part_rows(q_layout, rank) * (double)shape->s_k *
+           (double)sizeof(float);
+}
+
 ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, ls_order order, int64_t b,
                             int64_t rows, int64_t h, int64_t d)
 {

@@ -69,6 +69,11 @@ double cli_gradient_bytes(const struct ls_attention_shape *shape, int64_t number
                           const struct ls_layout *q_layout, const struct ls_layout *k_layout,
                           int rank);
 
+/* Of a rank's rows of dbias, 0 without biases of pairs. */
+double cli_bias_gradient_bytes(const struct ls_attention_shape *shape,
+                               const struct ls_attention_options *options,
+                               const struct ls_layout *q_layout, int rank);
+
 /* A view [b, rows, h, d] of fresh memory on the ledger in the given order; the caller frees data.
  * Errors: LS_ENOMEM. */
 ls_status cli_tensor_create(struct ls_tensor *out, ls_dtype type, ls_order order, int64_t b,

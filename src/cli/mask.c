@@ -88,7 +88,7 @@ static ls_status set_dropout(struct ls_attention_options *out, const char *value
 }
 
 const char *const cli_mask_tensors[CLI_MASK_TENSORS] = {
-    "q_lengths", "k_lengths", "cu_seqlens_q", "cu_seqlens_k", "sinks", "distance_bias"};
+    "q_lengths", "k_lengths", "cu_seqlens_q", "cu_seqlens_k", "sinks", "distance_bias", "bias"};
 
 static ls_status ignore(struct cli_mask_options *out, const char *value)
 {
@@ -101,7 +101,7 @@ static ls_status ignore(struct cli_mask_options *out, const char *value)
 
     return ls_fail(LS_EVALUE,
                    "--ignore: '%s' is used by no file without being asked for%s%s; q_lengths, "
-                   "k_lengths, cu_seqlens_q, cu_seqlens_k, sinks and distance_bias are",
+                   "k_lengths, cu_seqlens_q, cu_seqlens_k, sinks, distance_bias and bias are",
                    value, nearest ? ", did you mean " : "", nearest ? nearest : "");
 }
 
@@ -157,6 +157,9 @@ ls_status cli_mask_set(struct cli_mask_options *out, struct ls_attention_options
     case CLI_KEY_DISTANCE_BIAS:
         out->distance_bias = value;
         return LS_OK;
+    case CLI_KEY_BIAS:
+        out->bias = value;
+        return LS_OK;
     default:
         return set_dropout(attention, value);
     }
@@ -167,7 +170,8 @@ bool cli_mask_given(const struct cli_mask_options *options,
 {
     return options->documents || options->cu_seqlens_q || options->cu_seqlens_k ||
            options->q_lengths || options->k_lengths || options->slices || options->pairs ||
-           options->sinks || options->distance_bias || options->alibi || attention->causal ||
-           attention->align_start || attention->has_window || attention->has_query_offset ||
-           attention->prefix > 0 || attention->soft_cap > 0 || attention->dropout > 0;
+           options->sinks || options->distance_bias || options->bias || options->alibi ||
+           attention->causal || attention->align_start || attention->has_window ||
+           attention->has_query_offset || attention->prefix > 0 || attention->soft_cap > 0 ||
+           attention->dropout > 0;
 }

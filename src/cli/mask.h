@@ -24,6 +24,7 @@ enum {
     CLI_KEY_SOFT_CAP,
     CLI_KEY_SINKS,
     CLI_KEY_DISTANCE_BIAS,
+    CLI_KEY_BIAS,
     CLI_KEY_DROPOUT,
     CLI_KEY_MASK_END,
 };
@@ -36,6 +37,7 @@ enum {
     CLI_MASK_CU_SEQLENS_K,
     CLI_MASK_SINKS,
     CLI_MASK_DISTANCE_BIAS,
+    CLI_MASK_BIAS,
     CLI_MASK_TENSORS
 };
 
@@ -45,7 +47,7 @@ extern const char *const cli_mask_tensors[CLI_MASK_TENSORS];
 struct cli_mask_options {
     /* lists or files; NULL: none */
     const char *documents, *cu_seqlens_q, *cu_seqlens_k, *q_lengths, *k_lengths, *slices, *pairs,
-        *sinks, *slopes, *distance_bias;
+        *sinks, *slopes, *distance_bias, *bias;
     bool alibi; /* by these slopes, else by the standard ones */
     bool ignored[CLI_MASK_TENSORS];
 };

@@ -23,6 +23,7 @@ struct loading {
     const struct ls_input *beside;         /* of --input; NULL: there is none */
     struct ls_input sinks, slopes, biases; /* open where options name files */
     struct cli_pairs pairs;                /* likewise */
+    struct ls_input pair_biases;           /* likewise, or of the input */
     int64_t b, h;
 };
 
@@ -279,6 +280,16 @@ static ls_status load_biases(const struct loading *l)
     return status;
 }
 
+static ls_status measure_pair_biases(struct loading *l, const struct ls_attention_shape *shape)
+{
+    if (!l->options->bias && is_brought(l, CLI_MASK_BIAS)) {
+        LS_TRY(cli_names_open_beside(&l->pair_biases, l->names, "bias", l->beside));
+        tell(l->out, "bias");
+    }
+    return l->pair_biases.file ? cli_pair_biases_measure(l->attention, &l->pair_biases, shape)
+                               : LS_OK;
+}
+
 /* ---- all of it */
 
 /* The file of an option, if it names one. Collective; the same on every rank. */
@@ -300,6 +311,7 @@ static ls_status load(struct loading *l, const struct ls_attention_shape *shape)
     LS_TRY(load_slopes(l));
     LS_TRY(load_sinks(l));
     LS_TRY(load_biases(l));
+    LS_TRY(measure_pair_biases(l, shape));
     LS_TRY(ls_options_mask(NULL, shape, l->attention));
     return ls_options_scores(&scores, shape, l->attention);
 }
@@ -331,11 +343,16 @@ ls_status cli_mask_load(struct cli_mask_arrays *out, struct ls_attention_options
     if (status == LS_OK && options->distance_bias)
         status = cli_names_open(&l.biases, l.names, "distance_bias", world, options->distance_bias,
                                 true);
+    if (status == LS_OK && options->bias)
+        status = cli_names_open(&l.pair_biases, l.names, "bias", world, options->bias, true);
     if (status == LS_OK && options->pairs)
         status = ls_shared_open(&l.pairs.file, world->comm, options->pairs);
     if (status == LS_OK) status = ls_comm_agree(world->comm, load(&l, &inputs->shape));
     if (status == LS_OK) status = load_pairs(&l, world);
+    if (status == LS_OK && l.pair_biases.file)
+        status = cli_pair_biases_read(&out->bias, attention, &l.pair_biases, world);
     if (l.pairs.file) ls_tensor_file_close(l.pairs.file);
+    ls_input_close(&l.pair_biases);
     ls_input_close(&l.biases);
     ls_input_close(&l.slopes);
     ls_input_close(&l.sinks);
@@ -353,6 +370,7 @@ void cli_mask_free(struct cli_mask_arrays *arrays)
     free(arrays->pairs);
     free(arrays->sinks);
     free(arrays->distance_bias);
+    cli_pair_biases_free(&arrays->bias);
     free(arrays->alibi);
     free(arrays->documents.number);
     free(arrays->q_documents.number);

@@ -4,6 +4,7 @@
 
 #include "cli/inputs.h"
 #include "cli/mask.h"
+#include "cli/pair_biases.h"
 #include "cli/report.h"
 #include "tensor/file.h"
 
@@ -12,6 +13,7 @@ struct cli_mask_arrays {
     struct ls_integers documents, q_documents, q_lengths, k_lengths, slices;
     uint8_t *pairs; /* bits */
     float *alibi, *sinks, *distance_bias;
+    struct cli_pair_biases bias;
     char used[128]; /* tensors of --input that no option named, for people */
 };
 

@@ -10,8 +10,8 @@
 /* clang-format off */
 static const char *const tensors[] = {
     "q", "k", "v", "qkv", "do",
-    "q_lengths", "k_lengths", "cu_seqlens_q", "cu_seqlens_k", "mask", "alibi", "sinks", "distance_bias",
-    "o", "lse", "dq", "dk", "dv", "dsinks", "ddistance_bias"};
+    "q_lengths", "k_lengths", "cu_seqlens_q", "cu_seqlens_k", "mask", "alibi", "sinks", "distance_bias", "bias",
+    "o", "lse", "dq", "dk", "dv", "dsinks", "ddistance_bias", "dbias"};
 /* clang-format on */
 
 #define TENSORS ((int)(sizeof tensors / sizeof *tensors))
@@ -37,8 +37,8 @@ static ls_status fail_unknown(const char *tensor)
     return ls_fail(
         LS_EVALUE,
         "--names: there is no tensor '%s'; there are q, k, v, qkv, do, q_lengths, k_lengths, "
-        "cu_seqlens_q, cu_seqlens_k, mask, alibi, sinks, distance_bias, o, lse, dq, dk, dv, dsinks "
-        "and ddistance_bias",
+        "cu_seqlens_q, cu_seqlens_k, mask, alibi, sinks, distance_bias, bias, o, lse, dq, dk, dv, "
+        "dsinks, ddistance_bias and dbias",
         tensor);
 }
 

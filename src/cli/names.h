@@ -5,7 +5,7 @@
 #include "cli/world.h"
 #include "longspan/store.h"
 
-#define CLI_MOST_NAMES 20
+#define CLI_MOST_NAMES 22
 #define CLI_NAME_ROOM 64
 
 /* Zeros: every tensor has the name that the manual gives it. */

@@ -15,6 +15,7 @@ bool cli_output_has(int which, const struct ls_attention_options *options)
     if (which < CLI_OUT_DQ) return true;
     if (which == CLI_OUT_DSINKS) return options->backward && options->sinks;
     if (which == CLI_OUT_DDISTANCE_BIAS) return options->backward && options->distance_bias;
+    if (which == CLI_OUT_DBIAS) return options->backward && options->bias;
     return options->backward;
 }
 
@@ -29,6 +30,14 @@ static struct ls_output_tensor describe(int which, const struct cli_inputs *in,
     if (which == CLI_OUT_DDISTANCE_BIAS)
         return (struct ls_output_tensor){
             .name = "ddistance_bias", .type = LS_F32, .h = n->h, .d = options->distances};
+    if (which == CLI_OUT_DBIAS)
+        return (struct ls_output_tensor){.name = "dbias",
+                                         .type = LS_F32,
+                                         .order = LS_ORDER_BHSD,
+                                         .b = options->bias_per_entry ? n->b : 1,
+                                         .s = n->s_q,
+                                         .h = options->bias_per_head ? n->h : 1,
+                                         .d = n->s_k};
     if (which == CLI_OUT_LSE)
         return (struct ls_output_tensor){"lse", LS_F32, LS_ORDER_BHSD, n->b, n->s_q,
                                          n->h,  0,      in->single};

@@ -1,5 +1,6 @@
-/* --out: o and the gradients in the order of the inputs, lse [b, h, s], dsinks [h] and
- * ddistance_bias [h, distances] in one file; without b where q came without. */
+/* --out: o and the gradients in the order of the inputs, lse [b, h, s], dsinks [h], ddistance_bias
+ * [h, distances] and dbias [b or 1, h or 1, s, s_k] in one file; without b, but for dbias, where q
+ * came without. */
 #ifndef LS_CLI_OUTPUTS_H
 #define LS_CLI_OUTPUTS_H
 
@@ -14,6 +15,7 @@ enum {
     CLI_OUT_DV,
     CLI_OUT_DSINKS,
     CLI_OUT_DDISTANCE_BIAS,
+    CLI_OUT_DBIAS,
     CLI_OUT_MOST
 };
 

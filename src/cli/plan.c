@@ -71,8 +71,9 @@ struct row {
 };
 
 static double most_tensor_bytes(const struct row *row, const struct ls_attention_shape *n,
-                                int64_t numbers)
+                                const struct ls_attention_options *options)
 {
+    const int64_t numbers = (options->sinks != NULL) + options->distances;
     const struct ls_attention_prediction *plan = row->prediction;
     double most = 0;
 
@@ -80,7 +81,8 @@ static double most_tensor_bytes(const struct row *row, const struct ls_attention
         double bytes = cli_tensor_bytes(n, &plan->q_layout, &plan->k_layout, r);
 
         if (row->backward)
-            bytes += cli_gradient_bytes(n, numbers, &plan->q_layout, &plan->k_layout, r);
+            bytes += cli_gradient_bytes(n, numbers, &plan->q_layout, &plan->k_layout, r) +
+                     cli_bias_gradient_bytes(n, options, &plan->q_layout, r);
         if (bytes > most) most = bytes;
     }
     return most;
@@ -98,7 +100,7 @@ static ls_status plan_row(struct row *row, const struct ls_attention_shape *shap
         return LS_OK;
     }
     LS_TRY(status);
-    row->tensor_bytes = most_tensor_bytes(row, shape, (asked->sinks != NULL) + asked->distances);
+    row->tensor_bytes = most_tensor_bytes(row, shape, asked);
     if (row->backward) row->backward_flops = ls_backward_work(shape) * row->prediction->cost.flops;
     return LS_OK;
 }
@@ -142,6 +144,17 @@ static int64_t forward_messages(const struct row *row)
            (row->backward ? row->prediction->cost.residual_messages : 0);
 }
 
+/* Backward, which gives the gradients of biases where there are any. */
+static int64_t backward_bytes(const struct row *row)
+{
+    return row->prediction->cost.backward_bytes_sent + row->prediction->cost.bias_bytes_sent;
+}
+
+static int64_t backward_messages(const struct row *row)
+{
+    return row->prediction->cost.backward_messages + row->prediction->cost.bias_messages;
+}
+
 /* Part of the ranks' time for which they wait for the one that has most to compute. */
 static double idle_part(const struct row *row)
 {
@@ -165,8 +178,8 @@ static json_t *row_json(const struct row *row, bool measured)
     if (row->backward)
         json_object_update_new(json,
                                json_pack("{sf sI sI sI}", "backward_flops", row->backward_flops,
-                                         "backward_bytes_sent", (json_int_t)c->backward_bytes_sent,
-                                         "backward_messages", (json_int_t)c->backward_messages,
+                                         "backward_bytes_sent", (json_int_t)backward_bytes(row),
+                                         "backward_messages", (json_int_t)backward_messages(row),
                                          "gradient_bytes", (json_int_t)c->gradient_bytes));
     if (measured) {
         json_object_set_new(json, "seconds", json_real(row->seconds));
@@ -190,8 +203,8 @@ static void report_row(const struct cli_report *report, const struct row *row, b
     cli_report_line(report, row->name, "%-10s %8s %9s %8s %9s %9s %9s%s%s%s",
                     ls_layout_name(row->prediction->q_layout.kind),
                     cli_flops(c->flops + row->backward_flops).s,
-                    cli_bytes((double)(forward_bytes(row) + c->backward_bytes_sent)).s,
-                    cli_count(forward_messages(row) + c->backward_messages).s,
+                    cli_bytes((double)(forward_bytes(row) + backward_bytes(row))).s,
+                    cli_count(forward_messages(row) + backward_messages(row)).s,
                     cli_bytes(row->tensor_bytes).s, cli_bytes(working_bytes(c)).s,
                     cli_bytes(bytes_in_all(row)).s, time, idle, chosen ? "  <- auto" : "");
 }

@@ -152,6 +152,9 @@ static struct words score_words(const struct ls_attention_options *o)
     if (o->alibi) add_words(&words, "ALiBi");
     if (o->distance_bias)
         add_words(&words, "biases by %s", cli_counted(o->distances, "distance", "distances").s);
+    if (o->bias)
+        add_words(&words, "biases of pairs%s%s", o->bias_per_entry ? " of each entry" : "",
+                  o->bias_per_head ? o->bias_per_entry ? " and head" : " of each head" : "");
     if (o->soft_cap > 0) add_words(&words, "soft cap %g", (double)o->soft_cap);
     if (o->sinks) add_words(&words, "sinks");
     if (o->dropout > 0)
@@ -189,10 +192,10 @@ static void report_options(const struct cli_report *report, const struct ls_atte
             "pairs", o->pair_bits != NULL, "prefix", (json_int_t)o->prefix, "align", align_json(o),
             "query_offset", limit_json(o->has_query_offset, o->query_offset)));
     cli_report_value(report, "scores",
-                     json_pack("{sbsIsfsbsfsI}", "alibi", o->alibi != NULL, "distances",
-                               (json_int_t)o->distances, "soft_cap", (double)o->soft_cap, "sinks",
-                               o->sinks != NULL, "dropout", (double)o->dropout, "dropout_seed",
-                               (json_int_t)o->dropout_seed));
+                     json_pack("{sbsIsbsfsbsfsI}", "alibi", o->alibi != NULL, "distances",
+                               (json_int_t)o->distances, "bias", o->bias != NULL, "soft_cap",
+                               (double)o->soft_cap, "sinks", o->sinks != NULL, "dropout",
+                               (double)o->dropout, "dropout_seed", (json_int_t)o->dropout_seed));
 }
 
 void cli_report_task(const struct cli_report *report, const struct ls_attention_shape *shape,

@@ -47,7 +47,7 @@ static const struct {
     {CLI_TAKES_INPUT,
      {"names", KEY_NAMES, "NAMES", 0,
       "What the files call their tensors, as in q=query,k=key: q, k, v, qkv, do and those of "
-      "masks and biases; of results o, lse, dq, dk, dv, dsinks and ddistance_bias",
+      "masks and biases; of results o, lse, dq, dk, dv, dsinks, ddistance_bias and dbias",
       CLI_SECTION_INPUT}},
     {CLI_TAKES_INPUT,
      {"packed", KEY_PACKED, "HOW", 0,
@@ -110,7 +110,7 @@ static const struct {
     {CLI_TAKES_MASK,
      {"ignore", CLI_KEY_IGNORE, "NAME", 0,
       "Leave out a tensor of --input that would be used without an option: q_lengths, k_lengths, "
-      "cu_seqlens_q, cu_seqlens_k, sinks or distance_bias; may be given several times",
+      "cu_seqlens_q, cu_seqlens_k, sinks, distance_bias or bias; may be given several times",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
      {"padding", CLI_KEY_PADDING, "SIDE", 0,
@@ -146,6 +146,12 @@ static const struct {
      {"distance-bias", CLI_KEY_DISTANCE_BIAS, "FILE", 0,
       "Add to each logit the bias of its distance j - i': [H, n], n odd, that of distance 0 in the "
       "middle, the outer ones also of those beyond; .npy, or tensor distance_bias of .safetensors",
+      CLI_SECTION_COMPUTATION}},
+    {CLI_TAKES_MASK,
+     {"bias", CLI_KEY_BIAS, "FILE", 0,
+      "Add to the logit of each pair its own bias, -inf: not seen; [SQ, SK] or [B or 1, H or 1, "
+      "SQ, "
+      "SK]; .npy, or tensor bias of .safetensors",
       CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_MASK,
      {"dropout", CLI_KEY_DROPOUT, "P[,SEED]", 0,

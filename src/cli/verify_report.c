@@ -5,8 +5,8 @@
 
 #include "cli/format.h"
 
-static const char *const names[LS_JUDGED_TENSORS] = {"o",  "dq",     "dk",
-                                                     "dv", "dsinks", "ddistance_bias"};
+static const char *const names[LS_JUDGED_TENSORS] = {
+    "o", "dq", "dk", "dv", "dsinks", "ddistance_bias", "dbias"};
 
 /* The first of what was judged that is not good, and why; "" if all is. */
 static struct cli_text fault_of(const struct ls_judgement *v)
@@ -58,7 +58,8 @@ struct place {
     char s[128];
 };
 
-static struct place place_of(const struct ls_judged *t)
+/* element: what the last number of a place is of. */
+static struct place place_of(const struct ls_judged *t, const char *element)
 {
     struct place out = {"no element errs"};
 
@@ -72,9 +73,8 @@ static struct place place_of(const struct ls_judged *t)
                  t->worst[2], t->worst[1] + t->worst[3]);
     else if (t->worst[2] >= 0)
         snprintf(out.s, sizeof(out.s),
-                 "worst at batch %" PRId64 ", position %" PRId64 ", head %" PRId64
-                 ", element %" PRId64,
-                 t->worst[0], t->worst[1], t->worst[2], t->worst[3]);
+                 "worst at batch %" PRId64 ", position %" PRId64 ", head %" PRId64 ", %s %" PRId64,
+                 t->worst[0], t->worst[1], t->worst[2], element, t->worst[3]);
     return out;
 }
 
@@ -92,7 +92,7 @@ static void report_gradients(const struct cli_report *report, const struct ls_ju
         cli_report_line(report, "", "%-6s rel    %-9.3g limit %.3g%s", names[i], g->rel,
                         g->rel_limit, of_what(g));
         cli_report_line(report, "", "%-6s units  %-9.3g limit 1, %s", names[i], g->max_units,
-                        place_of(g).s);
+                        place_of(g, i == LS_JUDGED_DBIAS ? "key" : "element").s);
     }
 }
 
@@ -105,7 +105,8 @@ void cli_verify_report(const struct cli_report *report, const struct ls_judgemen
     cli_report_value(report, "verify", json);
     cli_report_line(report, "errors", "o      rel    %-9.3g limit %.3g%s (contract of %s)", o->rel,
                     o->rel_limit, of_what(o), ls_dtype_name(v->contract));
-    cli_report_line(report, "", "o      units  %-9.3g limit 1, %s", o->max_units, place_of(o).s);
+    cli_report_line(report, "", "o      units  %-9.3g limit 1, %s", o->max_units,
+                    place_of(o, "element").s);
     if (v->has_lse)
         cli_report_line(report, "", "lse    rel    %-9.3g limit %.3g, relative to max(1, |lse|)",
                         v->rel_lse, v->lse_limit);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -256,4 +257,24 @@ ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
     assert((tensor->foreign[0] == '\0' || tensor->integer > 0) &&
            ls_extent_holds(tensor, first, n));
     return ls_read_at(out, file->fd, file->path, n * size, tensor->offset + first * size);
+}
+
+bool ls_tensor_file_map(struct ls_mapping *out, const struct ls_tensor_file *file,
+                        const struct ls_file_tensor *tensor)
+{
+    const int64_t in_page = tensor->offset % sysconf(_SC_PAGESIZE);
+    const size_t length = (size_t)(in_page + tensor->bytes);
+    void *pages;
+
+    if (tensor->bytes == 0 || tensor->offset % ls_element_bytes(tensor) != 0) return false;
+    pages = mmap(NULL, length, PROT_READ, MAP_SHARED, file->fd, tensor->offset - in_page);
+    if (pages == MAP_FAILED) return false;
+    *out = (struct ls_mapping){
+        .data = (const char *)pages + in_page, .pages = pages, .length = length};
+    return true;
+}
+
+void ls_mapping_end(struct ls_mapping *mapping)
+{
+    if (mapping->pages) munmap(mapping->pages, mapping->length);
 }

@@ -5,6 +5,8 @@
 #ifndef LS_TENSOR_FILE_H
 #define LS_TENSOR_FILE_H
 
+#include <stddef.h>
+
 #include "base/status.h"
 #include "longspan/tensor.h"
 
@@ -69,6 +71,19 @@ ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
  * It can be read, or has whole numbers. Errors: LS_EIO. */
 ls_status ls_tensor_file_read(void *out, const struct ls_tensor_file *file,
                               const struct ls_file_tensor *tensor, int64_t first, int64_t n);
+
+/* A tensor where it lies in its file: read when it is touched, by all processes of a node once. */
+struct ls_mapping {
+    const void *data;
+    void *pages;
+    size_t length; /* of these */
+};
+
+/* False if the elements of this one have no place that memory could have, or there is none for it.
+ * The file is to stay as it is until the caller ends it, which accepts one of zeros. */
+bool ls_tensor_file_map(struct ls_mapping *out, const struct ls_tensor_file *file,
+                        const struct ls_file_tensor *tensor);
+void ls_mapping_end(struct ls_mapping *mapping);
 
 /* Whole numbers, [rows][columns]. */
 struct ls_integers {

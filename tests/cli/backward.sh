@@ -52,6 +52,31 @@ also=ddistance_bias
 try --causal --distance-bias biases.npy --dropout 0.2
 try --method allreduce --strict --window 100,20 --distance-bias biases.npy --dtype f32
 
+also=dbias
+# pair_biases DIMENSIONS N: 0.5, -1, 2, -inf and 0.25, over and over
+pair_biases()
+{
+    npy_header '<f4' False "$1"
+    {
+        for bits in 0x3f000000 0xbf800000 0x40000000 0xff800000 0x3e800000; do
+            little_endian 4 $bits
+        done
+    } | repeated $(($2 * 4))
+}
+pair_biases '500, 600' 300000 >shared-biases.npy
+pair_biases '1, 4, 500, 600' 1200000 >head-biases.npy
+try --causal --bias shared-biases.npy --dropout 0.2
+try --method allreduce --strict --window 100,20 --bias head-biases.npy --dtype f32
+longspan attend --random 1,4,2,500,600,32 --bias shared-biases.npy --backward --out biased.out --quiet
+longspan check --random 1,4,2,500,600,32 --bias shared-biases.npy --result biased.out
+holds "check: dbias" stdout_has '^ +dbias +units'
+longspan check --random 1,4,2,500,600,32 --bias head-biases.npy --result biased.out
+holds "dbias of other heads is refused" test "$status" -eq 2
+longspan check --random 1,4,2,500,600,32 --result biased.out
+holds "dbias without biases is refused" grep -q 'give --bias' stderr
+longspan check biased.out biased.out
+holds "check of two results: dbias too" stdout_has '^compared .*dbias\): ok'
+
 # ---- files: do of the input, in either order, and results
 
 entry() { printf '"%s":{"dtype":"BF16","shape":[%s],"data_offsets":[%s,%s]}' "$@"; }

@@ -62,6 +62,17 @@ little_endian()
 # zeros BYTES
 zeros() { head -c "$1" /dev/zero; }
 
+# repeated BYTES: so many bytes of what stdin has, over and over
+repeated()
+{
+    cat >"$work/repeated"
+    while [ "$(wc -c <"$work/repeated")" -lt "$1" ]; do
+        cat "$work/repeated" "$work/repeated" >"$work/twice"
+        mv "$work/twice" "$work/repeated"
+    done
+    head -c "$1" "$work/repeated"
+}
+
 # safetensors HEADER: a .safetensors file on stdout; what stdin has follows the header.
 safetensors()
 {

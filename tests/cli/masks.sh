@@ -44,6 +44,21 @@ sinks 0x3f000000 0xbf800000 0 0 >other-sinks.npy
 biases() { npy_header '<f4' False '4, 5'; for bits in "$@" "$@" "$@" "$@"; do little_endian 4 "$bits"; done; }
 biases 0x3f000000 0xbf800000 0x40000000 0 0x3e800000 >biases.npy
 biases 0x3f000000 0xbf800000 0 0 0x3e900000 >other-biases.npy
+# seven numbers over and over, at a place of the file that memory could have, and, as f16, in no such
+# place; another one differs in one of them. repeated numbers are those of other pairs in each row
+pair_bias() { for bits; do little_endian "$size" "$bits"; done | repeated $((630000 * size)); }
+{
+    npy_header '<f4' False '700, 900   '
+    size=4 && pair_bias 0x3f000000 0xbf800000 0x40000000 0xff800000 0x3e800000 0 0xc0000000
+} >bias.npy
+{
+    npy_header '<f2' False '700, 900'
+    size=2 && pair_bias 0x3800 0xbc00 0x4000 0xfc00 0x3400 0 0xc000
+} >half-bias.npy
+{
+    npy_header '<f4' False '700, 900   '
+    size=4 && pair_bias 0x3f000000 0xbf800000 0x40000000 0xff800000 0x3e900000 0 0xc0000000
+} >other-bias.npy
 random="--random 1,4,2,700,900,32,5 --threads 1"
 
 # try LINE OTHER [OPTION...]: the options are obeyed, told in the text, and missed by a judge who is
@@ -91,8 +106,12 @@ try ALiBi --soft-cap=900 --alibi
 try ALiBi --alibi --alibi=sinks.npy
 try 'soft cap 3$' '--soft-cap 3.2' --soft-cap 3
 try 'biases by 5 distances$' '--causal --distance-bias other-biases.npy' --causal --distance-bias biases.npy
+try 'biases of pairs$' '--bias other-bias.npy' --causal --bias bias.npy
 try sinks '--sinks other-sinks.npy' --sinks sinks.npy
 try 'dropout 0.25 by seed 7' '--dropout 0.25,8' --dropout 0.25,7 --causal
+# shellcheck disable=SC2086
+for bias in bias half-bias; do longspan attend $random --bias $bias.npy --out $bias.out --quiet; done
+holds "biases of another type" cmp bias.out half-bias.out
 { for t in 1 2 3; do bf16 $t 1 64 4 16 bshd; done; tail -c 16 sinks.npy; } |
     safetensors "{$(entry q BF16 1,64,4,16 0 8192),$(entry k BF16 1,64,4,16 8192 16384),$(
         entry v BF16 1,64,4,16 16384 24576),$(entry sinks F32 4 24576 24592)}" >qkv.safetensors
@@ -129,6 +148,17 @@ longspan attend --input own.safetensors --order bshd --out own.out --causal \
     --ignore sinks --ignore q_lengths --ignore k_lengths
 longspan attend --input qkv.safetensors --order bshd --out asked.out --causal --ignore sinks
 holds "what the input brings is left out" cmp own.out asked.out
+
+{ for t in 1 2 3; do bf16 $t 1 64 4 16 bshd; done; tail -c 16384 bias.npy; } |
+    safetensors "{$(entry q BF16 1,64,4,16 0 8192),$(entry k BF16 1,64,4,16 8192 16384),$(
+        entry v BF16 1,64,4,16 16384 24576),$(entry bias F32 64,64 24576 40960)}" >biased.safetensors
+longspan attend --input biased.safetensors --order bshd --out own.out --verify
+holds "biases of the input are told" stdout_has 'used +bias of the input'
+longspan attend --input qkv.safetensors --order bshd --ignore sinks --bias biased.safetensors --out asked.out
+holds "biases of the input are as if asked for" cmp own.out asked.out
+longspan attend --input biased.safetensors --order bshd --ignore bias --out own.out
+longspan attend --input qkv.safetensors --order bshd --ignore sinks --out asked.out
+holds "biases of the input are left out" cmp own.out asked.out
 
 # standard_slopes HEADS LIST: what --alibi alone means, as the authors' code has it
 standard_slopes()

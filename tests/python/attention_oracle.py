@@ -248,9 +248,27 @@ class Case:
             path = self.folder / "biases.npy"
             np.save(path, self.biases.astype("<f4"))
             self.words += ["--distance-bias", str(path)]
+        self.draw_biases(draw)
         if draw.random() < 0.2:
             self.rate, self.drop_seed = 0.25, int(draw.integers(0, 2**40))
             self.words += ["--dropout", f"{self.rate},{self.drop_seed}"]
+
+    def draw_biases(self, draw):
+        """A bias for each pair, of all, or of each entry or head; some keys are not seen by it."""
+        self.pair_biases = None
+        if draw.random() < 0.75:
+            return
+        shape = (1 if draw.random() < 0.5 else self.b, 1 if draw.random() < 0.5 else self.h,
+                 self.s_q, self.s_k)
+        biases = np.round(draw.normal(size=shape) * 8) / 8
+        if draw.random() < 0.5:
+            biases[draw.random(shape) < 0.1] = -np.inf
+        path = self.folder / "bias.npy"
+        flat = shape[:2] == (1, 1) and draw.random() < 0.5
+        np.save(path, (biases[0, 0] if flat else biases).astype(draw.choice(["<f4", "<f2"])))
+        self.words += ["--bias", str(path)]
+        self.pairs &= biases > -np.inf
+        self.pair_biases = np.where(biases > -np.inf, biases, 0)
 
     def draw_way(self, draw):
         """How it is computed, which changes nothing."""
@@ -333,6 +351,8 @@ def solve(case, q, k, v, d_o):  # pylint: disable=too-many-locals
         index = np.broadcast_to(np.clip(far, -most, most) + most, seen.shape).astype(int)
         bias = case.biases[np.arange(case.h)[None, :, None, None], index]
         product, size = product + bias, size + abs(bias)
+    if case.pair_biases is not None:
+        product, size = product + case.pair_biases, size + abs(case.pair_biases)
     logit = np.where(seen, product, -np.inf)
     sink = np.full((case.b, case.h, case.s_q), -np.inf)
     if case.sinks is not None:
@@ -396,6 +416,10 @@ def solve(case, q, k, v, d_o):  # pylint: disable=too-many-locals
             np.add.at(exact[head], index[:, head], dlogit[:, head])
             np.add.at(bound[head], index[:, head], dlogit_bound[:, head] + FLUSHED)
         out["ddistance_bias"] = bounded(exact, bound)
+    if case.pair_biases is not None:
+        shared = tuple(axis for axis in (0, 1) if case.pair_biases.shape[axis] == 1)
+        out["dbias"] = bounded(dlogit.sum(shared, keepdims=True),
+                               (dlogit_bound + FLUSHED * seen).sum(shared, keepdims=True))
     return out
 
 
