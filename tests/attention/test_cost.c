@@ -102,6 +102,8 @@ static void check(struct ls_comm *comm, const struct ls_method *method,
                  name);
 }
 
+static float biases[40 * 3 * 1000 + 1025 * 1025]; /* of every shape and all entries */
+
 static void check_isa(const char *name)
 {
     struct ls_comm *comm;
@@ -120,6 +122,10 @@ static void check_isa(const char *name)
 
         check(comm, ls_method_at(i % ls_method_count()), s, options);
         options.strict = true;
+        check(comm, ls_method_at(i % ls_method_count()), s, options);
+        options.backward = true;
+        options.bias = biases;
+        options.bias_per_entry = i % 3 == 0;
         check(comm, ls_method_at(i % ls_method_count()), s, options);
     }
     ls_comm_destroy(comm);

@@ -127,6 +127,7 @@ static void check_cost(struct descent *g)
     if (g->residual) cost.bytes_sent += cost.residual_bytes_sent;
     MPI_CHECK(forward == (double)cost.bytes_sent, "%s: forward sent %.0f bytes, predicted %ld",
               job_text(&g->job), forward, (long)cost.bytes_sent);
+    if (g->job.options.bias) cost.backward_bytes_sent += cost.bias_bytes_sent;
     MPI_CHECK(backward == (double)cost.backward_bytes_sent,
               "%s: backward sent %.0f bytes, predicted %ld", job_text(&g->job), backward,
               (long)cost.backward_bytes_sent);
@@ -143,7 +144,7 @@ MPI_TEST(backward, costs_what_it_predicts)
         {2, 6, 2, 520, 900, 8, LS_BF16, 3}, {1, 4, 4, 1000, 300, 5, LS_F16, 16},
         {1, 2, 1, 1, 2000, 8, LS_BF16, 0},
     };
-    static const float sinks[6], biases[6 * 9];
+    static const float sinks[6], biases[6 * 9], pair_biases[4 * 1000 * 300];
     static uint8_t pairs[2 * 6 * 520 * 113];
 
     for (int i = 0; i < LENGTH(cost_shapes); i++) {
@@ -159,6 +160,10 @@ MPI_TEST(backward, costs_what_it_predicts)
             memset(pairs, 0x77, sizeof pairs);
             g.job.options.pair_bits = pairs;
             g.job.options.pairs_per_entry = g.job.options.pairs_per_head = true;
+        }
+        if (i == 3) { /* of each of its heads */
+            g.job.options.bias = pair_biases;
+            g.job.options.bias_per_head = true;
         }
         descent_create_whole(&g, (uint64_t)i);
         for (int k = 0; k < 2 * 3; k++) {

@@ -2,14 +2,16 @@
  * backward, against the oracle. */
 #include "every_method.h"
 
+#include "base/trace.h"
+
 MPI_SUITE(biases)
 
 #define OPTIONS .size = sizeof(struct ls_attention_options)
 
-enum { B = 2, H = 4, S_Q = 620, S_K = 900, MATRIX = S_Q * S_K };
+enum { B = 2, H = 4, S_Q = 380, S_K = 600, MATRIX = S_Q * S_K };
 
 static const struct ls_attention_shape shape = {B, H, 2, S_Q, S_K, 12, LS_F32, 7};
-static const int64_t k_lengths[B] = {900, 300}, documents[] = {0, 100, 560, 900};
+static const int64_t k_lengths[B] = {600, 300}, documents[] = {0, 100, 360, 600};
 static const float sinks[] = {0.5F, -1, 0.25F, 2}, slopes[] = {0.5F, 0, 0.25F, -0.01F};
 
 static float biases[B * H * MATRIX]; /* drawn, some -inf */
@@ -31,6 +33,7 @@ static const struct bias_case {
 
 static void draw(void)
 {
+    if (biases[1] != 0) return; /* they are */
     ls_random_normal(biases, 11, 0, 0, LENGTH(biases));
     for (int64_t i = 0; i < LENGTH(biases); i += 11 + i % 7) biases[i] = -INFINITY;
 }
@@ -53,11 +56,127 @@ static void check_case(const struct bias_case *c, ls_dtype type, bool rows)
 MPI_TEST(biases, are_added_to_logits_and_have_gradients)
 {
     draw();
-    for (int i = 0; i < LENGTH(cases); i++) check_case(&cases[i], LS_F32, i % 2);
+    for (int i = 0; i < LENGTH(cases); i++) check_case(&cases[i], i < 3 ? LS_F32 : LS_BF16, i % 2);
 }
 
-MPI_TEST(biases, are_f32_whatever_the_type)
+/* Heads 2 and 3 of four, as a plan of their own, are what they are among all. */
+MPI_TEST(biases, of_some_heads_are_those_among_all)
 {
+    struct descent some = {
+        .job = {.shape = {B, 2, 1, S_Q, S_K, 12, LS_F32, 7},
+                .options = {OPTIONS, .method = "ring", .bias_per_head = true, .causal = true}},
+        .residual = true};
+
     draw();
-    check_case(&cases[3], LS_BF16, true);
+    descent_create_whole(&some, 3);
+    struct descent alone = some;
+
+    some.job.options.bias = biases;
+    some.job.options.first_head = 2;
+    some.job.options.total_heads = H;
+    alone.job.options.bias = biases + 2 * MATRIX;
+    descent_create_plan(&some, world);
+    descent_create_plan(&alone, world);
+    descent_run(&some);
+    descent_run(&alone);
+    MPI_CHECK(memcmp(some.job.o.data, alone.job.o.data,
+                     (size_t)elements(&some.job.o) * sizeof(float)) == 0,
+              "o of heads 2 and 3");
+    for (int i = 0; i < GRADIENTS; i++)
+        MPI_CHECK(memcmp(some.gradient[i].data, alone.gradient[i].data,
+                         (size_t)elements(&some.gradient[i]) * sizeof(float)) == 0,
+                  "%s of heads 2 and 3", gradient_names[i]);
+    MPI_CHECK(memcmp(some.dbias.data, alone.dbias.data,
+                     (size_t)elements(&some.dbias) * sizeof(float)) == 0,
+              "dbias of heads 2 and 3");
+    descent_destroy_plan(&alone);
+    descent_destroy_plan(&some);
+    descent_destroy_whole(&some);
+}
+
+/* dbias on some ranks alone would leave them waiting for the others; so would other shapes. */
+MPI_TEST(biases, ranks_that_disagree_are_told)
+{
+    const bool last = rank == size - 1;
+    struct ls_attention_options options = {OPTIONS, .method = "ring", .bias = biases};
+    struct ls_attention_plan *plan = NULL;
+    struct descent g = {.job = {.shape = shape, .options = options}};
+
+    if (size == 1) MPI_SKIP("one rank cannot disagree");
+    options.bias_per_head = last;
+    check_failure(ls_attention_plan_create(&plan, world, &shape, &options), LS_ESHAPE,
+                  "biases of pairs, and whose own they are", "heads of one rank");
+    descent_create_whole(&g, 3);
+    descent_create_plan(&g, world);
+    descent_load(&g);
+    MPI_CHECK_OK(descent_forward(&g));
+    g.job.options.bias = last ? NULL : biases; /* so that the last rank does not ask for dbias */
+    check_failure(descent_backward(&g), LS_ESHAPE, "wish for gradients of sinks or biases",
+                  "dbias on some ranks");
+    g.job.options.bias = biases;
+    descent_destroy_plan(&g);
+    descent_destroy_whole(&g);
+}
+
+MPI_TEST(biases, without_them_there_is_no_gradient)
+{
+    struct descent g = {.job = {.shape = shape, .options = {OPTIONS, .method = "ring"}}};
+
+    descent_create_whole(&g, 3);
+    descent_create_plan(&g, world);
+    descent_load(&g);
+    MPI_CHECK_OK(descent_forward(&g));
+    g.job.options.bias = biases; /* so that dbias is asked for */
+    check_failure(descent_backward(&g), LS_EVALUE, "without biases of pairs", "dbias of nothing");
+    g.job.options.bias = NULL;
+    descent_destroy_plan(&g);
+    descent_destroy_whole(&g);
+}
+
+/* Messages of a backward, on this rank. */
+static int64_t count_sends(struct descent *g)
+{
+    const struct ls_trace_event *event;
+    int64_t sends = 0;
+
+    MPI_CHECK_OK(ls_trace_create(1, 10000));
+    ls_trace_start();
+    MPI_CHECK_OK(descent_backward(g));
+    ls_trace_stop();
+    for (int64_t i = ls_trace_events(&event, 0); i > 0; i--)
+        sends += strcmp(event[i - 1].kind->name, "send") == 0;
+    ls_trace_destroy();
+    return sends;
+}
+
+/* dbias costs what is said of it, and changes nothing else. */
+MPI_TEST(biases, without_dbias_the_rest_is_the_same)
+{
+    struct descent with = {
+        .job = {.shape = shape,
+                .options = {OPTIONS, .method = "ring", .strict = true, .bias = biases}}};
+    struct ls_cost cost;
+
+    draw();
+    descent_create_whole(&with, 3);
+    struct descent without = with;
+
+    descent_create_plan(&with, world);
+    descent_create_plan(&without, world);
+    descent_run(&with);
+    descent_run(&without);
+    without.job.options.bias = NULL; /* so that dbias is not asked for */
+    const int64_t more = count_sends(&with) - count_sends(&without);
+
+    without.job.options.bias = biases;
+    MPI_CHECK_OK(ls_plan_cost(&cost, with.job.plan));
+    MPI_CHECK(of_all_ranks(more) == (double)cost.bias_messages, "%ld messages are predicted",
+              (long)cost.bias_messages);
+    for (int i = 0; i < GRADIENTS; i++)
+        MPI_CHECK(memcmp(with.gradient[i].data, without.gradient[i].data,
+                         (size_t)elements(&with.gradient[i]) * sizeof(float)) == 0,
+                  "%s", gradient_names[i]);
+    descent_destroy_plan(&without);
+    descent_destroy_plan(&with);
+    descent_destroy_whole(&with);
 }

@@ -12,7 +12,8 @@ MPI_SUITE(execution)
 static const int64_t some[] = {0, 70, 70, 600, 900}, others[] = {0, 300, 520, 900},
                      cut[] = {0, 70, 70, 590};
 static const float sinks[] = {0.5F, -1}, biases[] = {1, 0, -1, 0.5F, 2, 3, -2, 0, 1, 1};
-static uint8_t pairs[900 * 113]; /* drawn */
+static uint8_t pairs[900 * 113]; /* drawn, as are the next, and what of them a shorter plan has */
+static float pair_biases[2][900][900], shorter_biases[2][530][600];
 
 #define AS(list) .documents = list, .document_count = LENGTH(list) - 1
 #define LENGTHS(q, k) .has_lengths = true, .s_q = q, .s_k = k
@@ -60,6 +61,10 @@ static const struct change {
      {EXECUTION, LENGTHS(530, 900), AS(some)},
      {OPTIONS, .causal = true, .pair_bits = pairs, .distance_bias = biases, .distances = 5,
       AS(some)}},
+    {"lengths and biases of pairs",
+     {OPTIONS, .causal = true, .bias = pair_biases[0][0], .bias_per_head = true},
+     {EXECUTION, LENGTHS(530, 600)},
+     {OPTIONS, .causal = true, .bias = shorter_biases[0][0], .bias_per_head = true}},
     {"no keys", {OPTIONS, .sinks = sinks}, {EXECUTION, LENGTHS(30, 0)}, {OPTIONS, .sinks = sinks}},
     {"no queries", {OPTIONS}, {EXECUTION, LENGTHS(0, 800)}, {OPTIONS}},
 };
@@ -91,6 +96,7 @@ static void check_bits(const struct descent *g, const struct descent *alone, con
     for (int i = 0; i < GRADIENTS; i++)
         MPI_CHECK(same_gradient(g, alone, i), "%s: %s: %s", name, job_text(&g->job),
                   gradient_names[i]);
+    MPI_CHECK(same_biases(g, alone), "%s: %s: dbias", name, job_text(&g->job));
 }
 
 /* Halo brings what the plan's documents leave to be seen, from where the plan's queries stand. */
@@ -146,6 +152,10 @@ MPI_TEST(execution, has_the_bits_of_a_plan_made_for_it)
 
     MPI_CHECK_OK(ls_comm_create_self(&self));
     draw_pairs(pairs, 900, 900, 5);
+    ls_random_normal(pair_biases[0][0], 5, 1, 0, 2 * 900 * 900);
+    for (int i = 0; i < 2 * 530; i++)
+        memcpy(shorter_biases[i / 530][i % 530], pair_biases[i / 530][i % 530],
+               600 * sizeof(float));
     for (int i = 0; i < LENGTH(changes); i++) {
         struct descent as_planned, as_meant;
 

@@ -38,7 +38,8 @@ enum {
     MOST_HEADS = 12,
     MOST_ENTRIES = 2,
     MOST_DISTANCES = 41,
-    MOST_PAIR_BYTES = 1 << 22
+    MOST_PAIR_BYTES = 1 << 22,
+    MOST_BIASES = 1 << 22
 };
 
 struct fuzz_case {
@@ -231,6 +232,29 @@ static void draw_pair_bits(struct fuzz_case *c, struct dice *dice)
     o->pair_bits = bits;
 }
 
+/* Quarters from -4 to 4, or every ninth -inf. */
+static void draw_biases(struct fuzz_case *c, struct dice *dice)
+{
+    static float biases[MOST_BIASES];
+    const struct ls_attention_shape *s = &c->shape;
+    struct ls_attention_options *o = &c->options;
+    const bool some_unseen = roll(dice, 2) == 0;
+    const uint64_t seed = (uint64_t)roll(dice, INT64_C(1) << 31);
+    int64_t n = s->s_q * s->s_k;
+
+    o->bias_per_entry = roll(dice, 2) == 0;
+    o->bias_per_head = roll(dice, 2) == 0;
+    if (o->bias_per_entry) n *= s->b;
+    if (o->bias_per_head) n *= s->h;
+    if (n > MOST_BIASES) return;
+    for (int64_t i = 0; i < n; i++) {
+        const uint64_t drawn = mixed(seed + (uint64_t)i);
+
+        biases[i] = some_unseen && drawn % 9 == 0 ? -INFINITY : (float)(drawn / 9 % 33) / 4 - 4;
+    }
+    o->bias = biases;
+}
+
 /* What a query sees: usually one or two of these. */
 static void draw_mask(struct fuzz_case *c, struct dice *dice)
 {
@@ -278,6 +302,7 @@ static void draw_scores(struct fuzz_case *c, struct dice *dice)
             c->biases[i] = (float)roll(dice, 33) / 4 - 4;
         c->options.distance_bias = c->biases;
     }
+    if (roll(dice, 8) == 0) draw_biases(c, dice);
     if (roll(dice, 8) == 0) {
         c->options.dropout = (float)(1 + roll(dice, 7)) / 8;
         c->options.dropout_seed = (uint64_t)roll(dice, INT64_C(1) << 40);
@@ -384,6 +409,9 @@ static void add_scores(struct line *line, const struct ls_attention_options *o, 
     for (int64_t i = 0; o->sinks && i < h; i++)
         add(line, "%s%g", i == 0 ? " --sinks=" : ",", (double)o->sinks[i]);
     if (o->distance_bias) add(line, " --distance-bias DRAWN_%" PRId64, o->distances);
+    if (o->bias)
+        add(line, " --bias DRAWN%s%s", o->bias_per_entry ? "_OF_ENTRIES" : "",
+            o->bias_per_head ? "_OF_HEADS" : "");
     if (o->dropout != 0) add(line, " --dropout %g,%" PRIu64, (double)o->dropout, o->dropout_seed);
 }
 

@@ -251,6 +251,36 @@ Test(npy, reads_behind_4_gib)
     ls_tensor_file_close(file);
 }
 
+/* Behind a page, and where no float stands in memory. */
+Test(npy, is_mapped_where_its_elements_may_lie)
+{
+    static char bytes[20000];
+    static const double data[] = {1, -2, 0.5, 3, 7};
+    bool was_mapped = false, was_not = false;
+
+    for (int spaces = 5000; spaces < 5000 + 8; spaces++) {
+        const char *const path = in_folder("a.npy");
+        struct ls_tensor_file *file;
+        struct ls_mapping mapping = {.data = NULL};
+        char header[6000];
+
+        snprintf(header, sizeof header,
+                 "{'descr': '<f8', 'fortran_order': False, 'shape': (5,)%*s}", spaces, "");
+        put_file(path, bytes, build(bytes, 1, 0, header, data, sizeof data));
+        cr_assert_eq(ls_tensor_file_open(&file, path), LS_OK, "%s", ls_message());
+        const struct ls_file_tensor *tensor = ls_tensor_file_at(file, 0);
+        const bool mapped = ls_tensor_file_map(&mapping, file, tensor);
+
+        cr_expect_eq(mapped, tensor->offset % 8 == 0, "offset %ld", (long)tensor->offset);
+        ls_tensor_file_close(file); /* which a mapping outlives */
+        if (mapped) cr_expect_arr_eq(mapping.data, data, sizeof data);
+        ls_mapping_end(&mapping);
+        was_mapped |= mapped;
+        was_not |= !mapped;
+    }
+    cr_expect(was_mapped && was_not);
+}
+
 Test(npy, a_file_that_shrinks_is_an_error)
 {
     const char *const path = in_folder("a.npy");
