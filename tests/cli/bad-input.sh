@@ -342,13 +342,16 @@ bad_option "biases that are whole numbers" "documents.npy: has .*<i8" --distance
 { npy_header '<f4' False '1, 3, 64, 64'; zeros 49152; } >bias-of-3.npy
 { npy_header '<f4' False '64, 64'; zeros 16000; } >short-bias.npy
 { npy_header '<f4' False '64, 64'; zeros 512; little_endian 4 0x7fc00000; zeros 15868; } >nan-bias.npy
-{ npy_header '<f4' False '64, 64'; zeros 16380; little_endian 4 0xff7fffff; } >large-bias.npy
+{ npy_header '<f4' False '64, 64 '; zeros 16380; little_endian 4 0xff7fffff; } >large-bias.npy
 { npy_header '<f2' False '64, 64'; zeros 8190; little_endian 2 0x7c00; } >infinite-bias.npy
 bad_option "biases of fewer keys" "narrow-bias.npy: .*64,63.*must be .64, 64." --bias narrow-bias.npy
 bad_option "biases of three heads" "bias-of-3.npy: .*must be .64, 64. or .*1, 64, 64" --bias bias-of-3.npy
 bad_option "biases cut off" "short-bias.npy: truncated" --bias short-bias.npy
 bad_option "a bias that is no number" "nan-bias.npy: .*query 2, key 0 is nan, no number" --bias nan-bias.npy
 bad_option "a bias below all logits" "large-bias.npy: .*query 63, key 63 is .*beyond 2.126; .*-inf" --bias large-bias.npy
+# shellcheck disable=SC2086
+bad_on_ranks "a bias below all logits in the last rank's share" 2 "query 63, key 63 is .*beyond" \
+    attend $small --bias large-bias.npy --out "$out"
 bad_option "an infinite bias" "infinite-bias.npy: .*key 63 is inf, beyond" --bias infinite-bias.npy
 bad_option "biases that are whole numbers" "documents.npy: has .*<i8" --bias documents.npy
 bad_option "slices where documents are asked for" "documents: 64 is followed by 0" --documents slices.npy

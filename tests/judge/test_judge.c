@@ -241,7 +241,7 @@ MPI_TEST(judge, one_wrong_element_is_found)
         /* a last row is always judged */
         const int64_t last[] = {1, (is_of_keys(cases[i].tensor) ? S_K : S_Q) - 1, 1, 3};
         const int64_t of_head[] = {-1, -1, 1, 0};
-        const int64_t of_distance[] = {-1, 576, 1, 20}, of_bias[] = {0, 300, 1, S_K - 1};
+        const int64_t of_distance[] = {-1, 576, 1, 20}, of_bias[] = {0, S_Q - 1, 1, S_K - 1};
         const int64_t *where = cases[i].tensor == DSINKS           ? of_head
                                : cases[i].tensor == DDISTANCE_BIAS ? of_distance
                                : cases[i].tensor == DBIAS          ? of_bias
