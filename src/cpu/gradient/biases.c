@@ -25,7 +25,7 @@ struct bias_worker {
     char *q, *d_o, *k, *v;        /* [LS_LEAF][pad.d or pad.d_v] */
     char *packed_q, *packed_d_o;  /* transposed */
     void *scratch;
-    float *score, *dp;                   /* [STRIP][LS_LEAF] queries in lanes */
+    float *score, *dp, *bias;            /* [STRIP][LS_LEAF] queries in lanes */
     float *lse, *delta;                  /* [LS_LEAF], lse in log2 units, of a run's rows */
     double *sum;                         /* [LS_LEAF keys][LS_LEAF rows] */
     struct ls_leaf_keys *visible, *kept; /* [LS_LEAF], likewise */
@@ -77,6 +77,7 @@ static void place_worker(struct bias_worker *w, struct cursor *cursor,
     w->scratch = carve(cursor, GEMM_SCRATCH);
     w->score = carve(cursor, STRIP * LS_LEAF * sizeof *w->score);
     w->dp = carve(cursor, STRIP * LS_LEAF * sizeof *w->dp);
+    w->bias = carve(cursor, STRIP * LS_LEAF * sizeof *w->bias);
     w->lse = carve(cursor, LS_LEAF * sizeof *w->lse);
     w->delta = carve(cursor, LS_LEAF * sizeof *w->delta);
     w->sum = carve(cursor, LS_LEAF * LS_LEAF * sizeof *w->sum);
@@ -248,34 +249,53 @@ static ls_status load(struct bias_worker *w, const struct bias_job *job,
     return cpu_gemm_pack(w->packed_d_o, w->values, w->d_o);
 }
 
-/* Of one key, with the rows of the run. */
-static void add_key(double *sum, const float *score, const float *dp,
-                    const struct gradient_tile *tile, int key)
+/* sum [LS_LEAF] += dlogit of the rows that see the key. */
+LS_CLONED static void add_biased(double *restrict sum, const float *score, const float *dp,
+                                 const float *bias, const struct gradient_tile *tile, int key)
 {
-    for (int i = 0; i < tile->rows; i++) {
-        if (!gradient_tile_sees(tile, i, key) || tile->lse[i] == INFINITY) continue;
-        const int64_t distance = gradient_tile_distance(tile, i, key);
-        const struct gradient_pair pair = gradient_of_pair(
-            score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale,
-            gradient_tile_bias(tile, i, key, distance), gradient_tile_keeps(tile, i, key));
+    const float *lse = tile->lse, *delta = tile->delta;
+    const float scale = tile->scale;
+    float dlogit[LS_LEAF];
 
-        sum[i] += (double)pair.dlogit;
+#pragma omp simd
+    for (int i = 0; i < tile->rows; i++)
+        dlogit[i] = gradient_of_biased(score[i], dp[i], lse[i], delta[i], scale, bias[i]).dlogit;
+    for (int i = 0; i < tile->rows; i++) {
+        const bool seen = gradient_tile_sees(tile, i, key) && lse[i] != INFINITY;
+
+        sum[i] += seen ? (double)dlogit[i] : 0;
     }
 }
 
+static void add_bent(double *sum, const float *score, const float *dp, const float *bias,
+                     const struct gradient_tile *tile, int key)
+{
+    for (int i = 0; i < tile->rows; i++)
+        if (gradient_tile_sees(tile, i, key) && tile->lse[i] != INFINITY)
+            sum[i] += (double)gradient_of_pair(score[i], dp[i], tile->lse[i], tile->delta[i],
+                                               tile->scores, tile->scale, bias[i],
+                                               gradient_tile_keeps(tile, i, key))
+                          .dlogit;
+}
+
+/* Rows stand at their place in the products, from the first one on elsewhere. */
 static ls_status add_strip(struct bias_worker *w, const struct ls_bias_gradient_kernel *kernel,
                            const struct gradient_tile *tile, int first)
 {
     const int place = (int)(tile->first_query % LS_LEAF);
+    const bool bent = tile->scores->soft_cap != 0 || tile->kept;
 
     LS_TRY(cpu_gemm_run(w->score, w->scores,
                         w->k + (size_t)first * row_bytes(kernel, kernel->pad.d), w->packed_q,
                         w->scratch));
     LS_TRY(cpu_gemm_run(w->dp, w->values, w->v + (size_t)first * row_bytes(kernel, kernel->pad.d_v),
                         w->packed_d_o, w->scratch));
+    progress_tick(w->clock);
+    cpu_gradient_biases(w->bias, tile, first, STRIP);
     for (int j = 0; j < STRIP && first + j < tile->key_count; j++)
-        add_key(w->sum + (first + j) * LS_LEAF, w->score + j * LS_LEAF + place,
-                w->dp + j * LS_LEAF + place, tile, first + j);
+        (bent ? add_bent : add_biased)(w->sum + (first + j) * LS_LEAF,
+                                       w->score + j * LS_LEAF + place, w->dp + j * LS_LEAF + place,
+                                       w->bias + j * LS_LEAF, tile, first + j);
     progress_tick(w->clock);
     return LS_OK;
 }

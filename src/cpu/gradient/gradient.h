@@ -170,6 +170,10 @@ const int64_t *cpu_gradient_places(int64_t *out, const struct ls_scores *scores,
 const struct ls_leaf_keys *cpu_gradient_kept(struct ls_leaf_keys *out,
                                              const struct gradient_tile *tile, ls_isa isa);
 
+/* bias [keys][LS_LEAF] = what the rows' logits with keys [first, first + keys) of a tile get behind
+ * the soft cap, whether they see them or not; 0 where there is no row or no key. */
+void cpu_gradient_biases(float *bias, const struct gradient_tile *tile, int first, int keys);
+
 /* mend.c: the same where a row that has NaN or infinity must not be seen by others. */
 ls_status cpu_gradient_mended_tile(struct gradient_job *job, struct gradient_worker *w,
                                    const struct gradient_tile *tile, const struct ls_leaf *q_leaf,

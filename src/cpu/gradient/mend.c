@@ -101,7 +101,7 @@ static void add_pair(const struct mend *mend, int i, int j)
     const int64_t distance = gradient_tile_distance(tile, i, j);
     const struct gradient_pair pair = gradient_of_pair(
         dot(q, k, d), dot(d_o, v, d_v), tile->lse[i], tile->delta[i], tile->scores, tile->scale,
-        gradient_tile_bias(tile, i, j, distance), gradient_tile_keeps(tile, i, j));
+        gradient_tile_bias(tile, i, j), gradient_tile_keeps(tile, i, j));
 
     gradient_tile_note(tile, distance, pair.dlogit);
 

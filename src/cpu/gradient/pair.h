@@ -22,6 +22,16 @@ static inline struct gradient_pair gradient_of_plain(float score, float dp, floa
     return (struct gradient_pair){.p = p, .ds = scale * dlogit, .dlogit = dlogit};
 }
 
+/* Where nothing bends it and nothing is dropped, a bias is all there is besides. */
+static inline struct gradient_pair gradient_of_biased(float score, float dp, float lse, float delta,
+                                                      float scale, float bias)
+{
+    const float logit = score * scale + bias, p = exp2_any(logit * LOG2E - lse);
+    const float dlogit = p * (dp - delta);
+
+    return (struct gradient_pair){.p = p, .ds = scale * dlogit, .dlogit = dlogit};
+}
+
 /* Bias: all that is added behind the soft cap. */
 static inline struct gradient_pair gradient_of_pair(float score, float dp, float lse, float delta,
                                                     const struct ls_scores *scores, float scale,

@@ -8,8 +8,8 @@
 #include "base/status.h"
 #include "cpu/carve.h"
 #include "cpu/gemm.h"
+#include "cpu/gradient/gradient.h"
 #include "cpu/gradient/pair.h"
-#include "cpu/gradient/products.h"
 #include "tensor/dtype.h"
 
 #define STRIP 64
@@ -27,6 +27,7 @@ struct portable_worker {
     struct of_width keys, values; /* with q or k, with d_o or v */
     void *scratch;
     float *score, *dp; /* [STRIP][LS_LEAF] */
+    float *bias;       /* the same, of what is added behind the soft cap */
     char *p;           /* [STRIP][LS_LEAF] of p^T */
     char *ds_t;        /* [STRIP][LS_LEAF] of ds^T */
     char *ds;          /* [LS_LEAF][LS_LEAF] */
@@ -64,6 +65,7 @@ static size_t place(struct portable_worker *w, char *base)
     w->scratch = carve(&cursor, GEMM_SCRATCH);
     w->score = carve(&cursor, STRIP * LS_LEAF * sizeof *w->score);
     w->dp = carve(&cursor, STRIP * LS_LEAF * sizeof *w->dp);
+    w->bias = carve(&cursor, STRIP * LS_LEAF * sizeof *w->bias);
     w->p = carve(&cursor, STRIP * LS_LEAF * element);
     w->ds_t = carve(&cursor, STRIP * LS_LEAF * element);
     w->ds = carve(&cursor, LS_LEAF * LS_LEAF * element);
@@ -176,22 +178,58 @@ LS_CLONED static void plain_row(float *score, float *dp, const struct gradient_t
     }
 }
 
-static void scored_row(float *score, float *dp, const struct gradient_tile *tile, int key)
+/* The same with biases; dlogit [LS_LEAF] besides. */
+LS_CLONED static void biased_row(float *score, float *dp, float *dlogit, const float *bias,
+                                 const struct gradient_tile *tile)
 {
-    const bool counts = !tile->left_out || !tile->left_out[key];
+    const float *lse = tile->lse, *delta = tile->delta;
+    const float scale = tile->scale;
 
-    for (int i = 0; i < tile->rows; i++) {
-        if (!gradient_tile_sees(tile, i, key)) continue;
-        const int64_t distance = gradient_tile_distance(tile, i, key);
-        const struct gradient_pair pair = gradient_of_pair(
-            score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores, tile->scale,
-            gradient_tile_bias(tile, i, key, distance), gradient_tile_keeps(tile, i, key));
-
-        if (counts) gradient_tile_note(tile, distance, pair.dlogit);
+#pragma omp simd
+    for (int i = 0; i < LS_LEAF; i++) {
+        const struct gradient_pair pair =
+            gradient_of_biased(score[i], dp[i], lse[i], delta[i], scale, bias[i]);
 
         score[i] = pair.p;
         dp[i] = pair.ds;
+        dlogit[i] = pair.dlogit;
     }
+}
+
+static void bent_row(float *score, float *dp, float *dlogit, const float *bias,
+                     const struct gradient_tile *tile, int key)
+{
+    for (int i = 0; i < tile->rows; i++) {
+        if (!gradient_tile_sees(tile, i, key)) continue;
+        const struct gradient_pair pair =
+            gradient_of_pair(score[i], dp[i], tile->lse[i], tile->delta[i], tile->scores,
+                             tile->scale, bias[i], gradient_tile_keeps(tile, i, key));
+
+        score[i] = pair.p;
+        dp[i] = pair.ds;
+        dlogit[i] = pair.dlogit;
+    }
+}
+
+/* To the biases by distance, unless the key counts elsewhere. */
+static void note_row(const float *dlogit, const struct gradient_tile *tile, int key)
+{
+    if (!tile->distance || (tile->left_out && tile->left_out[key])) return;
+    for (int i = 0; i < tile->rows; i++)
+        if (gradient_tile_sees(tile, i, key))
+            gradient_tile_note(tile, gradient_tile_distance(tile, i, key), dlogit[i]);
+}
+
+static void scored_row(float *score, float *dp, const float *bias, const struct gradient_tile *tile,
+                       int key)
+{
+    float dlogit[LS_LEAF];
+
+    if (tile->scores->soft_cap == 0 && !tile->kept)
+        biased_row(score, dp, dlogit, bias, tile);
+    else
+        bent_row(score, dp, dlogit, bias, tile, key);
+    note_row(dlogit, tile, key);
 }
 
 /* Whatever stands at pairs that are not seen becomes 0. */
@@ -223,13 +261,14 @@ static void strip_gradients(struct portable_worker *w, const struct gradient_til
 {
     const bool plain = ls_scores_are_plain(tile->scores);
 
+    if (!plain) cpu_gradient_biases(w->bias, tile, first, STRIP);
     for (int j = 0; j < STRIP; j++) {
         float *score = w->score + j * LS_LEAF, *dp = w->dp + j * LS_LEAF;
 
         if (plain)
             plain_row(score, dp, tile);
         else
-            scored_row(score, dp, tile, first + j);
+            scored_row(score, dp, w->bias + j * LS_LEAF, tile, first + j);
         if (!plain || tile->visible || first + j >= tile->key_count)
             mask_row(score, dp, tile, first + j);
         if (j % 16 == 15) progress_tick(tile->clock);

@@ -58,9 +58,8 @@ static inline int64_t gradient_tile_distance(const struct gradient_tile *tile, i
     return tile->place ? tile->first_key + key - tile->place[query] : 0;
 }
 
-/* What a key, at this distance, gets behind the soft cap. */
-static inline float gradient_tile_bias(const struct gradient_tile *tile, int query, int key,
-                                       int64_t distance)
+/* What a key at this distance gets behind the soft cap. */
+static inline float gradient_distance_bias(const struct gradient_tile *tile, int64_t distance)
 {
     const struct ls_scores *scores = tile->scores;
     float bias = 0;
@@ -69,10 +68,18 @@ static inline float gradient_tile_bias(const struct gradient_tile *tile, int que
         bias -= scores->alibi[tile->head] * (float)(distance < 0 ? -distance : distance);
     if (scores->distance_bias)
         bias += ls_distance_biases(scores, tile->head)[ls_distance_at(scores, distance)];
-    if (scores->bias)
-        bias += ls_pair_biases(scores, tile->batch, tile->head,
-                               tile->first_query + query)[tile->first_key + key];
     return bias;
+}
+
+/* All that a pair gets there. */
+static inline float gradient_tile_bias(const struct gradient_tile *tile, int query, int key)
+{
+    const struct ls_scores *scores = tile->scores;
+    const float bias = gradient_distance_bias(tile, gradient_tile_distance(tile, query, key));
+
+    if (!scores->bias) return bias;
+    return bias + ls_pair_biases(scores, tile->batch, tile->head,
+                                 tile->first_query + query)[tile->first_key + key];
 }
 
 static inline void gradient_tile_note(const struct gradient_tile *tile, int64_t distance,

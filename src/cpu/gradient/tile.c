@@ -53,6 +53,33 @@ const struct ls_leaf_keys *cpu_gradient_kept(struct ls_leaf_keys *out,
     return out;
 }
 
+/* A block of rows and keys at a time, since they stand the other way round. */
+static void add_pair_biases(float *bias, const struct gradient_tile *tile, int first, int keys)
+{
+    enum { BLOCK = 16 };
+    const int64_t stride = tile->scores->bias_keys;
+    const float *from = ls_pair_biases(tile->scores, tile->batch, tile->head, tile->first_query) +
+                        tile->first_key + first;
+
+    for (int i0 = 0; i0 < tile->rows; i0 += BLOCK)
+        for (int j0 = 0; j0 < keys; j0 += BLOCK)
+            for (int i = i0; i < i0 + BLOCK && i < tile->rows; i++)
+                for (int j = j0; j < j0 + BLOCK && j < keys; j++)
+                    bias[j * LS_LEAF + i] += from[i * stride + j];
+}
+
+void cpu_gradient_biases(float *bias, const struct gradient_tile *tile, int first, int keys)
+{
+    const int left = tile->key_count - first, there = left < 0 ? 0 : left < keys ? left : keys;
+
+    memset(bias, 0, (size_t)keys * LS_LEAF * sizeof *bias);
+    for (int j = 0; tile->place && j < there; j++)
+        for (int i = 0; i < tile->rows; i++)
+            bias[j * LS_LEAF + i] =
+                gradient_distance_bias(tile, gradient_tile_distance(tile, i, first + j));
+    if (tile->scores->bias) add_pair_biases(bias, tile, first, there);
+}
+
 /* Tiles go on to the next leaf of keys of the chunk, or to its first one with the leaf of queries
  * before. */
 static void look_ahead(struct gradient_tile *tile, const struct gradient_job *job, int64_t head,
