@@ -134,7 +134,6 @@ static ls_status backward_parts(const struct ls_attention_gradients *out,
                                 const struct ls_attention_saved *saved)
 {
     const struct ls_gradients *g = &plan->gradients;
-
     const struct ls_tensor delta = ls_tensor_view(g->delta, LS_F32, 3, saved->lse->dim);
 
     take_numbers(g->lse, plan, saved->lse);

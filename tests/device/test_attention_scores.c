@@ -70,6 +70,7 @@ static const struct ls_attention_shape shapes[] = {
     {.b = 1, .h = HEADS, .h_kv = 2, .s_q = 300, .s_k = KEYS, .d = 40, .type = LS_BF16},
     {.b = 2, .h = HEADS, .h_kv = 6, .s_q = 40, .s_k = KEYS, .d = 64, .type = LS_F32},
     {.b = 1, .h = HEADS, .h_kv = 1, .s_q = 610, .s_k = KEYS, .d = 16, .type = LS_F16},
+    {.b = 2, .h = HEADS, .h_kv = 3, .s_q = 3, .s_k = KEYS, .d = 32, .type = LS_BF16}, /* few */
 };
 
 /* Calls test with a problem of each of the options and shapes; it is closed afterwards. */
