@@ -14,6 +14,7 @@
 #define F32_LIMIT 2e-5
 #define BF16_LIMIT 1.2e-2
 #define TWIN_FACTOR 1.3
+#define DEVIATIONS 2
 #define SUM_ERROR 1e-6 /* of sums in f32, which the twin does not have */
 
 /* y, dx and the gradients of the whole. */
@@ -145,9 +146,9 @@ static ls_status solve(double *const answer[TENSORS], const struct whole *w, ls_
 
 /* ---- how far it is */
 
-/* Squares of a tensor's error, of the twin's and of the truth. */
+/* Squares of a tensor's error, of the twin's and of the truth; and how many elements these are. */
 struct squares {
-    double error, twin, truth;
+    double error, twin, truth, elements;
 };
 
 static void add_run(struct squares *s, const struct whole *w, int which, const struct ls_tensor *t,
@@ -166,6 +167,7 @@ static void add_run(struct squares *s, const struct whole *w, int which, const s
         s->twin += pow(twin[i] - truth[i], 2);
         s->truth += truth[i] * truth[i];
     }
+    s->elements += (double)r->n;
 }
 
 static const struct ls_tensor *result(const struct whole *w, int which)
@@ -179,7 +181,7 @@ static const struct ls_tensor *result(const struct whole *w, int which)
 static ls_status compare(struct squares *out, const struct whole *w, int which)
 {
     struct cli_layer_part part = {.run = NULL};
-    double all[3] = {0};
+    double all[4] = {0};
     ls_status status = which < GRADIENTS ? cli_layer_rows_of(&part, w->run)
                                          : cli_layer_part_of(&part, w->run, which - GRADIENTS);
 
@@ -191,21 +193,23 @@ static ls_status compare(struct squares *out, const struct whole *w, int which)
     all[0] = out->error;
     all[1] = out->twin;
     all[2] = out->truth;
-    LS_TRY(ls_comm_reduce(all, w->run->world->comm, 3, LS_REDUCE_SUM));
-    *out = (struct squares){all[0], all[1], all[2]};
+    all[3] = out->elements;
+    LS_TRY(ls_comm_reduce(all, w->run->world->comm, 4, LS_REDUCE_SUM));
+    *out = (struct squares){all[0], all[1], all[2], all[3]};
     return LS_OK;
 }
 
 /* In bf16 the slope of ReLU is another one wherever rounding moves its input over 0: how often that
- * is, only the twin knows. */
-static double limit_of(const struct whole *w, double twin)
+ * is, only the twin knows. Both errors are chance: of n elements each, their ratio deviates by
+ * 1/sqrt(n). */
+static double limit_of(const struct whole *w, double twin, double elements)
 {
     const double layers = (double)w->run->options.layers;
     const bool jumps = w->run->layer.activation == LS_ACTIVATION_RELU;
     const double most = jumps ? INFINITY : BF16_LIMIT * layers;
 
     if (w->run->shape.type == LS_F32) return F32_LIMIT * layers;
-    return fmin(most, fmax(SUM_ERROR, TWIN_FACTOR * twin));
+    return fmin(most, fmax(SUM_ERROR, TWIN_FACTOR * (1 + DEVIATIONS / sqrt(elements)) * twin));
 }
 
 static ls_status judge(json_t *list, const struct whole *w, int which, const char *name)
@@ -215,7 +219,7 @@ static ls_status judge(json_t *list, const struct whole *w, int which, const cha
 
     LS_TRY(compare(&s, w, which));
     const double error = sqrt(s.error / s.truth), twin = sqrt(s.twin / s.truth);
-    const double limit = limit_of(w, twin);
+    const double limit = limit_of(w, twin, s.elements);
     const bool ok = s.truth == 0 ? s.error == 0 : error <= limit;
 
     w->run->held &= ok;
