@@ -10,7 +10,9 @@
 extern "C" {
 #endif
 
-typedef enum { LS_F32, LS_BF16, LS_F16, LS_F64 } ls_dtype;
+/* LS_E4M3: 8 bits, 4 of exponent and 3 of mantissa, NaN but no infinity, at most 448.
+ * Source: Micikevicius et al. 2022. */
+typedef enum { LS_F32, LS_BF16, LS_F16, LS_F64, LS_I8, LS_E4M3 } ls_dtype;
 
 #define LS_MAX_DIMS 4
 #define LS_FILE_DIMS 5 /* of a tensor in a file, where q, k and v may lie packed */

@@ -8,17 +8,16 @@
 #include "base/cpu.h"
 #include "tensor/bf16.h"
 
-#define TYPE_COUNT (LS_F64 + 1)
+#define TYPE_COUNT (LS_E4M3 + 1)
 
 static const struct {
     const char *name;
     int size;
     double unit, smallest;
 } types[TYPE_COUNT] = {
-    [LS_F32] = {"f32", 4, 0x1p-24, 0x1p-149},
-    [LS_BF16] = {"bf16", 2, 0x1p-8, 0x1p-133},
-    [LS_F16] = {"f16", 2, 0x1p-11, 0x1p-24},
-    [LS_F64] = {"f64", 8, 0x1p-53, 0x1p-1074},
+    [LS_F32] = {"f32", 4, 0x1p-24, 0x1p-149}, [LS_BF16] = {"bf16", 2, 0x1p-8, 0x1p-133},
+    [LS_F16] = {"f16", 2, 0x1p-11, 0x1p-24},  [LS_F64] = {"f64", 8, 0x1p-53, 0x1p-1074},
+    [LS_I8] = {"i8", 1, 0x1p-1, 1},           [LS_E4M3] = {"e4m3", 1, 0x1p-4, 0x1p-9},
 };
 
 int ls_dtype_size(ls_dtype type)
@@ -51,7 +50,8 @@ ls_status ls_dtype_find(ls_dtype *out, const char *name)
         *out = type;
         return LS_OK;
     }
-    return ls_fail(LS_ETYPE, "unknown number type '%s' (there are f32, bf16, f16, f64)", name);
+    return ls_fail(LS_ETYPE, "unknown number type '%s' (there are f32, bf16, f16, f64, i8, e4m3)",
+                   name);
 }
 
 static inline float f32_of_bits(uint32_t bits)
@@ -104,6 +104,38 @@ static inline uint16_t f32_to_f16(float in)
     return (uint16_t)((bits >> 16 & 0x8000) | out);
 }
 
+/* The same number 2^8 times smaller is an f16. */
+static inline float e4m3_to_f32(uint8_t in)
+{
+    const uint32_t magnitude = in & 0x7f;
+    const float value = f16_to_f32((uint16_t)((in & 0x80) << 8 | magnitude << 7)) * 0x1p8F;
+
+    return f32_of_bits(choose(magnitude == 0x7f, 0x7fc00000, bits_of_f32(value)));
+}
+
+/* What is too large becomes 448. As for f16: normal results, and those below 2^-6, whose last place
+ * is 2^-9. */
+static inline uint8_t f32_to_e4m3(float in)
+{
+    const uint32_t bits = bits_of_f32(in), magnitude = bits & 0x7fffffff;
+    const uint32_t bias = UINT32_C(120) << 23;
+    const uint32_t normal = (magnitude - bias + 0x7ffff + ((bits >> 20) & 1)) >> 20;
+    const uint32_t subnormal = bits_of_f32(f32_of_bits(magnitude) + 0x1p14F) - bits_of_f32(0x1p14F);
+    uint32_t out = choose(magnitude < bits_of_f32(0x1p-6F), subnormal, normal);
+
+    out = choose(magnitude >= bits_of_f32(448), 0x7e, out);
+    out = choose(in != in, 0x7f, out);
+    return (uint8_t)((bits >> 24 & 0x80) | out);
+}
+
+/* What is too large becomes the largest of its sign, NaN 0. */
+static inline int8_t f32_to_i8(float in)
+{
+    const float low = in > -127 ? in : -127, value = low < 127 ? low : 127;
+
+    return (int8_t)(in != in ? 0 : lrintf(value));
+}
+
 /* Rounded to odd: of the two f32 neighbours of a number between them, the one whose last bit is 1.
  * It keeps the side on which the number lies, so that rounding it again, to a type with at least
  * two bits less, is correct. Source: Boldo, Melquiond 2008. */
@@ -126,6 +158,10 @@ double ls_dtype_load(ls_dtype type, const void *element)
         return f32_of_bf16(*(const uint16_t *)element);
     case LS_F16:
         return f16_to_f32(*(const uint16_t *)element);
+    case LS_I8:
+        return *(const int8_t *)element;
+    case LS_E4M3:
+        return e4m3_to_f32(*(const uint8_t *)element);
     case LS_F64:
         break;
     }
@@ -143,6 +179,12 @@ void ls_dtype_store(ls_dtype type, void *element, double value)
         break;
     case LS_F16:
         *(uint16_t *)element = f32_to_f16(f64_to_f32_odd(value));
+        break;
+    case LS_I8:
+        *(int8_t *)element = f32_to_i8(f64_to_f32_odd(value));
+        break;
+    case LS_E4M3:
+        *(uint8_t *)element = f32_to_e4m3(f64_to_f32_odd(value));
         break;
     case LS_F64:
         *(double *)element = value;
@@ -166,6 +208,16 @@ LS_CLONED static void block_f16_to_f32(void *out, const void *in)
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = f16_to_f32(((const uint16_t *)in)[i]);
 }
 
+LS_CLONED static void block_i8_to_f32(void *out, const void *in)
+{
+    for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = ((const int8_t *)in)[i];
+}
+
+LS_CLONED static void block_e4m3_to_f32(void *out, const void *in)
+{
+    for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = e4m3_to_f32(((const uint8_t *)in)[i]);
+}
+
 LS_CLONED static void block_f64_to_f32(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((float *)out)[i] = (float)((const double *)in)[i];
@@ -186,6 +238,16 @@ LS_CLONED static void block_f32_to_f16(void *out, const void *in)
     for (int i = 0; i < BLOCK; i++) ((uint16_t *)out)[i] = f32_to_f16(((const float *)in)[i]);
 }
 
+LS_CLONED static void block_f32_to_i8(void *out, const void *in)
+{
+    for (int i = 0; i < BLOCK; i++) ((int8_t *)out)[i] = f32_to_i8(((const float *)in)[i]);
+}
+
+LS_CLONED static void block_f32_to_e4m3(void *out, const void *in)
+{
+    for (int i = 0; i < BLOCK; i++) ((uint8_t *)out)[i] = f32_to_e4m3(((const float *)in)[i]);
+}
+
 LS_CLONED static void block_f32_to_f64(void *out, const void *in)
 {
     for (int i = 0; i < BLOCK; i++) ((double *)out)[i] = ((const float *)in)[i];
@@ -197,6 +259,8 @@ static block_function step_to_f32(ls_dtype from, ls_dtype to)
 {
     if (from == LS_BF16) return block_bf16_to_f32;
     if (from == LS_F16) return block_f16_to_f32;
+    if (from == LS_I8) return block_i8_to_f32;
+    if (from == LS_E4M3) return block_e4m3_to_f32;
     if (from == LS_F64) return to == LS_F32 ? block_f64_to_f32 : block_f64_to_f32_odd;
     return NULL;
 }
@@ -205,6 +269,8 @@ static block_function step_from_f32(ls_dtype to)
 {
     if (to == LS_BF16) return block_f32_to_bf16;
     if (to == LS_F16) return block_f32_to_f16;
+    if (to == LS_I8) return block_f32_to_i8;
+    if (to == LS_E4M3) return block_f32_to_e4m3;
     if (to == LS_F64) return block_f32_to_f64;
     return NULL;
 }
@@ -301,7 +367,8 @@ int64_t ls_dtype_find_large(const void *in, ls_dtype type, int64_t n, double lim
     int64_t i = 0;
 
     ls_dtype_store(type, &stored, limit);
-    while (i + BLOCK <= n && block_is_below(bytes + (size_t)i * size, type, &stored)) i += BLOCK;
+    while (size > 1 && i + BLOCK <= n && block_is_below(bytes + (size_t)i * size, type, &stored))
+        i += BLOCK;
     for (; i < n; i++)
         if (!(fabs(ls_dtype_load(type, bytes + (size_t)i * size)) < limit)) return i;
     return -1;

@@ -245,7 +245,7 @@ ls_status ls_tensor_file_check(const struct ls_tensor_file *file,
     if (tensor->foreign[0] == '\0') return LS_OK;
     return ls_fail(LS_ETYPE,
                    "%s has %s; what can be read has at most %d dimensions and elements of type "
-                   "F64, F32, F16 or BF16",
+                   "F64, F32, F16, BF16, I8 or F8_E4M3",
                    label(text, file, tensor->name), tensor->foreign, LS_FILE_DIMS);
 }
 

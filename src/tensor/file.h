@@ -1,7 +1,7 @@
-/* Tensors in files: .npy (one tensor) and .safetensors (several, named), of f16, bf16, f32 and f64.
- * Opening checks everything a header can say; elements are then read and written in place by any
- * number of ranks at once (pread, pwrite). Nothing is trusted: every size is checked against the
- * file before it is used. */
+/* Tensors in files: .npy (one tensor) and .safetensors (several, named), of f16, bf16, f32, f64, i8
+ * and e4m3. Opening checks everything a header can say; elements are then read and written in place
+ * by any number of ranks at once (pread, pwrite). Nothing is trusted: every size is checked against
+ * the file before it is used. */
 #ifndef LS_TENSOR_FILE_H
 #define LS_TENSOR_FILE_H
 

@@ -163,8 +163,8 @@ static ls_status find_type(struct ls_file_tensor *out, const char *descr, const 
     static const struct {
         const char *descr;
         ls_dtype type;
-    } types[] = {
-        {"<f2", LS_F16}, {"<f4", LS_F32}, {"<f8", LS_F64}, {"<V2", LS_BF16}, {"|V2", LS_BF16}};
+    } types[] = {{"<f2", LS_F16},  {"<f4", LS_F32},  {"<f8", LS_F64},
+                 {"<V2", LS_BF16}, {"|V2", LS_BF16}, {"|i1", LS_I8}};
     char quote[LS_QUOTE_LENGTH];
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
@@ -186,12 +186,12 @@ static ls_status find_type(struct ls_file_tensor *out, const char *descr, const 
         return ls_fail(
             LS_ETYPE,
             "%s: elements are '%s', as ml_dtypes writes numbers of 8 bits without saying "
-            "which: save a.astype('<f2') instead",
+            "which: save a .safetensors file, whose F8_E4M3 says it, or a.astype('<f2')",
             path, quote);
     return ls_fail(
         LS_ETYPE,
         "%s: elements are '%s'; a .npy file may hold '<f2', '<f4' or '<f8', or bf16 as "
-        "'<V2', which ml_dtypes writes, and whole numbers as '<i8', '<i4', '|u1' or '|b1'",
+        "'<V2', which ml_dtypes writes, and whole numbers as '<i8', '<i4', '|i1', '|u1' or '|b1'",
         path, quote);
 }
 

@@ -16,7 +16,8 @@
 #define MAX_HEADER 100000000 /* the format's own limit */
 
 static const char *const type_names[] = {
-    [LS_F32] = "F32", [LS_BF16] = "BF16", [LS_F16] = "F16", [LS_F64] = "F64"};
+    [LS_F32] = "F32", [LS_BF16] = "BF16", [LS_F16] = "F16",
+    [LS_F64] = "F64", [LS_I8] = "I8",     [LS_E4M3] = "F8_E4M3"};
 
 #define TYPES ((int)(sizeof type_names / sizeof *type_names))
 

@@ -73,7 +73,7 @@ means_usual_on_ranks "bf16 in .npy" --q q.npy --k k.npy --v v.npy
 { npy_header '<V1' False "2, 300, 8, 16"; cat q.raw; } >eight.npy
 # shellcheck disable=SC2086 # several options
 longspan attend --q eight.npy --k k.npy --v v.npy $options
-holds "numbers of 8 bits are refused" refused "eight.npy: .*'<V1'.*8 bits.*save a.astype"
+holds "numbers of 8 bits are refused" refused "eight.npy: .*'<V1'.*8 bits.*save a .safetensors file.*a.astype"
 
 # ---- a pipe, which one rank reads for all
 

@@ -188,6 +188,77 @@ Test(dtype, rounding_at_the_ends_of_the_range)
     }
 }
 
+/* The value of an e4m3 pattern by definition: a bias of 7, subnormals, no infinity. */
+static double value_of_e4m3(int bits)
+{
+    const int exponent = bits >> 3 & 15, fraction = bits & 7;
+    const double sign = bits & 0x80 ? -1 : 1;
+
+    if ((bits & 0x7f) == 0x7f) return NAN;
+    return sign * (exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9));
+}
+
+static int e4m3_of(double value)
+{
+    uint8_t one, bulk;
+
+    ls_dtype_store(LS_E4M3, &one, value);
+    ls_dtype_convert(&bulk, LS_E4M3, &value, LS_F64, 1);
+    cr_assert_eq(one, bulk, "%a", value);
+    return one;
+}
+
+Test(dtype, every_e4m3_pattern_has_its_value_and_comes_back)
+{
+    for (int i = 0; i < 256; i++) {
+        const uint8_t bits = (uint8_t)i;
+        const double value = ls_dtype_load(LS_E4M3, &bits);
+
+        cr_assert(same(value, value_of_e4m3(i)), "%02x is %a", i, value);
+        cr_assert_eq(e4m3_of(value), isnan(value) ? 0x7f : i, "%02x comes back as %02x", i,
+                     e4m3_of(value));
+    }
+}
+
+Test(dtype, e4m3_rounds_to_nearest_even_and_never_beyond_448)
+{
+    for (int i = 0; i < 0x7e; i++) {
+        const double tie = (value_of_e4m3(i) + value_of_e4m3(i + 1)) / 2;
+
+        cr_assert_eq(e4m3_of(tie), i + i % 2, "%a", tie);
+        cr_assert_eq(e4m3_of(-tie), 0x80 + i + i % 2, "%a", -tie);
+        cr_assert_eq(e4m3_of(nextafter(tie, 0)), i, "below %a", tie);
+        cr_assert_eq(e4m3_of(nextafter(tie, 1000)), i + 1, "above %a", tie);
+    }
+    cr_expect_eq(e4m3_of(460), 0x7e);
+    cr_expect_eq(e4m3_of(-DBL_MAX), 0xfe);
+    cr_expect_eq(e4m3_of(INFINITY), 0x7e);
+    cr_expect_eq(e4m3_of(DBL_TRUE_MIN), 0);
+}
+
+Test(dtype, i8_rounds_to_nearest_even_and_never_beyond_127)
+{
+    static const struct {
+        double from;
+        int to;
+    } cases[] = {{0.5, 0},     {1.5, 2},      {-2.5, -2},        {2.500001, 3}, {126.4, 126},
+                 {1e300, 127}, {-1000, -127}, {-INFINITY, -127}, {-0.6, -1},    {NAN, 0}};
+
+    for (int i = -128; i < 128; i++) {
+        const int8_t number = (int8_t)i;
+
+        cr_assert_eq(ls_dtype_load(LS_I8, &number), i);
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int8_t one, bulk;
+
+        ls_dtype_store(LS_I8, &one, cases[i].from);
+        ls_dtype_convert(&bulk, LS_I8, &cases[i].from, LS_F64, 1);
+        cr_assert_eq(one, cases[i].to, "%g became %d", cases[i].from, one);
+        cr_assert_eq(bulk, cases[i].to, "%g became %d in bulk", cases[i].from, bulk);
+    }
+}
+
 Test(dtype, rounding_happens_once)
 {
     /* just above a tie of the small type, by less than f32 can tell: up, not to even */
@@ -204,11 +275,11 @@ Test(dtype, rounding_happens_once)
 /* All lengths around the block of the fast path: the same as one by one, and nothing behind. */
 Test(dtype, every_pair_of_types_converts_any_length_as_one_by_one)
 {
-    static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16, LS_F64};
-    enum { MOST = 200 };
+    static const ls_dtype types[] = {LS_F32, LS_BF16, LS_F16, LS_F64, LS_I8, LS_E4M3};
+    enum { MOST = 200, TYPES = 6 };
 
-    for (int from = 0; from < 4; from++)
-        for (int to = 0; to < 4; to++)
+    for (int from = 0; from < TYPES; from++)
+        for (int to = 0; to < TYPES; to++)
             for (int n = 0; n < MOST; n = n < 70 ? n + 1 : n + 29) {
                 const size_t in_size = (size_t)ls_dtype_size(types[from]);
                 const size_t out_size = (size_t)ls_dtype_size(types[to]);
@@ -250,12 +321,12 @@ Test(dtype, nothing_behind_the_last_element_is_touched)
 {
     char *const in_end = end_of_memory(), *const out_end = end_of_memory();
 
-    for (ls_dtype from = LS_F32; from <= LS_F64; from++)
+    for (ls_dtype from = LS_F32; from <= LS_E4M3; from++)
         for (int n = 0; n <= 130; n++) {
             const char *const in = in_end - n * ls_dtype_size(from);
 
             cr_assert_eq(ls_dtype_find_nonfinite(in, from, n), -1);
-            for (ls_dtype to = LS_F32; to <= LS_F64; to++)
+            for (ls_dtype to = LS_F32; to <= LS_E4M3; to++)
                 ls_dtype_convert(out_end - n * ls_dtype_size(to), to, in, from, n);
         }
 }
@@ -309,7 +380,11 @@ Test(dtype, names_sizes_and_units)
         ls_dtype type;
         const char *name;
         int size;
-    } cases[] = {{LS_F32, "f32", 4}, {LS_BF16, "bf16", 2}, {LS_F16, "f16", 2}, {LS_F64, "f64", 8}};
+    } cases[] = {{LS_F32, "f32", 4},
+                 {LS_BF16, "bf16", 2},
+                 {LS_F16, "f16", 2},
+                 {LS_F64, "f64", 8},
+                 {LS_E4M3, "e4m3", 1}};
     ls_dtype found = LS_F32;
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -171,10 +171,10 @@ Test(safetensors, what_cannot_be_read_is_in_nobodys_way)
     } cases[] = {
         {"{" Q("[2]", "[0,8]") "," X("I64", "[1]", "[8,16]") "}", "elements of type I64"},
         {"{" X("BOOL", "[8]", "[0,8]") "," Q("[2]", "[8,16]") "}", "elements of type BOOL"},
-        {"{" Q("[2]", "[0,8]") "," X("F8_E4M3", "[2,4]", "[8,16]") "}", "F64, F32, F16 or BF16"},
+        {"{" Q("[2]", "[0,8]") "," X("F8_E5M2", "[2,4]", "[8,16]") "}", "F16, BF16, I8 or F8_E4M3"},
         {"{" Q("[2]", "[0,8]") "," X("F4", "[16]", "[8,16]") "}", "elements of type F4"},
-        {"{" Q("[2]", "[0,8]") "," X("I8", "[8]", "[8,16]") "}", "tensor \"x\""},
-        {"{" Q("[2]", "[0,8]") "," X("I8", "\"?\"", "[8,16]") "}", "elements of type I8"},
+        {"{" Q("[2]", "[0,8]") "," X("I16", "[4]", "[8,16]") "}", "tensor \"x\""},
+        {"{" Q("[2]", "[0,8]") "," X("I16", "\"?\"", "[8,16]") "}", "elements of type I16"},
         {"{" Q("[2]", "[0,8]") "," X("\\n\\u001b", "[2]", "[8,16]") "}", "of type ??;"},
         {"{" Q("[2]", "[0,8]") "," X("F32", "[1,1,1,1,1,2]", "[8,16]") "}", "6 dimensions; "},
         {"{" Q("[2]", "[0,8]") "," X("F64", "[1,1,1,1,1,1]", "[8,16]") "}", "at most 5 dimensions"},
@@ -210,7 +210,7 @@ Test(safetensors, whole_numbers_are_read_by_themselves)
         "\"short\":{\"dtype\":\"I64\",\"shape\":[3],\"data_offsets\":[28,44]},"
         "\"below 0\":{\"dtype\":\"I64\",\"shape\":[-2],\"data_offsets\":[44,60]},"
         "\"huge\":{\"dtype\":\"I64\",\"shape\":[4294967296,4294967296],\"data_offsets\":[60,60]},"
-        "\"bytes\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[60,64]},"
+        "\"bytes\":{\"dtype\":\"I16\",\"shape\":[2],\"data_offsets\":[60,64]},"
         "\"numbers\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[64,68]},"
         "\"deep\":{\"dtype\":\"I32\",\"shape\":[1,1,1],\"data_offsets\":[68,72]}}";
     static const struct {
