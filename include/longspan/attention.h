@@ -17,6 +17,7 @@ extern "C" {
 #define LS_MAX_HEAD_DIM 576
 #define LS_MOST_THREADS 4096
 #define LS_NO_LIMIT INT64_MAX
+#define LS_SCALE_BYTES 4 /* behind each row of 8-bit keys or values, an f32 */
 
 /* Global sizes: b batch, s_q queries, s_k keys, h query heads, h_kv key/value heads (divides h),
  * d head dimension of q and k, d_v that of v and o (each 1 to 576; d_v 0: d); type of q, k, v and
@@ -25,6 +26,9 @@ struct ls_attention_shape {
     int64_t b, h, h_kv, s_q, s_k, d;
     ls_dtype type;
     int64_t d_v;
+    /* LS_I8 or LS_E4M3: keys and values of 8 bits, see longspan/quantize.h; 0: they are of that
+     * type */
+    ls_dtype kv_type;
 };
 
 /* What queries [q0, q1) see of keys [k0, k1). */
@@ -171,6 +175,10 @@ struct ls_attention_execution {
      * another one. */
     bool has_lengths;
     int64_t s_q, s_k;
+    /* What was taken out of 8-bit keys before they were rounded, [b, h_kv, d] of the host, and
+     * comes back to their logits: lse is that of the whole keys. Read during the call. NULL:
+     * nothing. */
+    const float *key_mean;
 };
 
 #define LS_ATTENTION_EXECUTION                                                                     \
@@ -265,7 +273,8 @@ LS_API struct ls_layout ls_attention_plan_key_layout(const struct ls_attention_p
 /* Attention of this rank's queries over the whole sequence; execution may be NULL.
  *   o    [b, s_q_loc, h, d_v]   storage type     lse [b, h, s_q_loc] f32, natural logarithm
  *   q    [b, s_q_loc, h, d]     k [b, s_k_loc, h_kv, d], v [b, s_k_loc, h_kv, d_v], this rank's
- *                               parts of the layouts, or its own options.q_rows and options.k_rows
+ *                               parts of the layouts, or its own options.q_rows and options.k_rows;
+ *                               d and d_v + LS_SCALE_BYTES of them where kv_type is 8 bits
  * Own rows are brought to the layouts' parts first, and o and lse back in the end, each by one
  * all-to-all; a rank whose own rows are its parts exchanges nothing for that and copies nothing.
  * A row that sees no key gives o = 0, lse = -inf.

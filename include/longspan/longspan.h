@@ -9,6 +9,7 @@
 #include "longspan/layer.h"
 #include "longspan/layout.h"
 #include "longspan/progress.h"
+#include "longspan/quantize.h"
 #include "longspan/status.h"
 #include "longspan/store.h"
 #include "longspan/tensor.h"

@@ -154,10 +154,9 @@ static struct key_part travelling_part(const struct ls_attention_plan *plan, int
         ls_layout_part_rows(&problem->k_layout, owner(plan->rank, problem->p, step));
     char *k = plan->bias_gradient->travel + (size_t)(step % 2) * part_bytes(problem);
 
-    return (struct key_part){
-        .k = ls_problem_view(problem, k, rows, s->h_kv, s->d),
-        .v = ls_problem_view(problem, k + ls_key_bytes(s, rows), rows, s->h_kv, ls_value_dim(s)),
-        .bytes = ls_key_value_bytes(s, rows)};
+    return (struct key_part){.k = ls_problem_keys(problem, k, rows),
+                             .v = ls_problem_values(problem, k + ls_key_bytes(s, rows), rows),
+                             .bytes = ls_key_value_bytes(s, rows)};
 }
 
 /* This rank's own part, in one piece if it is to be sent. */

@@ -5,7 +5,8 @@
 #define QUERIES 1024
 #define RANKS 4
 
-static const struct ls_attention_shape few_queries = {1, 8, 8, QUERIES, KEYS, 64, LS_BF16, 0};
+static const struct ls_attention_shape few_queries = {
+    .b = 1, .h = 8, .h_kv = 8, .s_q = QUERIES, .s_k = KEYS, .d = 64, .type = LS_BF16};
 
 static const struct ls_attention_options usual = {
     .size = sizeof usual, .has_window = true, .window_left = 100, .causal = true, .node_size = 2};

@@ -2,11 +2,10 @@
 
 #include <stdlib.h>
 
+#include "attention/exact_total.h"
 #include "attention/plan.h"
 #include "base/exact_sum.h"
 #include "device/rows.h"
-
-#define PIECE 1024 /* biases whose sums travel at once */
 
 static int64_t sums(const struct ls_problem *problem)
 {
@@ -27,7 +26,7 @@ ls_status ls_distances_create(struct ls_attention_plan *plan)
 
     if (bytes == 0) return LS_OK;
     g->limbs = malloc(distances * LS_EXACT_LIMBS * sizeof *g->limbs);
-    g->of_ranks = malloc((size_t)plan->problem.p * PIECE * LS_EXACT_LIMBS * sizeof *g->of_ranks);
+    g->of_ranks = malloc(ls_exact_total_bytes(plan->problem.p));
     g->biases = malloc(distances * sizeof *g->biases);
     if (!g->limbs || !g->of_ranks || !g->biases)
         return ls_fail(LS_ENOMEM, "attention plan: out of memory");
@@ -56,20 +55,6 @@ void ls_distances_begin(struct ls_attention_plan *plan)
                                                     .first_head = plan->problem.scores.first_head};
 }
 
-/* limb [n][limbs] = those of all ranks added, n at most PIECE. */
-static ls_status gather_sums(int64_t *limb, struct ls_attention_plan *plan, int64_t n)
-{
-    const int64_t limbs = n * LS_EXACT_LIMBS;
-    int64_t *all = plan->gradients.of_ranks;
-
-    for (int64_t i = 0; i < n; i++) ls_exact_carry(limb + i * LS_EXACT_LIMBS);
-    LS_TRY(ls_comm_gather(all, plan->comm, limb, (size_t)limbs * sizeof *limb));
-    for (int64_t i = 0; i < limbs; i++) limb[i] = all[i];
-    for (int r = 1; r < plan->problem.p; r++)
-        for (int64_t i = 0; i < limbs; i++) limb[i] += all[r * limbs + i];
-    return LS_OK;
-}
-
 static ls_status add_ranks(float *out, struct ls_attention_plan *plan, int64_t head)
 {
     const struct ls_gradients *g = &plan->gradients;
@@ -77,11 +62,7 @@ static ls_status add_ranks(float *out, struct ls_attention_plan *plan, int64_t h
 
     ls_device_read(plan->problem.device, g->limbs, g->distance + head * limbs,
                    (size_t)limbs * sizeof *g->limbs);
-    for (int64_t first = 0; first < distances; first += PIECE) {
-        const int64_t left = distances - first;
-
-        LS_TRY(gather_sums(g->limbs + first * LS_EXACT_LIMBS, plan, left < PIECE ? left : PIECE));
-    }
+    LS_TRY(ls_exact_total(g->limbs, distances, plan->comm, g->of_ranks));
     for (int64_t i = 0; i < distances; i++)
         g->biases[i] = (float)ls_exact_value(g->limbs + i * LS_EXACT_LIMBS);
     ls_device_write(plan->problem.device, out, g->biases, (size_t)distances * sizeof *out);

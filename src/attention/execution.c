@@ -4,6 +4,7 @@
 #include "attention/agreement.h"
 #include "attention/options.h"
 #include "attention/plan.h"
+#include "tensor/dtype.h"
 
 /* A caller built against an older header has a shorter struct; what it lacks is zero. */
 static ls_status read_execution(struct ls_attention_execution *out,
@@ -106,6 +107,32 @@ static ls_status make_masks(struct ls_attention_plan *plan, const struct ls_atte
     return ls_mask_set_make(&plan->now.masks, &plan->mask_set, plan->rules);
 }
 
+static int64_t mean_count(const struct ls_attention_shape *s)
+{
+    return s->b * s->h_kv * s->d;
+}
+
+static ls_status take_key_mean(struct ls_attention_plan *plan, const float *mean)
+{
+    const struct ls_problem *problem = &plan->problem;
+    const struct ls_attention_shape *s = &problem->shape;
+
+    if (!mean) return LS_OK;
+    if (!ls_keys_are_quantized(s))
+        return ls_fail(LS_EVALUE, "a mean of keys that are %s: only those of 8 bits have one",
+                       ls_dtype_name(s->type));
+    const int64_t bad = ls_dtype_find_nonfinite(mean, LS_F32, mean_count(s));
+
+    if (bad >= 0)
+        return ls_fail(LS_EVALUE, "the mean of keys is %g at element %lld, must be finite",
+                       (double)mean[bad], (long long)bad);
+    plan->now.key_mean = (struct ls_key_mean){.mean = mean,
+                                              .heads = s->h_kv,
+                                              .group = s->h / s->h_kv,
+                                              .first_head = problem->scores.first_head};
+    return LS_OK;
+}
+
 ls_status ls_plan_take(struct ls_attention_plan *plan,
                        const struct ls_attention_execution *execution)
 {
@@ -117,6 +144,7 @@ ls_status ls_plan_take(struct ls_attention_plan *plan,
            (size_t)ls_masks_count(&problem->masks) * sizeof *plan->rules);
     LS_TRY(read_execution(&e, execution));
     if (e.has_dropout_seed) plan->now.seed = e.dropout_seed;
+    LS_TRY(take_key_mean(plan, e.key_mean));
     return make_masks(plan, &e);
 }
 
@@ -125,12 +153,15 @@ ls_status ls_plan_agree(const struct ls_attention_plan *plan, ls_status status, 
 {
     const struct ls_kernel_change *now = &plan->now;
     const struct ls_mask_rule *rule = plan->rules;
+    const float *mean = now->key_mean.mean;
+    const size_t mean_bytes = (size_t)mean_count(&plan->problem.shape) * sizeof *mean;
     const struct ls_topic topics[] = {
         {wish, asked, false},
         {"seed of dropout", ls_digest(&now->seed, sizeof now->seed), false},
         {"query length", (double)rule->s_q, true},
         {"key length", (double)rule->s_k, true},
         {"documents", ls_digest(rule->documents, document_bytes(rule)), false},
+        {"mean of keys", ls_digest(mean, mean_bytes), false},
     };
 
     return ls_agree_about(plan->comm, status, topics, sizeof topics / sizeof *topics);

@@ -6,19 +6,19 @@
 struct ls_part_dims ls_plan_part_dims(const struct ls_attention_plan *plan)
 {
     const struct ls_attention_shape *s = &plan->problem.shape;
-    const int64_t q_rows = plan->q_rows, k_rows = plan->k_rows, d_v = ls_value_dim(s);
+    const int64_t q_rows = plan->q_rows, k_rows = plan->k_rows;
 
     return (struct ls_part_dims){.q = {s->b, q_rows, s->h, s->d},
-                                 .k = {s->b, k_rows, s->h_kv, s->d},
-                                 .v = {s->b, k_rows, s->h_kv, d_v},
-                                 .o = {s->b, q_rows, s->h, d_v},
+                                 .k = {s->b, k_rows, s->h_kv, ls_key_width(s)},
+                                 .v = {s->b, k_rows, s->h_kv, ls_value_width(s)},
+                                 .o = {s->b, q_rows, s->h, ls_value_dim(s)},
                                  .lse = {s->b, s->h, q_rows}};
 }
 
 static ls_status check_call(const struct ls_attention_plan *plan,
                             const struct ls_attention_call *call)
 {
-    const ls_dtype type = plan->problem.shape.type;
+    const ls_dtype type = plan->problem.shape.type, of_keys = ls_key_type(&plan->problem.shape);
     const struct ls_part_dims dims = ls_plan_part_dims(plan);
 
     if (call->o_lo && !plan->problem.backward)
@@ -28,7 +28,7 @@ static ls_status check_call(const struct ls_attention_plan *plan,
     const struct ls_operand list[] = {
         {"o", call->o, type, 4, dims.o, false},         {"o_lo", call->o_lo, type, 4, dims.o, true},
         {"lse", call->lse, LS_F32, 3, dims.lse, false}, {"q", call->q, type, 4, dims.q, false},
-        {"k", call->k, type, 4, dims.k, false},         {"v", call->v, type, 4, dims.v, false},
+        {"k", call->k, of_keys, 4, dims.k, false},      {"v", call->v, of_keys, 4, dims.v, false},
     };
 
     return ls_operands_check(list, sizeof list / sizeof *list, 3, plan->problem.device);

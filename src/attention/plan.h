@@ -19,7 +19,7 @@ struct ls_gradients {
     int64_t *sink_first, *sink_rows;   /* [this rank's leaves] */
     int64_t *distance;                 /* [h][distances][limbs], the device's (distances.h) */
     int64_t *limbs;                    /* [distances][limbs] of a head */
-    int64_t *of_ranks;                 /* [ranks][some of them] */
+    int64_t *of_ranks;                 /* exact_total.h */
     float *biases;                     /* [distances] */
 };
 

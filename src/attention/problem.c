@@ -47,6 +47,13 @@ static ls_status check_options(const struct ls_attention_shape *s,
     if (s->type != LS_F32 && s->type != LS_BF16 && s->type != LS_F16)
         return ls_fail(LS_ETYPE, "attention of type %s: must be f32, bf16 or f16",
                        ls_dtype_name(s->type));
+    if (ls_keys_are_quantized(s) && s->kv_type != LS_I8 && s->kv_type != LS_E4M3)
+        return ls_fail(LS_ETYPE, "keys and values of type %s: must be i8, e4m3 or that of queries",
+                       ls_dtype_name(s->kv_type));
+    if (ls_keys_are_quantized(s) && o->backward)
+        return ls_fail(LS_EVALUE,
+                       "keys and values of type %s are for forward alone, options.backward is set",
+                       ls_dtype_name(s->kv_type));
     if ((unsigned)o->layout > LS_LAYOUT_BALANCED)
         return ls_fail(LS_EVALUE, "layout is %d, which names none", (int)o->layout);
     if (o->has_rows && (o->q_rows < 0 || o->q_rows > s->s_q || o->k_rows < 0 || o->k_rows > s->s_k))
@@ -209,12 +216,27 @@ size_t ls_problem_kernel_bytes(const struct ls_problem *problem)
     return ls_attention_kernel_bytes(problem->device, part_kernel_shape(problem));
 }
 
-struct ls_tensor ls_problem_view(const struct ls_problem *problem, void *data, int64_t rows,
-                                 int64_t heads, int64_t d)
+struct ls_tensor ls_problem_queries(const struct ls_problem *problem, void *data, int64_t rows)
 {
-    const int64_t dim[] = {problem->shape.b, rows, heads, d};
+    const struct ls_attention_shape *s = &problem->shape;
 
-    return ls_tensor_view(data, problem->shape.type, 4, dim);
+    return ls_tensor_view(data, s->type, 4, (const int64_t[]){s->b, rows, s->h, s->d});
+}
+
+struct ls_tensor ls_problem_keys(const struct ls_problem *problem, void *data, int64_t rows)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+
+    return ls_tensor_view(data, ls_key_type(s), 4,
+                          (const int64_t[]){s->b, rows, s->h_kv, ls_key_width(s)});
+}
+
+struct ls_tensor ls_problem_values(const struct ls_problem *problem, void *data, int64_t rows)
+{
+    const struct ls_attention_shape *s = &problem->shape;
+
+    return ls_tensor_view(data, ls_key_type(s), 4,
+                          (const int64_t[]){s->b, rows, s->h_kv, ls_value_width(s)});
 }
 
 struct ls_tensor ls_range_of(const struct ls_tensor *t, int axis, int64_t first, int64_t count)

@@ -64,9 +64,10 @@ void ls_problem_copy(const struct ls_problem *problem, struct ls_tensor *to,
 void ls_problem_copy_floats(const struct ls_problem *problem, float *to, int64_t to_stride,
                             const float *from, int64_t from_stride, int64_t blocks, int64_t floats);
 
-/* View of a contiguous buffer, [b, rows, heads, d]. */
-struct ls_tensor ls_problem_view(const struct ls_problem *problem, void *data, int64_t rows,
-                                 int64_t heads, int64_t d);
+/* View of a contiguous buffer as queries, [b, rows, h, d], keys, or values. */
+struct ls_tensor ls_problem_queries(const struct ls_problem *problem, void *data, int64_t rows);
+struct ls_tensor ls_problem_keys(const struct ls_problem *problem, void *data, int64_t rows);
+struct ls_tensor ls_problem_values(const struct ls_problem *problem, void *data, int64_t rows);
 
 /* View of [first, first + count) of a dimension of a tensor. */
 struct ls_tensor ls_range_of(const struct ls_tensor *t, int axis, int64_t first, int64_t count);

@@ -114,7 +114,9 @@ static ls_status check_tensors(const struct cli_attend_run *run)
     const struct ls_layout q = {.kind = LS_LAYOUT_CONTIGUOUS, .s = n->s_q, .p = run->world->size};
     const struct ls_layout k = {.kind = LS_LAYOUT_CONTIGUOUS, .s = n->s_k, .p = run->world->size};
 
-    return cli_memory_check(run->world, cli_tensor_bytes(n, &q, &k, run->world->rank));
+    return cli_memory_check(run->world,
+                            cli_tensor_bytes(n, &q, &k, run->world->rank) +
+                                cli_quantized_bytes(&run->inputs, &k, run->world->rank));
 }
 
 static ls_status check_memory(struct cli_attend_run *run)
@@ -122,7 +124,8 @@ static ls_status check_memory(struct cli_attend_run *run)
     const struct ls_problem *p = &run->problem;
 
     const int rank = run->world->rank;
-    double tensors = cli_tensor_bytes(&p->shape, &p->q_layout, &p->k_layout, rank);
+    double tensors = cli_tensor_bytes(&p->shape, &p->q_layout, &p->k_layout, rank) +
+                     cli_quantized_bytes(&run->inputs, &p->k_layout, rank);
 
     if (p->backward)
         tensors +=
@@ -230,21 +233,26 @@ static ls_status prepare(struct cli_attend_run *run)
         LS_TRY(ls_timeline_create(&run->timeline, world->comm, o->shared.trace, o->shared.threads));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->problem.q_layout,
                            &run->problem.k_layout, value_limit(run), run->progress));
+    LS_TRY(cli_quantized_load(&run->quantized, &run->inputs, world, run->qkv,
+                              &run->problem.k_layout, run->progress));
     LS_TRY(ls_comm_agree(world->comm, create_results(run)));
     if (run->problem.backward)
         LS_TRY(cli_input_load(&run->d_o, world, &run->d_o_source, run->inputs.order,
                               &run->problem.q_layout, value_limit(run), run->progress));
     ls_ledger_reset_peaks(&ls_host_ledger); /* they are to be those of the computation */
     LS_TRY(cli_gemm_init(&run->gemm, world, run->inputs.shape.type, o->shared.threads));
-    return ls_attention_plan_create(&run->plan, world->comm, &run->inputs.shape,
-                                    &o->shared.attention);
+    LS_TRY(ls_attention_plan_create(&run->plan, world->comm, &run->inputs.shape,
+                                    &o->shared.attention));
+    return cli_quantized_make(&run->quantized, &run->inputs, world, run->plan, run->qkv);
 }
 
 /* ---- after it */
 
-static ls_status verify(struct cli_attend_run *run)
+/* k, v: what the result is of. */
+static ls_status judge(struct ls_judgement *verdict, struct cli_attend_run *run,
+                       const struct ls_tensor *k, const struct ls_tensor *v)
 {
-    const struct ls_attention_saved result = cli_attend_saved(run);
+    struct ls_attention_saved result = cli_attend_saved(run);
     const struct ls_attention_gradients gradients = cli_attend_gradients(run);
     const struct ls_judge_task task = {
         .shape = &run->problem.shape,
@@ -258,7 +266,21 @@ static ls_status verify(struct cli_attend_run *run)
     };
     const struct ls_progress_callback callback = cli_progress_callback(run->progress);
 
-    return ls_judge_attention(&run->verdict, run->world->comm, &task, &callback);
+    result.k = k;
+    result.v = v;
+    return ls_judge_attention(verdict, run->world->comm, &task, &callback);
+}
+
+/* What quantizing takes from the result is no fault of the computation, and told apart. */
+static ls_status verify(struct cli_attend_run *run)
+{
+    const struct ls_tensor *k = &run->qkv[1], *v = &run->qkv[2];
+    const struct cli_quantized *q = &run->quantized;
+
+    if (!q->rows[0].data) return judge(&run->verdict, run, k, v);
+    LS_TRY(cli_quantized_widen(&run->quantized, &run->inputs, run->world));
+    LS_TRY(judge(&run->verdict, run, &q->exact[0], &q->exact[1]));
+    return run->inputs.brings_quantized ? LS_OK : judge(&run->as_given, run, k, v);
 }
 
 static ls_status write_results(struct cli_attend_run *run)
@@ -302,6 +324,7 @@ static void attend_fini(struct cli_attend_run *run)
     ls_free(run->d_o.data);
     ls_free(run->lse.data);
     ls_free(run->o.data);
+    cli_quantized_free(&run->quantized);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
     ls_timeline_destroy(run->timeline);
     ls_output_destroy(run->output);

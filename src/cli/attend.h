@@ -8,6 +8,7 @@
 #include "cli/gemm.h"
 #include "cli/mask_arrays.h"
 #include "cli/outputs.h"
+#include "cli/quantized.h"
 #include "cli/report.h"
 #include "longspan/judge.h"
 #include "longspan/timeline.h"
@@ -55,12 +56,14 @@ struct cli_attend_run {
     int64_t events, dropped;      /* of the timeline of all ranks */
     struct ls_input d_o_source;
     struct ls_tensor qkv[3], o, lse;
+    struct cli_quantized quantized;                 /* where keys and values are of 8 bits */
     struct ls_tensor d_o, o_lo, dq, dk, dv;         /* with --backward */
     struct ls_tensor dsinks, ddistance_bias, dbias; /* with what they are of, else of no memory */
     struct cli_gemm gemm;
     struct ls_attention_plan *plan;
     struct cli_attend_result result;
     struct ls_judgement verdict;
+    struct ls_judgement as_given; /* against k and v before they were quantized */
 };
 
 ls_status cli_attend_with(bool *held, struct cli_world *world, int argc, char **argv,

@@ -15,8 +15,13 @@ static const struct ls_trace_kind backward_kind = {"backward", "attention", {"re
 
 static ls_status forward(struct cli_attend_run *run)
 {
-    const struct ls_tensor *t = run->qkv;
+    const struct ls_tensor *t = run->qkv, *rows = run->quantized.rows;
+    struct ls_attention_execution execution = LS_ATTENTION_EXECUTION;
 
+    execution.key_mean = run->quantized.mean;
+    if (rows[0].data)
+        return ls_attention_forward(&run->o, &run->lse, run->plan, &t[0], &rows[0], &rows[1],
+                                    &execution);
     if (run->problem.backward)
         return ls_attention_forward_residual(&run->o, &run->o_lo, &run->lse, run->plan, &t[0],
                                              &t[1], &t[2], NULL);

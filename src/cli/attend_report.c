@@ -28,6 +28,7 @@ static void report_json(const struct cli_attend_run *run, double resident)
     cli_report_value(report, "strict", json_boolean(r->report.strict));
     cli_report_string(report, "fingerprint", r->report.fingerprint);
     cli_report_string(report, "dtype", ls_dtype_name(n->type));
+    cli_report_string(report, "kv_dtype", ls_dtype_name(ls_key_type(n)));
     cli_report_value(report, "shape",
                      json_pack("{sIsIsIsIsIsIsI}", "b", (json_int_t)n->b, "h", (json_int_t)n->h,
                                "h_kv", (json_int_t)n->h_kv, "s_q", (json_int_t)n->s_q, "s_k",
@@ -171,6 +172,14 @@ static void report_trace(const struct cli_attend_run *run)
             run->world->program, path, cli_counted(run->dropped, "event", "events").s);
 }
 
+static void report_as_given(const struct cli_attend_run *run)
+{
+    const double rel = run->as_given.tensor[LS_JUDGED_O].rel;
+
+    cli_report_real(&run->report, "rel_o_unquantized", rel);
+    cli_report_line(&run->report, "quantized", "o is %.3g from that of k and v as they were", rel);
+}
+
 ls_status cli_attend_report(struct cli_attend_run *run)
 {
     double resident = cli_memory_resident_peak();
@@ -186,5 +195,6 @@ ls_status cli_attend_report(struct cli_attend_run *run)
     report_resources(run, resident);
     report_trace(run);
     if (run->options.verify) cli_verify_report(&run->report, &run->verdict);
+    if (run->as_given.rows > 0) report_as_given(run);
     return cli_report_commit(&run->report, run->world);
 }

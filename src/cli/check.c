@@ -7,6 +7,7 @@
 #include "cli/format.h"
 #include "cli/mask_arrays.h"
 #include "cli/memory.h"
+#include "cli/quantized.h"
 #include "cli/values.h"
 #include "cli/verify_report.h"
 #include "comm/comm.h"
@@ -90,6 +91,7 @@ struct check_run {
     bool has[RESULTS], has_gradients;
     struct ls_layout q_layout, k_layout;
     struct ls_tensor qkv[3], result[RESULTS], d_o;
+    struct cli_quantized quantized;
     struct ls_judgement verdict;
 };
 
@@ -261,14 +263,16 @@ static ls_dtype contract_type(const struct check_run *run)
 static ls_status judge(struct check_run *run)
 {
     struct ls_tensor *const r = run->result, *const qkv = run->qkv;
+    const struct ls_tensor *const kv =
+        run->quantized.exact[0].data ? run->quantized.exact : &qkv[1];
     const int64_t lse_dim[] = {r[LSE].dim[0], r[LSE].dim[2], r[LSE].dim[1]};
     const struct ls_tensor lse = ls_tensor_view(r[LSE].data, LS_F32, 3, lse_dim);
     const int64_t dbias_dim[] = {r[DBIAS].dim[0], r[DBIAS].dim[2], r[DBIAS].dim[1],
                                  r[DBIAS].dim[3]};
     struct ls_tensor dbias = ls_tensor_view(r[DBIAS].data, r[DBIAS].type, 4, dbias_dim);
     const struct ls_attention_saved result = {.q = &qkv[0],
-                                              .k = &qkv[1],
-                                              .v = &qkv[2],
+                                              .k = &kv[0],
+                                              .v = &kv[1],
                                               .o = &r[O],
                                               .lse = run->has[LSE] ? &lse : NULL,
                                               .d_o = run->has_gradients ? &run->d_o : NULL};
@@ -310,11 +314,16 @@ static ls_status check(struct check_run *run)
     LS_TRY(cli_memory_check(
         world, (run->has_gradients ? 2 : 1) * cli_tensor_bytes(&run->inputs.shape, &run->q_layout,
                                                                &run->k_layout, world->rank) +
+                   cli_quantized_bytes(&run->inputs, &run->k_layout, world->rank) +
                    (run->has[DBIAS] ? cli_bias_gradient_bytes(&run->inputs.shape, &run->attention,
                                                               &run->q_layout, world->rank)
                                     : 0)));
     LS_TRY(cli_inputs_load(run->qkv, &run->inputs, world, &run->q_layout, &run->k_layout,
                            finite_unless_allowed(run), run->progress));
+    LS_TRY(cli_quantized_load(&run->quantized, &run->inputs, world, run->qkv, &run->k_layout,
+                              run->progress));
+    if (run->inputs.brings_quantized)
+        LS_TRY(cli_quantized_widen(&run->quantized, &run->inputs, world));
     LS_TRY(load_result(run));
     return judge(run);
 }
@@ -327,6 +336,7 @@ static void check_fini(struct check_run *run)
     }
     ls_free(run->d_o.data);
     ls_input_close(&run->d_o_source);
+    cli_quantized_free(&run->quantized);
     for (int i = 0; i < 3; i++) ls_free(run->qkv[i].data);
     cli_mask_free(&run->arrays);
     cli_inputs_close(&run->inputs);

@@ -6,6 +6,7 @@
 
 #include "base/ledger.h"
 #include "cli/format.h"
+#include "cli/quantized.h"
 #include "comm/comm.h"
 #include "device/attention.h"
 #include "tensor/file.h"
@@ -162,7 +163,7 @@ static ls_status type_of_files(struct cli_inputs *in, bool keep_f64)
     for (int i = 1; i < 3; i++) {
         const struct ls_input *s = &in->source[i];
 
-        if (s->type != q->type)
+        if (s->type != q->type && !in->brings_quantized)
             return ls_fail(LS_ETYPE, "%s: type is %s, %s has %s: choose one with --dtype", s->label,
                            ls_dtype_name(s->type), q->name, ls_dtype_name(q->type));
     }
@@ -263,6 +264,7 @@ static ls_status open_any(struct cli_inputs *in, const struct cli_world *world,
     else
         LS_TRY(open_files(in, world, o));
     LS_TRY(check_shape(in));
+    LS_TRY(cli_quantized_open(in, o));
     if (o->has_dtype)
         in->shape.type = o->dtype;
     else if (!o->random.given)
@@ -284,6 +286,8 @@ ls_status cli_inputs_open(struct cli_inputs *out, const struct cli_world *world,
 void cli_inputs_close(struct cli_inputs *inputs)
 {
     for (int i = 0; i < 3; i++) ls_input_close(&inputs->source[i]);
+    for (int i = 0; i < 2; i++) ls_input_close(&inputs->scale[i]);
+    ls_input_close(&inputs->mean);
 }
 
 #define DO_STREAM 3 /* q, k and v are 0 to 2 */
@@ -331,7 +335,9 @@ double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_
     const double rows_q = head_rows(shape, shape->h, q_layout, rank);
     const double rows_k = head_rows(shape, shape->h_kv, k_layout, rank);
 
-    return (rows_q + rows_k) * row_bytes(shape, 1, 1) + rows_q * (double)sizeof(float);
+    return rows_q * (row_bytes(shape, 1, 1) + (double)sizeof(float)) +
+           rows_k * (double)(ls_key_width(shape) + ls_value_width(shape)) *
+               ls_dtype_size(ls_key_type(shape));
 }
 
 double cli_gradient_bytes(const struct ls_attention_shape *shape, int64_t numbers,
@@ -393,9 +399,10 @@ ls_status cli_inputs_load(struct ls_tensor out[3], const struct cli_inputs *inpu
 
     memset(out, 0, 3 * sizeof(*out));
     for (int i = 0; i < 3 && status == LS_OK; i++)
-        status = cli_tensor_create(&out[i], n->type, inputs->order, n->b,
-                                   ls_layout_part_rows(layout[i], world->rank),
-                                   i == 0 ? n->h : n->h_kv, i == 2 ? n->d_v : n->d);
+        status =
+            cli_tensor_create(&out[i], i > 0 && inputs->brings_quantized ? n->kv_type : n->type,
+                              inputs->order, n->b, ls_layout_part_rows(layout[i], world->rank),
+                              i == 0 ? n->h : n->h_kv, i == 2 ? n->d_v : n->d);
     LS_TRY(ls_comm_agree(world->comm, status));
     for (int i = 0; i < 3; i++)
         LS_TRY(cli_input_load(&out[i], world, &inputs->source[i], inputs->order, layout[i],

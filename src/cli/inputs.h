@@ -12,7 +12,7 @@
 #include "longspan/store.h"
 
 /* --input, --q, --k, --v, --names, --packed, --heads, --kv-heads, --random, --order, --dtype,
- * --allow-nonfinite */
+ * --kv-dtype, --allow-nonfinite */
 struct cli_input_options {
     const char *input;     /* a .safetensors file with q, k and v */
     const char *single[3]; /* a file each */
@@ -23,6 +23,7 @@ struct cli_input_options {
     ls_order order;
     bool has_dtype;
     ls_dtype dtype;
+    ls_dtype kv_dtype; /* i8 or e4m3; 0: not said */
     bool allow_nonfinite;
 };
 
@@ -32,6 +33,8 @@ bool cli_inputs_given(const struct cli_input_options *options);
 struct cli_inputs {
     struct ls_input source[3];       /* q, k, v */
     struct ls_attention_shape shape; /* d_v is set */
+    bool brings_quantized;           /* k and v are numbers of 8 bits, which have scales */
+    struct ls_input scale[2], mean;  /* open then: k_scale, v_scale and, perhaps, k_mean */
     ls_order order;
     bool single;      /* q came without a batch: its file was [s, h, d] or [h, s, d] */
     char origin[320]; /* for people: "random, seed 0", "q.npy k.npy v.npy in order bshd" */
@@ -60,9 +63,9 @@ ls_status cli_inputs_open_do(struct ls_input *out, const struct cli_inputs *inpu
                              const struct cli_world *world,
                              const struct cli_input_options *options);
 
-/* Bytes of one rank's parts of q, k, v, o (of type shape.type) and lse, and those that backward
- * adds: do, o_lo, dq, dk, dv and so many numbers for each head, of dsinks and ddistance_bias.
- * Doubles, since the shape may be absurd. */
+/* Bytes of one rank's parts of q, k, v and o, as attention takes them, and lse, and those that
+ * backward adds: do, o_lo, dq, dk, dv and so many numbers for each head, of dsinks and
+ * ddistance_bias. Doubles, since the shape may be absurd. */
 double cli_tensor_bytes(const struct ls_attention_shape *shape, const struct ls_layout *q_layout,
                         const struct ls_layout *k_layout, int rank);
 double cli_gradient_bytes(const struct ls_attention_shape *shape, int64_t numbers,

@@ -9,7 +9,7 @@
 
 /* clang-format off */
 static const char *const tensors[] = {
-    "q", "k", "v", "qkv", "do",
+    "q", "k", "v", "qkv", "do", "k_scale", "v_scale", "k_mean",
     "q_lengths", "k_lengths", "cu_seqlens_q", "cu_seqlens_k", "mask", "alibi", "sinks", "distance_bias", "bias",
     "o", "lse", "dq", "dk", "dv", "dsinks", "ddistance_bias", "dbias"};
 /* clang-format on */
@@ -36,9 +36,10 @@ static ls_status fail_unknown(const char *tensor)
                        nearest);
     return ls_fail(
         LS_EVALUE,
-        "--names: there is no tensor '%s'; there are q, k, v, qkv, do, q_lengths, k_lengths, "
-        "cu_seqlens_q, cu_seqlens_k, mask, alibi, sinks, distance_bias, bias, o, lse, dq, dk, dv, "
-        "dsinks, ddistance_bias and dbias",
+        "--names: there is no tensor '%s'; there are q, k, v, qkv, do, k_scale, v_scale, k_mean, "
+        "q_lengths, k_lengths, cu_seqlens_q, cu_seqlens_k, mask, alibi, sinks, distance_bias, "
+        "bias, o, "
+        "lse, dq, dk, dv, dsinks, ddistance_bias and dbias",
         tensor);
 }
 
@@ -102,12 +103,25 @@ static ls_status explain(ls_status status, const struct cli_names *names, const 
                    strcmp(tensor, "q") == 0 ? ", --packed how q, k and v lie in one" : "");
 }
 
+/* Numbers of 8 bits mean something with their scales. */
+static ls_status check_type(struct ls_input *source, const char *tensor)
+{
+    if ((source->type != LS_I8 && source->type != LS_E4M3) || strcmp(tensor, "k") == 0 ||
+        strcmp(tensor, "v") == 0)
+        return LS_OK;
+    ls_fail(LS_ETYPE, "%s: type is %s: only k and v can be of 8 bits", source->label,
+            ls_dtype_name(source->type));
+    ls_input_close(source);
+    return LS_ETYPE;
+}
+
 ls_status cli_names_open(struct ls_input *out, const struct cli_names *names, const char *tensor,
                          const struct cli_world *world, const char *path, bool lone)
 {
     const char *name = cli_names_of(names, tensor);
 
-    return explain(ls_input_open(out, world->comm, path, name, lone), names, tensor);
+    LS_TRY(explain(ls_input_open(out, world->comm, path, name, lone), names, tensor));
+    return check_type(out, tensor);
 }
 
 ls_status cli_names_open_beside(struct ls_input *out, const struct cli_names *names,
@@ -115,5 +129,6 @@ ls_status cli_names_open_beside(struct ls_input *out, const struct cli_names *na
 {
     const char *name = cli_names_of(names, tensor);
 
-    return explain(ls_input_open_beside(out, beside, name), names, tensor);
+    LS_TRY(explain(ls_input_open_beside(out, beside, name), names, tensor));
+    return check_type(out, tensor);
 }

@@ -5,7 +5,7 @@
 #include "cli/world.h"
 #include "longspan/store.h"
 
-#define CLI_MOST_NAMES 22
+#define CLI_MOST_NAMES 25
 #define CLI_NAME_ROOM 64
 
 /* Zeros: every tensor has the name that the manual gives it. */
@@ -27,7 +27,7 @@ bool cli_names_expect(const struct cli_names *names, const char *tensor,
                       const struct ls_tensor_file *file);
 
 /* As ls_input_open and ls_input_open_beside; a message that there is none says what would name it.
- */
+ * LS_ETYPE of tensors of 8 bits that are neither k nor v. */
 ls_status cli_names_open(struct ls_input *out, const struct cli_names *names, const char *tensor,
                          const struct cli_world *world, const char *path, bool lone);
 ls_status cli_names_open_beside(struct ls_input *out, const struct cli_names *names,

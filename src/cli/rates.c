@@ -147,13 +147,23 @@ static void fill(struct ls_tensor *t, int64_t n)
                          at_most(n - i, PATTERN));
 }
 
+/* Of 8-bit keys or values: a scale behind each row. */
+static void set_scales(struct ls_tensor *t)
+{
+    const float one = 1;
+
+    for (int64_t i = 0; i < t->dim[1]; i++)
+        memcpy((char *)t->data + (i + 1) * t->dim[3] - sizeof(one), &one, sizeof(one));
+}
+
 /* probe->shape is there. */
 static ls_status probe_init(struct probe *probe, const struct ls_attention_options *asked)
 {
     const struct ls_attention_shape s = probe->shape;
     const int64_t d_v = ls_value_dim(&s), q_rows = s.s_q * s.h;
-    const int64_t q_dim[] = {1, s.s_q, s.h, s.d}, k_dim[] = {1, s.s_k, 1, s.d};
-    const int64_t o_dim[] = {1, s.s_q, s.h, d_v}, v_dim[] = {1, s.s_k, 1, d_v};
+    const int64_t q_dim[] = {1, s.s_q, s.h, s.d}, k_dim[] = {1, s.s_k, 1, ls_key_width(&s)};
+    const int64_t o_dim[] = {1, s.s_q, s.h, d_v}, v_dim[] = {1, s.s_k, 1, ls_value_width(&s)};
+    const size_t k_bytes = ls_key_bytes(&s, s.s_k), v_bytes = ls_value_bytes(&s, s.s_k);
     const size_t size = (size_t)ls_dtype_size(s.type);
     const struct ls_attention_options options = {.size = sizeof options,
                                                  .method = "local",
@@ -163,16 +173,20 @@ static ls_status probe_init(struct probe *probe, const struct ls_attention_optio
     const size_t lse_bytes = (size_t)(s.h * s.s_q) * sizeof(float);
 
     LS_TRY(ls_alloc(&probe->memory, LS_TAG_ACTIVATION,
-                    lse_bytes + (size_t)((q_rows + s.s_k) * (s.d + d_v)) * size));
+                    lse_bytes + (size_t)(q_rows * (s.d + d_v)) * size + k_bytes + v_bytes));
     char *at = probe->memory;
     probe->lse = ls_tensor_view(at, LS_F32, 3, (const int64_t[]){1, s.h, s.s_q});
     probe->q = ls_tensor_view(at += lse_bytes, s.type, 4, q_dim);
     probe->o = ls_tensor_view(at += (size_t)(q_rows * s.d) * size, s.type, 4, o_dim);
-    probe->k = ls_tensor_view(at += (size_t)(q_rows * d_v) * size, s.type, 4, k_dim);
-    probe->v = ls_tensor_view(at += (size_t)(s.s_k * s.d) * size, s.type, 4, v_dim);
+    probe->k = ls_tensor_view(at += (size_t)(q_rows * d_v) * size, ls_key_type(&s), 4, k_dim);
+    probe->v = ls_tensor_view(at += k_bytes, ls_key_type(&s), 4, v_dim);
     fill(&probe->q, q_rows * s.d);
-    fill(&probe->k, s.s_k * s.d);
-    fill(&probe->v, s.s_k * d_v);
+    fill(&probe->k, s.s_k * ls_key_width(&s));
+    fill(&probe->v, s.s_k * ls_value_width(&s));
+    if (ls_keys_are_quantized(&s)) {
+        set_scales(&probe->k);
+        set_scales(&probe->v);
+    }
     LS_TRY(ls_comm_create_self(&probe->alone));
     return ls_attention_plan_create(&probe->plan, probe->alone, &s, &options);
 }

@@ -211,13 +211,15 @@ void cli_report_task(const struct cli_report *report, const struct ls_attention_
                     : options->has_window ? "a window"
                                           : "full",
                     at_end ? " (aligned at the end)" : "");
-    char of_v[32] = "";
+    char of_v[32] = "", of_keys[32] = "";
 
     if (ls_value_dim(shape) != shape->d)
         snprintf(of_v, sizeof(of_v), ", of v %" PRId64, ls_value_dim(shape));
-    cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s%s, %s",
+    if (ls_keys_are_quantized(shape))
+        snprintf(of_keys, sizeof(of_keys), ", k and v %s", ls_dtype_name(shape->kv_type));
+    cli_report_line(report, "shape", "batch %s, heads %s, k/v heads %s, head dim %s%s, %s%s",
                     cli_count(shape->b).s, cli_count(shape->h).s, cli_count(shape->h_kv).s,
-                    cli_count(shape->d).s, of_v, ls_dtype_name(shape->type));
+                    cli_count(shape->d).s, of_v, ls_dtype_name(shape->type), of_keys);
     report_options(report, options);
 }
 

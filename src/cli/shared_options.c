@@ -26,6 +26,7 @@ enum {
     KEY_RANDOM,
     KEY_ORDER,
     KEY_DTYPE,
+    KEY_KV_DTYPE,
     KEY_ALLOW_NONFINITE,
     KEY_STRICT,
     KEY_SCALE,
@@ -72,6 +73,11 @@ static const struct {
       "Compute in bf16, f16 or f32, rounding the input once; default the files' own, bf16 for "
       "--random",
       CLI_SECTION_INPUT}},
+    {CLI_TAKES_LAYOUT,
+     {"kv-dtype", KEY_KV_DTYPE, "TYPE", 0,
+      "Keep and send keys and values in 8 bits: i8, with a scale for each row and the mean of keys "
+      "taken out first, or e4m3, with a scale for each head; forward alone",
+      CLI_SECTION_COMPUTATION}},
     {CLI_TAKES_ELEMENTS,
      {"allow-nonfinite", KEY_ALLOW_NONFINITE, NULL, 0, "Accept NaN and infinity in the input",
       CLI_SECTION_INPUT}},
@@ -256,6 +262,17 @@ static ls_status set_order(struct cli_input_options *o, const char *value)
     return LS_OK;
 }
 
+static ls_status set_kv_dtype(ls_dtype *out, const char *value)
+{
+    const ls_dtype types[] = {LS_I8, LS_E4M3};
+    const char *const names[] = {ls_dtype_name(types[0]), ls_dtype_name(types[1])};
+    int i = 0;
+
+    LS_TRY(cli_value_name(&i, "--kv-dtype", value, names, 2));
+    *out = types[i];
+    return LS_OK;
+}
+
 static ls_status set_scale(struct ls_attention_options *o, const char *value)
 {
     LS_TRY(cli_value_float(&o->scale, "--scale", value));
@@ -350,6 +367,8 @@ ls_status cli_shared_set(struct cli_options *o, int key, const char *value)
     case KEY_DTYPE:
         o->input.has_dtype = true;
         return cli_value_dtype(&o->input.dtype, "--dtype", value);
+    case KEY_KV_DTYPE:
+        return set_kv_dtype(&o->input.kv_dtype, value);
     case KEY_ALLOW_NONFINITE:
         o->input.allow_nonfinite = true;
         return LS_OK;

@@ -13,6 +13,7 @@
 #include "cpu/materialized/materialized.h"
 #include "cpu/norm/norm.h"
 #include "cpu/pointwise/pointwise.h"
+#include "cpu/quantize/quantize.h"
 #include "cpu/rates.h"
 #include "cpu/rows/rows.h"
 
@@ -111,5 +112,6 @@ const struct ls_device_ops ls_cpu_device_ops = {
     .rows = &cpu_row_ops,
     .norm = &cpu_norm_ops,
     .pointwise = &cpu_pointwise_ops,
+    .quantize = &cpu_quantize_ops,
     .rates = &cpu_rate_ops,
 };

@@ -21,6 +21,10 @@ struct softmax_rows {
     const struct ls_leaf_keys *visible; /* [rows] keys that a row sees; NULL: all */
     int rows;
     float scale; /* >= 0, log2(e) folded in */
+    /* [LS_LEAF] of 8-bit keys and values whose scales are not part of them, in bf16, else NULL:
+     * what p of a key is multiplied by once l has it; and what its s is, which
+     * products->probabilities does, other products' scores have it */
+    const float *p_factor, *s_factor;
 };
 
 /* Keys of the leaf that row r sees. */
@@ -29,10 +33,11 @@ static inline const struct ls_leaf_keys *keys_of_row(const struct softmax_rows *
     return a->visible ? &a->visible[r] : &ls_leaf_keys_first[LS_LEAF];
 }
 
-/* How products of one row become logits, in natural units: capped, if soft_cap is not 0, and less
- * slope x the distance from the query's place, which is counted from the leaf's first key. */
+/* How products of one row become logits, in natural units: shifted; capped, if soft_cap is not 0;
+ * and less slope x the distance from the query's place, which is counted from the leaf's first key.
+ */
 struct logit_row {
-    float scale, soft_cap, slope, place;
+    float scale, soft_cap, slope, place, shift;
 };
 
 struct simd {

@@ -152,11 +152,12 @@ TARGET_AVX2 static void logits(float *s, const struct logit_row *row)
 {
     const __m256 scale = _mm256_set1_ps(row->scale), cap = _mm256_set1_ps(row->soft_cap);
     const __m256 slope = _mm256_set1_ps(row->slope), place = _mm256_set1_ps(row->place);
+    const __m256 shift = _mm256_set1_ps(row->shift);
     __m256 key = _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
 
     for (int j = 0; j < LS_LEAF / 8; j++, key = _mm256_add_ps(key, _mm256_set1_ps(8))) {
         const __m256 far = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), _mm256_sub_ps(place, key));
-        __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s + 8 * j), scale);
+        __m256 x = _mm256_fmadd_ps(_mm256_loadu_ps(s + 8 * j), scale, shift);
 
         if (row->soft_cap != 0) x = _mm256_mul_ps(cap, tanh_256(_mm256_div_ps(x, cap)));
         if (row->slope != 0) x = _mm256_sub_ps(x, _mm256_mul_ps(slope, far));

@@ -128,6 +128,16 @@ static void softmax_f32(const struct softmax_rows *a)
     WITH_FTZ(softmax_rows_f32(a));
 }
 
+/* What p of each key is multiplied by, but of those that the row does not see. */
+TARGET_AVX512 static inline void weigh(__m512 x[VECTORS], const float *p_factor,
+                                       const struct ls_leaf_keys *seen)
+{
+    if (!p_factor) return;
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; j++)
+        x[j] = _mm512_maskz_mul_ps(seen_mask(j, seen), x[j], _mm512_loadu_ps(p_factor + 16 * j));
+}
+
 TARGET_AVX512BF16 static void softmax_rows_bf16(const struct softmax_rows *a)
 {
     static const float coefficient[] = EXP2_DEGREE_4;
@@ -144,6 +154,7 @@ TARGET_AVX512BF16 static void softmax_rows_bf16(const struct softmax_rows *a)
 
             sum[r] = exponentials(x, a->s + (first + r) * a->s_stride, keys_of_row(a, first + r),
                                   a->scale, origin[r], coefficient, 4);
+            weigh(x, a->p_factor, keys_of_row(a, first + r));
 #pragma GCC unroll 8
             for (int j = 0; j < VECTORS; j += 2)
                 _mm512_storeu_si512(p + 16 * j, (__m512i)_mm512_cvtne2ps_pbh(x[j + 1], x[j]));
@@ -252,11 +263,12 @@ TARGET_AVX512 static void logits(float *s, const struct logit_row *row)
 {
     const __m512 scale = _mm512_set1_ps(row->scale), cap = _mm512_set1_ps(row->soft_cap);
     const __m512 slope = _mm512_set1_ps(row->slope), place = _mm512_set1_ps(row->place);
+    const __m512 shift = _mm512_set1_ps(row->shift);
     __m512 key = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 
     for (int j = 0; j < VECTORS; j++, key = _mm512_add_ps(key, _mm512_set1_ps(16))) {
         const __m512 distance = _mm512_sub_ps(place, key);
-        __m512 x = _mm512_mul_ps(_mm512_loadu_ps(s + 16 * j), scale);
+        __m512 x = _mm512_fmadd_ps(_mm512_loadu_ps(s + 16 * j), scale, shift);
 
         if (row->soft_cap != 0) x = _mm512_mul_ps(cap, tanh_512(_mm512_div_ps(x, cap)));
         if (row->slope != 0) x = _mm512_sub_ps(x, _mm512_mul_ps(slope, _mm512_abs_ps(distance)));

@@ -88,7 +88,7 @@ static void scale(float *x, float factor, int n)
 static void logits(float *s, const struct logit_row *row)
 {
     for (int j = 0; j < LS_LEAF; j++) {
-        float x = row->scale * s[j];
+        float x = row->scale * s[j] + row->shift;
 
         if (row->soft_cap != 0) x = row->soft_cap * hyperbolic_tangent(x / row->soft_cap).value;
         if (row->slope != 0) x -= row->slope * fabsf(row->place - (float)j);

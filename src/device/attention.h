@@ -18,6 +18,28 @@ static inline int64_t ls_value_dim(const struct ls_attention_shape *shape)
     return shape->d_v ? shape->d_v : shape->d;
 }
 
+/* Keys and values of 8 bits: a row of a head is its d numbers and their scale. Elements of a row of
+ * k and of v, and their type. */
+static inline bool ls_keys_are_quantized(const struct ls_attention_shape *shape)
+{
+    return shape->kv_type != LS_F32;
+}
+
+static inline int64_t ls_key_width(const struct ls_attention_shape *shape)
+{
+    return shape->d + (ls_keys_are_quantized(shape) ? LS_SCALE_BYTES : 0);
+}
+
+static inline int64_t ls_value_width(const struct ls_attention_shape *shape)
+{
+    return ls_value_dim(shape) + (ls_keys_are_quantized(shape) ? LS_SCALE_BYTES : 0);
+}
+
+static inline ls_dtype ls_key_type(const struct ls_attention_shape *shape)
+{
+    return ls_keys_are_quantized(shape) ? shape->kv_type : shape->type;
+}
+
 /* A leaf that is present in a tensor: its number in the whole sequence, its first row there. */
 struct ls_leaf {
     int64_t number, row;
@@ -67,11 +89,19 @@ struct ls_distance_sums {
     int64_t first_head;
 };
 
+/* What was taken out of quantized keys: mean [b, heads, d], of the key/value heads that query heads
+ * from first_head of all on share, `group` each. NULL: nothing. */
+struct ls_key_mean {
+    const float *mean;
+    int64_t heads, group, first_head;
+};
+
 /* What a call may change of what its kernel was made for. */
 struct ls_kernel_change {
     struct ls_masks masks;
     uint64_t seed; /* of dropout */
     struct ls_distance_sums distances;
+    struct ls_key_mean key_mean;
 };
 
 /* The queries meet some of the keys. Rows of a leaf that reaches beyond the end of its sequence

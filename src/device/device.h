@@ -56,6 +56,7 @@ struct ls_device_ops {
     const struct ls_row_ops *rows;
     const struct ls_norm_ops *norm;
     const struct ls_pointwise_ops *pointwise;
+    const struct ls_quantize_ops *quantize;
     const struct ls_rate_ops *rates;
     /* bulk data between the memories of these devices, ordered by the queue (transport.h); NULL:
      * they are the host's own */

@@ -254,17 +254,17 @@ double ls_backward_work(const struct ls_attention_shape *shape)
 static size_t row_bytes(const struct ls_attention_shape *shape, int64_t rows, int64_t d)
 {
     return (size_t)shape->b * (size_t)rows * (size_t)shape->h_kv * (size_t)d *
-           (size_t)ls_dtype_size(shape->type);
+           (size_t)ls_dtype_size(ls_key_type(shape));
 }
 
 size_t ls_key_bytes(const struct ls_attention_shape *shape, int64_t rows)
 {
-    return row_bytes(shape, rows, shape->d);
+    return row_bytes(shape, rows, ls_key_width(shape));
 }
 
 size_t ls_value_bytes(const struct ls_attention_shape *shape, int64_t rows)
 {
-    return row_bytes(shape, rows, ls_value_dim(shape));
+    return row_bytes(shape, rows, ls_value_width(shape));
 }
 
 size_t ls_key_value_bytes(const struct ls_attention_shape *shape, int64_t rows)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "../tensor/masks.h"
+#include "../tensor/quantized.h"
 #include "attention/options.h"
 #include "base/random.h"
 #include "calls.h"
@@ -27,8 +28,10 @@ struct problem {
                      * each head if half of it is */
     bool bhsd;      /* heads before positions in memory */
     bool in_place;  /* the device computes where the tensors are */
+    bool has_mean;  /* one was taken out of quantized keys */
     struct ls_tensor q, k, v, o, lse; /* on the heap, as are the bits */
     uint8_t *bits;
+    float *mean;                       /* [b, h_kv, d] */
     struct ls_attention_report report; /* of the last run; its strings are gone */
 };
 
@@ -123,8 +126,8 @@ static inline void problem_open(struct problem *p)
     p->bits = NULL;
     if (p->pairs) problem_draw_pairs(p);
     p->q = tensor_over(NULL, s->type, s->b, s->s_q, s->h, s->d, p->bhsd);
-    p->k = tensor_over(NULL, s->type, s->b, s->s_k, s->h_kv, s->d, p->bhsd);
-    p->v = tensor_over(NULL, s->type, s->b, s->s_k, s->h_kv, ls_value_dim(s), p->bhsd);
+    p->k = tensor_over(NULL, ls_key_type(s), s->b, s->s_k, s->h_kv, ls_key_width(s), p->bhsd);
+    p->v = tensor_over(NULL, ls_key_type(s), s->b, s->s_k, s->h_kv, ls_value_width(s), p->bhsd);
     p->o = tensor_over(NULL, s->type, s->b, s->s_q, s->h, ls_value_dim(s), p->bhsd);
     p->lse = ls_tensor_view(NULL, LS_F32, 3, (const int64_t[]){s->b, s->h, s->s_q});
 
@@ -132,13 +135,18 @@ static inline void problem_open(struct problem *p)
     for (int i = 0; i < LENGTH(all); i++) {
         all[i]->data = malloc(tensor_bytes(all[i]) + 1);
         cr_assert_not_null(all[i]->data);
-        if (i < 3) fill_normal(all[i], (uint32_t)i, 1);
+        if (i > 0 && i < 3 && ls_keys_are_quantized(s))
+            draw_quantized(all[i], 5, (uint32_t)i);
+        else if (i < 3)
+            fill_normal(all[i], (uint32_t)i, 1);
     }
+    p->mean = malloc((size_t)(s->b * s->h_kv * s->d) * sizeof *p->mean);
+    draw_mean(p->mean, s->b * s->h_kv * s->d);
 }
 
 static inline void problem_close(struct problem *p)
 {
-    void *all[] = {p->q.data, p->k.data, p->v.data, p->o.data, p->lse.data, p->bits};
+    void *all[] = {p->q.data, p->k.data, p->v.data, p->o.data, p->lse.data, p->bits, p->mean};
 
     for (int i = 0; i < LENGTH(all); i++) free(all[i]);
 }
@@ -170,13 +178,15 @@ static inline const char *problem_name(const struct problem *p)
     static char name[600];
     const struct ls_attention_shape *s = &p->shape;
 
-    snprintf(name, sizeof name,
-             "%s %s b %ld h %ld/%ld s %ld x %ld d %ld/%ld %s%s, scale %s%g, pairs %ld, threads %d",
-             variant->name, ls_dtype_name(s->type), (long)s->b, (long)s->h, (long)s->h_kv,
-             (long)s->s_q, (long)s->s_k, (long)s->d, (long)ls_value_dim(s),
-             p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
-             p->options.has_scale ? "" : "default ", (double)p->options.scale, (long)p->pairs,
-             p->options.threads);
+    snprintf(
+        name, sizeof name,
+        "%s %s%s%s%s b %ld h %ld/%ld s %ld x %ld d %ld/%ld %s%s, scale %s%g, pairs %ld, threads %d",
+        variant->name, ls_dtype_name(s->type), ls_keys_are_quantized(s) ? "/" : "",
+        ls_keys_are_quantized(s) ? ls_dtype_name(s->kv_type) : "", p->has_mean ? " mean" : "",
+        (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
+        (long)ls_value_dim(s), p->options.causal ? "causal" : "full", p->bhsd ? " bhsd" : "",
+        p->options.has_scale ? "" : "default ", (double)p->options.scale, (long)p->pairs,
+        p->options.threads);
     append_mask_name(name, 100, &p->options);
     return name;
 }
@@ -184,14 +194,16 @@ static inline const char *problem_name(const struct problem *p)
 /* Executes p, whose tensors are the device's. */
 static inline void problem_execute(struct problem *p, struct ls_device *device)
 {
+    struct ls_attention_execution execution = LS_ATTENTION_EXECUTION;
     struct ls_attention_plan *plan;
     struct ls_comm *comm;
 
+    execution.key_mean = p->has_mean ? p->mean : NULL;
     p->options.device = device;
     cr_assert_eq(ls_comm_create_self(&comm), LS_OK);
     cr_assert_eq(ls_attention_plan_create(&plan, comm, &p->shape, &p->options), LS_OK, "%s",
                  ls_message());
-    cr_assert_eq(ls_attention_forward(&p->o, &p->lse, plan, &p->q, &p->k, &p->v, NULL), LS_OK,
+    cr_assert_eq(ls_attention_forward(&p->o, &p->lse, plan, &p->q, &p->k, &p->v, &execution), LS_OK,
                  "%s: %s", problem_name(p), ls_message());
     ls_attention_plan_describe(&p->report, plan);
     ls_attention_plan_destroy(plan);
@@ -249,13 +261,15 @@ static inline void expect_same_bits(struct problem *p, const void *o, const void
 }
 
 /* One kv head's rows in double, for the oracle. The caller frees it. */
-static inline double *widen_head(const struct ls_tensor *t, int64_t batch, int64_t head)
+static inline double *widen_head(const struct ls_tensor *t, int64_t batch, int64_t head,
+                                 const float *mean)
 {
-    const int64_t s = t->dim[1], d = t->dim[3];
+    const int64_t s = t->dim[1], d = quantized_dim(t);
     double *out = malloc((size_t)(s * d) * sizeof *out + 1);
 
     for (int64_t j = 0; j < s; j++)
-        ls_dtype_convert(out + j * d, LS_F64, element_at(t, batch, j, head), t->type, d);
+        widen_row(out + j * d, t, element_at(t, batch, j, head),
+                  mean ? mean + (batch * t->dim[2] + head) * d : NULL);
     return out;
 }
 
@@ -343,8 +357,8 @@ static inline void expect_oracle(const struct problem *p, int64_t most)
     ls_errors_init(&errors);
     for (int64_t pair = 0; pair < s->b * s->h_kv; pair++) {
         const int64_t batch = pair / s->h_kv;
-        double *k = widen_head(&p->k, batch, pair % s->h_kv);
-        double *v = widen_head(&p->v, batch, pair % s->h_kv);
+        double *k = widen_head(&p->k, batch, pair % s->h_kv, p->has_mean ? p->mean : NULL);
+        double *v = widen_head(&p->v, batch, pair % s->h_kv, NULL);
 
         for (int64_t head = pair % s->h_kv * group; head < (pair % s->h_kv + 1) * group; head++)
             for (int64_t i = 0; i < s->s_q; i++)

@@ -4,6 +4,7 @@
 #ifndef TESTS_MPI_ATTENTION_H
 #define TESTS_MPI_ATTENTION_H
 
+#include "../tensor/quantized.h"
 #include "attention/methods/table.h"
 #include "harness.h"
 
@@ -23,6 +24,7 @@ struct job {
     bool strided; /* parts lie as [b, h, s, d], lse with gaps between its rows */
     int sample;   /* one row in so many is judged, besides the edges of leaves; 0: all */
     struct ls_tensor whole[3];       /* q, k, v: [b, s, h, d] of all ranks, contiguous */
+    const float *mean;               /* [b, h_kv, d] taken out of quantized keys; NULL: nothing */
     struct ls_reference_row **exact; /* [b, h, s_q], if remembered: NULL or the oracle's row */
     struct ls_comm *comm;
     struct ls_attention_plan *plan;
@@ -103,6 +105,11 @@ static inline void job_draw(struct job *job, uint64_t seed)
     for (int i = 0; i < 3; i++) {
         struct ls_tensor *t = &job->whole[i];
         const int64_t n = t->dim[0] * t->stride[0];
+
+        if (is_quantized(t)) {
+            draw_quantized(t, seed, (uint32_t)i);
+            continue;
+        }
         float *values = malloc((size_t)n * sizeof(float) + 1);
 
         ls_random_normal(values, seed, (uint32_t)i, 0, n);
@@ -124,10 +131,17 @@ static inline void job_transform(struct job *job, int which, double factor, doub
     }
 }
 
-/* Head dimension of q (0), k (1) or v (2). */
+/* Elements of a row of a head of q (0), k (1) or v (2), and their type. */
 static inline int64_t job_dim(const struct job *job, int which)
 {
-    return which == 2 ? ls_value_dim(&job->shape) : job->shape.d;
+    const struct ls_attention_shape *s = &job->shape;
+
+    return which == 0 ? s->d : which == 1 ? ls_key_width(s) : ls_value_width(s);
+}
+
+static inline ls_dtype job_type(const struct job *job, int which)
+{
+    return which == 0 ? job->shape.type : ls_key_type(&job->shape);
 }
 
 static inline void job_create_whole(struct job *job, uint64_t seed)
@@ -138,7 +152,7 @@ static inline void job_create_whole(struct job *job, uint64_t seed)
         const int64_t dim[] = {s->b, i == 0 ? s->s_q : s->s_k, i == 0 ? s->h : s->h_kv,
                                job_dim(job, i)};
 
-        tensor_create(&job->whole[i], s->type, dim, false);
+        tensor_create(&job->whole[i], job_type(job, i), dim, false);
     }
     job_draw(job, seed);
 }
@@ -201,9 +215,9 @@ static inline void job_create_plan(struct job *job, struct ls_comm *comm)
     for (int i = 0; i < 3; i++) {
         const int64_t rows = job_rows(job, i);
         const int64_t dim[] = {s->b, rows, i == 0 ? s->h : s->h_kv, job_dim(job, i)};
-        const int64_t o_dim[] = {s->b, rows, s->h, job_dim(job, 2)};
+        const int64_t o_dim[] = {s->b, rows, s->h, ls_value_dim(s)};
 
-        tensor_create(&job->part[i], s->type, dim, job->strided);
+        tensor_create(&job->part[i], job_type(job, i), dim, job->strided);
         if (i > 0) continue;
         tensor_create(&job->o, s->type, o_dim, job->strided);
         lse_create(&job->lse, s->b, s->h, rows, job->strided);
@@ -255,8 +269,12 @@ static inline void job_load(struct job *job)
 
 static inline ls_status job_forward(struct job *job)
 {
+    struct ls_attention_execution with_mean = LS_ATTENTION_EXECUTION;
+
+    if (job->execution) with_mean = *job->execution;
+    with_mean.key_mean = job->mean;
     return ls_attention_forward(&job->o, &job->lse, job->plan, &job->part[0], &job->part[1],
-                                &job->part[2], job->execution);
+                                &job->part[2], job->mean ? &with_mean : job->execution);
 }
 
 /* Collective. */
@@ -272,9 +290,11 @@ static inline const char *job_text(const struct job *job)
     static char text[220];
     const struct ls_attention_shape *s = &job->shape;
 
-    snprintf(text, sizeof(text), "b %ld h %ld/%ld s %ld/%ld d %ld/%ld %s%s%s%s, %s, %s, %d threads",
-             (long)s->b, (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
-             (long)ls_value_dim(s), ls_dtype_name(s->type), job->options.causal ? " causal" : "",
+    snprintf(text, sizeof(text),
+             "b %ld h %ld/%ld s %ld/%ld d %ld/%ld %s/%s%s%s%s%s, %s, %s, %d threads", (long)s->b,
+             (long)s->h, (long)s->h_kv, (long)s->s_q, (long)s->s_k, (long)s->d,
+             (long)ls_value_dim(s), ls_dtype_name(s->type), ls_dtype_name(ls_key_type(s)),
+             job->mean ? " mean" : "", job->options.causal ? " causal" : "",
              job->options.strict ? " strict" : "", job->options.has_rows ? " own rows" : "",
              job->options.method ? job->options.method : "auto",
              ls_layout_name(job->options.layout), job->options.threads);
@@ -283,11 +303,15 @@ static inline const char *job_text(const struct job *job)
 
 /* ---- the verdict */
 
-/* out [s, d] = one head of t [b, s, h, d]. */
-static inline void widen_head(double *out, const struct ls_tensor *t, int64_t b, int64_t head)
+/* out [s, d] = one head of t [b, s, h, d], of which the mean [b, h, d] was taken out, or NULL. */
+static inline void widen_head(double *out, const struct ls_tensor *t, int64_t b, int64_t head,
+                              const float *mean)
 {
+    const int64_t d = quantized_dim(t);
+
     for (int64_t i = 0; i < t->dim[1]; i++)
-        ls_dtype_convert(out + i * t->dim[3], LS_F64, row_of(t, b, i, head), t->type, t->dim[3]);
+        widen_row(out + i * d, t, row_of(t, b, i, head),
+                  mean ? mean + (b * t->dim[2] + head) * d : NULL);
 }
 
 static inline bool is_judged(const struct job *job, int64_t position)
@@ -353,8 +377,8 @@ static inline struct ls_errors job_errors(const struct job *job)
     ls_errors_init(&mine);
     for (int64_t b = 0; b < s->b; b++) {
         for (int64_t head = 0; head < s->h; head++) {
-            widen_head(k, &job->whole[1], b, head / (s->h / s->h_kv));
-            widen_head(v, &job->whole[2], b, head / (s->h / s->h_kv));
+            widen_head(k, &job->whole[1], b, head / (s->h / s->h_kv), job->mean);
+            widen_head(v, &job->whole[2], b, head / (s->h / s->h_kv), NULL);
             judge_head(&mine, job, b, head, k, v);
         }
     }

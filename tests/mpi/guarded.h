@@ -10,6 +10,7 @@
 #include "device/linear.h"
 #include "device/norm.h"
 #include "device/pointwise.h"
+#include "device/quantize.h"
 #include "device/rows.h"
 #include "guarded_memory.h"
 
@@ -201,6 +202,31 @@ static inline void guarded_rotate(void *self, struct ls_tensor *out, const struc
     guarded_leave();
 }
 
+static inline void guarded_quantize_sum(void *self, int64_t *limb, int64_t *rows,
+                                        const struct ls_tensor *x)
+{
+    guarded_enter();
+    guarded.cpu->ops->quantize->sum(self, limb, rows, x);
+    guarded_leave();
+}
+
+static inline void guarded_quantize_largest(void *self, float *out, const struct ls_tensor *x,
+                                            const float *mean)
+{
+    guarded_enter();
+    guarded.cpu->ops->quantize->largest(self, out, x, mean);
+    guarded_leave();
+}
+
+static inline void guarded_quantize_round(void *self, struct ls_tensor *out,
+                                          const struct ls_tensor *x, const float *mean,
+                                          const float *largest)
+{
+    guarded_enter();
+    guarded.cpu->ops->quantize->round(self, out, x, mean, largest);
+    guarded_leave();
+}
+
 /* ---- messages, by copies that the host may touch at any time, as MPI does */
 
 struct guarded_bridge {
@@ -335,6 +361,9 @@ static inline struct ls_device *guarded_device(int threads)
                                                       .dropout_mask = guarded_dropout_mask,
                                                       .dropout = guarded_dropout,
                                                       .rotate = guarded_rotate};
+    static const struct ls_quantize_ops quantize = {.sum = guarded_quantize_sum,
+                                                    .largest = guarded_quantize_largest,
+                                                    .round = guarded_quantize_round};
     struct ls_device *cpu, *device = NULL;
 
     if (ls_device_open(&cpu, "cpu", 0, 1) != LS_OK) return NULL;
@@ -367,6 +396,7 @@ static inline struct ls_device *guarded_device(int threads)
     ops.linear = &linear;
     ops.norm = &norm;
     ops.pointwise = &pointwise;
+    ops.quantize = &quantize;
     ops.transport = guarded_transport;
     return ls_device_open_backend(&device, &ops, 0, threads) == LS_OK ? device : NULL;
 }

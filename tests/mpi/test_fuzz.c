@@ -53,6 +53,7 @@ struct fuzz_case {
     int64_t q_lengths[MOST_ENTRIES], k_lengths[MOST_ENTRIES];
     struct ls_slice slices[MOST_SLICES];
     float slopes[MOST_HEADS], sinks[MOST_HEADS], biases[MOST_HEADS * MOST_DISTANCES];
+    bool has_mean; /* one was taken out of keys of 8 bits */
 };
 
 /* Few, about a leaf, several leaves. */
@@ -324,6 +325,16 @@ static void draw_options(struct fuzz_case *c, struct dice *dice)
     draw_method(c, dice);
 }
 
+/* Now and then keys and values are of 8 bits. */
+static void draw_quantization(struct fuzz_case *c, struct dice *dice)
+{
+    static const ls_dtype types[] = {LS_I8, LS_E4M3};
+
+    if (c->options.backward || roll(dice, 4) > 0) return;
+    c->shape.kv_type = types[roll(dice, COUNT(types))];
+    c->has_mean = roll(dice, 2) == 0;
+}
+
 /* ranks: the numbers that the tests are run on. */
 static void draw_case(struct fuzz_case *c, uint64_t seed, int number, const int *ranks, int count)
 {
@@ -336,6 +347,7 @@ static void draw_case(struct fuzz_case *c, uint64_t seed, int number, const int 
     draw_shape(c, &dice);
     draw_options(c, &dice);
     c->seed = (uint64_t)roll(&dice, INT64_C(1) << 31);
+    draw_quantization(c, &dice);
 }
 
 /* ---- a case */
@@ -431,6 +443,8 @@ static void write_command(struct line *out, const struct fuzz_case *c)
     add_mask(out, o, s->b);
     add_scores(out, o, s->h);
     if (o->backward) add(out, " --backward");
+    if (s->kv_type)
+        add(out, " --kv-dtype %s,DRAWN%s", ls_dtype_name(s->kv_type), c->has_mean ? ",MEAN" : "");
     if (o->strict) add(out, " --strict");
     if (o->method) add(out, " --method %s", o->method);
     if (o->layout != LS_LAYOUT_AUTO) add(out, " --layout %s", ls_layout_name(o->layout));
@@ -461,8 +475,12 @@ static void run_backward(const struct fuzz_case *c, const char *command)
 
 static void run_case(const struct fuzz_case *c)
 {
+    static float mean[MOST_ENTRIES * MOST_HEADS * LS_MAX_HEAD_DIM];
     struct job job = {.shape = c->shape, .options = c->options};
     struct line command;
+
+    draw_mean(mean, COUNT(mean));
+    if (c->has_mean) job.mean = mean;
 
     write_command(&command, c);
     if (rank == 0) fprintf(stderr, "case %d: %s\n", c->number, command.text);

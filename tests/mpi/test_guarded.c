@@ -3,8 +3,11 @@
 #include "attention.h"
 #include "guarded.h"
 
+#include "longspan/quantize.h"
+
 MPI_SUITE(guarded)
 
+/* K8, V8: of 8 bits */
 enum {
     Q,
     K,
@@ -13,14 +16,16 @@ enum {
     DLSE,
     INPUTS,
     O = INPUTS,
-    O_LO,
     LSE,
+    O_LO,
     DQ,
     DK,
     DV,
     DSINKS,
     DDISTANCES,
     DBIAS,
+    K8,
+    V8,
     TENSORS
 };
 enum { DISTANCES = 5 };
@@ -49,8 +54,11 @@ static void shape_tensors(struct side *side, const struct ls_attention_shape *s,
 
     for (int i = 0; i < TENSORS; i++) {
         const bool of_keys = i == K || i == V || i == DK || i == DV;
+        const int64_t wide[] = {s->b, k_rows, s->h_kv, ls_key_width(s)};
 
-        if (i == DLSE || i == LSE)
+        if (i == K8 || i == V8)
+            side->t[i] = ls_tensor_view(NULL, ls_key_type(s), 4, wide);
+        else if (i == DLSE || i == LSE)
             side->t[i] = ls_tensor_view(NULL, LS_F32, 3, numbers);
         else if (i == DBIAS)
             side->t[i] =
@@ -98,9 +106,31 @@ static ls_status open_side(struct side *side, struct ls_device *device, const st
     return LS_OK;
 }
 
+/* Forward alone, with the same keys and values in 8 bits. */
+static ls_status run_quantized(struct side *side)
+{
+    struct ls_attention_execution execution = LS_ATTENTION_EXECUTION;
+    static const int results[] = {O, LSE, K8, V8};
+    struct ls_tensor *t = side->t;
+    float mean[2 * 4 * 16];
+
+    LS_TRY(ls_attention_quantize(&t[K8], &t[V8], mean, side->plan, &t[K], &t[V]));
+    execution.key_mean = mean;
+    LS_TRY(ls_attention_forward(&t[O], &t[LSE], side->plan, &t[Q], &t[K8], &t[V8], &execution));
+    for (int i = 0; i < 4; i++) {
+        const int which = results[i];
+
+        side->result[which] = malloc(bytes_of(&t[which]) + 1);
+        ls_device_read(side->device, side->result[which], t[which].data, bytes_of(&t[which]));
+    }
+    return LS_OK;
+}
+
 static ls_status run_side(struct side *side, const struct job *job)
 {
     struct ls_tensor *t = side->t;
+
+    if (job->shape.kv_type) return run_quantized(side);
     const struct ls_attention_saved saved = {.q = &t[Q],
                                              .k = &t[K],
                                              .v = &t[V],
@@ -120,7 +150,7 @@ static ls_status run_side(struct side *side, const struct job *job)
     LS_TRY(ls_attention_forward_residual(&t[O], &t[O_LO], &t[LSE], side->plan, &t[Q], &t[K], &t[V],
                                          NULL));
     LS_TRY(ls_attention_backward(&out, side->plan, &saved, NULL));
-    for (int i = INPUTS; i < (job->options.sinks ? TENSORS : DSINKS); i++) {
+    for (int i = INPUTS; i < (job->options.sinks ? K8 : DSINKS); i++) {
         side->result[i] = malloc(bytes_of(&t[i]) + 1);
         ls_device_read(side->device, side->result[i], t[i].data, bytes_of(&t[i]));
     }
@@ -216,6 +246,27 @@ MPI_TEST(guarded, every_method_takes_rows_of_its_caller_there)
 {
     check_methods(false, true);
     check_methods(true, true);
+}
+
+MPI_TEST(guarded, every_method_takes_keys_of_8_bits_there)
+{
+    for (int i = 0; i < 2 * ls_method_count(); i++) {
+        struct job job = {.shape = {.b = 2,
+                                    .h = 4,
+                                    .h_kv = 4,
+                                    .s_q = 300,
+                                    .s_k = 900,
+                                    .d = 16,
+                                    .type = LS_BF16,
+                                    .kv_type = i % 2 ? LS_I8 : LS_E4M3},
+                          .options = LS_ATTENTION_OPTIONS};
+
+        job.options.strict = i % 4 == 0;
+        job.options.has_rows = i % 3 == 0;
+        job.options.q_rows = own_rows(300);
+        job.options.k_rows = own_rows(900);
+        check_method(&job, i / 2);
+    }
 }
 
 MPI_TEST(guarded, a_tensor_elsewhere_is_refused)

@@ -18,6 +18,8 @@ static const struct ls_attention_shape shapes[] = {
     {.b = 1, .h = 6, .h_kv = 2, .s_q = 2, .s_k = 2900, .d = 64, .d_v = 40},
     {.b = 1, .h = 3, .h_kv = 1, .s_q = 5, .s_k = 1100, .d = 48},
     {.b = 1, .h = 1, .h_kv = 1, .s_q = 5, .s_k = 0, .d = 16},
+    {.b = 2, .h = 4, .h_kv = 2, .s_q = 300, .s_k = 1500, .d = 40, .d_v = 24, .kv_type = LS_I8},
+    {.b = 1, .h = 6, .h_kv = 2, .s_q = 2, .s_k = 2900, .d = 64, .kv_type = LS_E4M3},
 };
 
 /* Every method and layout against one rank. */
@@ -25,14 +27,17 @@ static void check_problem(const struct ls_attention_shape *shape, ls_dtype type,
 {
     struct job alone = {.shape = *shape, .options = LS_ATTENTION_OPTIONS};
     struct ls_comm *self;
+    float mean[2 * 2 * 64];
 
+    draw_mean(mean, LENGTH(mean));
+    if (ls_keys_are_quantized(shape)) alone.mean = mean;
     alone.shape.type = type;
     alone.options.strict = true;
     alone.options.causal = causal;
     MPI_CHECK_OK(ls_comm_create_self(&self));
     job_run_alone(&alone, self, 31);
     for (int i = 0; i < ls_method_count() * 4; i++) {
-        struct job job = {.shape = alone.shape, .options = alone.options};
+        struct job job = {.shape = alone.shape, .options = alone.options, .mean = alone.mean};
 
         memcpy(job.whole, alone.whole, sizeof job.whole);
         job.options.layout = (ls_layout_kind)(LS_LAYOUT_CONTIGUOUS + i % 4);

@@ -108,8 +108,9 @@ static ls_status gather(struct ls_tensor all[2], struct ls_attention_plan *plan,
     const struct ls_tensor *part[] = {k, v};
     char *memory = own->memory;
 
-    for (int i = 0; i < 2; i++, memory += ls_key_bytes(s, s->s_k)) {
-        all[i] = ls_problem_view(problem, memory, s->s_k, s->h_kv, part[i]->dim[3]);
+    all[0] = ls_problem_keys(problem, memory, s->s_k);
+    all[1] = ls_problem_values(problem, memory + ls_key_bytes(s, s->s_k), s->s_k);
+    for (int i = 0; i < 2; i++) {
         for (int64_t batch = 0; batch < s->b; batch++) {
             const struct ls_tensor one = ls_range_of(&all[i], 0, batch, 1);
             const struct ls_tensor from = ls_range_of(part[i], 0, batch, 1);

@@ -90,9 +90,8 @@ static struct ls_tensor query_view(const struct ls_attention_plan *plan, int64_t
 {
     const struct allreduce *own = plan->own;
 
-    return ls_problem_view(&plan->problem, own->queries[step % 2],
-                           ls_visits_range(&own->visits, step, 0).of, plan->problem.shape.h,
-                           plan->problem.shape.d);
+    return ls_problem_queries(&plan->problem, own->queries[step % 2],
+                              ls_visits_range(&own->visits, step, 0).of);
 }
 
 static ls_status start_queries(struct ls_attention_plan *plan, const struct ls_tensor *q,

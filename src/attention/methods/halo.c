@@ -174,15 +174,12 @@ static ls_status create(struct ls_attention_plan *plan)
 
 static struct ls_tensor keys_in(const struct ls_problem *problem, char *message, int64_t rows)
 {
-    return ls_problem_view(problem, message, rows, problem->shape.h_kv, problem->shape.d);
+    return ls_problem_keys(problem, message, rows);
 }
 
 static struct ls_tensor values_in(const struct ls_problem *problem, char *message, int64_t rows)
 {
-    const struct ls_attention_shape *s = &problem->shape;
-
-    return ls_problem_view(problem, message + ls_key_bytes(s, rows), rows, s->h_kv,
-                           ls_value_dim(s));
+    return ls_problem_values(problem, message + ls_key_bytes(&problem->shape, rows), rows);
 }
 
 /* Some leaves of this rank's part, one behind the other. */

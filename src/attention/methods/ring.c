@@ -156,9 +156,8 @@ static struct key_part travelling_part(const struct ls_attention_plan *plan, int
     const size_t at = (size_t)ls_route_buffer(&own->route, step) * travel_bytes(&plan->problem);
     char *k = (char *)own->travel + at, *v = k + ls_key_bytes(s, rows);
 
-    return (struct key_part){
-        .k = ls_problem_view(&plan->problem, k, rows, s->h_kv, s->d),
-        .v = ls_problem_view(&plan->problem, v, rows, s->h_kv, ls_value_dim(s))};
+    return (struct key_part){.k = ls_problem_keys(&plan->problem, k, rows),
+                             .v = ls_problem_values(&plan->problem, v, rows)};
 }
 
 /* This rank's own part, in one piece if it is to be sent. */

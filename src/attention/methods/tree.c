@@ -170,8 +170,7 @@ static int behind_of(const struct ls_attention_plan *plan, int round)
 
 static struct ls_tensor query_rows(const struct ls_attention_plan *plan, void *data, int64_t rows)
 {
-    return ls_problem_view(&plan->problem, data, rows, plan->problem.shape.h,
-                           plan->problem.shape.d);
+    return ls_problem_queries(&plan->problem, data, rows);
 }
 
 /* A root's rows of the queries. */

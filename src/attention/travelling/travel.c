@@ -33,12 +33,15 @@ bool ls_traveller_is_number(enum ls_traveller which)
 int64_t ls_traveller_dim(const struct ls_attention_shape *shape, enum ls_traveller which)
 {
     if (ls_traveller_is_number(which)) return 1;
-    return which == LS_LIKE_Q || which == LS_LIKE_K ? shape->d : ls_value_dim(shape);
+    if (which == LS_LIKE_Q) return shape->d;
+    if (which == LS_LIKE_K) return ls_key_width(shape);
+    return which == LS_LIKE_V ? ls_value_width(shape) : ls_value_dim(shape);
 }
 
 static ls_dtype type_of(const struct ls_attention_shape *shape, enum ls_traveller which)
 {
-    return ls_traveller_is_number(which) ? LS_F32 : shape->type;
+    if (ls_traveller_is_number(which)) return LS_F32;
+    return ls_traveller_is_keys(which) ? ls_key_type(shape) : shape->type;
 }
 
 size_t ls_traveller_head_bytes(const struct ls_attention_shape *shape, enum ls_traveller which)

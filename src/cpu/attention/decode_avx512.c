@@ -17,12 +17,32 @@ INLINE vector widen(__m256i x, ls_dtype type)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 
+/* As an f16 number 2^8 times smaller, which has subnormals as well; NaN has all bits but the sign.
+ */
+INLINE vector widen_e4m3(__m128i x)
+{
+    const __m512i wide = _mm512_cvtepi8_epi32(x), magnitude = _mm512_set1_epi32(0x7f);
+    const __mmask16 nan = _mm512_cmpeq_epi32_mask(_mm512_and_si512(wide, magnitude), magnitude);
+    const __m256i half = _mm256_or_si256(
+        _mm256_and_si256(_mm256_cvtepi8_epi16(x), _mm256_set1_epi16((short)0x8000)),
+        _mm256_slli_epi16(_mm256_and_si256(_mm256_cvtepi8_epi16(x), _mm256_set1_epi16(0x7f)), 7));
+    const vector y = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(0x1p8f));
+
+    return _mm512_mask_mov_ps(y, nan, _mm512_set1_ps(__builtin_nanf("")));
+}
+
 /* 16 elements of a row from e on, or those before d and then zeros. */
 INLINE vector load(const char *row, int e, int d, bool whole, ls_dtype type)
 {
-    const char *x = row + e * (type == LS_F32 ? 4 : 2);
+    const char *x = row + e * decode_size(type);
     const __mmask16 rest = whole ? 0xffff : (__mmask16)((1u << (d - e)) - 1);
 
+    if (type == LS_I8 || type == LS_E4M3) {
+        const __m128i bytes =
+            whole ? _mm_loadu_si128((const void *)x) : _mm_maskz_loadu_epi8(rest, x);
+
+        return type == LS_I8 ? _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)) : widen_e4m3(bytes);
+    }
     if (type == LS_F32) return whole ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(rest, x);
     return widen(whole ? _mm256_loadu_si256((const void *)x) : _mm256_maskz_loadu_epi16(rest, x),
                  type);
@@ -68,7 +88,10 @@ INLINE void multiply_keys(vector sums[DECODE_STRIP][LANES], const float *q, int 
             add_products(sum, q + e, pitch, rows, load(row, e, d, true, type));
         if (e < d) add_products(sum, q + e, pitch, rows, load(row, e, d, false, type));
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) sums[r][j] = sum[r];
+        for (int r = 0; r < rows; r++)
+            sums[r][j] = decode_has_scale(type)
+                             ? _mm512_mul_ps(sum[r], _mm512_set1_ps(decode_scale(k, row)))
+                             : sum[r];
     }
 }
 

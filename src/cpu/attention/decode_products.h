@@ -4,6 +4,7 @@
 #define LS_CPU_ATTENTION_DECODE_PRODUCTS_H
 
 #include "cpu/attention/products.h"
+#include "longspan/attention.h"
 #include "tensor/dtype.h"
 
 /* The two products, for 1 or DECODE_STRIP rows of queries. Rows of q and acc are padded to
@@ -20,8 +21,8 @@ struct decode_products {
 
 #define DECODE_LANES 16
 #define DECODE_STRIP 4
-#define DECODE_AHEAD 1024 /* bytes */
-#define DECODE_AHEAD_ROWS 8
+#define DECODE_AHEAD 1024   /* bytes */
+#define DECODE_AHEAD_ROWS 8 /* of 16-bit numbers; others take half the time, or twice */
 
 /* Rows of q or acc lie so many floats apart. */
 static inline int decode_pitch(const struct key_rows *rows)
@@ -29,9 +30,30 @@ static inline int decode_pitch(const struct key_rows *rows)
     return (rows->d + DECODE_LANES - 1) / DECODE_LANES * DECODE_LANES;
 }
 
+/* As a constant where the type is one. */
+static inline int decode_size(ls_dtype type)
+{
+    return type == LS_F32 ? 4 : type == LS_I8 || type == LS_E4M3 ? 1 : 2;
+}
+
 static inline size_t decode_bytes(const struct key_rows *rows)
 {
-    return (size_t)rows->d * (size_t)ls_dtype_size(rows->type);
+    return (size_t)rows->d * (size_t)ls_dtype_size(rows->type) +
+           (decode_size(rows->type) == 1 ? LS_SCALE_BYTES : 0);
+}
+
+static inline bool decode_has_scale(ls_dtype type)
+{
+    return decode_size(type) == 1;
+}
+
+/* What the numbers of a row are multiplied by, where it has one. */
+static inline float decode_scale(const struct key_rows *rows, const char *row)
+{
+    float scale;
+
+    __builtin_memcpy(&scale, row + rows->d, sizeof scale);
+    return scale;
 }
 
 /* With a row, what comes a little later is asked for; too early, and it is slower than never. */
@@ -39,7 +61,8 @@ static inline void decode_prefetch(const struct key_rows *rows, const char *row)
 {
     const size_t bytes = decode_bytes(rows);
     const bool side_by_side = rows->stride == (ptrdiff_t)bytes;
-    const char *later = row + (side_by_side ? DECODE_AHEAD : DECODE_AHEAD_ROWS * rows->stride);
+    const int rows_ahead = 2 * DECODE_AHEAD_ROWS / decode_size(rows->type);
+    const char *later = row + (side_by_side ? DECODE_AHEAD : rows_ahead * rows->stride);
 
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(later + i);
 }

@@ -20,9 +20,21 @@ INLINE void add_products(vector sum[DECODE_STRIP], const float *q, int pitch, in
     for (int r = 0; r < rows; r++) sum[r] = multiply_add(read_lanes(q + r * pitch), k, sum[r]);
 }
 
+/* Probabilities times the scales of the rows of values, KEYS_AT_ONCE for each row of queries. */
+INLINE void take_weights(float *weight, const float *p, int rows, const struct key_rows *v,
+                         const char *row, int keys)
+{
+    for (int j = 0; j < keys; j++) {
+        const float scale = decode_scale(v, row + j * v->stride);
+
+        for (int r = 0; r < rows; r++) weight[r * KEYS_AT_ONCE + j] = p[r * LS_LEAF + j] * scale;
+    }
+}
+
 /* The columns of a vector from e on, of some keys, for some rows. */
-INLINE void add_columns(float *acc, const float *p, int rows, const struct key_rows *v,
-                        const char *row, int keys, int e, bool whole, ls_dtype type)
+INLINE void add_columns(float *acc, const float *weight, int apart, int rows,
+                        const struct key_rows *v, const char *row, int keys, int e, bool whole,
+                        ls_dtype type)
 {
     const int pitch = decode_pitch(v);
     vector x[KEYS_AT_ONCE];
@@ -34,7 +46,8 @@ INLINE void add_columns(float *acc, const float *p, int rows, const struct key_r
         vector sum = read_lanes(acc + r * pitch + e);
 
 #pragma GCC unroll 8
-        for (int j = 0; j < keys; j++) sum = multiply_add(all_lanes(p[r * LS_LEAF + j]), x[j], sum);
+        for (int j = 0; j < keys; j++)
+            sum = multiply_add(all_lanes(weight[r * apart + j]), x[j], sum);
         write_lanes(acc + r * pitch + e, sum);
     }
 }
@@ -43,12 +56,19 @@ INLINE void add_values(float *acc, const float *p, int rows, const struct key_ro
                        int keys, ls_dtype type)
 {
     const char *row = v->first + first * v->stride;
+    const int apart = decode_has_scale(type) ? KEYS_AT_ONCE : LS_LEAF;
+    float scaled[DECODE_STRIP * KEYS_AT_ONCE];
+    const float *weight = p + first;
     int e = 0;
 
     for (int j = 0; j < keys; j++) decode_prefetch(v, row + j * v->stride);
+    if (decode_has_scale(type)) {
+        take_weights(scaled, weight, rows, v, row, keys);
+        weight = scaled;
+    }
     for (; e + LANES <= v->d; e += LANES)
-        add_columns(acc, p + first, rows, v, row, keys, e, true, type);
-    if (e < v->d) add_columns(acc, p + first, rows, v, row, keys, e, false, type);
+        add_columns(acc, weight, apart, rows, v, row, keys, e, true, type);
+    if (e < v->d) add_columns(acc, weight, apart, rows, v, row, keys, e, false, type);
 }
 
 INLINE void few_outputs(float *acc, const float *p, int rows, const struct key_rows *v,
@@ -86,6 +106,10 @@ TARGET static void scores(float *s, const float *q, int rows, const struct key_r
         scores_of(s, q, rows, k, keys, LS_BF16);
     else if (k->type == LS_F16)
         scores_of(s, q, rows, k, keys, LS_F16);
+    else if (k->type == LS_I8)
+        scores_of(s, q, rows, k, keys, LS_I8);
+    else if (k->type == LS_E4M3)
+        scores_of(s, q, rows, k, keys, LS_E4M3);
     else
         scores_of(s, q, rows, k, keys, LS_F32);
 }
@@ -97,6 +121,10 @@ TARGET static void output(float *acc, const float *p, int rows, const struct key
         output_of(acc, p, rows, v, keys, LS_BF16);
     else if (v->type == LS_F16)
         output_of(acc, p, rows, v, keys, LS_F16);
+    else if (v->type == LS_I8)
+        output_of(acc, p, rows, v, keys, LS_I8);
+    else if (v->type == LS_E4M3)
+        output_of(acc, p, rows, v, keys, LS_E4M3);
     else
         output_of(acc, p, rows, v, keys, LS_F32);
 }

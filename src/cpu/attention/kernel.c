@@ -43,6 +43,8 @@ static void place_worker(struct worker *w, char **scratch, struct cursor *cursor
     w->leaf = carve(cursor, LS_LEAF * sizeof *w->leaf);
     w->visible = carve(cursor, CHUNK_LEAVES * TILE_ROWS * sizeof *w->visible);
     w->score_row = carve(cursor, TILE_ROWS * sizeof *w->score_row);
+    w->scales = carve(cursor, (size_t)kernel->has_scales * CHUNK_LEAVES * sizeof *w->scales);
+    w->shift = carve(cursor, (size_t)kernel->quantized * TILE_ROWS * sizeof *w->shift);
     w->spare = carve_states(cursor, TILE_ROWS, pad.d_v);
     w->q = carve(cursor, TILE_ROWS * (size_t)pad.d * size);
     w->forest.simd = kernel->simd;
@@ -86,9 +88,11 @@ static void init_kernel(struct ls_attention_kernel *kernel, const struct cpu *cp
         .group = shape->global.h / shape->global.h_kv,
         .softmax_scale = (float)(are_products ? fabs((double)shape->scores.scale) * LOG2E : LOG2E),
         .are_products = are_products,
+        .quantized = ls_keys_are_quantized(&shape->global),
         .negate = shape->scores.scale < 0,
         .split_states = (int64_t)SPLIT_ROWS_PER_THREAD / most_rows(shape) * cpu->threads,
     };
+    kernel->has_scales = kernel->quantized && products->type == LS_BF16;
     kernel->k_bytes = products->packed_bytes(kernel->pad.d);
     kernel->v_bytes = products->packed_bytes(kernel->pad.d_v);
 
@@ -122,6 +126,8 @@ static size_t place_kernel(struct ls_attention_kernel *kernel, char **scratch, c
     kernel->packed.k = carve(&cursor, leaves * kernel->k_bytes);
     kernel->packed.v = carve(&cursor, leaves * kernel->v_bytes);
     kernel->packed.clean = carve(&cursor, leaves);
+    kernel->packed.scales =
+        carve(&cursor, kernel->has_scales * leaves * sizeof *kernel->packed.scales);
     place_agenda(&kernel->agenda, &cursor, &kernel->shape);
     kernel->split = carve(&cursor, (size_t)kernel->split_states * sizeof *kernel->split);
     for (int64_t i = 0; i < kernel->split_states; i++) {

@@ -36,6 +36,12 @@ struct tile {
     int first, rows;
 };
 
+/* Of a packed leaf of 8-bit keys and values: what scores and probabilities are multiplied by. */
+struct leaf_scales {
+    float k[LS_LEAF], v[LS_LEAF];
+    bool v_apart; /* some of v's are not 1 */
+};
+
 /* What a thread has of its own. */
 struct worker {
     struct strip_worker strip;
@@ -46,6 +52,8 @@ struct worker {
     struct ls_leaf_keys *leaf; /* [LS_LEAF], what each row of a leaf of queries sees */
     struct ls_leaf_keys *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
     struct score_row *score_row;  /* [TILE_ROWS] */
+    struct leaf_scales *scales;   /* [CHUNK_LEAVES] of what is patched */
+    float *shift;                 /* [TILE_ROWS] what a mean of keys adds to each row's logits */
     struct ls_row_states spare;   /* [TILE_ROWS] */
     struct progress_clock *clock; /* of the first thread, else NULL */
     struct ls_profile profile;
@@ -54,8 +62,9 @@ struct worker {
 
 /* Packed leaves of the (batch, kv head) pairs of one wave. */
 struct packed {
-    char *k, *v;    /* [pair][leaf], kernel->k_bytes or v_bytes each */
-    uint8_t *clean; /* [pair][leaf]: V is below V_LIMIT, without NaN */
+    char *k, *v;                /* [pair][leaf], kernel->k_bytes or v_bytes each */
+    uint8_t *clean;             /* [pair][leaf]: V is below V_LIMIT, without NaN */
+    struct leaf_scales *scales; /* [pair][leaf], if the kernel has any */
 };
 
 struct ls_attention_kernel {
@@ -71,7 +80,10 @@ struct ls_attention_kernel {
     bool
         canonical; /* every row has a place of its own in tiles, and strips are full (row_bits.c) */
     size_t k_bytes, v_bytes; /* of packed leaves */
-    int64_t wave;            /* pairs packed at once */
+    bool quantized;          /* keys and values are of 8 bits */
+    bool has_scales;         /* that bf16 products are without (pack.c) */
+    struct ls_key_mean key_mean;
+    int64_t wave; /* pairs packed at once */
     struct packed packed;
     struct agenda agenda;
     struct worker *worker;       /* [threads] */
@@ -173,12 +185,12 @@ void cpu_make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_
 ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
                         int64_t index);
-/* V of one leaf of one kv head into w->raw; rows but those of `keep` become zero. Tells whether
- * these are below V_LIMIT, without NaN. */
-bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
-                       const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
-                       const struct ls_leaf_keys *keep);
-/* The rows of a tile into w->q. */
+/* V of one leaf of one kv head into w->raw, and its scales, if the kernel has any; rows but those
+ * of `keep` become zero. Tells whether these are below V_LIMIT, without NaN. */
+bool cpu_gather_values(struct leaf_scales *scales, const struct ls_attention_kernel *kernel,
+                       struct worker *w, const struct ls_tensor *v, const struct ls_leaf *leaf,
+                       int64_t pair, const struct ls_leaf_keys *keep);
+/* The rows of a tile into w->q, and what the mean of keys adds to their logits into w->shift. */
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *q, const struct tile *tile);
 

@@ -1,7 +1,10 @@
 /* Rows of tensors brought into the kernels' type and order. */
+#include <math.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "cpu/attention/kernel.h"
+#include "tensor/bf16.h"
 #include "tensor/dtype.h"
 
 /* Flips the signs of n elements. */
@@ -29,7 +32,7 @@ static struct row_copy row_copy(const struct ls_attention_kernel *kernel,
 {
     const ls_dtype to = kernel->products->type;
     const size_t from_size = (size_t)ls_dtype_size(from->type), size = (size_t)ls_dtype_size(to);
-    const int64_t d = from->dim[3];
+    const int64_t d = from->dim[3] - (from_size == 1 ? LS_SCALE_BYTES : 0);
 
     return (struct row_copy){.from = from->type,
                              .to = to,
@@ -50,6 +53,36 @@ static inline void copy_row(char *to, const struct row_copy *copy, const char *r
     memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
 }
 
+#define LANES 8 /* of a sum, which then is the same on every instruction set */
+
+LS_CLONED static double dot(const float *a, const float *b, int64_t n)
+{
+    double lane[LANES] = {0}, sum = 0;
+    int64_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += (double)a[i + j] * (double)b[i + j];
+    for (; i < n; i++) sum += (double)a[i] * (double)b[i];
+    for (int j = 0; j < LANES; j++) sum += lane[j];
+    return sum;
+}
+
+/* What the mean of the keys adds to the logits of query `head`, whose row is in the kernel's type.
+ */
+static float mean_logit(const struct ls_attention_kernel *kernel, const char *row,
+                        const struct tile_row *at)
+{
+    const struct ls_key_mean *of = &kernel->key_mean;
+    const struct ls_scores *scores = &kernel->shape.scores;
+    const int64_t d = kernel->shape.global.d;
+    const int64_t head = (scores->first_head + at->head - of->first_head) / of->group;
+    const float *mean = of->mean + (at->batch * of->heads + head) * d;
+    float q[LS_MAX_HEAD_DIM];
+
+    ls_dtype_convert(q, LS_F32, row, kernel->products->type, d);
+    return (float)(fabs((double)scores->scale) * dot(q, mean, d));
+}
+
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *q, const struct tile *tile)
 {
@@ -61,13 +94,68 @@ void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker 
 
         copy_row(row, &copy, element(q, at.batch, at.row, at.head));
         if (kernel->negate) negate(row, copy.to, kernel->pad.d);
+        if (kernel->key_mean.mean) w->shift[r] = mean_logit(kernel, row, &at);
     }
     memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * copy.padded_bytes);
 }
 
+static float scale_of(const struct ls_tensor *t, const char *row)
+{
+    float scale;
+
+    memcpy(&scale, row + t->dim[3] - LS_SCALE_BYTES, sizeof scale);
+    return scale;
+}
+
+/* Whether numbers of this type times the scale all but keep their digits in bf16: 1 or 3 times a
+ * power of two gives those of i8 up to two bits more, and few lose the last. */
+static bool is_short(float scale, ls_dtype type)
+{
+    const uint32_t rest = type == LS_I8 ? 0x003fffff : 0x000fffff;
+    uint32_t bits;
+
+    memcpy(&bits, &scale, sizeof bits);
+    return (bits & rest) == 0 && scale < 0x1p30F && (scale > 0x1p-64F || scale == 0);
+}
+
+/* out [LS_LEAF] = the scales of the rows in `keep`, 0 of others. */
+static void gather_scales(float *out, const struct ls_tensor *from, const char *row,
+                          const struct ls_leaf_keys *keep)
+{
+    for (int r = 0; r < LS_LEAF; r++, row += from->stride[1])
+        out[r] = ls_leaf_keys_have(keep, r) ? scale_of(from, row) : 0;
+}
+
+LS_CLONED static void multiply(float *row, float factor, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) row[i] *= factor;
+}
+
+/* In one go, as most rows come and go. */
+LS_CLONED static void bf16_of_i8(uint16_t *to, const int8_t *row, float scale, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) to[i] = bf16_of_f32((float)row[i] * scale);
+}
+
+/* The numbers that a row of 8 bits stands for. */
+static void dequantize_row(char *to, const struct row_copy *copy, const char *row, float scale)
+{
+    float wide[LS_MAX_HEAD_DIM];
+
+    memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
+    if (copy->from == LS_I8 && copy->to == LS_BF16) {
+        bf16_of_i8((uint16_t *)(void *)to, (const int8_t *)row, scale, copy->d);
+        return;
+    }
+    ls_dtype_convert(wide, LS_F32, row, copy->from, copy->d);
+    multiply(wide, scale, copy->d);
+    ls_dtype_convert(to, copy->to, wide, LS_F32, copy->d);
+}
+
+/* apart [LS_LEAF]: the scales that a row's numbers are without; NULL: they have them. */
 static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *from, int d_pad, const struct ls_leaf *leaf,
-                        int64_t pair, const struct ls_leaf_keys *keep)
+                        int64_t pair, const struct ls_leaf_keys *keep, float *apart)
 {
     const struct row_copy copy = row_copy(kernel, from, d_pad);
     const int64_t h_kv = kernel->shape.global.h_kv;
@@ -75,21 +163,64 @@ static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker 
     const char *source = element(from, pair / h_kv, leaf->row, pair % h_kv);
     char *row = w->raw;
 
-    for (int r = 0; r < LS_LEAF; r++, row += copy.padded_bytes) {
-        if (ls_leaf_keys_have(keep, r))
-            copy_row(row, &copy, source + r * stride);
-        else
+    for (int r = 0; r < LS_LEAF; r++, row += copy.padded_bytes, source += stride) {
+        if (!ls_leaf_keys_have(keep, r))
             memset(row, 0, copy.padded_bytes);
+        else if (kernel->quantized)
+            dequantize_row(row, &copy, source, apart && apart[r] != 1 ? 1 : scale_of(from, source));
+        else
+            copy_row(row, &copy, source);
     }
 }
 
-bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
-                       const struct ls_tensor *v, const struct ls_leaf *leaf, int64_t pair,
-                       const struct ls_leaf_keys *keep)
+/* Scales that numbers can take become 1. Whether all are. */
+static bool take_short_scales(float *scales, ls_dtype type)
 {
-    gather_leaf(kernel, w, v, kernel->pad.d_v, leaf, pair, keep);
-    return ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->pad.d_v,
+    bool all = true;
+
+    for (int r = 0; r < LS_LEAF; r++) {
+        if (is_short(scales[r], type))
+            scales[r] = 1;
+        else
+            all = false;
+    }
+    return all;
+}
+
+/* Whether 8-bit numbers times these are as large as V_LIMIT, or NaN. */
+static bool scales_are_large(const float *scales)
+{
+    bool large = false;
+
+    for (int r = 0; r < LS_LEAF; r++) large |= !(fabsf(scales[r]) < V_LIMIT / 512);
+    return large;
+}
+
+bool cpu_gather_values(struct leaf_scales *scales, const struct ls_attention_kernel *kernel,
+                       struct worker *w, const struct ls_tensor *v, const struct ls_leaf *leaf,
+                       int64_t pair, const struct ls_leaf_keys *keep)
+{
+    const int64_t h_kv = kernel->shape.global.h_kv;
+
+    if (scales) {
+        gather_scales(scales->v, v, element(v, pair / h_kv, leaf->row, pair % h_kv), keep);
+        scales->v_apart = !take_short_scales(scales->v, v->type);
+    }
+    gather_leaf(kernel, w, v, kernel->pad.d_v, leaf, pair, keep, scales ? scales->v : NULL);
+    return !(scales && scales_are_large(scales->v)) &&
+           ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->pad.d_v,
                                V_LIMIT) < 0;
+}
+
+/* Scores have the scales of keys, which are exact then. */
+static void gather_keys(struct leaf_scales *scales, const struct ls_attention_kernel *kernel,
+                        struct worker *w, const struct ls_tensor *k, const struct ls_leaf *leaf,
+                        int64_t pair, const struct ls_leaf_keys *keep)
+{
+    const int64_t h_kv = kernel->shape.global.h_kv;
+
+    if (scales) gather_scales(scales->k, k, element(k, pair / h_kv, leaf->row, pair % h_kv), keep);
+    gather_leaf(kernel, w, k, kernel->pad.d, leaf, pair, keep, scales ? scales->k : NULL);
 }
 
 ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
@@ -101,11 +232,12 @@ ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
         ls_leaf_keys_run(0, leaf_rows(leaf->number, kernel->shape.global.s_k));
     const int64_t slot = (pair - wave_first) * call->k_leaves.count + index;
     const struct packed *packed = &kernel->packed;
+    struct leaf_scales *scales = kernel->has_scales ? &packed->scales[slot] : NULL;
 
-    gather_leaf(kernel, w, call->k, kernel->pad.d, leaf, pair, &rows);
+    gather_keys(scales, kernel, w, call->k, leaf, pair, &rows);
     LS_TRY(
         kernel->products->pack_k(packed->k + (size_t)slot * kernel->k_bytes, w->strip.own, w->raw));
-    packed->clean[slot] = cpu_gather_values(kernel, w, call->v, leaf, pair, &rows);
+    packed->clean[slot] = cpu_gather_values(scales, kernel, w, call->v, leaf, pair, &rows);
     return kernel->products->pack_v(packed->v + (size_t)slot * kernel->v_bytes, w->strip.own,
                                     w->raw);
 }

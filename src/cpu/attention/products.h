@@ -24,7 +24,7 @@ struct operand {
 struct key_rows {
     const char *first;
     ptrdiff_t stride; /* bytes */
-    ls_dtype type;    /* bf16, f16 or f32 */
+    ls_dtype type;    /* bf16, f16, f32, i8 or e4m3 */
     int d;
 };
 

@@ -66,7 +66,7 @@ TARGET_AMX static inline void take_sums(struct sums sums, bool two_rows)
  * apart. Meanwhile, `pace` pending rows a tile product. */
 TARGET_AMX static inline __attribute__((always_inline)) void
 multiply(struct sums before, const char *left, ptrdiff_t left_stride, const char *right, int depths,
-         const char **ahead, struct pending *pending, int pace, bool two_rows)
+         const char **ahead, struct pending *pending, int pace, bool two_rows, bool weighed)
 {
     const ptrdiff_t below = 16 * left_stride;
 
@@ -76,19 +76,19 @@ multiply(struct sums before, const char *left, ptrdiff_t left_stride, const char
         TILE_LOAD(6, right, 64);
         if (i == 0) TAKE_SUM(0, before, 0);
         TILE_PRODUCT(0, 4, 6);
-        take(pending, pace);
+        take(pending, pace, weighed);
         TILE_LOAD(7, right + TILE_BYTES, 64);
         if (i == 0) TAKE_SUM(1, before, 64);
         TILE_PRODUCT(1, 4, 7);
-        take(pending, pace);
+        take(pending, pace, weighed);
         if (!two_rows) continue;
         TILE_LOAD(5, left + below, left_stride);
         if (i == 0) TAKE_SUM(2, before, 16 * before.stride);
         TILE_PRODUCT(2, 5, 6);
-        take(pending, pace);
+        take(pending, pace, weighed);
         if (i == 0) TAKE_SUM(3, before, 16 * before.stride + 64);
         TILE_PRODUCT(3, 5, 7);
-        take(pending, pace);
+        take(pending, pace, weighed);
     }
 }
 
@@ -103,9 +103,9 @@ TARGET_AMX static void multiply_columns(struct sums out, const char *left, ptrdi
 
     for (int block = 0; block < blocks; block++, right += right_bytes) {
         if (rows > 16)
-            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, true);
+            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, true, false);
         else
-            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, false);
+            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, false, false);
         sums.out = out.out + block * COLUMNS * 4;
     }
     take_sums(sums, rows > 16);
@@ -160,6 +160,8 @@ TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *w
         one.s += r * SCORE_STRIDE;
         if (one.visible) one.visible += r;
         one.rows = 1;
+        if (one.s_factor)
+            for (int j = 0; j < LS_LEAF; j++) ((float *)one.s)[j] *= one.s_factor[j];
         cpu_simd_avx512bf16.softmax_bf16(&one);
     }
     return LS_OK;
@@ -168,8 +170,9 @@ TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *w
 /* 32 keys at a time: while tiles multiply one block, the exponentials of one before are taken. With
  * few tile products these are taken behind them, which is soon enough for the units to work side by
  * side, and the scores leave their tiles when the next block has begun; with many, between them. */
-TARGET_AMX static void interleave(struct softmax_strip *strip, const char *q, struct operand k,
-                                  int depths, struct key_span keys)
+TARGET_AMX static inline __attribute__((always_inline)) void
+interleave(struct softmax_strip *strip, const char *q, struct operand k, int depths,
+           struct key_span keys, bool weighed)
 {
     const int first = keys.first / COLUMNS, end = (keys.end + COLUMNS - 1) / COLUMNS;
     const int pace = depths > 2 ? (8 + depths - 1) / depths : 0;
@@ -181,12 +184,12 @@ TARGET_AMX static void interleave(struct softmax_strip *strip, const char *q, st
 
     for (int block = first; block < end; block++, right += depths * PAIR_BYTES) {
         if (!two_rows)
-            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, false);
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, false, weighed);
         else if (pace > 0)
-            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, true);
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, true, weighed);
         else
-            multiply(sums, q, stride, right, depths, &k.ahead, &pending, 0, true);
-        take(&pending, STRIP);
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, 0, true, weighed);
+        take(&pending, STRIP, weighed);
         if (sums.out) pending = complete_block(strip, block - 1);
         sums.out = (char *)strip->block[block % 2];
         if (pace > 0) {
@@ -197,10 +200,25 @@ TARGET_AMX static void interleave(struct softmax_strip *strip, const char *q, st
     }
     if (sums.out) {
         take_sums(sums, two_rows);
-        take(&pending, STRIP);
+        take(&pending, STRIP, weighed);
         pending = complete_block(strip, end - 1);
     }
-    take(&pending, STRIP);
+    take(&pending, STRIP, weighed);
+}
+
+TARGET_AMX static __attribute__((noinline)) void interleave_weighed(struct softmax_strip *strip,
+                                                                    const char *q, struct operand k,
+                                                                    int depths,
+                                                                    struct key_span keys)
+{
+    interleave(strip, q, k, depths, keys, true);
+}
+
+TARGET_AMX static __attribute__((noinline)) void interleave_plain(struct softmax_strip *strip,
+                                                                  const char *q, struct operand k,
+                                                                  int depths, struct key_span keys)
+{
+    interleave(strip, q, k, depths, keys, false);
 }
 
 TARGET_AMX static ls_status probabilities(const struct softmax_rows *rows, void *worker,
@@ -210,7 +228,10 @@ TARGET_AMX static ls_status probabilities(const struct softmax_rows *rows, void 
     struct softmax_strip strip;
 
     open_strip(&strip, rows);
-    WITH_FTZ(interleave(&strip, q, k, depths, keys));
+    if (rows->p_factor)
+        WITH_FTZ(interleave_weighed(&strip, q, k, depths, keys));
+    else
+        WITH_FTZ(interleave_plain(&strip, q, k, depths, keys));
     for (int first = 0; first < rows->rows; first += GROUP) {
         const int left = rows->rows - first;
         const __mmask16 present = left < GROUP ? (__mmask16)((1u << left) - 1) : 0xffff;

@@ -297,6 +297,7 @@ ls_status cpu_attend(struct ls_queue *queue, struct ls_attention_kernel *kernel,
     if (call->change) {
         kernel->shape.masks = call->change->masks;
         kernel->shape.scores.seed = call->change->seed;
+        kernel->key_mean = call->change->key_mean;
     }
     cpu_make_agenda(kernel, call);
 #pragma omp parallel num_threads(kernel->cpu.threads)

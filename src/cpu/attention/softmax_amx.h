@@ -31,40 +31,63 @@ struct pending {
     const float *s;
     uint16_t *p;
     int row, end;
+    __m512 factor[2], weight[2]; /* of scores, and of probabilities once they are added */
 };
 
-static inline struct pending pending_block(struct softmax_strip *strip, int block)
+/* What scores of 16 keys are multiplied by. */
+TARGET_AMX static inline __attribute__((always_inline)) __m512
+factor_of(const struct softmax_rows *rows, int key)
 {
-    return (struct pending){.strip = strip,
-                            .s = strip->block[block % 2],
-                            .p = (uint16_t *)strip->rows->p + block * COLUMNS,
-                            .end = strip->rows->rows > 16 ? 32 : 16};
+    const __m512 scale = _mm512_set1_ps(rows->scale);
+
+    return rows->s_factor ? _mm512_mul_ps(_mm512_loadu_ps(rows->s_factor + key), scale) : scale;
+}
+
+TARGET_AMX static inline __attribute__((always_inline)) struct pending
+pending_block(struct softmax_strip *strip, int block)
+{
+    const struct softmax_rows *rows = strip->rows;
+    const int key = block * COLUMNS;
+    struct pending pending = {.strip = strip,
+                              .s = strip->block[block % 2],
+                              .p = (uint16_t *)rows->p + key,
+                              .end = rows->rows > 16 ? 32 : 16};
+
+    for (int i = 0; i < 2; i++) {
+        pending.factor[i] = factor_of(rows, key + 16 * i);
+        if (rows->p_factor) pending.weight[i] = _mm512_loadu_ps(rows->p_factor + key + 16 * i);
+    }
+    return pending;
 }
 
 /* Of the next row, of which the keys in `seen` are visible. */
-TARGET_AMX static inline void exponentials(struct pending *pending, const __mmask16 seen[2])
+TARGET_AMX static inline __attribute__((always_inline)) void
+exponentials(struct pending *pending, const __mmask16 seen[2], bool weighed)
 {
     static const float coefficient[] = EXP2_DEGREE_4;
     const struct softmax_strip *strip = pending->strip;
     const int row = pending->row++;
-    const __m512 factor = _mm512_set1_ps(strip->rows->scale);
     const __m512 origin = _mm512_set1_ps(strip->origin[row]);
     float *sum = pending->strip->sum[row];
     __m512 x[2];
 
     for (int i = 0; i < 2; i++) {
         const __m512 s = _mm512_load_ps(pending->s + row * COLUMNS + 16 * i);
-        x[i] = _mm512_fmsub_ps(s, factor, origin);
+        x[i] = _mm512_fmsub_ps(s, pending->factor[i], origin);
         if (seen) x[i] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen[i], x[i]);
         x[i] = exp2_512(x[i], coefficient, 4);
     }
     _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(x[0], x[1])));
+    for (int i = 0; i < 2 && weighed; i++)
+        x[i] = _mm512_maskz_mul_ps(seen ? seen[i] : 0xffff, x[i], pending->weight[i]);
     _mm512_store_si512(pending->p + row * P_STRIDE, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]));
 }
 
-TARGET_AMX static inline void take(struct pending *pending, int rows)
+TARGET_AMX static inline __attribute__((always_inline)) void take(struct pending *pending, int rows,
+                                                                  bool weighed)
 {
-    for (int i = 0; i < rows && pending->row < pending->end; i++) exponentials(pending, NULL);
+    for (int i = 0; i < rows && pending->row < pending->end; i++)
+        exponentials(pending, NULL, weighed);
 }
 
 /* Nothing has been seen yet; which block starts which rows, and what all of them see. */
@@ -103,6 +126,8 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
     const struct softmax_rows *rows = strip->rows;
     const bool whole = all_see(strip, block);
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
+    const __m512 factor[] = {factor_of(rows, block * COLUMNS),
+                             factor_of(rows, block * COLUMNS + 16)};
 
     for (int first = 0; first < rows->rows; first += GROUP) {
         const __mmask16 starts = (__mmask16)(strip->starts[block] >> first);
@@ -111,7 +136,8 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
         if (!starts) continue;
         for (int i = 0; i < GROUP; i++) {
             const float *s = strip->block[block % 2] + (first + i) * COLUMNS;
-            __m512 x[] = {_mm512_load_ps(s), _mm512_load_ps(s + 16)};
+            __m512 x[] = {_mm512_mul_ps(_mm512_load_ps(s), factor[0]),
+                          _mm512_mul_ps(_mm512_load_ps(s + 16), factor[1])};
 
             if (!whole && first + i < rows->rows) {
                 const __mmask32 seen = seen_pair(block, keys_of_row(rows, first + i));
@@ -122,9 +148,8 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
         }
         const __m512 highest = maximum_of_rows(top);
         const __mmask16 some = starts & _mm512_cmp_ps_mask(highest, nothing, _CMP_NEQ_UQ);
-        const __m512 m = _mm512_mul_ps(highest, _mm512_set1_ps(rows->scale));
-        _mm512_mask_store_ps(strip->m + first, some, m);
-        _mm512_mask_store_ps(strip->origin + first, some, m);
+        _mm512_mask_store_ps(strip->m + first, some, highest);
+        _mm512_mask_store_ps(strip->origin + first, some, highest);
     }
 }
 
@@ -136,7 +161,12 @@ TARGET_AMX static __attribute__((noinline)) void take_masked(struct softmax_stri
 
     while (pending.row < strip->rows->rows) {
         const __mmask32 seen = seen_pair(block, keys_of_row(strip->rows, pending.row));
-        exponentials(&pending, (const __mmask16[]){(__mmask16)seen, (__mmask16)(seen >> 16)});
+        const __mmask16 both[] = {(__mmask16)seen, (__mmask16)(seen >> 16)};
+
+        if (strip->rows->p_factor)
+            exponentials(&pending, both, true);
+        else
+            exponentials(&pending, both, false);
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "cpu/attention/decode.h"
 #include "cpu/draw.h"
+#include "cpu/exp2.h"
 
 static size_t round_up(size_t bytes)
 {
@@ -120,7 +121,8 @@ static void make_logits(const struct strip_worker *w, const struct chunk *chunk,
         const struct logit_row logit = {.scale = fabsf(scores->scale),
                                         .soft_cap = scores->soft_cap,
                                         .slope = scores->alibi ? scores->alibi[row->head] : 0,
-                                        .place = (float)(row->place - first_key)};
+                                        .place = (float)(row->place - first_key),
+                                        .shift = chunk->shift ? chunk->shift[first + r] : 0};
 
         float *s = w->scores + r * w->products->score_stride;
 
@@ -131,6 +133,23 @@ static void make_logits(const struct strip_worker *w, const struct chunk *chunk,
                 s, ls_pair_biases(scores, chunk->batch, row->head, row->position) + first_key,
                 ls_in_leaf(scores->bias_keys - first_key));
     }
+}
+
+LS_CLONED static void multiply(float *s, const float *factor)
+{
+    for (int j = 0; j < LS_LEAF; j++) s[j] *= factor[j];
+}
+
+/* Products with keys whose scales are not part of them. */
+static void scale_products(const struct strip_worker *w, const float *k_scale, int rows)
+{
+    for (int r = 0; r < rows; r++) multiply(w->scores + r * w->products->score_stride, k_scale);
+}
+
+static void shift_maxima(float *m, const float *shift, int rows)
+{
+    for (int r = 0; r < rows; r++)
+        if (m[r] != -INFINITY) m[r] += shift[r] * LOG2E;
 }
 
 static void keep_only(void *p, ls_dtype type, const uint8_t *kept, int n)
@@ -187,7 +206,9 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
                                    .s_stride = products->score_stride,
                                    .visible = strip_visible(chunk, leaf, first),
                                    .rows = rows,
-                                   .scale = chunk->scale};
+                                   .scale = chunk->scale,
+                                   .p_factor = chunk->v_scale[leaf],
+                                   .s_factor = chunk->k_scale[leaf]};
 
     if (products->probabilities && chunk->clean[leaf] && !chunk->logits && !w->own_maximum) {
         LS_TRY(products->probabilities(&softmax, w->own, q, k, keys));
@@ -196,12 +217,14 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
             cpu_decode_scores(w, chunk, leaf, keys);
         else
             LS_TRY(products->scores(w->scores, w->own, q, k, product_rows, keys));
+        if (chunk->k_scale[leaf]) scale_products(w, chunk->k_scale[leaf], rows);
         if (chunk->logits) make_logits(w, chunk, leaf, first, rows);
         if (products->type == LS_BF16)
             w->simd->softmax_bf16(&softmax);
         else
             w->simd->softmax_f32(&softmax);
     }
+    if (chunk->shift && !chunk->logits) shift_maxima(out.m, chunk->shift + first, rows);
     if (chunk->drops) drop_probabilities(w, chunk, leaf, keys, first, rows);
     progress_tick(chunk->clock);
     if (products->decode) {

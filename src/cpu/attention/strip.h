@@ -28,6 +28,10 @@ struct chunk {
     const struct ls_leaf_keys *visible[CHUNK_LEAVES]; /* [rows] keys that a row sees; NULL: all */
     float scale;                                      /* >= 0, log2(e) folded in */
 
+    /* [LS_LEAF] of a packed leaf's keys and values, what their numbers are multiplied by, and
+     * [rows] what each logit of a row gets; NULL: nothing */
+    const float *k_scale[CHUNK_LEAVES], *v_scale[CHUNK_LEAVES], *shift;
+
     const struct ls_scores *scores;
     bool logits, drops;          /* these are more than products; some probabilities become 0 */
     const struct score_row *row; /* [rows]; with batch and the leaves' first keys, for either */

@@ -81,7 +81,7 @@ static struct key_rows rows_in_place(const struct fold *fold, const struct ls_te
     return (struct key_rows){.first = element(t, pair / h_kv, leaf->row, pair % h_kv),
                              .stride = t->stride[1] * ls_dtype_size(t->type),
                              .type = t->type,
-                             .d = (int)t->dim[3]};
+                             .d = (int)t->dim[3] - (fold->kernel->quantized ? LS_SCALE_BYTES : 0)};
 }
 
 /* Leaf j of the chunk at `first`, where the caller has it. What a row does not see is not read for
@@ -107,6 +107,9 @@ static void place_packed(struct chunk *out, const struct fold *fold, int64_t fir
     out->k[j] = packed_leaf(packed->k, k_bytes, at, later);
     out->v[j] = packed_leaf(packed->v, v_bytes, at, later);
     out->clean[j] = packed->clean[at];
+    if (!fold->kernel->has_scales) return;
+    out->k_scale[j] = packed->scales[at].k;
+    if (packed->scales[at].v_apart) out->v_scale[j] = packed->scales[at].v;
 }
 
 /* A chunk, and whether one of its leaves may have a NaN or infinity in V that some row must not
@@ -126,6 +129,7 @@ static bool make_chunk(struct chunk *out, struct fold *fold, int64_t first)
                           .logits = !kernel->are_products,
                           .drops = kernel->shape.scores.dropout > 0,
                           .row = fold->w->score_row,
+                          .shift = kernel->key_mean.mean ? fold->w->shift : NULL,
                           .batch = fold->tile->pair / kernel->shape.global.h_kv};
     for (int j = 0; j < out->leaves; j++) {
         const int64_t number = fold->call->k_leaves.leaf[first + j].number;
@@ -165,8 +169,12 @@ static ls_status patch_values(struct chunk *one, const struct fold *fold, int64_
     const size_t size = (size_t)ls_dtype_size(kernel->products->type);
     const size_t row_bytes = (size_t)kernel->pad.d_v * size;
 
-    one->clean[j] = cpu_gather_values(
-        kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j], fold->tile->pair, seen);
+    struct leaf_scales *scales = kernel->has_scales ? &w->scales[j] : NULL;
+
+    one->clean[j] =
+        cpu_gather_values(scales, kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j],
+                          fold->tile->pair, seen);
+    one->v_scale[j] = scales && scales->v_apart ? scales->v : NULL;
     if (kernel->shape.scores.dropout > 0) clear_dropped(w, one, j, &w->score_row[r], row_bytes);
     one->v[j] = (struct operand){.packed = patched};
     return kernel->products->pack_v(patched, w->strip.own, w->raw);
@@ -189,6 +197,7 @@ static ls_status attend_row(struct ls_row_states out, const struct fold *fold,
     one.rows = r - start + 1;
     one.q = (const char *)chunk->q + (size_t)start * d * size;
     one.row = chunk->row + start;
+    if (chunk->shift) one.shift = chunk->shift + start;
     for (int j = 0; j < chunk->leaves; j++) {
         const struct ls_leaf_keys *seen =
             chunk->visible[j] ? &chunk->visible[j][r] : &ls_leaf_keys_first[LS_LEAF];
