@@ -244,6 +244,33 @@ def decode(longspan):
               rate * min(theirs) / size, None)
 
 
+def quantized(longspan):
+    """Keys and values of 8 bits over those of bf16: decode, prefill, and what a ring sends.
+
+    Decode: one query, 65536 keys, d 128, h 8. Prefill, s 4096, h 2, has a bar with AMX."""
+    cases = {"decode": (problem(65536, 8, 128, s_q=1), 1.6)}
+    for d in (64, 128):
+        for causal in (False, True):
+            name = f"prefill, d {d}, {'causal' if causal else 'full'}"
+            cases[name] = (problem(4096, 2, d, causal), 1.0 if longspan.amx else None)
+    for name, (shape, bar) in cases.items():
+        runs = {"bf16": [], "i8": [], "e4m3": []}
+        for _ in range(longspan.rounds):
+            for kind, results in runs.items():
+                way = "" if kind == "bf16" else f" --kv-dtype {kind}"
+                results.append(longspan(f"bench attend {shape} --repeat 5{way}"))
+        wide = best(runs["bf16"], "seconds")
+        for kind in ("i8", "e4m3"):
+            ours = best(runs[kind], "seconds")
+            yield Row(f"{name}: {kind}", f"{1e3 * ours:.2f} ms", f"{1e3 * wide:.2f} ms",
+                      wide / ours, bar if kind == "i8" else None)
+    shape = problem(4096, 2, 128)
+    sent = [longspan(f"attend {shape} --method ring{way}", ranks=2)["bytes_sent"]
+            for way in (" --kv-dtype i8", "")]
+    yield Row("bytes that a ring sends, d 128", f"{sent[0]}", f"{sent[1]}", sent[0] / sent[1],
+              0.5 + 4 / 256, at_most=True)
+
+
 SECTIONS = {
     "backward": backward,
     "decode": decode,
@@ -254,5 +281,6 @@ SECTIONS = {
     "blocks": blocks,
     "pairs": pairs,
     "narrow-values": narrow_values,
+    "quantized": quantized,
     "gradient-errors": gradient_errors,
 }

@@ -28,7 +28,7 @@ import numpy as np  # noqa: E402  (it is there only after enter)
 UNIT = {"f32": 2.0**-24, "bf16": 2.0**-8, "f16": 2.0**-11}
 SMALLEST = {"f32": 2.0**-149, "bf16": 2.0**-133, "f16": 2.0**-24}
 ETA_P = {"f32": 0, "bf16": 0, "f16": 2.0**-25}
-FILE_TYPE = {"f32": "F32", "bf16": "BF16", "f16": "F16"}
+FILE_TYPE = {"f32": "F32", "bf16": "BF16", "f16": "F16", "i8": "I8", "e4m3": "F8_E4M3"}
 U32 = 2.0**-24
 FLUSHED = 2.0**-126
 
@@ -50,6 +50,14 @@ def from_bytes(data, dtype, shape):
     else:
         values = np.frombuffer(data, {"f16": "<f2", "f32": "<f4"}[dtype])
     return values.astype(np.float64).reshape(shape)
+
+
+def e4m3_values():
+    """What each byte stands for."""
+    byte = np.arange(256)
+    exponent, fraction = byte >> 3 & 15, byte & 7
+    size = np.where(exponent == 0, np.ldexp(fraction, -9), np.ldexp(8.0 + fraction, exponent - 10))
+    return np.where(byte & 0x7F == 0x7F, np.nan, np.where(byte < 128, size, -size))
 
 
 # ---- files
@@ -118,6 +126,7 @@ class Case:
         self.draw_pairs(draw)
         self.draw_scores(draw)
         self.draw_way(draw)
+        self.kv = str(draw.choice(["", "", "", "i8", "e4m3"]))  # of keys and values: 8 bits
 
     def draw_entries(self, draw):
         """Which queries and keys are there: [b] of the first one and the number."""
@@ -427,23 +436,57 @@ def solve(case, q, k, v, d_o):  # pylint: disable=too-many-locals
 
 
 def draw_operand(draw, case, s, h, d):
-    """[b, s, h, d] as it is in a file: its values in double, and its bytes."""
+    """[b, s, h, d] as it is in a file: its values in double, and its type and bytes."""
     data = to_bytes(draw.normal(size=(case.b, s, h, d)), case.dtype)
-    return from_bytes(data, case.dtype, (case.b, s, h, d)), data
+    return from_bytes(data, case.dtype, (case.b, s, h, d)), case.dtype, data
+
+
+def draw_quantized(draw, case, name, d):
+    """Keys or values of 8 bits and what belongs to them, by names: a number times its scale."""
+    shape = (case.b, case.s_k, case.h_kv, d)
+    scale_shape = shape[:3] if case.kv == "i8" else (case.b, case.h_kv)
+    scales = to_bytes(np.exp(draw.normal(size=scale_shape) / 2 - 4), "f32")
+    scale = from_bytes(scales, "f32", scale_shape)
+    if case.kv == "i8":
+        numbers = draw.integers(-128, 128, shape, dtype=np.int8)
+        x = numbers * scale[..., None]
+    else:
+        numbers = draw.integers(0, 255, shape, dtype=np.uint8) & 0xBF  # below 2
+        x = e4m3_values()[numbers] * scale[:, None, :, None]
+    out = {f"{name}_scale": (scale, "f32", scales)}
+    if name == "k" and draw.random() < 0.5:
+        mean_shape = (case.b, case.h_kv, d)
+        means = to_bytes(draw.normal(size=mean_shape) * 2, "f32")
+        out["k_mean"] = (from_bytes(means, "f32", mean_shape), "f32", means)
+        x = x + out["k_mean"][0][:, None]
+    return {name: (x, case.kv, numbers.tobytes()), **out}
+
+
+def draw_operands(draw, case):
+    """All that is in the file."""
+    out = {"q": draw_operand(draw, case, case.s_q, case.h, case.d)}
+    if case.kv:
+        return {**out, **draw_quantized(draw, case, "k", case.d),
+                **draw_quantized(draw, case, "v", case.d_v)}
+    return {**out, "k": draw_operand(draw, case, case.s_k, case.h_kv, case.d),
+            "v": draw_operand(draw, case, case.s_k, case.h_kv, case.d_v),
+            "do": draw_operand(draw, case, case.s_q, case.h, case.d_v)}
 
 
 def run_longspan(case, operands, out):
     """The tensors of the file that attend writes."""
     path = case.folder / "in.safetensors"
-    write_tensors(path, {name: (case.dtype, x.shape, data)
-                         for name, (x, data) in operands.items()})
+    write_tensors(path, {name: (dtype, x.shape, data)
+                         for name, (x, dtype, data) in operands.items()})
     program = shlex.split(os.environ.get("LONGSPAN", "longspan"))
     if case.ranks > 1:
         program = [*shlex.split(os.environ.get("MPIEXEC", "mpirun")),
                    *shlex.split(os.environ.get("MPIEXEC_FLAGS", "")), "-n", str(case.ranks),
                    *program]
-    command = [*program, "attend", "--input", str(path), "--order", "bshd", "--backward",
-               "--quiet", "--out", str(out), *case.words]
+    command = [*program, "attend", "--input", str(path), "--order", "bshd", "--quiet", "--out",
+               str(out), *case.words]
+    if not case.kv:
+        command.append("--backward")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
@@ -463,22 +506,22 @@ def try_case(seed, number, ranks):
     with tempfile.TemporaryDirectory() as folder:
         case = Case(draw, Path(folder))
         case.ranks = min(case.ranks, ranks)
-        operands = {"q": draw_operand(draw, case, case.s_q, case.h, case.d),
-                    "k": draw_operand(draw, case, case.s_k, case.h_kv, case.d),
-                    "v": draw_operand(draw, case, case.s_k, case.h_kv, case.d_v),
-                    "do": draw_operand(draw, case, case.s_q, case.h, case.d_v)}
+        operands = draw_operands(draw, case)
         words = " ".join(Path(word).name if word.startswith(folder) else word
                          for word in case.words)
         text = (f"case {number}, {case.ranks} ranks, {case.b},{case.h},{case.h_kv},{case.s_q},"
-                f"{case.s_k},{case.d}/{case.d_v} {words}")
+                f"{case.s_k},{case.d}/{case.d_v} {case.kv} {words}")
         try:
             got = run_longspan(case, operands, case.folder / "out.safetensors")
         except RuntimeError as reason:
             return False, f"{text}: {reason}"
-        q, k, v, d_o = (operands[name][0].swapaxes(1, 2) for name in ("q", "k", "v", "do"))
+        q, k, v = (operands[name][0].swapaxes(1, 2) for name in ("q", "k", "v"))
+        d_o = operands["do"][0].swapaxes(1, 2) if not case.kv else np.zeros((*q.shape[:3], case.d_v))
         group = case.h // case.h_kv
         exact = solve(case, q, k.repeat(group, 1), v.repeat(group, 1), d_o)
-        for name in ("o", "dq", "dk", "dv"):
+        if case.kv:
+            exact = {name: exact[name] for name in ("o", "lse")}
+        for name in exact.keys() & {"o", "dq", "dk", "dv"}:
             got[name] = got[name].swapaxes(1, 2)
         worst = {name: units(got[name], *exact[name]) for name in exact}
         name = max(worst, key=worst.get)
