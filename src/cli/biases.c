@@ -11,7 +11,6 @@ ls_status cli_biases_read(float **out, struct ls_attention_options *attention,
                           const struct ls_input *source, int64_t heads)
 {
     const int64_t distances = source->dim[1];
-    double *wide;
 
     if (source->ndim != 2 || source->dim[0] != heads || distances % 2 == 0)
         return ls_fail(LS_ESHAPE,
@@ -21,21 +20,15 @@ ls_status cli_biases_read(float **out, struct ls_attention_options *attention,
     const int64_t n = heads * distances;
 
     *out = malloc((size_t)n * sizeof(**out));
-    wide = malloc((size_t)n * sizeof(*wide));
-    ls_status status =
-        *out && wide ? LS_OK : ls_fail(LS_ENOMEM, "%s: out of memory", source->label);
-
-    if (status == LS_OK) status = ls_input_read(wide, source, 0, n);
-    for (int64_t i = 0; i < n && status == LS_OK; i++) {
-        (*out)[i] = (float)wide[i];
+    if (!*out) return ls_fail(LS_ENOMEM, "%s: out of memory", source->label);
+    attention->distance_bias = *out;
+    attention->distances = distances;
+    LS_TRY(ls_input_read_floats(*out, source, 0, n));
+    for (int64_t i = 0; i < n; i++)
         if (!cli_is_logit((*out)[i]))
-            status = ls_fail(
+            return ls_fail(
                 LS_EVALUE,
                 "%s: the bias of head %" PRId64 " by distance %" PRId64 " is %g, beyond 2^126",
                 source->label, i / distances, i % distances - distances / 2, (double)(*out)[i]);
-    }
-    free(wide);
-    attention->distance_bias = *out;
-    attention->distances = distances;
-    return status;
+    return LS_OK;
 }

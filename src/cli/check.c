@@ -224,18 +224,11 @@ static ls_status load_numbers(struct check_run *run, int which)
     int64_t dim[LS_MAX_DIMS];
     const int ndim = dims_of(dim, run, which);
     const int64_t n = dim[0] * (ndim == 2 ? dim[1] : 1);
-    double *wide = malloc((size_t)n * sizeof(*wide));
     void *data;
 
-    if (!wide) return ls_fail(LS_ENOMEM, "%s: out of memory", result_names[which]);
-    ls_status status = ls_input_read(wide, &run->source[which], 0, n);
-    if (status == LS_OK) status = ls_alloc(&data, LS_TAG_ACTIVATION, (size_t)n * sizeof(float));
-    if (status == LS_OK) {
-        run->result[which] = ls_tensor_view(data, LS_F32, ndim, dim);
-        for (int64_t i = 0; i < n; i++) ((float *)data)[i] = (float)wide[i];
-    }
-    free(wide);
-    return status;
+    LS_TRY(ls_alloc(&data, LS_TAG_ACTIVATION, (size_t)n * sizeof(float)));
+    run->result[which] = ls_tensor_view(data, LS_F32, ndim, dim);
+    return ls_input_read_floats(data, &run->source[which], 0, n);
 }
 
 /* NaN and infinity in a result are the verdict's business. */

@@ -9,14 +9,11 @@
 
 static ls_status read_heads(float *out, const struct ls_input *source, int64_t heads)
 {
-    double number;
-
     if (source->ndim != 1 || source->dim[0] != heads)
         return ls_fail(LS_ESHAPE, "%s: must be one number for each of the %" PRId64 " heads",
                        source->label, heads);
+    LS_TRY(ls_input_read_floats(out, source, 0, heads));
     for (int64_t i = 0; i < heads; i++) {
-        LS_TRY(ls_input_read(&number, source, i, 1));
-        out[i] = (float)number;
         if (!cli_is_logit(out[i]))
             return ls_fail(LS_EVALUE, "%s: the number of head %" PRId64 " is %g, beyond 2^126",
                            source->label, i, (double)out[i]);

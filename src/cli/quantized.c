@@ -114,17 +114,15 @@ static ls_status read_mean(struct cli_quantized *out, const struct cli_inputs *i
 {
     const struct ls_attention_shape *n = &in->shape;
 
-    LS_TRY(create_mean(out, n));
-    for (int64_t i = 0; i < n->b * n->h_kv * n->d; i++) {
-        double number;
+    const int64_t count = n->b * n->h_kv * n->d;
 
-        LS_TRY(ls_input_read(&number, &in->mean, i, 1));
-        out->mean[i] = (float)number;
-        if (!isfinite(out->mean[i]))
-            return ls_fail(LS_EVALUE, "%s: %g at element %" PRId64 ": must be finite",
-                           in->mean.label, number, i);
-    }
-    return LS_OK;
+    LS_TRY(create_mean(out, n));
+    LS_TRY(ls_input_read_floats(out->mean, &in->mean, 0, count));
+    const int64_t bad = ls_dtype_find_nonfinite(out->mean, LS_F32, count);
+
+    if (bad < 0) return LS_OK;
+    return ls_fail(LS_EVALUE, "%s: %g at element %" PRId64 ": must be finite", in->mean.label,
+                   (double)out->mean[bad], bad);
 }
 
 static char *row_of(const struct ls_tensor *t, int64_t b, int64_t row, int64_t head)
@@ -162,11 +160,11 @@ static ls_status spread_scales(struct ls_tensor *out, const struct ls_input *sou
     const int64_t *dim = out->dim;
 
     for (int64_t pair = 0; pair < dim[0] * dim[2]; pair++) {
-        double scale;
+        float scale;
 
-        LS_TRY(ls_input_read(&scale, source, pair, 1));
+        LS_TRY(ls_input_read_floats(&scale, source, pair, 1));
         for (int64_t row = 0; row < dim[1]; row++)
-            *(float *)(void *)row_of(out, pair / dim[2], row, pair % dim[2]) = (float)scale;
+            *(float *)(void *)row_of(out, pair / dim[2], row, pair % dim[2]) = scale;
     }
     return LS_OK;
 }

@@ -10,6 +10,9 @@
  * Errors: LS_EIO. */
 ls_status ls_input_read(double *out, const struct ls_input *source, int64_t first, int64_t n);
 
+/* The same, rounded to f32. */
+ls_status ls_input_read_floats(float *out, const struct ls_input *source, int64_t first, int64_t n);
+
 /* As ls_output_create. tensors [count >= 1]: name, type and shape. */
 ls_status ls_output_create_any(struct ls_output **out, struct ls_comm *comm, const char *path,
                                const struct ls_file_tensor *tensors, int count);

@@ -153,6 +153,20 @@ ls_status ls_input_read(double *out, const struct ls_input *source, int64_t firs
     return LS_OK;
 }
 
+ls_status ls_input_read_floats(float *out, const struct ls_input *source, int64_t first, int64_t n)
+{
+    enum { CHUNK = 1024 };
+    double raw[CHUNK]; /* of any type */
+
+    for (int64_t i = 0; i < n; i += CHUNK) {
+        const int64_t count = n - i < CHUNK ? n - i : CHUNK;
+
+        LS_TRY(fetch(raw, source, first + i, count));
+        ls_dtype_convert(out + i, LS_F32, raw, source->type, count);
+    }
+    return LS_OK;
+}
+
 /* A loading: what goes where. */
 struct loading {
     const struct ls_tensor *out;

@@ -117,6 +117,37 @@ MPI_TEST(step, ends_for_all_its_executions_at_once)
     ls_device_close(device);
 }
 
+/* Sums over ranks, which the host adds, are left by all of them alike. */
+MPI_TEST(step, sums_over_ranks_end_when_an_operation_of_one_fails)
+{
+    static const float sinks[] = {0.5F, -1, 2, 0}, distances[4 * 3] = {1, -1, 0.5F, 2};
+    float *biases = calloc((size_t)(shape.s_q * shape.s_k), sizeof *biases);
+    struct ls_device *device;
+
+    MPI_CHECK_OK(ls_device_open(&device, "cpu", 0, 1));
+    for (int method = 0; method < ls_method_count(); method++) {
+        struct descent g = {
+            .job = {.shape = shape,
+                    .options = {OPTIONS, .device = device, .sinks = sinks,
+                                .distance_bias = distances, .distances = 3, .bias = biases}},
+            .residual = true};
+
+        if (!descent_take_method(&g, method)) continue;
+        descent_create_whole(&g, 5);
+        descent_create_plan(&g, world);
+        descent_load(&g);
+        MPI_CHECK_OK(descent_forward(&g));
+        if (rank == size - 1)
+            ls_queue_note(&device->queue, ls_fail(LS_EINTERNAL, "an operation failed"));
+        check_failure(descent_backward(&g), LS_EINTERNAL, "an operation failed",
+                      g.job.options.method);
+        MPI_CHECK_OK(descent_backward(&g));
+        destroy(&g);
+    }
+    ls_device_close(device);
+    free(biases);
+}
+
 /* Documents that end where parts do: no rank needs anything of another. The others begin when the
  * first one is done. */
 MPI_TEST(step, waits_for_no_rank_of_which_it_needs_nothing)
