@@ -7,7 +7,7 @@
 #include "base/status.h"
 
 /* A function of plain loops that is compiled for several instruction sets, of which one is chosen
- * when the program starts; the arithmetic is the same in all of them. */
+ * when the program starts; the arithmetic is the same in all of them. No two have one name. */
 #if defined(__x86_64__) && defined(__linux__)
 #define LS_CLONED __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else

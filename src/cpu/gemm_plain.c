@@ -86,7 +86,8 @@ multiply_rows(float *c, const float *a, const float *b, const struct gemm_shape 
     }
 }
 
-LS_CLONED static void multiply(float *c, const float *a, const float *b, const struct gemm_shape *s)
+LS_CLONED static void multiply_plainly(float *c, const float *a, const float *b,
+                                       const struct gemm_shape *s)
 {
     for (int i = 0; i + ROWS <= s->m; i += ROWS)
         multiply_rows(c + (ptrdiff_t)i * s->n, a + (ptrdiff_t)i * s->a_stride, b, s, ROWS);
@@ -107,6 +108,6 @@ ls_status cpu_gemm_run(float *c, struct gemm *gemm, const void *a, const void *p
                        void *scratch)
 {
     (void)scratch;
-    multiply(c, a, packed, &gemm->shape);
+    multiply_plainly(c, a, packed, &gemm->shape);
     return LS_OK;
 }

@@ -55,7 +55,7 @@ static inline void copy_row(char *to, const struct row_copy *copy, const char *r
 
 #define LANES 8 /* of a sum, which then is the same on every instruction set */
 
-LS_CLONED static double dot(const float *a, const float *b, int64_t n)
+LS_CLONED static double dot_of_rows(const float *a, const float *b, int64_t n)
 {
     double lane[LANES] = {0}, sum = 0;
     int64_t i = 0;
@@ -80,7 +80,7 @@ static float mean_logit(const struct ls_attention_kernel *kernel, const char *ro
     float q[LS_MAX_HEAD_DIM];
 
     ls_dtype_convert(q, LS_F32, row, kernel->products->type, d);
-    return (float)(fabs((double)scores->scale) * dot(q, mean, d));
+    return (float)(fabs((double)scores->scale) * dot_of_rows(q, mean, d));
 }
 
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
@@ -126,7 +126,7 @@ static void gather_scales(float *out, const struct ls_tensor *from, const char *
         out[r] = ls_leaf_keys_have(keep, r) ? scale_of(from, row) : 0;
 }
 
-LS_CLONED static void multiply(float *row, float factor, int64_t n)
+LS_CLONED static void scale_row(float *row, float factor, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) row[i] *= factor;
 }
@@ -148,7 +148,7 @@ static void dequantize_row(char *to, const struct row_copy *copy, const char *ro
         return;
     }
     ls_dtype_convert(wide, LS_F32, row, copy->from, copy->d);
-    multiply(wide, scale, copy->d);
+    scale_row(wide, scale, copy->d);
     ls_dtype_convert(to, copy->to, wide, LS_F32, copy->d);
 }
 

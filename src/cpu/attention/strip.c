@@ -135,7 +135,7 @@ static void make_logits(const struct strip_worker *w, const struct chunk *chunk,
     }
 }
 
-LS_CLONED static void multiply(float *s, const float *factor)
+LS_CLONED static void multiply_scores(float *s, const float *factor)
 {
     for (int j = 0; j < LS_LEAF; j++) s[j] *= factor[j];
 }
@@ -143,7 +143,8 @@ LS_CLONED static void multiply(float *s, const float *factor)
 /* Products with keys whose scales are not part of them. */
 static void scale_products(const struct strip_worker *w, const float *k_scale, int rows)
 {
-    for (int r = 0; r < rows; r++) multiply(w->scores + r * w->products->score_stride, k_scale);
+    for (int r = 0; r < rows; r++)
+        multiply_scores(w->scores + r * w->products->score_stride, k_scale);
 }
 
 static void shift_maxima(float *m, const float *shift, int rows)
