@@ -66,7 +66,7 @@ TARGET_AMX static inline void take_sums(struct sums sums, bool two_rows)
  * apart. Meanwhile, `pace` pending rows a tile product. */
 TARGET_AMX static inline __attribute__((always_inline)) void
 multiply(struct sums before, const char *left, ptrdiff_t left_stride, const char *right, int depths,
-         const char **ahead, struct pending *pending, int pace, bool two_rows, bool weighed)
+         const char **ahead, struct pending *pending, int pace, bool two_rows, enum factors factors)
 {
     const ptrdiff_t below = 16 * left_stride;
 
@@ -76,19 +76,19 @@ multiply(struct sums before, const char *left, ptrdiff_t left_stride, const char
         TILE_LOAD(6, right, 64);
         if (i == 0) TAKE_SUM(0, before, 0);
         TILE_PRODUCT(0, 4, 6);
-        take(pending, pace, weighed);
+        take(pending, pace, factors);
         TILE_LOAD(7, right + TILE_BYTES, 64);
         if (i == 0) TAKE_SUM(1, before, 64);
         TILE_PRODUCT(1, 4, 7);
-        take(pending, pace, weighed);
+        take(pending, pace, factors);
         if (!two_rows) continue;
         TILE_LOAD(5, left + below, left_stride);
         if (i == 0) TAKE_SUM(2, before, 16 * before.stride);
         TILE_PRODUCT(2, 5, 6);
-        take(pending, pace, weighed);
+        take(pending, pace, factors);
         if (i == 0) TAKE_SUM(3, before, 16 * before.stride + 64);
         TILE_PRODUCT(3, 5, 7);
-        take(pending, pace, weighed);
+        take(pending, pace, factors);
     }
 }
 
@@ -103,9 +103,9 @@ TARGET_AMX static void multiply_columns(struct sums out, const char *left, ptrdi
 
     for (int block = 0; block < blocks; block++, right += right_bytes) {
         if (rows > 16)
-            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, true, false);
+            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, true, ONE_SCALE);
         else
-            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, false, false);
+            multiply(sums, left, left_stride, right, depths, &ahead, &nothing, 0, false, ONE_SCALE);
         sums.out = out.out + block * COLUMNS * 4;
     }
     take_sums(sums, rows > 16);
@@ -171,8 +171,8 @@ TARGET_AMX static ls_status repeat_rows(const struct softmax_rows *rows, void *w
  * few tile products these are taken behind them, which is soon enough for the units to work side by
  * side, and the scores leave their tiles when the next block has begun; with many, between them. */
 TARGET_AMX static inline __attribute__((always_inline)) void
-interleave(struct softmax_strip *strip, const char *q, struct operand k, int depths,
-           struct key_span keys, bool weighed)
+interleave_with(struct softmax_strip *strip, const char *q, struct operand k, int depths,
+                struct key_span keys, enum factors factors)
 {
     const int first = keys.first / COLUMNS, end = (keys.end + COLUMNS - 1) / COLUMNS;
     const int pace = depths > 2 ? (8 + depths - 1) / depths : 0;
@@ -184,41 +184,43 @@ interleave(struct softmax_strip *strip, const char *q, struct operand k, int dep
 
     for (int block = first; block < end; block++, right += depths * PAIR_BYTES) {
         if (!two_rows)
-            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, false, weighed);
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, false, factors);
         else if (pace > 0)
-            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, true, weighed);
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, pace, true, factors);
         else
-            multiply(sums, q, stride, right, depths, &k.ahead, &pending, 0, true, weighed);
-        take(&pending, STRIP, weighed);
-        if (sums.out) pending = complete_block(strip, block - 1);
+            multiply(sums, q, stride, right, depths, &k.ahead, &pending, 0, true, factors);
+        take(&pending, STRIP, factors);
+        if (sums.out) pending = complete_block(strip, block - 1, factors);
         sums.out = (char *)strip->block[block % 2];
         if (pace > 0) {
             take_sums(sums, two_rows);
-            pending = complete_block(strip, block);
+            pending = complete_block(strip, block, factors);
             sums.out = NULL;
         }
     }
     if (sums.out) {
         take_sums(sums, two_rows);
-        take(&pending, STRIP, weighed);
-        pending = complete_block(strip, end - 1);
+        take(&pending, STRIP, factors);
+        pending = complete_block(strip, end - 1, factors);
     }
-    take(&pending, STRIP, weighed);
+    take(&pending, STRIP, factors);
 }
 
-TARGET_AMX static __attribute__((noinline)) void interleave_weighed(struct softmax_strip *strip,
-                                                                    const char *q, struct operand k,
-                                                                    int depths,
-                                                                    struct key_span keys)
+TARGET_AMX static __attribute__((noinline)) void
+interleave_with_factors(struct softmax_strip *strip, const char *q, struct operand k, int depths,
+                        struct key_span keys)
 {
-    interleave(strip, q, k, depths, keys, true);
+    if (strip->rows->p_factor)
+        interleave_with(strip, q, k, depths, keys, OF_KEYS_AND_VALUES);
+    else
+        interleave_with(strip, q, k, depths, keys, OF_KEYS);
 }
 
-TARGET_AMX static __attribute__((noinline)) void interleave_plain(struct softmax_strip *strip,
-                                                                  const char *q, struct operand k,
-                                                                  int depths, struct key_span keys)
+TARGET_AMX static __attribute__((noinline)) void interleave(struct softmax_strip *strip,
+                                                            const char *q, struct operand k,
+                                                            int depths, struct key_span keys)
 {
-    interleave(strip, q, k, depths, keys, false);
+    interleave_with(strip, q, k, depths, keys, ONE_SCALE);
 }
 
 TARGET_AMX static ls_status probabilities(const struct softmax_rows *rows, void *worker,
@@ -228,10 +230,10 @@ TARGET_AMX static ls_status probabilities(const struct softmax_rows *rows, void 
     struct softmax_strip strip;
 
     open_strip(&strip, rows);
-    if (rows->p_factor)
-        WITH_FTZ(interleave_weighed(&strip, q, k, depths, keys));
+    if (factors_of_rows(rows) == ONE_SCALE)
+        WITH_FTZ(interleave(&strip, q, k, depths, keys));
     else
-        WITH_FTZ(interleave_plain(&strip, q, k, depths, keys));
+        WITH_FTZ(interleave_with_factors(&strip, q, k, depths, keys));
     for (int first = 0; first < rows->rows; first += GROUP) {
         const int left = rows->rows - first;
         const __mmask16 present = left < GROUP ? (__mmask16)((1u << left) - 1) : 0xffff;

@@ -25,44 +25,56 @@ struct softmax_strip {
     const struct softmax_rows *rows;
 } __attribute__((aligned(64)));
 
+/* What multiplies scores and probabilities: one scale; factors of keys for scores; and for both. */
+enum factors { ONE_SCALE, OF_KEYS, OF_KEYS_AND_VALUES };
+
+static inline enum factors factors_of_rows(const struct softmax_rows *rows)
+{
+    return rows->p_factor ? OF_KEYS_AND_VALUES : rows->s_factor ? OF_KEYS : ONE_SCALE;
+}
+
 /* Rows of a block whose exponentials are still to be taken. */
 struct pending {
     struct softmax_strip *strip;
     const float *s;
     uint16_t *p;
     int row, end;
-    __m512 factor[2], weight[2]; /* of scores, and of probabilities once they are added */
+    int key; /* the block's first */
 };
 
-/* What scores of 16 keys are multiplied by. */
-TARGET_AMX static inline __attribute__((always_inline)) __m512
-factor_of(const struct softmax_rows *rows, int key)
+static inline struct pending pending_block(struct softmax_strip *strip, int block)
 {
-    const __m512 scale = _mm512_set1_ps(rows->scale);
-
-    return rows->s_factor ? _mm512_mul_ps(_mm512_loadu_ps(rows->s_factor + key), scale) : scale;
+    return (struct pending){.strip = strip,
+                            .s = strip->block[block % 2],
+                            .p = (uint16_t *)strip->rows->p + block * COLUMNS,
+                            .end = strip->rows->rows > 16 ? 32 : 16,
+                            .key = block * COLUMNS};
 }
 
-TARGET_AMX static inline __attribute__((always_inline)) struct pending
-pending_block(struct softmax_strip *strip, int block)
-{
-    const struct softmax_rows *rows = strip->rows;
-    const int key = block * COLUMNS;
-    struct pending pending = {.strip = strip,
-                              .s = strip->block[block % 2],
-                              .p = (uint16_t *)rows->p + key,
-                              .end = rows->rows > 16 ? 32 : 16};
+/* Those of a block's keys. */
+struct block_factors {
+    __m512 s[2], p[2];
+};
 
-    for (int i = 0; i < 2; i++) {
-        pending.factor[i] = factor_of(rows, key + 16 * i);
-        if (rows->p_factor) pending.weight[i] = _mm512_loadu_ps(rows->p_factor + key + 16 * i);
+TARGET_AMX static inline __attribute__((always_inline)) struct block_factors
+block_factors(const struct softmax_rows *rows, int key, enum factors factors)
+{
+    const __m512 scale = _mm512_set1_ps(rows->scale);
+    struct block_factors out = {.s = {scale, scale}};
+
+    for (int i = 0; i < 2 && factors != ONE_SCALE; i++) {
+        const int at = key + 16 * i;
+
+        if (rows->s_factor) out.s[i] = _mm512_mul_ps(_mm512_loadu_ps(rows->s_factor + at), scale);
+        if (factors == OF_KEYS_AND_VALUES) out.p[i] = _mm512_loadu_ps(rows->p_factor + at);
     }
-    return pending;
+    return out;
 }
 
 /* Of the next row, of which the keys in `seen` are visible. */
 TARGET_AMX static inline __attribute__((always_inline)) void
-exponentials(struct pending *pending, const __mmask16 seen[2], bool weighed)
+exponentials(struct pending *pending, const __mmask16 seen[2], const struct block_factors *of,
+             enum factors factors)
 {
     static const float coefficient[] = EXP2_DEGREE_4;
     const struct softmax_strip *strip = pending->strip;
@@ -73,21 +85,26 @@ exponentials(struct pending *pending, const __mmask16 seen[2], bool weighed)
 
     for (int i = 0; i < 2; i++) {
         const __m512 s = _mm512_load_ps(pending->s + row * COLUMNS + 16 * i);
-        x[i] = _mm512_fmsub_ps(s, pending->factor[i], origin);
+        x[i] = _mm512_fmsub_ps(s, of->s[i], origin);
         if (seen) x[i] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen[i], x[i]);
         x[i] = exp2_512(x[i], coefficient, 4);
     }
     _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(x[0], x[1])));
-    for (int i = 0; i < 2 && weighed; i++)
-        x[i] = _mm512_maskz_mul_ps(seen ? seen[i] : 0xffff, x[i], pending->weight[i]);
+    if (factors == OF_KEYS_AND_VALUES) {
+        x[0] = _mm512_maskz_mul_ps(seen ? seen[0] : 0xffff, x[0], of->p[0]);
+        x[1] = _mm512_maskz_mul_ps(seen ? seen[1] : 0xffff, x[1], of->p[1]);
+    }
     _mm512_store_si512(pending->p + row * P_STRIDE, (__m512i)_mm512_cvtne2ps_pbh(x[1], x[0]));
 }
 
 TARGET_AMX static inline __attribute__((always_inline)) void take(struct pending *pending, int rows,
-                                                                  bool weighed)
+                                                                  enum factors factors)
 {
+    if (rows == 0 || pending->row >= pending->end) return;
+    const struct block_factors of = block_factors(pending->strip->rows, pending->key, factors);
+
     for (int i = 0; i < rows && pending->row < pending->end; i++)
-        exponentials(pending, NULL, weighed);
+        exponentials(pending, NULL, &of, factors);
 }
 
 /* Nothing has been seen yet; which block starts which rows, and what all of them see. */
@@ -124,10 +141,9 @@ static inline bool all_see(const struct softmax_strip *strip, int block)
 TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip *strip, int block)
 {
     const struct softmax_rows *rows = strip->rows;
-    const bool whole = all_see(strip, block);
+    const bool whole = all_see(strip, block), scaled = rows->s_factor != NULL;
+    const struct block_factors of = block_factors(rows, block * COLUMNS, OF_KEYS);
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
-    const __m512 factor[] = {factor_of(rows, block * COLUMNS),
-                             factor_of(rows, block * COLUMNS + 16)};
 
     for (int first = 0; first < rows->rows; first += GROUP) {
         const __mmask16 starts = (__mmask16)(strip->starts[block] >> first);
@@ -136,8 +152,12 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
         if (!starts) continue;
         for (int i = 0; i < GROUP; i++) {
             const float *s = strip->block[block % 2] + (first + i) * COLUMNS;
-            __m512 x[] = {_mm512_mul_ps(_mm512_load_ps(s), factor[0]),
-                          _mm512_mul_ps(_mm512_load_ps(s + 16), factor[1])};
+            __m512 x[] = {_mm512_load_ps(s), _mm512_load_ps(s + 16)};
+
+            if (scaled) {
+                x[0] = _mm512_mul_ps(x[0], of.s[0]);
+                x[1] = _mm512_mul_ps(x[1], of.s[1]);
+            }
 
             if (!whole && first + i < rows->rows) {
                 const __mmask32 seen = seen_pair(block, keys_of_row(rows, first + i));
@@ -148,8 +168,22 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
         }
         const __m512 highest = maximum_of_rows(top);
         const __mmask16 some = starts & _mm512_cmp_ps_mask(highest, nothing, _CMP_NEQ_UQ);
-        _mm512_mask_store_ps(strip->m + first, some, highest);
-        _mm512_mask_store_ps(strip->origin + first, some, highest);
+        const __m512 m = scaled ? highest : _mm512_mul_ps(highest, _mm512_set1_ps(rows->scale));
+        _mm512_mask_store_ps(strip->m + first, some, m);
+        _mm512_mask_store_ps(strip->origin + first, some, m);
+    }
+}
+
+TARGET_AMX static inline __attribute__((always_inline)) void
+take_seen(struct softmax_strip *strip, int block, enum factors factors)
+{
+    struct pending pending = pending_block(strip, block);
+    const struct block_factors of = block_factors(strip->rows, pending.key, factors);
+
+    while (pending.row < strip->rows->rows) {
+        const __mmask32 seen = seen_pair(block, keys_of_row(strip->rows, pending.row));
+        exponentials(&pending, (const __mmask16[]){(__mmask16)seen, (__mmask16)(seen >> 16)}, &of,
+                     factors);
     }
 }
 
@@ -157,29 +191,31 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
  * the blocks that all rows see. */
 TARGET_AMX static __attribute__((noinline)) void take_masked(struct softmax_strip *strip, int block)
 {
-    struct pending pending = pending_block(strip, block);
+    take_seen(strip, block, ONE_SCALE);
+}
 
-    while (pending.row < strip->rows->rows) {
-        const __mmask32 seen = seen_pair(block, keys_of_row(strip->rows, pending.row));
-        const __mmask16 both[] = {(__mmask16)seen, (__mmask16)(seen >> 16)};
-
-        if (strip->rows->p_factor)
-            exponentials(&pending, both, true);
-        else
-            exponentials(&pending, both, false);
-    }
+TARGET_AMX static __attribute__((noinline)) void
+take_masked_with_factors(struct softmax_strip *strip, int block)
+{
+    if (strip->rows->p_factor)
+        take_seen(strip, block, OF_KEYS_AND_VALUES);
+    else
+        take_seen(strip, block, OF_KEYS);
 }
 
 /* The scores of one block are complete: its rows are pending then, or done already if some do not
  * see the whole block. */
 TARGET_AMX static inline __attribute__((always_inline)) struct pending
-complete_block(struct softmax_strip *strip, int block)
+complete_block(struct softmax_strip *strip, int block, enum factors factors)
 {
     struct pending pending = pending_block(strip, block);
 
     if (strip->starts[block]) start_rows(strip, block);
     if (all_see(strip, block)) return pending;
-    take_masked(strip, block);
+    if (factors == ONE_SCALE)
+        take_masked(strip, block);
+    else
+        take_masked_with_factors(strip, block);
     pending.row = pending.end;
     return pending;
 }
