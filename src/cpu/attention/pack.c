@@ -53,16 +53,16 @@ static inline void copy_row(char *to, const struct row_copy *copy, const char *r
     memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
 }
 
-#define LANES 8 /* of a sum, which then is the same on every instruction set */
+#define LANES 16 /* of a sum, which then is the same on every instruction set */
 
-LS_CLONED static double dot_of_rows(const float *a, const float *b, int64_t n)
+LS_CLONED static float dot_of_rows(const float *a, const float *b, int64_t n)
 {
-    double lane[LANES] = {0}, sum = 0;
+    float lane[LANES] = {0}, sum = 0;
     int64_t i = 0;
 
     for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += (double)a[i + j] * (double)b[i + j];
-    for (; i < n; i++) sum += (double)a[i] * (double)b[i];
+        for (int j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
+    for (; i < n; i++) sum += a[i] * b[i];
     for (int j = 0; j < LANES; j++) sum += lane[j];
     return sum;
 }
@@ -80,7 +80,7 @@ static float mean_logit(const struct ls_attention_kernel *kernel, const char *ro
     float q[LS_MAX_HEAD_DIM];
 
     ls_dtype_convert(q, LS_F32, row, kernel->products->type, d);
-    return (float)(fabs((double)scores->scale) * dot_of_rows(q, mean, d));
+    return fabsf(scores->scale) * dot_of_rows(q, mean, d);
 }
 
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
