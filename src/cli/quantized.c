@@ -113,7 +113,6 @@ static ls_status create_mean(struct cli_quantized *out, const struct ls_attentio
 static ls_status read_mean(struct cli_quantized *out, const struct cli_inputs *in)
 {
     const struct ls_attention_shape *n = &in->shape;
-
     const int64_t count = n->b * n->h_kv * n->d;
 
     LS_TRY(create_mean(out, n));

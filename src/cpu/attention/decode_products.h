@@ -36,15 +36,15 @@ static inline int decode_size(ls_dtype type)
     return type == LS_F32 ? 4 : type == LS_I8 || type == LS_E4M3 ? 1 : 2;
 }
 
-static inline size_t decode_bytes(const struct key_rows *rows)
-{
-    return (size_t)rows->d * (size_t)ls_dtype_size(rows->type) +
-           (decode_size(rows->type) == 1 ? LS_SCALE_BYTES : 0);
-}
-
 static inline bool decode_has_scale(ls_dtype type)
 {
     return decode_size(type) == 1;
+}
+
+static inline size_t decode_bytes(const struct key_rows *rows)
+{
+    return (size_t)rows->d * (size_t)ls_dtype_size(rows->type) +
+           (decode_has_scale(rows->type) ? LS_SCALE_BYTES : 0);
 }
 
 /* What the numbers of a row are multiplied by, where it has one. */
