@@ -21,7 +21,7 @@ struct softmax_rows {
     const struct ls_leaf_keys *visible; /* [rows] keys that a row sees; NULL: all */
     int rows;
     float scale; /* >= 0, log2(e) folded in */
-    /* [LS_LEAF] of 8-bit keys and values whose scales are not part of them, in bf16, else NULL:
+    /* [LS_LEAF], each alone or both, of 8-bit keys and values that are without scales, else NULL:
      * what p of a key is multiplied by once l has it; and what its s is, which
      * products->probabilities does, other products' scores have it */
     const float *p_factor, *s_factor;

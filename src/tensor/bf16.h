@@ -14,15 +14,21 @@ static inline float f32_of_bf16(uint16_t in)
     return value;
 }
 
+static inline uint32_t bits_of_f32(float in)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &in, sizeof bits);
+    return bits;
+}
+
 /* Adding just under half of the last place that stays, plus its own last bit, carries exactly when
  * rounding to nearest even goes up; into the exponent, and into infinity, as it should. NaN stays
  * NaN, quiet. */
 static inline uint16_t bf16_of_f32(float in)
 {
     const uint32_t is_nan = -(uint32_t)(in != in), quiet = 0x0040;
-    uint32_t bits;
-
-    memcpy(&bits, &in, sizeof bits);
+    const uint32_t bits = bits_of_f32(in);
     const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     return (uint16_t)(((bits >> 16 | quiet) & is_nan) | (rounded & ~is_nan));
 }

@@ -62,14 +62,6 @@ static inline float f32_of_bits(uint32_t bits)
     return value;
 }
 
-static inline uint32_t bits_of_f32(float value)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 /* `condition ? yes : no` without a branch, which would keep loops from becoming vector code. */
 static inline uint32_t choose(bool condition, uint32_t yes, uint32_t no)
 {

@@ -98,7 +98,27 @@ static void the_largest_is_found(void)
     }
 }
 
-/* A number is the nearest of its type, and the scale the least of few digits that is enough. */
+static bool is_bf16(double x)
+{
+    const float narrow = (float)x;
+    uint32_t bits;
+
+    memcpy(&bits, &narrow, sizeof bits);
+    return (double)narrow == x && (bits & 0xffff) == 0;
+}
+
+/* How far a number may be from x in units of the scale: to the nearest of its type; of i8, where 3
+ * times a power of two leaves bf16 even numbers alone, to the nearest of these up to 126. */
+static double half_step(ls_dtype type, double x, double scale)
+{
+    int exponent;
+
+    if (type == LS_E4M3) return fmax(ldexp(fabs(x), -4), ldexp(1, -10));
+    return fabs(x) > 85 && frexp(scale, &exponent) != 0.5 ? 1 : 0.5;
+}
+
+/* A number is the nearest of those that bf16 holds times the scale, and that the least of few
+ * digits that is enough. */
 static void check_row(const struct sheet *s, const struct ls_tensor *out, int64_t pair, int64_t row,
                       double most, bool less)
 {
@@ -121,9 +141,10 @@ static void check_row(const struct sheet *s, const struct ls_tensor *out, int64_
     for (int64_t e = 0; e < D; e++) {
         const double x = at(s, pair, row, e, less) / (double)scale;
         const double number = ls_dtype_load(out->type, numbers + e);
-        const double half = out->type == LS_I8 ? 0.5 : fmax(ldexp(fabs(x), -4), ldexp(1, -10));
+        const double half = half_step(out->type, x, (double)scale);
 
         cr_assert(fabs(x - number) <= half * (1 + 1e-5), "%g became %g", x, number);
+        cr_assert(is_bf16(number * (double)scale), "%g times %a", number, (double)scale);
     }
 }
 

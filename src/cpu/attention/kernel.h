@@ -36,10 +36,13 @@ struct tile {
     int first, rows;
 };
 
-/* Of a packed leaf of 8-bit keys and values: what scores and probabilities are multiplied by. */
+/* Of a packed leaf of 8-bit keys and values, the scales that its numbers are without, which scores
+ * and probabilities are multiplied by. */
 struct leaf_scales {
-    float k[LS_LEAF], v[LS_LEAF];
-    bool v_apart; /* some of v's are not 1 */
+    struct scales_apart {
+        float of_row[LS_LEAF];
+        bool any; /* some are not 1 */
+    } k, v;
 };
 
 /* What a thread has of its own. */
@@ -52,7 +55,7 @@ struct worker {
     struct ls_leaf_keys *leaf; /* [LS_LEAF], what each row of a leaf of queries sees */
     struct ls_leaf_keys *visible; /* [CHUNK_LEAVES][TILE_ROWS] */
     struct score_row *score_row;  /* [TILE_ROWS] */
-    struct leaf_scales *scales;   /* [CHUNK_LEAVES] of what is patched */
+    struct scales_apart *scales;  /* [CHUNK_LEAVES] of values that are patched */
     float *shift;                 /* [TILE_ROWS] what a mean of keys adds to each row's logits */
     struct ls_row_states spare;   /* [TILE_ROWS] */
     struct progress_clock *clock; /* of the first thread, else NULL */
@@ -185,11 +188,20 @@ void cpu_make_agenda(struct ls_attention_kernel *kernel, const struct ls_kernel_
 ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_kernel_call *call, int64_t wave_first, int64_t pair,
                         int64_t index);
-/* V of one leaf of one kv head into w->raw, and its scales, if the kernel has any; rows but those
- * of `keep` become zero. Tells whether these are below V_LIMIT, without NaN. */
-bool cpu_gather_values(struct leaf_scales *scales, const struct ls_attention_kernel *kernel,
-                       struct worker *w, const struct ls_tensor *v, const struct ls_leaf *leaf,
-                       int64_t pair, const struct ls_leaf_keys *keep);
+/* A leaf of keys or values of one kv head that comes into w->raw. */
+struct leaf_source {
+    const struct ls_tensor *from;
+    const struct ls_leaf *leaf;
+    int64_t pair;
+    const struct ls_leaf_keys *keep; /* other rows become zero */
+    int d_pad;
+    struct scales_apart *scales; /* received, if the kernel has any, else NULL */
+    char *packed;                /* where the rows go after that, which is brought near meanwhile */
+};
+
+/* Tells whether the values are below V_LIMIT, without NaN. */
+bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
+                       const struct leaf_source *of);
 /* The rows of a tile into w->q, and what the mean of keys adds to their logits into w->shift. */
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
                         const struct ls_tensor *q, const struct tile *tile);

@@ -43,44 +43,72 @@ static struct row_copy row_copy(const struct ls_attention_kernel *kernel,
                              .ahead = ROWS_AHEAD * from->stride[1] * (ptrdiff_t)from_size};
 }
 
-static inline void copy_row(char *to, const struct row_copy *copy, const char *row)
+static inline void pad_row(char *to, const struct row_copy *copy)
+{
+    if (copy->padded_bytes > copy->to_bytes)
+        memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
+}
+
+static inline void bring_nearer(const char *row, const struct row_copy *copy)
 {
     for (size_t i = 0; i < copy->from_bytes; i += 64) __builtin_prefetch(row + copy->ahead + i);
+}
+
+static inline void copy_row(char *to, const struct row_copy *copy, const char *row)
+{
     if (copy->from == copy->to)
         memcpy(to, row, copy->to_bytes);
     else
         ls_dtype_convert(to, copy->to, row, copy->from, copy->d);
-    memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
+    pad_row(to, copy);
+}
+
+/* Element i of a row, whose type the compiler knows. */
+static inline float number(const void *row, ls_dtype type, int64_t i)
+{
+    if (type == LS_BF16) return f32_of_bf16(((const uint16_t *)row)[i]);
+    return type == LS_I8 ? (float)((const int8_t *)row)[i] : ((const float *)row)[i];
 }
 
 #define LANES 16 /* of a sum, which then is the same on every instruction set */
 
-LS_CLONED static float dot_of_rows(const float *a, const float *b, int64_t n)
+static inline __attribute__((always_inline)) float dot(const void *row, ls_dtype type,
+                                                       const float *b, int64_t n)
 {
-    float lane[LANES] = {0}, sum = 0;
+    float lane[LANES] = {0}, rest = 0;
     int64_t i = 0;
 
     for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    for (int j = 0; j < LANES; j++) sum += lane[j];
-    return sum;
+        for (int j = 0; j < LANES; j++) lane[j] += number(row, type, i + j) * b[i + j];
+    for (; i < n; i++) rest += number(row, type, i) * b[i];
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++) lane[j] += lane[j + half];
+    return lane[0] + rest;
 }
 
-/* What the mean of the keys adds to the logits of query `head`, whose row is in the kernel's type.
- */
-static float mean_logit(const struct ls_attention_kernel *kernel, const char *row,
-                        const struct tile_row *at)
+/* out [n] = factor x each of n rows in a kernel's type, so many bytes apart, times one in f32. */
+LS_CLONED static void dots(float *out, const char *row, size_t bytes, int n, ls_dtype type,
+                           const float *b, int64_t d, float factor)
+{
+    for (int r = 0; r < n; r++, row += bytes)
+        out[r] = factor * (type == LS_BF16 ? dot(row, LS_BF16, b, d) : dot(row, LS_F32, b, d));
+}
+
+/* What the mean of the keys adds to the logits of a tile's rows, whose heads see the same keys. */
+static void mean_logits(struct worker *w, const struct ls_attention_kernel *kernel,
+                        const struct tile *tile)
 {
     const struct ls_key_mean *of = &kernel->key_mean;
     const struct ls_scores *scores = &kernel->shape.scores;
+    const struct tile_row at = tile_row(kernel, tile, 0);
     const int64_t d = kernel->shape.global.d;
-    const int64_t head = (scores->first_head + at->head - of->first_head) / of->group;
-    const float *mean = of->mean + (at->batch * of->heads + head) * d;
-    float q[LS_MAX_HEAD_DIM];
+    const int64_t head = (scores->first_head + at.head - of->first_head) / of->group;
+    const float *mean = of->mean + (at.batch * of->heads + head) * d;
+    const ls_dtype type = kernel->products->type;
 
-    ls_dtype_convert(q, LS_F32, row, kernel->products->type, d);
-    return fabsf(scores->scale) * dot_of_rows(q, mean, d);
+    dots(w->shift, w->q, (size_t)kernel->pad.d * (size_t)ls_dtype_size(type), tile->rows, type,
+         mean, d, fabsf(scores->scale));
 }
 
 void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker *w,
@@ -91,12 +119,14 @@ void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker 
 
     for (int r = 0; r < tile->rows; r++, row += copy.padded_bytes) {
         const struct tile_row at = tile_row(kernel, tile, r);
+        const char *from = element(q, at.batch, at.row, at.head);
 
-        copy_row(row, &copy, element(q, at.batch, at.row, at.head));
+        bring_nearer(from, &copy);
+        copy_row(row, &copy, from);
         if (kernel->negate) negate(row, copy.to, kernel->pad.d);
-        if (kernel->key_mean.mean) w->shift[r] = mean_logit(kernel, row, &at);
     }
     memset(row, 0, (size_t)(TILE_ROWS - tile->rows) * copy.padded_bytes);
+    if (kernel->key_mean.mean) mean_logits(w, kernel, tile);
 }
 
 static float scale_of(const struct ls_tensor *t, const char *row)
@@ -107,120 +137,109 @@ static float scale_of(const struct ls_tensor *t, const char *row)
     return scale;
 }
 
-/* Whether numbers of this type times the scale all but keep their digits in bf16: 1 or 3 times a
- * power of two gives those of i8 up to two bits more, and few lose the last. */
-static bool is_short(float scale, ls_dtype type)
+static inline __attribute__((always_inline)) bool
+multiply_exactly(uint16_t *to, const void *row, ls_dtype type, float factor, int64_t n)
 {
-    const uint32_t rest = type == LS_I8 ? 0x003fffff : 0x000fffff;
-    uint32_t bits;
+    uint32_t lost = 0;
 
-    memcpy(&bits, &scale, sizeof bits);
-    return (bits & rest) == 0 && scale < 0x1p30F && (scale > 0x1p-64F || scale == 0);
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t bits = bits_of_f32(number(row, type, i) * factor);
+
+        lost |= bits;
+        to[i] = (uint16_t)(bits >> 16);
+    }
+    return (lost & 0xffff) == 0;
 }
 
-/* out [LS_LEAF] = the scales of the rows in `keep`, 0 of others. */
-static void gather_scales(float *out, const struct ls_tensor *from, const char *row,
-                          const struct ls_leaf_keys *keep)
+/* to = row x factor; whether bf16 holds all of it, which it then is. */
+LS_CLONED static bool bf16_exactly(uint16_t *to, const void *row, ls_dtype type, float factor,
+                                   int64_t n)
 {
-    for (int r = 0; r < LS_LEAF; r++, row += from->stride[1])
-        out[r] = ls_leaf_keys_have(keep, r) ? scale_of(from, row) : 0;
+    return type == LS_I8 ? multiply_exactly(to, row, LS_I8, factor, n)
+                         : multiply_exactly(to, row, LS_F32, factor, n);
 }
 
-LS_CLONED static void scale_row(float *row, float factor, int64_t n)
+LS_CLONED static void multiply_row(float *to, const float *row, float factor, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) row[i] *= factor;
+    for (int64_t i = 0; i < n; i++) to[i] = row[i] * factor;
 }
 
-/* In one go, as most rows come and go. */
-LS_CLONED static void bf16_of_i8(uint16_t *to, const int8_t *row, float scale, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) to[i] = bf16_of_f32((float)row[i] * scale);
-}
-
-/* The numbers that a row of 8 bits stands for. */
-static void dequantize_row(char *to, const struct row_copy *copy, const char *row, float scale)
+/* The numbers of a row of 8 bits times a factor; false: in bf16 some lose digits. */
+static bool dequantize_row(char *to, const struct row_copy *copy, const char *row, float factor)
 {
     float wide[LS_MAX_HEAD_DIM];
 
-    memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
-    if (copy->from == LS_I8 && copy->to == LS_BF16) {
-        bf16_of_i8((uint16_t *)(void *)to, (const int8_t *)row, scale, copy->d);
-        return;
-    }
+    pad_row(to, copy);
+    if (copy->from == LS_I8 && copy->to == LS_BF16)
+        return bf16_exactly((void *)to, row, LS_I8, factor, copy->d);
     ls_dtype_convert(wide, LS_F32, row, copy->from, copy->d);
-    scale_row(wide, scale, copy->d);
-    ls_dtype_convert(to, copy->to, wide, LS_F32, copy->d);
+    if (copy->to == LS_BF16) return bf16_exactly((void *)to, wide, LS_F32, factor, copy->d);
+    multiply_row((void *)to, wide, factor, copy->d);
+    return true;
 }
 
-/* apart [LS_LEAF]: the scales that a row's numbers are without; NULL: they have them. */
-static void gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
-                        const struct ls_tensor *from, int d_pad, const struct ls_leaf *leaf,
-                        int64_t pair, const struct ls_leaf_keys *keep, float *apart)
+/* The numbers of a row of 8 bits, which are exact in bf16, and its scale where that is exact as
+ * well, as it is of rows that Longspan made. Returns the scale that they are without, else 1. */
+static float take_scale(char *to, const struct row_copy *copy, const char *row, float scale)
 {
-    const struct row_copy copy = row_copy(kernel, from, d_pad);
-    const int64_t h_kv = kernel->shape.global.h_kv;
-    const ptrdiff_t stride = from->stride[1] * ls_dtype_size(from->type);
-    const char *source = element(from, pair / h_kv, leaf->row, pair % h_kv);
-    char *row = w->raw;
+    const bool is_short = (bits_of_f32(scale) & 0xffff) == 0;
+    const bool is_moderate = scale > 0x1p-64F && scale < 0x1p30F;
 
+    if (is_short && is_moderate && dequantize_row(to, copy, row, scale)) return 1;
+    dequantize_row(to, copy, row, 1);
+    return scale;
+}
+
+/* Whether 8-bit numbers times this are below V_LIMIT; not if it is NaN. */
+static bool scale_is_small(float scale)
+{
+    return fabsf(scale) < V_LIMIT / 512;
+}
+
+/* Whether all scales are small. */
+static bool gather_leaf(const struct ls_attention_kernel *kernel, struct worker *w,
+                        const struct leaf_source *of)
+{
+    const struct row_copy copy = row_copy(kernel, of->from, of->d_pad);
+    const int64_t h_kv = kernel->shape.global.h_kv;
+    const ptrdiff_t stride = of->from->stride[1] * ls_dtype_size(of->from->type);
+    const char *source = element(of->from, of->pair / h_kv, of->leaf->row, of->pair % h_kv);
+    char *row = w->raw, *packed = of->packed;
+    bool small = true;
+
+    if (of->scales) of->scales->any = false;
     for (int r = 0; r < LS_LEAF; r++, row += copy.padded_bytes, source += stride) {
-        if (!ls_leaf_keys_have(keep, r))
+        float scale = 1;
+
+        bring_nearer(source, &copy);
+        for (size_t i = 0; packed && i < copy.padded_bytes; i += 64, packed += 64)
+            __builtin_prefetch(packed, 1);
+        if (!ls_leaf_keys_have(of->keep, r)) {
             memset(row, 0, copy.padded_bytes);
-        else if (kernel->quantized)
-            dequantize_row(row, &copy, source, apart && apart[r] != 1 ? 1 : scale_of(from, source));
-        else
+        } else if (kernel->quantized) {
+            scale = scale_of(of->from, source);
+            small &= scale_is_small(scale);
+            if (of->scales)
+                scale = take_scale(row, &copy, source, scale);
+            else
+                dequantize_row(row, &copy, source, scale);
+        } else {
             copy_row(row, &copy, source);
+        }
+        if (!of->scales) continue;
+        of->scales->of_row[r] = scale;
+        of->scales->any |= scale != 1;
     }
+    return small;
 }
 
-/* Scales that numbers can take become 1. Whether all are. */
-static bool take_short_scales(float *scales, ls_dtype type)
+bool cpu_gather_values(const struct ls_attention_kernel *kernel, struct worker *w,
+                       const struct leaf_source *of)
 {
-    bool all = true;
-
-    for (int r = 0; r < LS_LEAF; r++) {
-        if (is_short(scales[r], type))
-            scales[r] = 1;
-        else
-            all = false;
-    }
-    return all;
-}
-
-/* Whether 8-bit numbers times these are as large as V_LIMIT, or NaN. */
-static bool scales_are_large(const float *scales)
-{
-    bool large = false;
-
-    for (int r = 0; r < LS_LEAF; r++) large |= !(fabsf(scales[r]) < V_LIMIT / 512);
-    return large;
-}
-
-bool cpu_gather_values(struct leaf_scales *scales, const struct ls_attention_kernel *kernel,
-                       struct worker *w, const struct ls_tensor *v, const struct ls_leaf *leaf,
-                       int64_t pair, const struct ls_leaf_keys *keep)
-{
-    const int64_t h_kv = kernel->shape.global.h_kv;
-
-    if (scales) {
-        gather_scales(scales->v, v, element(v, pair / h_kv, leaf->row, pair % h_kv), keep);
-        scales->v_apart = !take_short_scales(scales->v, v->type);
-    }
-    gather_leaf(kernel, w, v, kernel->pad.d_v, leaf, pair, keep, scales ? scales->v : NULL);
-    return !(scales && scales_are_large(scales->v)) &&
-           ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * kernel->pad.d_v,
+    if (!gather_leaf(kernel, w, of)) return false;
+    return of->from->type == LS_I8 ||
+           ls_dtype_find_large(w->raw, kernel->products->type, (int64_t)LS_LEAF * of->d_pad,
                                V_LIMIT) < 0;
-}
-
-/* Scores have the scales of keys, which are exact then. */
-static void gather_keys(struct leaf_scales *scales, const struct ls_attention_kernel *kernel,
-                        struct worker *w, const struct ls_tensor *k, const struct ls_leaf *leaf,
-                        int64_t pair, const struct ls_leaf_keys *keep)
-{
-    const int64_t h_kv = kernel->shape.global.h_kv;
-
-    if (scales) gather_scales(scales->k, k, element(k, pair / h_kv, leaf->row, pair % h_kv), keep);
-    gather_leaf(kernel, w, k, kernel->pad.d, leaf, pair, keep, scales ? scales->k : NULL);
 }
 
 ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
@@ -233,11 +252,20 @@ ls_status cpu_pack_leaf(struct ls_attention_kernel *kernel, struct worker *w,
     const int64_t slot = (pair - wave_first) * call->k_leaves.count + index;
     const struct packed *packed = &kernel->packed;
     struct leaf_scales *scales = kernel->has_scales ? &packed->scales[slot] : NULL;
+    struct leaf_source of = {.from = call->k,
+                             .leaf = leaf,
+                             .pair = pair,
+                             .keep = &rows,
+                             .d_pad = kernel->pad.d,
+                             .scales = scales ? &scales->k : NULL,
+                             .packed = packed->k + (size_t)slot * kernel->k_bytes};
 
-    gather_keys(scales, kernel, w, call->k, leaf, pair, &rows);
-    LS_TRY(
-        kernel->products->pack_k(packed->k + (size_t)slot * kernel->k_bytes, w->strip.own, w->raw));
-    packed->clean[slot] = cpu_gather_values(scales, kernel, w, call->v, leaf, pair, &rows);
-    return kernel->products->pack_v(packed->v + (size_t)slot * kernel->v_bytes, w->strip.own,
-                                    w->raw);
+    gather_leaf(kernel, w, &of);
+    LS_TRY(kernel->products->pack_k(of.packed, w->strip.own, w->raw));
+    of.from = call->v;
+    of.d_pad = kernel->pad.d_v;
+    of.scales = scales ? &scales->v : NULL;
+    of.packed = packed->v + (size_t)slot * kernel->v_bytes;
+    packed->clean[slot] = cpu_gather_values(kernel, w, &of);
+    return kernel->products->pack_v(of.packed, w->strip.own, w->raw);
 }

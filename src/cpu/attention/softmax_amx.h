@@ -20,8 +20,9 @@ struct softmax_strip {
     float block[2][STRIP * COLUMNS]; /* scores of 32 keys: one being written, one being read */
     float sum[STRIP][16];            /* lanes */
     float m[STRIP], origin[STRIP];   /* 0 for a row that sees nothing */
-    uint32_t starts[BLOCKS];         /* rows, as bits, whose first key is in the block */
-    struct ls_leaf_keys common;      /* keys that each row sees */
+    float factor[LS_LEAF];      /* of scores, if there are any: the scale times that of a key */
+    uint32_t starts[BLOCKS];    /* rows, as bits, whose first key is in the block */
+    struct ls_leaf_keys common; /* keys that each row sees */
     const struct softmax_rows *rows;
 } __attribute__((aligned(64)));
 
@@ -57,16 +58,16 @@ struct block_factors {
 };
 
 TARGET_AMX static inline __attribute__((always_inline)) struct block_factors
-block_factors(const struct softmax_rows *rows, int key, enum factors factors)
+block_factors(const struct softmax_strip *strip, int key, enum factors factors)
 {
-    const __m512 scale = _mm512_set1_ps(rows->scale);
+    const __m512 scale = _mm512_set1_ps(strip->rows->scale);
     struct block_factors out = {.s = {scale, scale}};
 
     for (int i = 0; i < 2 && factors != ONE_SCALE; i++) {
         const int at = key + 16 * i;
 
-        if (rows->s_factor) out.s[i] = _mm512_mul_ps(_mm512_loadu_ps(rows->s_factor + at), scale);
-        if (factors == OF_KEYS_AND_VALUES) out.p[i] = _mm512_loadu_ps(rows->p_factor + at);
+        out.s[i] = _mm512_load_ps(strip->factor + at);
+        if (factors == OF_KEYS_AND_VALUES) out.p[i] = _mm512_loadu_ps(strip->rows->p_factor + at);
     }
     return out;
 }
@@ -101,10 +102,22 @@ TARGET_AMX static inline __attribute__((always_inline)) void take(struct pending
                                                                   enum factors factors)
 {
     if (rows == 0 || pending->row >= pending->end) return;
-    const struct block_factors of = block_factors(pending->strip->rows, pending->key, factors);
+    const struct block_factors of = block_factors(pending->strip, pending->key, factors);
 
     for (int i = 0; i < rows && pending->row < pending->end; i++)
         exponentials(pending, NULL, &of, factors);
+}
+
+TARGET_AMX static void set_factors(struct softmax_strip *strip)
+{
+    const float *of_keys = strip->rows->s_factor;
+    const __m512 scale = _mm512_set1_ps(strip->rows->scale);
+
+    for (int key = 0; key < LS_LEAF; key += 16) {
+        const __m512 factor =
+            of_keys ? _mm512_mul_ps(_mm512_loadu_ps(of_keys + key), scale) : scale;
+        _mm512_store_ps(strip->factor + key, factor);
+    }
 }
 
 /* Nothing has been seen yet; which block starts which rows, and what all of them see. */
@@ -129,6 +142,7 @@ TARGET_AMX static __attribute__((noinline)) void open_strip(struct softmax_strip
         _mm512_store_ps(strip->origin + first, _mm512_setzero_ps());
     }
     for (int row = 0; row < STRIP; row++) _mm512_store_ps(strip->sum[row], _mm512_setzero_ps());
+    if (factors_of_rows(rows) != ONE_SCALE) set_factors(strip);
 }
 
 static inline bool all_see(const struct softmax_strip *strip, int block)
@@ -142,7 +156,8 @@ TARGET_AMX static __attribute__((noinline)) void start_rows(struct softmax_strip
 {
     const struct softmax_rows *rows = strip->rows;
     const bool whole = all_see(strip, block), scaled = rows->s_factor != NULL;
-    const struct block_factors of = block_factors(rows, block * COLUMNS, OF_KEYS);
+    const struct block_factors of =
+        block_factors(strip, block * COLUMNS, scaled ? OF_KEYS : ONE_SCALE);
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
 
     for (int first = 0; first < rows->rows; first += GROUP) {
@@ -178,7 +193,7 @@ TARGET_AMX static inline __attribute__((always_inline)) void
 take_seen(struct softmax_strip *strip, int block, enum factors factors)
 {
     struct pending pending = pending_block(strip, block);
-    const struct block_factors of = block_factors(strip->rows, pending.key, factors);
+    const struct block_factors of = block_factors(strip, pending.key, factors);
 
     while (pending.row < strip->rows->rows) {
         const __mmask32 seen = seen_pair(block, keys_of_row(strip->rows, pending.row));

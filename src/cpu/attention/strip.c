@@ -147,10 +147,9 @@ static void scale_products(const struct strip_worker *w, const float *k_scale, i
         multiply_scores(w->scores + r * w->products->score_stride, k_scale);
 }
 
-static void shift_maxima(float *m, const float *shift, int rows)
+LS_CLONED static void shift_maxima(float *m, const float *shift, int rows)
 {
-    for (int r = 0; r < rows; r++)
-        if (m[r] != -INFINITY) m[r] += shift[r] * LOG2E;
+    for (int r = 0; r < rows; r++) m[r] = m[r] != -INFINITY ? m[r] + shift[r] * LOG2E : m[r];
 }
 
 static void keep_only(void *p, ls_dtype type, const uint8_t *kept, int n)
@@ -225,14 +224,14 @@ static ls_status attend_leaf(struct ls_row_states out, struct strip_worker *w,
         else
             w->simd->softmax_f32(&softmax);
     }
-    if (chunk->shift && !chunk->logits) shift_maxima(out.m, chunk->shift + first, rows);
     if (chunk->drops) drop_probabilities(w, chunk, leaf, keys, first, rows);
     progress_tick(chunk->clock);
-    if (products->decode) {
+    if (products->decode)
         cpu_decode_output(out.acc, w, chunk, leaf);
-        return LS_OK;
-    }
-    return products->output(out.acc, w->own, softmax.p, v, product_rows, keys);
+    else
+        LS_TRY(products->output(out.acc, w->own, softmax.p, v, product_rows, keys));
+    if (chunk->shift && !chunk->logits) shift_maxima(out.m, chunk->shift + first, rows);
+    return LS_OK;
 }
 
 static ls_status attend_strip(struct ls_row_states out, struct strip_worker *w,

@@ -95,6 +95,12 @@ static void place_rows(struct chunk *out, const struct fold *fold, int64_t first
     out->clean[j] = true;
 }
 
+/* NULL: none is. */
+static const float *factors(const struct scales_apart *scales)
+{
+    return scales->any ? scales->of_row : NULL;
+}
+
 /* Leaf j of the chunk at `first`, packed; after it comes one of the next chunk or, of another tile,
  * one near the first. */
 static void place_packed(struct chunk *out, const struct fold *fold, int64_t first, int j)
@@ -108,8 +114,8 @@ static void place_packed(struct chunk *out, const struct fold *fold, int64_t fir
     out->v[j] = packed_leaf(packed->v, v_bytes, at, later);
     out->clean[j] = packed->clean[at];
     if (!fold->kernel->has_scales) return;
-    out->k_scale[j] = packed->scales[at].k;
-    if (packed->scales[at].v_apart) out->v_scale[j] = packed->scales[at].v;
+    out->k_scale[j] = factors(&packed->scales[at].k);
+    out->v_scale[j] = factors(&packed->scales[at].v);
 }
 
 /* A chunk, and whether one of its leaves may have a NaN or infinity in V that some row must not
@@ -169,12 +175,17 @@ static ls_status patch_values(struct chunk *one, const struct fold *fold, int64_
     const size_t size = (size_t)ls_dtype_size(kernel->products->type);
     const size_t row_bytes = (size_t)kernel->pad.d_v * size;
 
-    struct leaf_scales *scales = kernel->has_scales ? &w->scales[j] : NULL;
+    struct scales_apart *scales = kernel->has_scales ? &w->scales[j] : NULL;
+    const struct leaf_source of = {.from = fold->call->v,
+                                   .leaf = &fold->call->k_leaves.leaf[first + j],
+                                   .pair = fold->tile->pair,
+                                   .keep = seen,
+                                   .d_pad = kernel->pad.d_v,
+                                   .scales = scales,
+                                   .packed = patched};
 
-    one->clean[j] =
-        cpu_gather_values(scales, kernel, w, fold->call->v, &fold->call->k_leaves.leaf[first + j],
-                          fold->tile->pair, seen);
-    one->v_scale[j] = scales && scales->v_apart ? scales->v : NULL;
+    one->clean[j] = cpu_gather_values(kernel, w, &of);
+    if (scales) one->v_scale[j] = factors(scales);
     if (kernel->shape.scores.dropout > 0) clear_dropped(w, one, j, &w->score_row[r], row_bytes);
     one->v[j] = (struct operand){.packed = patched};
     return kernel->products->pack_v(patched, w->strip.own, w->raw);

@@ -118,9 +118,9 @@ static float round_up(float x, int bits)
     return x;
 }
 
-/* Positive, also for rows of zeros and where the quotient vanishes; and of few bits, so that
- * kernels can multiply bf16 numbers by it and hardly round: 1 or 3 times a power of two for i8, 8
- * to 15 times for e4m3, whose numbers have 4 bits. */
+/* Positive, also for rows of zeros and where the quotient vanishes; and of few bits, so that bf16
+ * can hold the numbers times it: 1 or 3 times a power of two for i8, 8 to 15 times for e4m3, whose
+ * numbers have 4 bits. */
 static float scale_for(float largest, ls_dtype type)
 {
     const float scale = largest / (type == LS_I8 ? 127.0F : 448.0F);
@@ -134,6 +134,25 @@ LS_CLONED static void divide(float *row, float scale, int64_t d)
     for (int64_t e = 0; e < d; e++) row[e] /= scale;
 }
 
+/* Three times a whole number above 85 has more than the 8 bits of bf16 unless that is even. Adding
+ * and subtracting a number whose last place is 2 rounds to even ones. */
+LS_CLONED static void make_large_even(float *row, int64_t d)
+{
+    for (int64_t e = 0; e < d; e++) {
+        const float size = fabsf(row[e]), even = (size + 0x1.8p24F) - 0x1.8p24F;
+        const float most = even < 126 ? even : 126;
+
+        row[e] = size > 85.5F ? copysignf(most, row[e]) : row[e];
+    }
+}
+
+static bool is_power_of_two(float x)
+{
+    int exponent;
+
+    return frexpf(x, &exponent) == 0.5F;
+}
+
 static void round_row(char *out, ls_dtype type, const struct rows *rows, int64_t i,
                       const float *largest)
 {
@@ -143,6 +162,7 @@ static void round_row(char *out, ls_dtype type, const struct rows *rows, int64_t
     if (read_row(row, &of_row, rows, i)) {
         scale = scale_for(largest ? *largest : of_row, type);
         divide(row, scale, d);
+        if (type == LS_I8 && !is_power_of_two(scale)) make_large_even(row, d);
         ls_dtype_convert(out, type, row, LS_F32, d);
     } else {
         memset(out, 0, (size_t)d);
