@@ -9,7 +9,7 @@
 
 MPI_SUITE(judge)
 
-enum { B = 2, H = 4, H_KV = 2, S_Q = 600, S_K = 700, D = 8, DISTANCES = 601 };
+enum { B = 2, H = 4, H_KV = 2, S_Q = 300, S_K = 350, D = 8, DISTANCES = 601 };
 enum { Q, K, V, O, LSE, D_O, O_LO, DLSE, DQ, DK, DV, DSINKS, DDISTANCE_BIAS, DBIAS, TENSORS };
 
 static const struct ls_attention_shape shape = {B, H, H_KV, S_Q, S_K, D, LS_F32, 0};
