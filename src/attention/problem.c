@@ -5,6 +5,7 @@
 #include "attention/options.h"
 #include "device/rows.h"
 #include "plan/attention_size.h"
+#include "tensor/dtype.h"
 
 static ls_status check_counts(const struct ls_attention_shape *s)
 {
@@ -47,7 +48,7 @@ static ls_status check_options(const struct ls_attention_shape *s,
     if (s->type != LS_F32 && s->type != LS_BF16 && s->type != LS_F16)
         return ls_fail(LS_ETYPE, "attention of type %s: must be f32, bf16 or f16",
                        ls_dtype_name(s->type));
-    if (ls_keys_are_quantized(s) && s->kv_type != LS_I8 && s->kv_type != LS_E4M3)
+    if (ls_keys_are_quantized(s) && !ls_dtype_is_of_8_bits(s->kv_type))
         return ls_fail(LS_ETYPE, "keys and values of type %s: must be i8, e4m3 or that of queries",
                        ls_dtype_name(s->kv_type));
     if (ls_keys_are_quantized(s) && o->backward)

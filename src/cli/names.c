@@ -5,6 +5,7 @@
 
 #include "base/nearest.h"
 #include "base/status.h"
+#include "tensor/dtype.h"
 #include "tensor/file.h"
 
 /* clang-format off */
@@ -106,9 +107,9 @@ static ls_status explain(ls_status status, const struct cli_names *names, const 
 /* Numbers of 8 bits mean something with their scales. */
 static ls_status check_type(struct ls_input *source, const char *tensor)
 {
-    if ((source->type != LS_I8 && source->type != LS_E4M3) || strcmp(tensor, "k") == 0 ||
-        strcmp(tensor, "v") == 0)
-        return LS_OK;
+    const bool is_of_kv = strcmp(tensor, "k") == 0 || strcmp(tensor, "v") == 0;
+
+    if (!ls_dtype_is_of_8_bits(source->type) || is_of_kv) return LS_OK;
     ls_fail(LS_ETYPE, "%s: type is %s: only k and v can be of 8 bits", source->label,
             ls_dtype_name(source->type));
     ls_input_close(source);

@@ -55,17 +55,12 @@ static ls_status open_brought(struct cli_inputs *in, const struct cli_names *nam
     return check_mean(&in->mean, in);
 }
 
-static bool is_of_8_bits(const struct ls_input *source)
-{
-    return source->type == LS_I8 || source->type == LS_E4M3;
-}
-
 ls_status cli_quantized_open(struct cli_inputs *in, const struct cli_input_options *options)
 {
     const struct ls_input *k = &in->source[1], *v = &in->source[2];
 
     in->shape.kv_type = options->kv_dtype;
-    in->brings_quantized = is_of_8_bits(k) || is_of_8_bits(v);
+    in->brings_quantized = ls_dtype_is_of_8_bits(k->type) || ls_dtype_is_of_8_bits(v->type);
     if (!in->brings_quantized) return LS_OK;
     if (k->type != v->type)
         return ls_fail(LS_ETYPE, "%s: type is %s, %s has %s: both must be the same", v->label,

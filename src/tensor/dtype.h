@@ -10,6 +10,12 @@
 /* Errors: LS_ETYPE, with the names there are, for a name that is none. */
 ls_status ls_dtype_find(ls_dtype *out, const char *name);
 
+/* Types whose numbers mean something with a scale. */
+static inline bool ls_dtype_is_of_8_bits(ls_dtype type)
+{
+    return type == LS_I8 || type == LS_E4M3;
+}
+
 /* Half the spacing of numbers just above 1: 2^-24, 2^-8 (bf16), 2^-11 (f16), 2^-53 (f64). */
 double ls_dtype_unit(ls_dtype type);
 

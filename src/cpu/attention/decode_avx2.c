@@ -95,8 +95,9 @@ INLINE void few_scores(float *s, const float *q, int rows, const struct key_rows
         if (e < d) add_products(sum, q + e, pitch, rows, load(row, e, d, false, type));
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++)
-            s[r * LS_LEAF + j] =
-                decode_has_scale(type) ? lane_sum(sum[r]) * decode_scale(k, row) : lane_sum(sum[r]);
+            s[r * LS_LEAF + j] = ls_dtype_is_of_8_bits(type)
+                                     ? lane_sum(sum[r]) * decode_scale(k, row)
+                                     : lane_sum(sum[r]);
     }
 }
 

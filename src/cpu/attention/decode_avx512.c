@@ -89,7 +89,7 @@ INLINE void multiply_keys(vector sums[DECODE_STRIP][LANES], const float *q, int 
         if (e < d) add_products(sum, q + e, pitch, rows, load(row, e, d, false, type));
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++)
-            sums[r][j] = decode_has_scale(type)
+            sums[r][j] = ls_dtype_is_of_8_bits(type)
                              ? _mm512_mul_ps(sum[r], _mm512_set1_ps(decode_scale(k, row)))
                              : sum[r];
     }

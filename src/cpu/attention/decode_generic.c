@@ -17,10 +17,10 @@ static float dot(const float *a, const float *b, int n)
 static void read_row(float *out, const struct key_rows *rows, int j)
 {
     const char *row = rows->first + j * rows->stride;
-    const float scale = decode_has_scale(rows->type) ? decode_scale(rows, row) : 1;
+    const float scale = ls_dtype_is_of_8_bits(rows->type) ? decode_scale(rows, row) : 1;
 
     ls_dtype_convert(out, LS_F32, row, rows->type, rows->d);
-    for (int e = 0; e < rows->d && decode_has_scale(rows->type); e++) out[e] *= scale;
+    for (int e = 0; e < rows->d && ls_dtype_is_of_8_bits(rows->type); e++) out[e] *= scale;
     for (int e = rows->d; e < decode_pitch(rows); e++) out[e] = 0;
 }
 

@@ -33,18 +33,13 @@ static inline int decode_pitch(const struct key_rows *rows)
 /* As a constant where the type is one. */
 static inline int decode_size(ls_dtype type)
 {
-    return type == LS_F32 ? 4 : type == LS_I8 || type == LS_E4M3 ? 1 : 2;
-}
-
-static inline bool decode_has_scale(ls_dtype type)
-{
-    return decode_size(type) == 1;
+    return type == LS_F32 ? 4 : ls_dtype_is_of_8_bits(type) ? 1 : 2;
 }
 
 static inline size_t decode_bytes(const struct key_rows *rows)
 {
     return (size_t)rows->d * (size_t)ls_dtype_size(rows->type) +
-           (decode_has_scale(rows->type) ? LS_SCALE_BYTES : 0);
+           (ls_dtype_is_of_8_bits(rows->type) ? LS_SCALE_BYTES : 0);
 }
 
 /* What the numbers of a row are multiplied by, where it has one. */

@@ -56,13 +56,13 @@ INLINE void add_values(float *acc, const float *p, int rows, const struct key_ro
                        int keys, ls_dtype type)
 {
     const char *row = v->first + first * v->stride;
-    const int apart = decode_has_scale(type) ? KEYS_AT_ONCE : LS_LEAF;
+    const int apart = ls_dtype_is_of_8_bits(type) ? KEYS_AT_ONCE : LS_LEAF;
     float scaled[DECODE_STRIP * KEYS_AT_ONCE];
     const float *weight = p + first;
     int e = 0;
 
     for (int j = 0; j < keys; j++) decode_prefetch(v, row + j * v->stride);
-    if (decode_has_scale(type)) {
+    if (ls_dtype_is_of_8_bits(type)) {
         take_weights(scaled, weight, rows, v, row, keys);
         weight = scaled;
     }

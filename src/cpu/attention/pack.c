@@ -32,7 +32,7 @@ static struct row_copy row_copy(const struct ls_attention_kernel *kernel,
 {
     const ls_dtype to = kernel->products->type;
     const size_t from_size = (size_t)ls_dtype_size(from->type), size = (size_t)ls_dtype_size(to);
-    const int64_t d = from->dim[3] - (from_size == 1 ? LS_SCALE_BYTES : 0);
+    const int64_t d = from->dim[3] - (ls_dtype_is_of_8_bits(from->type) ? LS_SCALE_BYTES : 0);
 
     return (struct row_copy){.from = from->type,
                              .to = to,
