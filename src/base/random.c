@@ -1,8 +1,8 @@
 #include "base/random.h"
 
 #include <math.h>
-#include <string.h>
 
+#include "base/float_bits.h"
 #include "base/philox.h"
 
 void ls_philox(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2])
@@ -46,16 +46,9 @@ static void draw_words(uint32_t words[4], uint64_t seed, uint32_t stream, enum l
 static float minus_log(uint32_t word)
 {
     const uint32_t sqrt_half = 0x3f3504f3, mantissa = 0x007fffff;
-    const float x = (float)word + 0.5F;
-    uint32_t bits;
-    float m;
-
-    memcpy(&bits, &x, sizeof bits);
-    bits -= sqrt_half;
+    const uint32_t bits = bits_of_f32((float)word + 0.5F) - sqrt_half;
     const int e = (int32_t)bits >> 23;
-
-    bits = (bits & mantissa) + sqrt_half;
-    memcpy(&m, &bits, sizeof m);
+    const float m = f32_of_bits((bits & mantissa) + sqrt_half);
     const float r = (m - 1) / (m + 1), rr = r * r;
     const float artanh = r + r * rr * (1 / 3.0F + rr * (1 / 5.0F + rr * (1 / 7.0F + rr / 9)));
 

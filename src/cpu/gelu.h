@@ -18,9 +18,9 @@ struct gelu_exponent {
 static inline __attribute__((always_inline)) struct gelu_exponent gelu_exponent(float z)
 {
     const float x = z * (-GELU_SCALE - GELU_CUBE * (z * z));
-    const uint32_t sign = bits_of(x) & 0x80000000, magnitude = bits_of(x) & 0x7fffffff;
-    const uint32_t most = bits_of(-EXP2_LOWEST);
-    const float near = float_of((magnitude < most ? magnitude : most) | sign);
+    const uint32_t sign = bits_of_f32(x) & 0x80000000, magnitude = bits_of_f32(x) & 0x7fffffff;
+    const uint32_t most = bits_of_f32(-EXP2_LOWEST);
+    const float near = f32_of_bits((magnitude < most ? magnitude : most) | sign);
     const float whole = near + 0x1.8p23f; /* rounds to a whole number */
 
     return (struct gelu_exponent){whole, near - (whole - 0x1.8p23f)};
@@ -32,7 +32,7 @@ static inline __attribute__((always_inline)) float gelu_of_exponent(float z, str
     const float f = x.fraction, ff = f * f;
     const float value = (c[0] + c[1] * f) + ff * ((c[2] + c[3] * f) + ff * (c[4] + c[5] * f));
 
-    return z / (1 + float_of(bits_of(value) + (bits_of(x.whole) << 23)));
+    return z / (1 + f32_of_bits(bits_of_f32(value) + (bits_of_f32(x.whole) << 23)));
 }
 
 static inline __attribute__((always_inline)) float cpu_gelu_tanh(float z)

@@ -2,24 +2,11 @@
 #ifndef LS_TENSOR_BF16_H
 #define LS_TENSOR_BF16_H
 
-#include <stdint.h>
-#include <string.h>
+#include "base/float_bits.h"
 
 static inline float f32_of_bf16(uint16_t in)
 {
-    const uint32_t bits = (uint32_t)in << 16;
-    float value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline uint32_t bits_of_f32(float in)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &in, sizeof bits);
-    return bits;
+    return f32_of_bits((uint32_t)in << 16);
 }
 
 /* Adding just under half of the last place that stays, plus its own last bit, carries exactly when

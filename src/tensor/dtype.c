@@ -54,20 +54,6 @@ ls_status ls_dtype_find(ls_dtype *out, const char *name)
                    name);
 }
 
-static inline float f32_of_bits(uint32_t bits)
-{
-    float value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* `condition ? yes : no` without a branch, which would keep loops from becoming vector code. */
-static inline uint32_t choose(bool condition, uint32_t yes, uint32_t no)
-{
-    return no ^ ((yes ^ no) & -(uint32_t)condition);
-}
-
 /* A normal number needs another exponent bias (112 more). A subnormal one is a fraction of 2^-14:
  * put behind a leading 1 of that size, which is then subtracted. */
 static inline float f16_to_f32(uint16_t in)
@@ -75,9 +61,9 @@ static inline float f16_to_f32(uint16_t in)
     const uint32_t sign = (uint32_t)(in & 0x8000) << 16, magnitude = (uint32_t)(in & 0x7fff) << 13;
     const uint32_t exponent = magnitude & 0x0f800000, bias = UINT32_C(112) << 23;
     const float subnormal = f32_of_bits(magnitude + bias + 0x00800000) - 0x1p-14F;
-    const uint32_t normal = magnitude + bias + choose(exponent == 0x0f800000, bias, 0);
+    const uint32_t normal = magnitude + bias + choose_bits(exponent == 0x0f800000, bias, 0);
 
-    return f32_of_bits(sign | (choose(exponent == 0, bits_of_f32(subnormal), normal)));
+    return f32_of_bits(sign | (choose_bits(exponent == 0, bits_of_f32(subnormal), normal)));
 }
 
 /* Normal results: as for bf16. Below 2^-14 the last place is 2^-24, which is that of f32 numbers
@@ -89,10 +75,11 @@ static inline uint16_t f32_to_f16(float in)
     const uint32_t normal = (magnitude - bias + 0x0fff + ((bits >> 13) & 1)) >> 13;
     const uint32_t subnormal = bits_of_f32(f32_of_bits(magnitude) + 0.5F) - bits_of_f32(0.5F);
     const uint32_t nan = infinity | quiet | ((bits >> 13) & 0x01ff);
-    uint32_t out = choose(magnitude < bits_of_f32(0x1p-14F), subnormal, normal);
+    uint32_t out = choose_bits(magnitude < bits_of_f32(0x1p-14F), subnormal, normal);
 
-    out = choose(magnitude >= bits_of_f32(0x1p16F), infinity, out); /* below, the carry does it */
-    out = choose(in != in, nan, out);
+    out = choose_bits(magnitude >= bits_of_f32(0x1p16F), infinity,
+                      out); /* below, the carry does it */
+    out = choose_bits(in != in, nan, out);
     return (uint16_t)((bits >> 16 & 0x8000) | out);
 }
 
@@ -102,7 +89,7 @@ static inline float e4m3_to_f32(uint8_t in)
     const uint32_t magnitude = in & 0x7f;
     const float value = f16_to_f32((uint16_t)((in & 0x80) << 8 | magnitude << 7)) * 0x1p8F;
 
-    return f32_of_bits(choose(magnitude == 0x7f, 0x7fc00000, bits_of_f32(value)));
+    return f32_of_bits(choose_bits(magnitude == 0x7f, 0x7fc00000, bits_of_f32(value)));
 }
 
 /* What is too large becomes 448. As for f16: normal results, and those below 2^-6, whose last place
@@ -113,10 +100,10 @@ static inline uint8_t f32_to_e4m3(float in)
     const uint32_t bias = UINT32_C(120) << 23;
     const uint32_t normal = (magnitude - bias + 0x7ffff + ((bits >> 20) & 1)) >> 20;
     const uint32_t subnormal = bits_of_f32(f32_of_bits(magnitude) + 0x1p14F) - bits_of_f32(0x1p14F);
-    uint32_t out = choose(magnitude < bits_of_f32(0x1p-6F), subnormal, normal);
+    uint32_t out = choose_bits(magnitude < bits_of_f32(0x1p-6F), subnormal, normal);
 
-    out = choose(magnitude >= bits_of_f32(448), 0x7e, out);
-    out = choose(in != in, 0x7f, out);
+    out = choose_bits(magnitude >= bits_of_f32(448), 0x7e, out);
+    out = choose_bits(in != in, 0x7f, out);
     return (uint8_t)((bits >> 24 & 0x80) | out);
 }
 

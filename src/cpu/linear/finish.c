@@ -66,14 +66,14 @@ INLINE float gelu_at(const struct curved *block, int i)
 /* Rounds what was computed from bf16: NaN among it has no bits that rounding could carry. */
 INLINE float round_to_bf16(float x)
 {
-    const uint32_t bits = bits_of(x);
+    const uint32_t bits = bits_of_f32(x);
 
-    return float_of((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+    return f32_of_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
 }
 
 INLINE uint16_t upper_half(float x)
 {
-    return (uint16_t)(bits_of(x) >> 16);
+    return (uint16_t)(bits_of_f32(x) >> 16);
 }
 
 LS_CLONED static void finish_bf16(const struct target *t, const float *sum, const float *bias)

@@ -22,9 +22,9 @@ static ALWAYS_INLINE float *panel_of(const struct materialized_rows *t, int row,
 /* As it is stored; NaN stays NaN, as all of a row are, of no bits in particular. */
 static ALWAYS_INLINE float rounded(float x, ls_dtype type)
 {
-    const uint32_t bits = bits_of(x);
+    const uint32_t bits = bits_of_f32(x);
 
-    return type == LS_F32 ? x : float_of((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+    return type == LS_F32 ? x : f32_of_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
 }
 
 /* Elements [i, i + n) of a row = x, rounded already; most panels have all, whose number the
@@ -37,7 +37,7 @@ static ALWAYS_INLINE void store_some(void *row, ls_dtype type, int64_t i, const 
     }
     uint16_t out[SIDE];
 #pragma omp simd
-    for (int j = 0; j < SIDE; j++) out[j] = (uint16_t)(bits_of(x[j]) >> 16);
+    for (int j = 0; j < SIDE; j++) out[j] = (uint16_t)(bits_of_f32(x[j]) >> 16);
     memcpy((uint16_t *)row + i, out, (size_t)n * sizeof *out);
 }
 
@@ -71,7 +71,8 @@ static ALWAYS_INLINE void drop_panel(float *out, const float *x, const uint8_t *
     else
         memcpy(kept, mask, (size_t)n);
 #pragma omp simd
-    for (int j = 0; j < SIDE; j++) out[j] = float_of(bits_of(x[j] * keep) & -(uint32_t)kept[j]);
+    for (int j = 0; j < SIDE; j++)
+        out[j] = f32_of_bits(bits_of_f32(x[j] * keep) & -(uint32_t)kept[j]);
 }
 
 static ALWAYS_INLINE int keys_of_panel(const struct materialized_rows *t, int64_t panel)
@@ -125,9 +126,9 @@ static ALWAYS_INLINE float power_of_2(float x)
     const float whole = x + 0x1.8p23f; /* rounds to a whole number, in its last bits */
     const float f = x - (whole - 0x1.8p23f), ff = f * f;
     const float value = (c[0] + c[1] * f) + ff * ((c[2] + c[3] * f) + ff * (c[4] + c[5] * f));
-    const float power = float_of((bits_of(whole) + 127) << 23);
+    const float power = f32_of_bits((bits_of_f32(whole) + 127) << 23);
 
-    return float_of(choose(x < EXP2_LOWEST, 0, bits_of(value * power)));
+    return f32_of_bits(choose_bits(x < EXP2_LOWEST, 0, bits_of_f32(value * power)));
 }
 
 /* Scores become exponentials; returns their sum. Equal factors give equal products: no exponent is

@@ -28,7 +28,7 @@ LS_CLONED static void relu_forward(float *y, const float *z, const float *values
 {
     (void)values;
 #pragma omp simd
-    for (int i = 0; i < n; i++) y[i] = float_of(choose(z[i] <= 0, 0, bits_of(z[i])));
+    for (int i = 0; i < n; i++) y[i] = f32_of_bits(choose_bits(z[i] <= 0, 0, bits_of_f32(z[i])));
 }
 
 LS_CLONED static void swiglu_forward(float *y, const float *z, const float *values, int n)
@@ -65,7 +65,8 @@ LS_CLONED static void relu_backward(const struct backward_rows *given, int n)
     const struct backward_rows r = *given;
 
 #pragma omp simd
-    for (int i = 0; i < n; i++) r.dz[i] = float_of(choose(r.z[i] <= 0, 0, bits_of(r.dy[i])));
+    for (int i = 0; i < n; i++)
+        r.dz[i] = f32_of_bits(choose_bits(r.z[i] <= 0, 0, bits_of_f32(r.dy[i])));
 }
 
 /* silu'(z) = s + z s (1 - s) */

@@ -13,20 +13,22 @@
 
 static inline __attribute__((always_inline)) float clamp(float x)
 {
-    x = float_of(choose(x > FAR, bits_of(FAR), bits_of(x)));
-    return float_of(choose(x < -FAR, bits_of(-FAR), bits_of(x)));
+    x = f32_of_bits(choose_bits(x > FAR, bits_of_f32(FAR), bits_of_f32(x)));
+    return f32_of_bits(choose_bits(x < -FAR, bits_of_f32(-FAR), bits_of_f32(x)));
 }
 
 /* 2^x for x of at most 0; 0 below 2^-126, and any number for NaN. */
 static inline __attribute__((always_inline)) float exp2_falling(float x)
 {
     static const float c[] = EXP2_DEGREE_5;
-    const float inside = float_of(choose(x < EXP2_LOWEST, bits_of(EXP2_LOWEST), bits_of(x)));
+    const float inside =
+        f32_of_bits(choose_bits(x < EXP2_LOWEST, bits_of_f32(EXP2_LOWEST), bits_of_f32(x)));
     const float whole = (inside - 0.5f) + 0x1.8p23f; /* rounds down; its last bits are the number */
     const float f = inside - (whole - 0x1.8p23f), ff = f * f;
     const float value = (c[0] + c[1] * f) + ff * ((c[2] + c[3] * f) + ff * (c[4] + c[5] * f));
 
-    return float_of(choose(x < EXP2_LOWEST, 0, bits_of(value) + (bits_of(whole) << 23)));
+    return f32_of_bits(
+        choose_bits(x < EXP2_LOWEST, 0, bits_of_f32(value) + (bits_of_f32(whole) << 23)));
 }
 
 /* s = 1 / (1 + e^-x), and what its slope is made of without cancelling. */
@@ -38,8 +40,9 @@ static inline __attribute__((always_inline)) struct logistic logistic(float x)
 {
     const float e = exp2_falling(-LOG2E * fabsf(x)), larger = 1 / (1 + e), smaller = e * larger;
 
-    return (struct logistic){float_of(choose(x < 0, bits_of(smaller), bits_of(larger))),
-                             larger * smaller};
+    return (struct logistic){
+        f32_of_bits(choose_bits(x < 0, bits_of_f32(smaller), bits_of_f32(larger))),
+        larger * smaller};
 }
 
 /* z s(2u) with u = sqrt(2/pi) (z + 0.044715 z^3) */
@@ -68,8 +71,9 @@ static inline __attribute__((always_inline)) struct normal normal(float z)
 
     for (int i = 8; i >= 0; i--) tail = tail * t + c[i];
     tail *= t * e;
-    return (struct normal){0.398942280401432678f * e,
-                           float_of(choose(z > 0, bits_of(1 - tail), bits_of(tail)))};
+    return (struct normal){
+        0.398942280401432678f * e,
+        f32_of_bits(choose_bits(z > 0, bits_of_f32(1 - tail), bits_of_f32(tail)))};
 }
 
 static inline __attribute__((always_inline)) float gelu_erf(float z)

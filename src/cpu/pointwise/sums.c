@@ -47,7 +47,8 @@ void cpu_tensor_add(void *self, struct ls_tensor *out, const struct ls_tensor *a
 LS_CLONED static void keep(float *out, const float *x, const uint8_t *mask, float factor, int n)
 {
 #pragma omp simd
-    for (int i = 0; i < n; i++) out[i] = float_of(bits_of(x[i] * factor) & -(uint32_t)mask[i]);
+    for (int i = 0; i < n; i++)
+        out[i] = f32_of_bits(bits_of_f32(x[i] * factor) & -(uint32_t)mask[i]);
 }
 
 LS_CLONED static void add_kept(float *out, const float *residual, const float *x,
@@ -55,7 +56,7 @@ LS_CLONED static void add_kept(float *out, const float *residual, const float *x
 {
 #pragma omp simd
     for (int i = 0; i < n; i++)
-        out[i] = residual[i] + float_of(bits_of(x[i] * factor) & -(uint32_t)mask[i]);
+        out[i] = residual[i] + f32_of_bits(bits_of_f32(x[i] * factor) & -(uint32_t)mask[i]);
 }
 
 static void drop_block(const struct ls_dropout_call *call, const struct block *b,

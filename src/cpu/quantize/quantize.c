@@ -5,6 +5,7 @@
 
 #include "base/cpu.h"
 #include "base/exact_sum.h"
+#include "base/float_bits.h"
 #include "cpu/attention/leaf.h"
 #include "cpu/device.h"
 #include "tensor/dtype.h"
@@ -110,12 +111,8 @@ static void largest(void *self, float *out, const struct ls_tensor *x, const flo
 static float round_up(float x, int bits)
 {
     const uint32_t unit = UINT32_C(1) << (23 - bits);
-    uint32_t pattern;
 
-    memcpy(&pattern, &x, sizeof pattern);
-    pattern = (pattern + unit - 1) / unit * unit;
-    memcpy(&x, &pattern, sizeof x);
-    return x;
+    return f32_of_bits((bits_of_f32(x) + unit - 1) / unit * unit);
 }
 
 /* Positive, also for rows of zeros and where the quotient vanishes; and of few bits, so that bf16
