@@ -23,6 +23,7 @@ const struct gradient_products GRADIENT_AMX = {
     .name = "AMX bf16 tiles",
     .type = LS_BF16,
     .d_multiple = SIDE,
+    .widest_ahead = 64,
     .fits = fits,
     .keys_bytes = cpu_bf16_keys_bytes,
     .queries_bytes = cpu_bf16_queries_bytes,

@@ -405,6 +405,7 @@ const struct gradient_products cpu_gradient_avx512 = {
     .name = "AVX-512 f32 blocks",
     .type = LS_F32,
     .d_multiple = HALF_PANEL,
+    .widest_ahead = LS_MAX_HEAD_DIM,
     .fits = fits,
     .keys_bytes = keys_bytes,
     .queries_bytes = queries_bytes,

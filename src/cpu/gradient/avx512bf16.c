@@ -25,6 +25,7 @@ const struct gradient_products cpu_gradient_avx512bf16 = {
     .name = "AVX-512 bf16 blocks",
     .type = LS_BF16,
     .d_multiple = SIDE,
+    .widest_ahead = LS_MAX_HEAD_DIM,
     .fits = fits,
     .keys_bytes = cpu_bf16_keys_bytes,
     .queries_bytes = cpu_bf16_queries_bytes,

@@ -291,19 +291,12 @@ static void strip_of_keys(struct run *run, int key)
     sum_over_queries(tile->dk, key, run, w->ds, operand(tile->queries, run, 2), w->pad.d);
 }
 
-/* Lines that come for a later tile keep those waiting that this one loads: with wide rows, whose
- * blocks the first-level cache does not hold, for longer than they save. */
-static struct ahead ahead_of(const struct gradient_tile *tile, struct head_dims pad)
-{
-    return head_dims_widest(pad) > 64 ? (struct ahead){0} : ahead_of_tile(tile, SIDES * SIDES);
-}
-
 void cpu_bf16_tile(void *worker, const struct gradient_tile *tile, multiply_block *multiply)
 {
     struct run run = {.w = worker,
                       .tile = tile,
                       .multiply = multiply,
-                      .ahead = ahead_of(tile, ((struct worker *)worker)->pad)};
+                      .ahead = ahead_of_tile(tile, SIDES * SIDES)};
 
     lanes_of_tile(&run.lanes, tile);
     if (tile->visible) lane_keys(&run.seen, tile->visible);

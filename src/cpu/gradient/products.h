@@ -94,6 +94,9 @@ struct gradient_products {
     const char *name;
     ls_dtype type;
     int d_multiple; /* d and d_v are padded to multiples of it */
+    /* Rows up to which width a later tile's are brought nearer: those of wide ones keep what a tile
+     * loads itself waiting for longer than they save, if its products are fast. */
+    int widest_ahead;
     bool (*fits)(ls_isa isa, ls_dtype storage, const struct ls_scores *scores);
 
     /* of what one leaf's K and V, or Q and d_o, are packed into, and of one thread's scratch */

@@ -87,6 +87,7 @@ static void look_ahead(struct gradient_tile *tile, const struct gradient_job *jo
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
 
+    if (head_dims_widest(kernel->pad) > kernel->products->widest_ahead) return;
     if ((k_leaf + 1) % kernel->chunk != 0 && k_leaf + 1 < job->call->k_leaves.count) {
         tile->ahead =
             kernel->keys.leaf + (size_t)keys_slot(job, head, k_leaf + 1) * kernel->keys_bytes;
