@@ -1,5 +1,6 @@
-/* Elements of f32 and bf16, one at a time or 16, for loops that compilers make vectors of: the
- * type is a constant where these are inlined, and the arithmetic the same on every instruction set.
+/* Elements of f32 and bf16, one at a time (i8 as well, to be read) or 16, for loops that compilers
+ * make vectors of: the type is a constant where these are inlined, and the arithmetic the same on
+ * every instruction set.
  */
 #ifndef LS_CPU_ELEMENTS_H
 #define LS_CPU_ELEMENTS_H
@@ -14,6 +15,7 @@
 static ALWAYS_INLINE float load_element(const void *row, ls_dtype type, int64_t i)
 {
     if (type == LS_F32) return ((const float *)row)[i];
+    if (type == LS_I8) return (float)((const int8_t *)row)[i];
     return f32_of_bf16(((const uint16_t *)row)[i]);
 }
 

@@ -4,7 +4,7 @@
 
 #include "base/cpu.h"
 #include "cpu/attention/kernel.h"
-#include "tensor/bf16.h"
+#include "cpu/elements.h"
 #include "tensor/dtype.h"
 
 /* Flips the signs of n elements. */
@@ -63,28 +63,20 @@ static inline void copy_row(char *to, const struct row_copy *copy, const char *r
     pad_row(to, copy);
 }
 
-/* Element i of a row, whose type the compiler knows. */
-static inline float number(const void *row, ls_dtype type, int64_t i)
-{
-    if (type == LS_BF16) return f32_of_bf16(((const uint16_t *)row)[i]);
-    return type == LS_I8 ? (float)((const int8_t *)row)[i] : ((const float *)row)[i];
-}
+#define SUMS 16 /* of a dot product, which then is the same on every instruction set */
 
-#define LANES 16 /* of a sum, which then is the same on every instruction set */
-
-static inline __attribute__((always_inline)) float dot(const void *row, ls_dtype type,
-                                                       const float *b, int64_t n)
+static ALWAYS_INLINE float dot(const void *row, ls_dtype type, const float *b, int64_t n)
 {
-    float lane[LANES] = {0}, rest = 0;
+    float sum[SUMS] = {0}, rest = 0;
     int64_t i = 0;
 
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += number(row, type, i + j) * b[i + j];
-    for (; i < n; i++) rest += number(row, type, i) * b[i];
+    for (; i + SUMS <= n; i += SUMS)
+        for (int j = 0; j < SUMS; j++) sum[j] += load_element(row, type, i + j) * b[i + j];
+    for (; i < n; i++) rest += load_element(row, type, i) * b[i];
 #pragma GCC unroll 4
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int j = 0; j < half; j++) lane[j] += lane[j + half];
-    return lane[0] + rest;
+    for (int half = SUMS / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++) sum[j] += sum[j + half];
+    return sum[0] + rest;
 }
 
 /* out [n] = factor x each of n rows in a kernel's type, so many bytes apart, times one in f32. */
@@ -137,13 +129,13 @@ static float scale_of(const struct ls_tensor *t, const char *row)
     return scale;
 }
 
-static inline __attribute__((always_inline)) bool
-multiply_exactly(uint16_t *to, const void *row, ls_dtype type, float factor, int64_t n)
+static ALWAYS_INLINE bool multiply_exactly(uint16_t *to, const void *row, ls_dtype type,
+                                           float factor, int64_t n)
 {
     uint32_t lost = 0;
 
     for (int64_t i = 0; i < n; i++) {
-        const uint32_t bits = bits_of_f32(number(row, type, i) * factor);
+        const uint32_t bits = bits_of_f32(load_element(row, type, i) * factor);
 
         lost |= bits;
         to[i] = (uint16_t)(bits >> 16);
@@ -182,8 +174,8 @@ static bool dequantize_row(char *to, const struct row_copy *copy, const char *ro
  * well, as it is of rows that Longspan made. Returns the scale that they are without, else 1. */
 static float take_scale(char *to, const struct row_copy *copy, const char *row, float scale)
 {
-    const bool is_short = (bits_of_f32(scale) & 0xffff) == 0;
-    const bool is_moderate = scale > 0x1p-64F && scale < 0x1p30F;
+    const bool is_short = (bits_of_f32(scale) & 0xffff) == 0;     /* no other is worth a try */
+    const bool is_moderate = scale > 0x1p-64F && scale < 0x1p30F; /* nothing is flushed, or inf */
 
     if (is_short && is_moderate && dequantize_row(to, copy, row, scale)) return 1;
     dequantize_row(to, copy, row, 1);

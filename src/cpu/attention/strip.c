@@ -147,6 +147,8 @@ static void scale_products(const struct strip_worker *w, const float *k_scale, i
         multiply_scores(w->scores + r * w->products->score_stride, k_scale);
 }
 
+/* Not right behind the softmax, which stores maxima 16 at a time and with a mask: reading them in
+ * smaller parts then waits for that. */
 LS_CLONED static void shift_maxima(float *m, const float *shift, int rows)
 {
     for (int r = 0; r < rows; r++) m[r] = m[r] != -INFINITY ? m[r] + shift[r] * LOG2E : m[r];
