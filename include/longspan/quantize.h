@@ -17,16 +17,21 @@ extern "C" {
 #endif
 
 /* k_out, v_out = the rows of k and v, of the plan's type and with as many of this rank as forward
- * takes, in its kv_type: i8 with the scale of each row, 1 or 3 times a power of two, and of the
- * latter no odd numbers above 85, e4m3 with one scale for each head of an entry, 8 to 15 times one;
- * so that numbers times scales are exact in bf16. key_mean [b, h_kv, d] of the host, the same on
- * every rank: the mean of all keys, which is taken out of them first, and which
- * ls_attention_execution.key_mean brings back; NULL: none is. A channel that is large in all keys
- * would else take the digits of the others. Every rank's rows are those of one rank. A row with NaN
- * or infinity is NaN to who sees it, and counts for no other. Collective over the plan's ranks.
- * Outputs have memory of their own. Errors: LS_EVALUE (the plan's keys are not of 8 bits),
- * LS_ESHAPE (also if some ranks alone want a mean), LS_ETYPE, before anything is written;
- * LS_ENOMEM, LS_ECOMM. */
+ * takes, in its kv_type, so that numbers times scales are exact in bf16: i8 with the scale of each
+ * row, 1 or 3 times a power of two, no number above 85 being odd with the latter; e4m3 with one
+ * scale for each head of an entry, 8 to 15 times one.
+ *
+ * key_mean [b, h_kv, d] of the host, the same on every rank: the mean of all keys, which is taken
+ * out of them first, and which ls_attention_execution.key_mean brings back; NULL: none is. A
+ * channel that is large in all keys would else take the digits of the others.
+ *
+ * Every rank's rows are those of one rank. A row with NaN or infinity is NaN to who sees it, and
+ * counts for no other.
+ *
+ * Collective over the plan's ranks. Outputs have memory of their own.
+ *
+ * Errors: LS_EVALUE (the plan's keys are not of 8 bits), LS_ESHAPE (also if some ranks alone want a
+ * mean), LS_ETYPE, before anything is written; LS_ENOMEM, LS_ECOMM. */
 LS_API ls_status ls_attention_quantize(struct ls_tensor *k_out, struct ls_tensor *v_out,
                                        float *key_mean, struct ls_attention_plan *plan,
                                        const struct ls_tensor *k, const struct ls_tensor *v);
