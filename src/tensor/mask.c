@@ -152,15 +152,22 @@ static bool some_bit(const struct ls_mask *mask, const struct ls_band *band, int
     return false;
 }
 
+/* Whether one of queries [first, end) sees one of keys [key, key_end) in the band. */
+static bool band_meets(const struct ls_band *band, int64_t first, int64_t end, int64_t key,
+                       int64_t key_end)
+{
+    const struct ls_range seen = ls_band_keys(band, first, end);
+
+    return seen.from < seen.to && seen.from < key_end && key < seen.to;
+}
+
 bool ls_mask_meets(const struct ls_mask *mask, int64_t first, int64_t rows, int64_t key,
                    int64_t keys)
 {
     const struct ls_bands near = ls_mask_bands(mask, first, first + rows);
 
     for (const struct ls_band *band = near.from; band < near.to; band++) {
-        const struct ls_range seen = ls_band_keys(band, first, first + rows);
-
-        if (seen.from >= seen.to || seen.from >= key + keys || key >= seen.to) continue;
+        if (!band_meets(band, first, first + rows, key, key + keys)) continue;
         if (!mask->bits.first_row) return true;
         if (ls_pair_bits_may_meet(&mask->bits, first, rows, key, keys) &&
             some_bit(mask, band, first, first + rows, key, key + keys))
@@ -267,7 +274,8 @@ static void add_bands(struct ls_leaf_keys *out, const struct ls_mask *mask, int6
 
     memset(out, 0, (size_t)rows * sizeof *out);
     for (const struct ls_band *band = near.from; band < near.to; band++)
-        add_keys(out, band, first, first + rows, leaf * LS_LEAF);
+        if (band_meets(band, first, first + rows, leaf * LS_LEAF, (leaf + 1) * LS_LEAF))
+            add_keys(out, band, first, first + rows, leaf * LS_LEAF);
 }
 
 static void keep_common(struct ls_leaf_keys *keys, const struct ls_leaf_keys *others)
