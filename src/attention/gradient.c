@@ -72,7 +72,8 @@ struct ls_gradient_shape ls_plan_gradient_shape(const struct ls_problem *problem
                                                 int64_t k_leaves)
 {
     return (struct ls_gradient_shape){.attention = ls_problem_kernel_shape(problem, k_leaves),
-                                      .q_leaves = q_leaves};
+                                      .q_leaves = q_leaves,
+                                      .queries_return = problem->p > 1};
 }
 
 void ls_plan_gradient(struct ls_attention_plan *plan, const struct ls_gradient_call *call)

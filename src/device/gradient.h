@@ -7,7 +7,15 @@
 /* What a gradient kernel is made for. */
 struct ls_gradient_shape {
     struct ls_kernel_shape attention;
-    int64_t q_leaves; /* the most that one call brings */
+    int64_t q_leaves;    /* the most that one call brings */
+    bool queries_return; /* the same ones meet several leaves of keys, call after call */
+};
+
+/* Where a call's sums are all that there is of a gradient and nobody wants them but rounded, as by
+ * ls_round_sums: they go here instead, dk and dv if each query head has a kv head. Their memory is
+ * still the kernel's to use. */
+struct ls_gradient_rounded {
+    struct ls_tensor *dq, *dk, *dv; /* may be q, k and v; each may be NULL */
 };
 
 /* The gradients of one meeting of queries and keys. Sums start from nothing and are written to rows
@@ -22,6 +30,7 @@ struct ls_gradient_call {
                           went well, and unchanged since */
     float *dq;         /* [b, h, s_q_loc, d] */
     float *dk, *dv;    /* [b, h, s_k_loc, d], [b, h, s_k_loc, d_v] */
+    struct ls_gradient_rounded rounded;
     const struct ls_kernel_change *change; /* from this call on; NULL: none */
 };
 

@@ -69,7 +69,7 @@ static inline ls_status run_gradient(struct ls_work *work, struct ls_device *dev
     const size_t q_rows = rows_bytes(call->q, h), k_rows = rows_bytes(call->k, h);
     struct mirror mirror = {.device = device};
     struct ls_gradient_call there = *call;
-    struct ls_tensor q, d_o, k, v;
+    struct ls_tensor q, d_o, k, v, rounded[3];
 
     there.q = mirror_input(&q, &mirror, call->q);
     there.d_o = mirror_input(&d_o, &mirror, call->d_o);
@@ -80,6 +80,10 @@ static inline ls_status run_gradient(struct ls_work *work, struct ls_device *dev
     there.dq = mirror_result(&mirror, call->dq, q_rows * d);
     there.dk = mirror_result(&mirror, call->dk, k_rows * d);
     there.dv = mirror_result(&mirror, call->dv, k_rows * d_v);
+    there.rounded =
+        (struct ls_gradient_rounded){mirror_output(&rounded[0], &mirror, call->rounded.dq),
+                                     mirror_output(&rounded[1], &mirror, call->rounded.dk),
+                                     mirror_output(&rounded[2], &mirror, call->rounded.dv)};
     ls_gradient(&device->queue, kernel, &there);
     const ls_status status = ls_queue_finish(work, &device->queue);
     mirror_read_back(&mirror);

@@ -48,12 +48,14 @@ static struct meeting causal_meeting(int64_t h, int64_t s, int64_t d, ls_dtype t
     return (struct meeting){.shape = {1, h, 1, s, s, d, type, 0}, .rule = causal_rule(s, s)};
 }
 
+/* Also where each thread takes heads of its own, which with 16 groups are all but three threads. */
 static void threads_do_not_matter(void)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         struct meeting m = causal_meeting(1 + i, 1800 + i, 12, i == 0 ? LS_F32 : LS_BF16);
 
         if (i == 1) m.rule.left = 400;
+        if (i == 2) m.shape = (struct ls_attention_shape){2, 16, 8, 600, 600, 12, LS_BF16, 0};
         meeting_open(&m);
         meeting_run(&m);
         struct results one = take_results(&m);
@@ -140,6 +142,63 @@ static void queries_may_be_those_of_the_last_call(void)
         expect_results(&m, &one, "the queries of the last call");
         ls_gradient_kernel_destroy(device, kernel);
         free_results(&one);
+        meeting_close(&m);
+    }
+}
+
+static void expect_rounded(const struct ls_tensor *out, const float *sums, const char *name)
+{
+    const int64_t b = out->dim[0], s = out->dim[1], h = out->dim[2], d = out->dim[3];
+    const int64_t size = ls_dtype_size(out->type);
+
+    for (int64_t i = 0; i < b * h * s * d; i++) {
+        const int64_t batch = i / (h * s * d), head = i / (s * d) % h, row = i / d % s;
+        const char *at =
+            (const char *)out->data +
+            size * (batch * out->stride[0] + row * out->stride[1] + head * out->stride[2] + i % d);
+        const float positive = sums[i] + 0.0F;
+        char exact[sizeof(float)];
+
+        ls_dtype_convert(exact, out->type, &positive, LS_F32, 1);
+        cr_assert_eq(memcmp(at, exact, (size_t)size), 0, "%s %ld", name, (long)i);
+    }
+}
+
+/* In the operands' place, also of queries that see nothing and of keys that nobody sees. */
+static void what_is_whole_is_rounded_at_once(void)
+{
+    const struct ls_attention_shape shapes[] = {{1, 2, 2, 1000, 300, 12, LS_BF16, 20},
+                                                {1, 2, 2, 300, 1100, 64, LS_F32, 0},
+                                                {2, 8, 8, 520, 600, 20, LS_F16, 16},
+                                                {1, 4, 2, 700, 600, 12, LS_BF16, 0}};
+
+    for (int i = 0; i < LENGTH(shapes); i++) {
+        struct meeting m = {.shape = shapes[i], .threads = 2};
+        const bool grouped = m.shape.h > m.shape.h_kv;
+        struct ls_device *device = open_device(m.threads);
+        struct ls_gradient_kernel *kernel;
+
+        m.rule = causal_rule(m.shape.s_q, m.shape.s_k);
+        m.rule.left = 200;
+        meeting_open(&m);
+        meeting_run(&m);
+        struct ls_gradient_call call = meeting_call(&m);
+        const size_t v_bytes = k_bytes(&m) / (size_t)m.shape.d * (size_t)ls_value_dim(&m.shape);
+        struct results sums = {copy(m.dq, q_bytes(&m)), copy(m.dk, k_bytes(&m)),
+                               copy(m.dv, v_bytes)};
+
+        call.rounded.dq = &m.q;
+        if (!grouped) call.rounded.dk = &m.k;
+        if (!grouped) call.rounded.dv = &m.v;
+        cr_assert_eq(ls_gradient_kernel_create(&kernel, device, meeting_shape(&m)), LS_OK);
+        cr_assert_eq(run_gradient(&m.result, device, kernel, &call), LS_OK);
+        expect_rounded(&m.q, sums.dq, "dq");
+        if (!grouped) {
+            expect_rounded(&m.k, sums.dk, "dk");
+            expect_rounded(&m.v, sums.dv, "dv");
+        }
+        ls_gradient_kernel_destroy(device, kernel);
+        free_results(&sums);
         meeting_close(&m);
     }
 }
@@ -248,6 +307,7 @@ TestSuite(gradient_calls, .timeout = 600);
 TEST_EACH_VARIANT(gradient_calls, threads_do_not_matter)
 TEST_EACH_VARIANT(gradient_calls, sums_are_those_of_the_tree)
 TEST_EACH_VARIANT(gradient_calls, queries_may_be_those_of_the_last_call)
+TEST_EACH_VARIANT(gradient_calls, what_is_whole_is_rounded_at_once)
 TEST_EACH_DEVICE(gradient_calls, callers_rounding_does_not_matter)
 TEST_EACH_DEVICE(gradient_calls, bytes_are_exact)
 TEST_EACH_DEVICE(gradient_calls, only_rows_of_its_leaves)

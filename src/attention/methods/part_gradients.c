@@ -126,6 +126,23 @@ static void add_groups(float *pair, const struct ls_part_gradients *g, int64_t r
               g->heads + ls_gradient_count(s, s->h, rows), rows, ls_value_dim(s));
 }
 
+/* Whether one meeting gives all sums. */
+static bool meets_once(const struct ls_part_gradients *g)
+{
+    return g->plan->problem.p == 1 && g->dq.first[1] == 1 && ls_total_sums(&g->dkv, 0) == 1;
+}
+
+/* What it has rounded at once. */
+static struct ls_gradient_rounded rounded_at_once(const struct ls_part_gradients *g)
+{
+    const struct ls_attention_shape *s = &g->plan->problem.shape;
+    const struct ls_backward_call *call = g->call;
+
+    if (!meets_once(g)) return (struct ls_gradient_rounded){0};
+    if (s->h > s->h_kv) return (struct ls_gradient_rounded){.dq = call->dq};
+    return (struct ls_gradient_rounded){call->dq, call->dk, call->dv};
+}
+
 /* The i-th node of the queries meets one of the keys. dq: over this node of the keys; pair: dk and
  * dv over this node of the queries. */
 static void meet_nodes(struct ls_part_gradients *g, float *dq, float *pair, int64_t i,
@@ -147,6 +164,7 @@ static void meet_nodes(struct ls_part_gradients *g, float *dq, float *pair, int6
         .dq = dq,
         .dk = dk,
         .dv = dk + ls_gradient_count(&problem->shape, problem->shape.h, k->dim[1]),
+        .rounded = rounded_at_once(g),
     };
 
     ls_plan_gradient(g->plan, &call);
@@ -257,12 +275,13 @@ ls_status ls_part_gradients_end(struct ls_part_gradients *g)
     const struct ls_attention_shape *s = &problem->shape;
     const int64_t heads = ls_part_heads(problem), group = heads / s->h_kv;
     const int64_t dk = ls_gradient_count(s, heads, call->k->dim[1]);
+    const struct ls_gradient_rounded done = rounded_at_once(g);
 
     LS_TRY(ls_batch_wait(&g->batch));
     if (problem->p > 1) add_sums(g, problem->p - 1);
 
-    ls_plan_round(call->dq, g->plan, g->dq.whole, 1);
-    ls_plan_round(call->dk, g->plan, g->dkv.whole, group);
-    ls_plan_round(call->dv, g->plan, ls_terms_behind(g->dkv.whole, dk), group);
+    if (!done.dq) ls_plan_round(call->dq, g->plan, g->dq.whole, 1);
+    if (!done.dk) ls_plan_round(call->dk, g->plan, g->dkv.whole, group);
+    if (!done.dv) ls_plan_round(call->dv, g->plan, ls_terms_behind(g->dkv.whole, dk), group);
     return LS_OK;
 }

@@ -51,6 +51,7 @@ static struct ls_gradient_shape kernel_shape(const struct ls_problem *problem,
 
     shape.attention.global = ls_head_share_shape(&problem->shape, share);
     shape.attention.scores.first_head += share->q.first;
+    shape.queries_return = false;
     return shape;
 }
 
@@ -192,27 +193,34 @@ static void compute(struct ls_attention_plan *plan)
     struct ls_ulysses *own = plan->own;
     struct ls_swap_place *place = own->swap.backward;
     const struct ls_head_share *share = &own->swap.share[plan->rank];
+    struct ls_tensor *dq = &place[LS_LIKE_Q].all, *dk = &place[LS_LIKE_K].all,
+                     *dv = &place[LS_LIKE_V].all;
 
     if (share->q.count == 0) return;
+    const bool split = splits_groups(&plan->problem);
+    const bool grouped = split || share->q.count > share->kv.count;
+
     ls_travel_take_numbers(own->lse, &plan->problem, &place[LS_LSE].all);
     ls_travel_take_numbers(own->delta, &plan->problem, &place[LS_DELTA].all);
-    ls_plan_gradient(plan, &(struct ls_gradient_call){.q = &place[LS_LIKE_Q].all,
-                                                      .d_o = &place[LS_LIKE_O].all,
-                                                      .k = &place[LS_LIKE_K].all,
-                                                      .v = &place[LS_LIKE_V].all,
-                                                      .lse = own->lse,
-                                                      .delta = own->delta,
-                                                      .q_leaves = own->swap.queries.leaves,
-                                                      .k_leaves = own->swap.keys.leaves,
-                                                      .dq = own->dq,
-                                                      .dk = own->dk,
-                                                      .dv = own->dv});
-    ls_plan_round(&place[LS_LIKE_Q].all, plan, (struct ls_terms){own->dq, NULL}, 1);
-    if (splits_groups(&plan->problem)) return;
+    ls_plan_gradient(
+        plan, &(struct ls_gradient_call){
+                  .q = dq,
+                  .d_o = &place[LS_LIKE_O].all,
+                  .k = dk,
+                  .v = dv,
+                  .lse = own->lse,
+                  .delta = own->delta,
+                  .q_leaves = own->swap.queries.leaves,
+                  .k_leaves = own->swap.keys.leaves,
+                  .dq = own->dq,
+                  .dk = own->dk,
+                  .dv = own->dv,
+                  .rounded = {.dq = dq, .dk = grouped ? NULL : dk, .dv = grouped ? NULL : dv}});
+    if (split || !grouped) return;
     const int64_t group = share->q.count / share->kv.count;
 
-    ls_plan_round(&place[LS_LIKE_K].all, plan, (struct ls_terms){own->dk, NULL}, group);
-    ls_plan_round(&place[LS_LIKE_V].all, plan, (struct ls_terms){own->dv, NULL}, group);
+    ls_plan_round(dk, plan, (struct ls_terms){own->dk, NULL}, group);
+    ls_plan_round(dv, plan, (struct ls_terms){own->dv, NULL}, group);
 }
 
 ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)

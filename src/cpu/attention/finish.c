@@ -4,6 +4,7 @@
 
 #include "base/cpu.h"
 #include "cpu/attention/kernel.h"
+#include "cpu/prefetch.h"
 #include "tensor/dtype.h"
 
 #define LN2 0.693147180559945309
@@ -51,29 +52,28 @@ static void copy_state(struct ls_row_states to, size_t i, size_t to_stride,
     memcpy(to.acc + i * to_stride, from->acc + j * from_stride, d * sizeof *to.acc);
 }
 
-/* What rounding takes from a row of o; acc [d] is used up. */
-static void write_residual(void *o_lo, const void *o, ls_dtype type, float *acc, int64_t d)
+LS_CLONED static void subtract(float *from, const float *what, int64_t d)
 {
-    float rounded[LS_MAX_HEAD_DIM];
-
-    ls_dtype_convert(rounded, LS_F32, o, type, d);
-    for (int64_t j = 0; j < d; j++) acc[j] -= rounded[j];
-    ls_dtype_convert(o_lo, type, acc, LS_F32, d);
+    for (int64_t j = 0; j < d; j++) from[j] -= what[j];
 }
 
-#define ROWS_AHEAD 16
-
-/* To be written soon. */
-static void ask_for_row(const char *row, int64_t bytes)
+/* What rounding takes from a row of o; acc [d] is used up. */
+static void write_residual(struct ls_tensor *o_lo, char *to, const char *o, float *acc)
 {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 1);
+    const int64_t d = o_lo->dim[3];
+    float rounded[LS_MAX_HEAD_DIM];
+
+    prefetch_row_to_write(o_lo, to);
+    ls_dtype_convert(rounded, LS_F32, o, o_lo->type, d);
+    subtract(acc, rounded, d);
+    ls_dtype_convert(to, o_lo->type, acc, LS_F32, d);
 }
 
 static void finish_row(const struct ls_attention_kernel *kernel, const struct ls_kernel_call *call,
                        struct ls_row_states state, size_t r, size_t stride,
                        const struct tile_row *at)
 {
-    struct ls_tensor *const o = call->o;
+    struct ls_tensor *const o = call->o, *const o_lo = call->o_lo;
     const int64_t d = o->dim[3];
     float *acc = state.acc + r * stride;
 
@@ -84,11 +84,9 @@ static void finish_row(const struct ls_attention_kernel *kernel, const struct ls
         kernel->simd->scale(acc, 1.0f / kept / state.l[r], (int)d);
     }
     char *out = element(o, at->batch, at->row, at->head);
-    ask_for_row(out + ROWS_AHEAD * o->stride[1] * ls_dtype_size(o->type),
-                d * ls_dtype_size(o->type));
+    prefetch_row_to_write(o, out);
     ls_dtype_convert(out, o->type, acc, LS_F32, d);
-    if (call->o_lo)
-        write_residual(element(call->o_lo, at->batch, at->row, at->head), out, o->type, acc, d);
+    if (o_lo) write_residual(o_lo, element(o_lo, at->batch, at->row, at->head), out, acc);
 }
 
 /* Room for a second state of each row. */

@@ -5,6 +5,7 @@
 #include "base/cpu.h"
 #include "cpu/attention/kernel.h"
 #include "cpu/elements.h"
+#include "cpu/prefetch.h"
 #include "tensor/dtype.h"
 
 /* Flips the signs of n elements. */
@@ -17,41 +18,31 @@ static void negate(void *row, ls_dtype type, int64_t n)
     }
 }
 
-#define ROWS_AHEAD 8 /* of strided tensors, which the hardware does not foresee */
-
 /* How rows of one tensor become rows of operands. */
 struct row_copy {
     ls_dtype from, to;
     int64_t d;
-    size_t from_bytes, to_bytes, padded_bytes; /* of a row */
-    ptrdiff_t ahead;                           /* bytes */
+    size_t to_bytes, padded_bytes; /* of a row */
 };
 
 static struct row_copy row_copy(const struct ls_attention_kernel *kernel,
                                 const struct ls_tensor *from, int d_pad)
 {
     const ls_dtype to = kernel->products->type;
-    const size_t from_size = (size_t)ls_dtype_size(from->type), size = (size_t)ls_dtype_size(to);
+    const size_t size = (size_t)ls_dtype_size(to);
     const int64_t d = from->dim[3] - (ls_dtype_is_of_8_bits(from->type) ? LS_SCALE_BYTES : 0);
 
     return (struct row_copy){.from = from->type,
                              .to = to,
                              .d = d,
-                             .from_bytes = (size_t)d * from_size,
                              .to_bytes = (size_t)d * size,
-                             .padded_bytes = (size_t)d_pad * size,
-                             .ahead = ROWS_AHEAD * from->stride[1] * (ptrdiff_t)from_size};
+                             .padded_bytes = (size_t)d_pad * size};
 }
 
 static inline void pad_row(char *to, const struct row_copy *copy)
 {
     if (copy->padded_bytes > copy->to_bytes)
         memset(to + copy->to_bytes, 0, copy->padded_bytes - copy->to_bytes);
-}
-
-static inline void bring_nearer(const char *row, const struct row_copy *copy)
-{
-    for (size_t i = 0; i < copy->from_bytes; i += 64) __builtin_prefetch(row + copy->ahead + i);
 }
 
 static inline void copy_row(char *to, const struct row_copy *copy, const char *row)
@@ -113,7 +104,7 @@ void cpu_gather_queries(const struct ls_attention_kernel *kernel, struct worker 
         const struct tile_row at = tile_row(kernel, tile, r);
         const char *from = element(q, at.batch, at.row, at.head);
 
-        bring_nearer(from, &copy);
+        prefetch_row_to_read(q, from);
         copy_row(row, &copy, from);
         if (kernel->negate) negate(row, copy.to, kernel->pad.d);
     }
@@ -196,16 +187,15 @@ static bool gather_leaf(const struct ls_attention_kernel *kernel, struct worker 
     const int64_t h_kv = kernel->shape.global.h_kv;
     const ptrdiff_t stride = of->from->stride[1] * ls_dtype_size(of->from->type);
     const char *source = element(of->from, of->pair / h_kv, of->leaf->row, of->pair % h_kv);
-    char *row = w->raw, *packed = of->packed;
+    char *row = w->raw, *const packed = of->packed;
     bool small = true;
 
     if (of->scales) of->scales->any = false;
     for (int r = 0; r < LS_LEAF; r++, row += copy.padded_bytes, source += stride) {
         float scale = 1;
 
-        bring_nearer(source, &copy);
-        for (size_t i = 0; packed && i < copy.padded_bytes; i += 64, packed += 64)
-            __builtin_prefetch(packed, 1);
+        prefetch_row_to_read(of->from, source);
+        if (packed) prefetch_to_write(packed + (size_t)r * copy.padded_bytes, copy.padded_bytes);
         if (!ls_leaf_keys_have(of->keep, r)) {
             memset(row, 0, copy.padded_bytes);
         } else if (kernel->quantized) {

@@ -11,6 +11,7 @@
 #include "cpu/threads.h"
 
 #define ITEMS 4                       /* of a thread, so that all end at about the same time */
+#define GROUPS_OF_IDLE 16             /* the fewest for each thread that they leave idle */
 #define WAVE_BYTES ((size_t)64 << 20) /* of heads that are taken at once, unless one has more */
 
 static int64_t chunks(const struct ls_gradient_shape *shape, int64_t chunk)
@@ -35,11 +36,15 @@ static float *carve_leaf(struct cursor *cursor, int d_pad)
     return carve(cursor, LS_LEAF * (size_t)d_pad * sizeof(float));
 }
 
+static struct sums carve_sums(struct cursor *cursor, int d_pad)
+{
+    return (struct sums){carve_leaf(cursor, d_pad), d_pad};
+}
+
 static void carve_nodes(struct sum_forest *forest, struct cursor *cursor, int first, int count,
                         int d_pad)
 {
-    for (int i = first; i < count; i++)
-        forest->node[i] = (struct sums){carve_leaf(cursor, d_pad), d_pad};
+    for (int i = first; i < count; i++) forest->node[i] = carve_sums(cursor, d_pad);
 }
 
 /* Of one leaf of queries: O(log k_leaves) times its dq. */
@@ -68,9 +73,12 @@ static void place_worker(struct gradient_worker *w, char **scratch, struct curso
     if (scores->distance_bias)
         w->distance = carve(cursor, (size_t)scores->distances * sizeof *w->distance);
     for (int j = 0; j < GRADIENT_CHUNK; j++) {
-        carve_nodes(&w->dk[j], cursor, 0, depth, pad.d);
-        carve_nodes(&w->dv[j], cursor, 0, depth, pad.d_v);
+        carve_nodes(&w->dk[j], cursor, 1, depth, pad.d);
+        carve_nodes(&w->dv[j], cursor, 1, depth, pad.d_v);
+        w->whole_dk[j] = carve_sums(cursor, pad.d);
+        w->whole_dv[j] = carve_sums(cursor, pad.d_v);
     }
+    w->whole_dq = carve_sums(cursor, pad.d);
     carve_nodes(&w->dq, cursor, 0, sum_forest_depth(GRADIENT_CHUNK), pad.d);
     w->mended_keys = carve(cursor, kernel->keys_bytes);
     w->mended_queries = carve(cursor, kernel->queries_bytes);
@@ -90,11 +98,11 @@ static void place_packed(struct gradient_packed *packed, struct cursor *cursor, 
 
 static size_t place_wave(struct ls_gradient_kernel *kernel, struct cursor *cursor)
 {
-    const size_t q_leaves = (size_t)(kernel->wave * kernel->shape.q_leaves);
+    const size_t q_leaves = (size_t)(kernel->waves * kernel->wave * kernel->shape.q_leaves);
+    const size_t k_leaves =
+        (size_t)(kernel->waves * kernel->wave_groups * kernel->shape.attention.k_leaves);
 
-    place_packed(&kernel->keys, cursor,
-                 (size_t)(kernel->wave_groups * kernel->shape.attention.k_leaves),
-                 kernel->keys_bytes);
+    place_packed(&kernel->keys, cursor, k_leaves, kernel->keys_bytes);
     place_packed(&kernel->packed, cursor, q_leaves, kernel->queries_bytes);
     kernel->queries = carve(cursor, q_leaves * sizeof *kernel->queries);
     for (size_t i = 0; i < q_leaves; i++) {
@@ -134,13 +142,32 @@ static size_t wave_bytes(struct ls_gradient_kernel kernel, int64_t heads, int64_
     return place_wave(&kernel, &cursor);
 }
 
-/* As many whole groups as WAVE_BYTES hold, or, of a group that is larger, some heads. */
+/* Whether threads do best to take whole groups: there are several for each, about as many for all,
+ * and no call comes for which they had better stay packed. */
+static bool threads_take_groups(const struct ls_gradient_kernel *kernel, int64_t groups)
+{
+    const int64_t threads = kernel->cpu.threads, idle = (threads - groups % threads) % threads;
+
+    return !kernel->shape.queries_return && groups >= ITEMS * threads &&
+           groups >= GROUPS_OF_IDLE * idle &&
+           (size_t)threads * wave_bytes(*kernel, kernel->group, 1) <= WAVE_BYTES;
+}
+
+/* A group for each thread, or, for all threads, as many whole groups as WAVE_BYTES hold, or, of a
+ * group that is larger, some heads. */
 static void choose_wave(struct ls_gradient_kernel *kernel)
 {
     const int64_t group = kernel->group,
                   heads = kernel->shape.attention.global.b * kernel->shape.attention.global.h;
     int64_t wave = 1;
 
+    kernel->waves = 1;
+    if (threads_take_groups(kernel, heads / group)) {
+        kernel->waves = kernel->cpu.threads;
+        kernel->wave = group;
+        kernel->wave_groups = 1;
+        return;
+    }
     while (wave < group && wave_bytes(*kernel, wave + 1, 1) <= WAVE_BYTES) wave++;
     while (wave >= group && wave < heads &&
            wave_bytes(*kernel, wave + group, wave / group + 1) <= WAVE_BYTES)

@@ -38,7 +38,8 @@ struct gradient_worker {
     int64_t *place;   /* [LS_LEAF] of the rows among the keys, where something goes by distance */
     double *distance; /* [distances] gradients of biases of a tile, zeros between tiles */
     struct sum_forest dk[GRADIENT_CHUNK], dv[GRADIENT_CHUNK]; /* of each leaf of a chunk */
-    struct sum_forest dq;                     /* of one leaf of queries, over a chunk */
+    struct sum_forest dq; /* of one leaf of queries, over a chunk */
+    struct sums whole_dk[GRADIENT_CHUNK], whole_dv[GRADIENT_CHUNK], whole_dq; /* to be rounded */
     char *mended_keys, *mended_queries;       /* packed leaves without NaN and infinity */
     float *mended_lse;                        /* [LS_LEAF] */
     float *mended_dq, *mended_dk, *mended_dv; /* [LS_LEAF][pad.d], pad.d_v of dv */
@@ -55,23 +56,25 @@ struct ls_gradient_kernel {
     struct head_dims pad;
     int64_t chunk; /* leaves of keys of a work item; a power of two: a node of the tree */
     int64_t group; /* query heads per kv head */
+    int64_t waves; /* that are under way at once: one of all threads, or one of each thread */
     int64_t wave;  /* query heads whose leaves are packed at once: some of one group, or groups */
     int64_t wave_groups;
     size_t keys_bytes, queries_bytes;
-    struct gradient_packed keys;      /* [wave_groups][k_leaves] */
-    struct gradient_packed packed;    /* [wave][q_leaves] */
-    struct gradient_queries *queries; /* [wave][q_leaves] */
+    struct gradient_packed keys;      /* [waves][wave_groups][k_leaves] */
+    struct gradient_packed packed;    /* [waves][wave][q_leaves] */
+    struct gradient_queries *queries; /* [waves][wave][q_leaves] */
     struct gradient_worker *worker;   /* [threads] */
     void *memory;
 };
 
-/* What the phases of one call share. */
+/* What the phases of one wave share. */
 struct gradient_job {
     struct ls_gradient_kernel *kernel;
     const struct ls_gradient_call *call;
+    struct team *team;    /* of the call */
+    int64_t wave;         /* of those under way at once */
     int64_t first, heads; /* query heads of the wave, batch x h + head */
     _Atomic int64_t next_pack, next_item;
-    struct team team;
 };
 
 static inline int64_t gradient_chunks(const struct gradient_job *job)
@@ -117,18 +120,24 @@ static inline int64_t gradient_next_chunk(const struct gradient_job *job, int64_
     return seen.from < seen.to ? seen.from / job->kernel->chunk : gradient_chunks(job);
 }
 
-/* Place of a leaf of queries in the wave's arrays, and of a leaf of keys that this head sees. */
+/* Place of a leaf of queries in the kernel's arrays, and of a leaf of keys that this head sees. */
 static inline int64_t queries_slot(const struct gradient_job *job, int64_t head, int64_t leaf)
 {
-    return (head - job->first) * job->call->q_leaves.count + leaf;
+    const int64_t n = job->wave * job->kernel->wave + head - job->first;
+
+    return n * job->call->q_leaves.count + leaf;
 }
 
 static inline int64_t keys_slot(const struct gradient_job *job, int64_t head, int64_t leaf)
 {
     const int64_t group = job->kernel->group;
+    const int64_t n = job->wave * job->kernel->wave_groups + head / group - job->first / group;
 
-    return (head / group - job->first / group) * job->call->k_leaves.count + leaf;
+    return n * job->call->k_leaves.count + leaf;
 }
+
+/* dq of a leaf of queries is whole: rounded, if the caller wants it so. */
+void cpu_finish_dq(const struct gradient_job *job, int64_t head, int64_t q_leaf, struct sums dq);
 
 /* pack.c */
 
@@ -143,9 +152,9 @@ static inline size_t gradient_row_bytes(const struct ls_gradient_kernel *kernel,
 char *cpu_gather_gradient_leaf(struct gradient_worker *w, const struct ls_gradient_kernel *kernel,
                                const struct ls_tensor *first, const struct ls_tensor *second,
                                const struct ls_leaf *leaf, int64_t s, int64_t batch, int64_t head);
-ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot);
-ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w,
-                                    int64_t slot);
+/* Leaf number i of the wave's. */
+ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t i);
+ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t i);
 /* Whether the leaves of queries that the last call packed are those of this one. */
 bool cpu_gradient_queries_are_packed(const struct gradient_job *job);
 

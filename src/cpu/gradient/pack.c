@@ -4,6 +4,7 @@
 
 #include "cpu/gradient/gradient.h"
 #include "cpu/gradient/pair.h"
+#include "cpu/prefetch.h"
 #include "tensor/dtype.h"
 
 /* Returns the end of raw. */
@@ -15,7 +16,10 @@ static char *gather_rows(char *raw, size_t padded, ls_dtype type, const struct l
     const size_t unused = (size_t)(LS_LEAF - rows) * padded;
 
     for (int r = 0; r < rows; r++, raw += padded) {
-        ls_dtype_convert(raw, type, element(from, batch, leaf->row + r, head), from->type, d);
+        const char *row = element(from, batch, leaf->row + r, head);
+
+        prefetch_row_to_read(from, row);
+        ls_dtype_convert(raw, type, row, from->type, d);
         memset(raw + used, 0, padded - used);
     }
     memset(raw, 0, unused);
@@ -43,13 +47,15 @@ static bool is_finite(const struct ls_gradient_kernel *kernel, const char *raw)
     return ls_dtype_find_nonfinite(raw, kernel->products->type, elements) < 0;
 }
 
-ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t slot)
+ls_status cpu_pack_gradient_keys(struct gradient_job *job, struct gradient_worker *w, int64_t i)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
     const struct ls_gradient_call *call = job->call;
     const struct ls_attention_shape *s = &kernel->shape.attention.global;
-    const int64_t pair = job->first / kernel->group + slot / call->k_leaves.count;
-    const struct ls_leaf *leaf = &call->k_leaves.leaf[slot % call->k_leaves.count];
+    const int64_t pair = job->first / kernel->group + i / call->k_leaves.count;
+    const int64_t k_leaf = i % call->k_leaves.count;
+    const int64_t slot = keys_slot(job, pair * kernel->group, k_leaf);
+    const struct ls_leaf *leaf = &call->k_leaves.leaf[k_leaf];
     const char *v = cpu_gather_gradient_leaf(w, kernel, call->k, call->v, leaf, s->s_k,
                                              pair / s->h_kv, pair % s->h_kv);
 
@@ -86,7 +92,9 @@ static void start_dq(struct gradient_queries *out, const struct gradient_job *jo
     sum_forest_start(&out->dq, rows, (int)d);
     out->dq.node[0] = (struct sums){job->call->dq + first * d, d};
     out->turn = gradient_next_chunk(job, head, q_leaf, 0);
-    if (out->turn == gradient_chunks(job)) cpu_sums_clear(out->dq.node[0], rows, (int)d);
+    if (out->turn < gradient_chunks(job)) return;
+    cpu_sums_clear(out->dq.node[0], rows, (int)d);
+    cpu_finish_dq(job, head, q_leaf, out->dq.node[0]);
 }
 
 /* One wave must have them all. */
@@ -97,14 +105,13 @@ bool cpu_gradient_queries_are_packed(const struct gradient_job *job)
     return job->call->same_queries && job->heads == s->b * s->h;
 }
 
-ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w,
-                                    int64_t slot)
+ls_status cpu_pack_gradient_queries(struct gradient_job *job, struct gradient_worker *w, int64_t i)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
     const struct ls_gradient_call *call = job->call;
     const struct ls_attention_shape *s = &kernel->shape.attention.global;
-    const int64_t head = job->first + slot / call->q_leaves.count;
-    const int64_t q_leaf = slot % call->q_leaves.count;
+    const int64_t head = job->first + i / call->q_leaves.count;
+    const int64_t q_leaf = i % call->q_leaves.count, slot = queries_slot(job, head, q_leaf);
     const struct ls_leaf *leaf = &call->q_leaves.leaf[q_leaf];
     const int rows = leaf_rows(leaf->number, s->s_q);
     const int64_t first = head * call->q->dim[1] + leaf->row;

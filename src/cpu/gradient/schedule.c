@@ -2,7 +2,10 @@
  * chunk by chunk, and each leaf of queries receives its dq in this order, so that the sums do not
  * depend on threads; whoever comes too early waits. The earliest item that is not done never does.
  * Leaves of queries are met from the last to the first: under a causal mask all chunks begin with
- * the same one, and a later chunk does not wait for what only an earlier one sees. */
+ * the same one, and a later chunk does not wait for what only an earlier one sees.
+ *
+ * Where a group of heads is small, each thread packs and does all items of some groups by itself:
+ * what it has packed stays in its cache. */
 #include <omp.h>
 #include <sched.h>
 
@@ -24,10 +27,10 @@ static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
     const double since = ls_now();
     int64_t i, packed = 0;
 
-    while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team.failed) {
+    while ((i = atomic_fetch_add(&job->next_pack, 1)) < n && !job->team->failed) {
         const ls_status status = i < keys ? cpu_pack_gradient_keys(job, w, i)
                                           : cpu_pack_gradient_queries(job, w, i - keys);
-        if (status != LS_OK) cpu_team_fail(&job->team, status);
+        if (status != LS_OK) cpu_team_fail(job->team, status);
         packed += i < keys || !only_keys;
         progress_tick(w->clock);
     }
@@ -35,6 +38,15 @@ static void pack_phase(struct gradient_job *job, struct gradient_worker *w)
         &w->profile, LS_EVENT_PACK, since,
         (struct ls_event_scope){.pair = job->first / job->kernel->group, .amount = packed});
 }
+
+/* dk or dv of a chunk. */
+struct key_sums {
+    struct sum_forest *forest; /* of each leaf of the chunk */
+    const struct sums *own;    /* [rows][d] of each, a thread's */
+    float *all;                /* [b, h, s_k_loc, d], the caller's */
+    struct ls_tensor *rounded; /* NULL: the caller wants them as they are */
+    int64_t d;
+};
 
 /* A chunk of leaves of keys of one head. */
 struct item {
@@ -72,7 +84,7 @@ static bool wait_for_turn(struct gradient_job *job, struct gradient_worker *w,
     end_tiles(w, job, item, q_leaf);
     const double since = ls_now();
     while (!is_turn_of(queries, item)) {
-        if (job->team.failed) return false;
+        if (job->team->failed) return false;
         progress_tick(w->clock);
         sched_yield();
     }
@@ -92,6 +104,15 @@ static int64_t last_seen(const struct gradient_job *job, const struct item *item
     return -1;
 }
 
+void cpu_finish_dq(const struct gradient_job *job, int64_t head, int64_t q_leaf, struct sums dq)
+{
+    const int64_t h = job->kernel->shape.attention.global.h;
+
+    if (job->call->rounded.dq)
+        cpu_round_rows(job->call->rounded.dq, head / h, job->call->q_leaves.leaf[q_leaf].row,
+                       head % h, dq, gradient_rows(job, q_leaf));
+}
+
 /* One leaf of queries meets the chunk. Its dq of the chunk's last leaf goes on to what earlier
  * chunks gave it. */
 static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *w,
@@ -102,6 +123,7 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
 
     if (last < 0) return LS_OK;
     const int64_t next = gradient_next_chunk(job, item->head, q_leaf, item->chunk + 1);
+    const bool is_whole = next == gradient_chunks(job);
 
     sum_forest_start(&w->dq, LS_LEAF, job->kernel->pad.d);
     for (int64_t j = item->first; j <= last; j++) {
@@ -113,64 +135,65 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
         sum_forest_lead(&paths.dv, &w->dv[j - item->first], ~q_leaf, false);
         if (j == last) {
             if (!wait_for_turn(job, w, queries, item, q_leaf)) return LS_OK;
-            sum_forest_lead(&paths.dq, &queries->dq, item->chunk, next == gradient_chunks(job));
+            sum_forest_lead(&paths.dq, &queries->dq, item->chunk, is_whole);
+            if (is_whole && job->call->rounded.dq) paths.dq.total = w->whole_dq;
         }
         LS_TRY(cpu_gradient_tile(&paths, job, w, item->head, q_leaf, j));
         progress_tick(w->clock);
     }
+    if (is_whole) cpu_finish_dq(job, item->head, q_leaf, w->whole_dq);
     atomic_store_explicit(&queries->turn, next, memory_order_release);
     return LS_OK;
 }
 
-static void start_keys(struct gradient_worker *w, const struct item *item, struct head_dims pad)
+static void start_sums(const struct key_sums *of, const struct gradient_job *job,
+                       const struct item *item, int64_t k_leaf)
 {
-    for (int64_t j = 0; j < item->end - item->first; j++) {
-        sum_forest_start(&w->dk[j], LS_LEAF, pad.d);
-        sum_forest_start(&w->dv[j], LS_LEAF, pad.d_v);
-    }
+    const struct ls_leaf *leaf = &job->call->k_leaves.leaf[k_leaf];
+    const int64_t row = item->head * job->call->k->dim[1] + leaf->row, i = k_leaf - item->first;
+    const int rows = leaf_rows(leaf->number, job->kernel->shape.attention.global.s_k);
+
+    sum_forest_start(&of->forest[i], rows, (int)of->d);
+    of->forest[i].node[0] = of->rounded ? of->own[i] : (struct sums){of->all + row * of->d, of->d};
 }
 
-/* To the caller; 0 if nobody sees these keys. */
-static void finish_sums(struct sums to, struct sum_forest *forest, int rows, int d)
+/* 0 if nobody sees these keys. */
+static void finish_sums(const struct key_sums *of, const struct gradient_job *job,
+                        const struct item *item, int64_t k_leaf)
 {
+    const int64_t h = job->kernel->shape.attention.global.h;
+    struct sum_forest *forest = &of->forest[k_leaf - item->first];
+
     if (forest->top == 0)
-        cpu_sums_clear(to, rows, d);
+        cpu_sums_clear(forest->node[0], forest->rows, forest->d);
     else
-        cpu_sums_copy(to, sum_forest_fold(forest), rows, d);
-}
-
-static void finish_keys(const struct gradient_job *job, struct gradient_worker *w,
-                        const struct item *item)
-{
-    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
-    const struct ls_gradient_call *call = job->call;
-    const int d = (int)s->d, d_v = (int)ls_value_dim(s);
-
-    for (int64_t j = item->first; j < item->end; j++) {
-        const struct ls_leaf *leaf = &call->k_leaves.leaf[j];
-        const int64_t to = item->head * call->k->dim[1] + leaf->row;
-        const int rows = leaf_rows(leaf->number, s->s_k);
-
-        finish_sums((struct sums){call->dk + to * d, d}, &w->dk[j - item->first], rows, d);
-        finish_sums((struct sums){call->dv + to * d_v, d_v}, &w->dv[j - item->first], rows, d_v);
-    }
+        sum_forest_fold(forest);
+    if (of->rounded)
+        cpu_round_rows(of->rounded, item->head / h, job->call->k_leaves.leaf[k_leaf].row,
+                       item->head % h, forest->node[0], forest->rows);
 }
 
 static ls_status run_item(struct gradient_job *job, struct gradient_worker *w, int64_t number)
 {
-    const int64_t leaves = job->call->k_leaves.count;
+    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
+    const struct ls_gradient_call *call = job->call;
     const int64_t first = number % gradient_chunks(job) * job->kernel->chunk;
-    const int64_t end = first + job->kernel->chunk;
+    const int64_t end = first + job->kernel->chunk, leaves = call->k_leaves.count;
+    const struct key_sums sums[] = {
+        {w->dk, w->whole_dk, call->dk, call->rounded.dk, s->d},
+        {w->dv, w->whole_dv, call->dv, call->rounded.dv, ls_value_dim(s)}};
     struct item item = {.head = job->first + number / gradient_chunks(job),
                         .chunk = number % gradient_chunks(job),
                         .first = first,
                         .end = end < leaves ? end : leaves};
 
     start_tiles(&item, w);
-    start_keys(w, &item, job->kernel->pad);
-    for (int64_t i = job->call->q_leaves.count - 1; i >= 0 && !job->team.failed; i--)
+    for (int i = 0; i < 2; i++)
+        for (int64_t j = item.first; j < item.end; j++) start_sums(&sums[i], job, &item, j);
+    for (int64_t i = call->q_leaves.count - 1; i >= 0 && !job->team->failed; i--)
         LS_TRY(meet_queries(job, w, &item, i));
-    finish_keys(job, w, &item);
+    for (int i = 0; i < 2; i++)
+        for (int64_t j = item.first; j < item.end; j++) finish_sums(&sums[i], job, &item, j);
     end_tiles(w, job, &item, 0);
     return LS_OK;
 }
@@ -182,20 +205,18 @@ static void item_phase(struct gradient_job *job, struct gradient_worker *w)
     int64_t item;
 
     if (products->begin) products->begin();
-    while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->team.failed) {
+    while ((item = atomic_fetch_add(&job->next_item, 1)) < items && !job->team->failed) {
         const ls_status status = run_item(job, w, item);
-        if (status != LS_OK) cpu_team_fail(&job->team, status);
+        if (status != LS_OK) cpu_team_fail(job->team, status);
     }
     if (products->end) products->end();
-    cpu_team_wait(&job->team, w->clock);
 }
 
-static void start_wave(struct gradient_job *job, int64_t first, int64_t heads)
+static void start_wave(struct gradient_job *job, int64_t first, int64_t end)
 {
     job->first = first;
-    job->heads = heads;
+    job->heads = end - first;
     job->next_pack = job->next_item = 0;
-    job->team.busy = omp_get_num_threads(); /* can be fewer than asked for: OMP_THREAD_LIMIT */
 }
 
 /* Heads [first, end) are a wave's: whole groups, or some of one. */
@@ -209,19 +230,47 @@ static int64_t wave_end(const struct ls_gradient_kernel *kernel, int64_t first)
     return end < most ? end : most;
 }
 
-static void run_worker(struct gradient_job *job, struct gradient_worker *w)
+/* Can be fewer than asked for: OMP_THREAD_LIMIT. */
+static void start_team(struct team *team)
 {
-    const struct ls_attention_shape *s = &job->kernel->shape.attention.global;
+    team->busy = omp_get_num_threads();
+}
 
-    for (int64_t first = 0, end; first < s->b * s->h; first = end) {
+/* All threads take one wave after the other. */
+static void run_together(struct gradient_job *job, struct gradient_worker *w, int64_t heads)
+{
+    for (int64_t first = 0, end; first < heads; first = end) {
         end = wave_end(job->kernel, first);
 #pragma omp barrier
 #pragma omp single
-        start_wave(job, first, end - first);
+        {
+            start_wave(job, first, end);
+            start_team(job->team);
+        }
         pack_phase(job, w);
 #pragma omp barrier
         item_phase(job, w);
+        cpu_team_wait(job->team, w->clock);
     }
+}
+
+/* Each thread takes waves of its own, the next ones that there are; `next` is of all threads. */
+static void run_apart(const struct gradient_job *all, _Atomic int64_t *next,
+                      struct gradient_worker *w, int64_t heads)
+{
+    const struct ls_gradient_kernel *kernel = all->kernel;
+    struct gradient_job job = {
+        .kernel = all->kernel, .call = all->call, .team = all->team, .wave = w - kernel->worker};
+    int64_t first;
+
+#pragma omp single
+    start_team(all->team);
+    while ((first = atomic_fetch_add(next, kernel->wave)) < heads && !job.team->failed) {
+        start_wave(&job, first, wave_end(kernel, first));
+        pack_phase(&job, w);
+        item_phase(&job, w);
+    }
+    cpu_team_wait(job.team, w->clock);
 }
 
 static void collect(struct ls_work *work, struct ls_gradient_kernel *kernel)
@@ -241,7 +290,10 @@ static void clear_distances(const struct ls_gradient_kernel *kernel, struct grad
 ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel,
                        const struct ls_gradient_call *call)
 {
-    struct gradient_job job = {.kernel = kernel, .call = call};
+    const int64_t heads = kernel->shape.attention.global.b * kernel->shape.attention.global.h;
+    struct team team = {0};
+    struct gradient_job job = {.kernel = kernel, .call = call, .team = &team};
+    _Atomic int64_t next_wave = 0;
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
 
     if (call->change) {
@@ -261,9 +313,12 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
         const fenv_t callers = cpu_float_mode_enter();
         w->clock = omp_get_thread_num() == 0 ? &clock : NULL;
         clear_distances(kernel, w);
-        run_worker(&job, w);
+        if (kernel->waves == 1)
+            run_together(&job, w, heads);
+        else
+            run_apart(&job, &next_wave, w, heads);
         fesetenv(&callers);
     }
     collect(&queue->work, kernel);
-    return cpu_team_status(&job.team);
+    return cpu_team_status(&team);
 }

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "longspan/tensor.h"
+
 #define SUM_DEPTH 40
 
 /* [rows][d], rows `stride` floats apart. */
@@ -37,10 +39,13 @@ static inline int sum_forest_depth(int64_t count)
 /* to [n] = a [n] + b [n]; a or b may be `to` */
 void cpu_add_floats(float *to, const float *a, const float *b, int64_t n);
 
-/* into += from; into = from; all [rows][d]. */
+/* into += from; sums = 0; all [rows][d]. */
 void cpu_sums_add(struct sums into, struct sums from, int rows, int d);
-void cpu_sums_copy(struct sums into, struct sums from, int rows, int d);
 void cpu_sums_clear(struct sums sums, int rows, int d);
+
+/* To rows [row, row + rows) of a tensor [b, s, heads, d], rounded; zeroes are positive. */
+void cpu_round_rows(struct ls_tensor *out, int64_t batch, int64_t row, int64_t head,
+                    struct sums sums, int rows);
 
 static inline void sum_forest_start(struct sum_forest *forest, int rows, int d)
 {

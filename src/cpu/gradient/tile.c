@@ -80,21 +80,27 @@ void cpu_gradient_biases(float *bias, const struct gradient_tile *tile, int firs
     if (tile->scores->bias) add_pair_biases(bias, tile, first, there);
 }
 
-/* Tiles go on to the next leaf of keys of the chunk, or to its first one with the leaf of queries
- * before. */
+/* Tiles go on to the next leaf of keys of the chunk that the leaf of queries sees, or to leaves of
+ * queries before it. */
 static void look_ahead(struct gradient_tile *tile, const struct gradient_job *job, int64_t head,
                        int64_t q_leaf, int64_t k_leaf)
 {
     const struct ls_gradient_kernel *kernel = job->kernel;
+    const int64_t first = k_leaf / kernel->chunk * kernel->chunk;
+    int64_t q = q_leaf, k = k_leaf;
 
     if (head_dims_widest(kernel->pad) > kernel->products->widest_ahead) return;
-    if ((k_leaf + 1) % kernel->chunk != 0 && k_leaf + 1 < job->call->k_leaves.count) {
-        tile->ahead =
-            kernel->keys.leaf + (size_t)keys_slot(job, head, k_leaf + 1) * kernel->keys_bytes;
+    do {
+        if (++k < first + kernel->chunk && k < job->call->k_leaves.count) continue;
+        k = first;
+        q--;
+    } while (q >= 0 && !gradient_leaf_is_seen(job, head, q, k));
+    if (q == q_leaf) {
+        tile->ahead = kernel->keys.leaf + (size_t)keys_slot(job, head, k) * kernel->keys_bytes;
         tile->ahead_bytes = kernel->keys_bytes;
-    } else if (q_leaf > 0) {
-        tile->ahead = kernel->packed.leaf +
-                      (size_t)queries_slot(job, head, q_leaf - 1) * kernel->queries_bytes;
+    } else if (q >= 0) {
+        tile->ahead =
+            kernel->packed.leaf + (size_t)queries_slot(job, head, q) * kernel->queries_bytes;
         tile->ahead_bytes = kernel->queries_bytes;
     }
 }

@@ -8,6 +8,7 @@
 #include "cpu/device.h"
 #include "cpu/float_mode.h"
 #include "cpu/gradient/sum_forest.h"
+#include "cpu/prefetch.h"
 #include "cpu/rows/rows.h"
 #include "tensor/dtype.h"
 
@@ -31,8 +32,10 @@ static void load_row(float *out, const struct ls_tensor *t, int64_t batch, int64
                      int64_t head)
 {
     const int64_t d = t->dim[3];
+    const char *from = element(t, batch, row, head);
 
-    ls_dtype_convert(out, LS_F32, element(t, batch, row, head), t->type, d);
+    prefetch_row_to_read(t, from);
+    ls_dtype_convert(out, LS_F32, from, t->type, d);
     memset(out + d, 0, (size_t)(-d & (LANES - 1)) * sizeof *out);
 }
 
@@ -110,6 +113,7 @@ static void add_heads(float *out, const float *a, const float *b, int64_t apart,
     int64_t half = 1;
 
     if (count == 1) {
+        prefetch_to_read((const char *)(a + PREFETCH_ROWS * d), (size_t)d * sizeof *a);
         add_terms(out, a, b, d);
         return;
     }
@@ -117,6 +121,21 @@ static void add_heads(float *out, const float *a, const float *b, int64_t apart,
     add_heads(out, a, b, apart, half, d);
     add_heads(right, a + half * apart, b ? b + half * apart : NULL, apart, count - half, d);
     cpu_add_floats(out, out, right, d);
+}
+
+void cpu_round_rows(struct ls_tensor *out, int64_t batch, int64_t row, int64_t head,
+                    struct sums sums, int rows)
+{
+    const int64_t d = out->dim[3];
+
+    for (int r = 0; r < rows; r++, sums.at += sums.stride) {
+        char *to = element(out, batch, row + r, head);
+        float positive[LS_MAX_HEAD_DIM];
+
+        prefetch_row_to_write(out, to);
+        add_terms(positive, sums.at, NULL, d);
+        ls_dtype_convert(to, out->type, positive, LS_F32, d);
+    }
 }
 
 static void round_sums(void *self, struct ls_tensor *out, const float *a, const float *b,
@@ -132,11 +151,12 @@ static void round_sums(void *self, struct ls_tensor *out, const float *a, const 
 #pragma omp for
         for (int64_t i = 0; i < batches * heads * s; i++) {
             const int64_t pair = i / s, row = i % s, at = (pair * group * s + row) * d;
+            char *to = element(out, pair / heads, row, pair % heads);
             float sum[LS_MAX_HEAD_DIM];
 
+            prefetch_row_to_write(out, to);
             add_heads(sum, a + at, b ? b + at : NULL, s * d, group, d);
-            ls_dtype_convert(element(out, pair / heads, row, pair % heads), out->type, sum, LS_F32,
-                             d);
+            ls_dtype_convert(to, out->type, sum, LS_F32, d);
         }
         fesetenv(&callers);
     }
