@@ -52,7 +52,7 @@ static void copy_state(struct ls_row_states to, size_t i, size_t to_stride,
     memcpy(to.acc + i * to_stride, from->acc + j * from_stride, d * sizeof *to.acc);
 }
 
-LS_CLONED static void subtract(float *from, const float *what, int64_t d)
+LS_CLONED static void take_off(float *from, const float *what, int64_t d)
 {
     for (int64_t j = 0; j < d; j++) from[j] -= what[j];
 }
@@ -65,7 +65,7 @@ static void write_residual(struct ls_tensor *o_lo, char *to, const char *o, floa
 
     prefetch_row_to_write(o_lo, to);
     ls_dtype_convert(rounded, LS_F32, o, o_lo->type, d);
-    subtract(acc, rounded, d);
+    take_off(acc, rounded, d);
     ls_dtype_convert(to, o_lo->type, acc, LS_F32, d);
 }
 
