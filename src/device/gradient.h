@@ -12,10 +12,10 @@ struct ls_gradient_shape {
 };
 
 /* Where a call's sums are all that there is of a gradient and nobody wants them but rounded, as by
- * ls_round_sums: they go here instead, dk and dv if each query head has a kv head. Their memory is
- * still the kernel's to use. */
+ * ls_round_sums: they go here instead, dk and dv only if h is h_kv. Their memory is still the
+ * kernel's to use. */
 struct ls_gradient_rounded {
-    struct ls_tensor *dq, *dk, *dv; /* may be q, k and v; each may be NULL */
+    struct ls_tensor *dq, *dk, *dv; /* dq may be q, dk k and dv v; each may be NULL */
 };
 
 /* The gradients of one meeting of queries and keys. Sums start from nothing and are written to rows

@@ -11,7 +11,7 @@
 #include "cpu/threads.h"
 
 #define ITEMS 4                       /* of a thread, so that all end at about the same time */
-#define GROUPS_OF_IDLE 16             /* the fewest for each thread that they leave idle */
+#define GROUPS_OF_IDLE 16             /* for each thread without one in the last round */
 #define WAVE_BYTES ((size_t)64 << 20) /* of heads that are taken at once, unless one has more */
 
 static int64_t chunks(const struct ls_gradient_shape *shape, int64_t chunk)
@@ -143,13 +143,15 @@ static size_t wave_bytes(struct ls_gradient_kernel kernel, int64_t heads, int64_
 }
 
 /* Whether threads do best to take whole groups: there are several for each, about as many for all,
- * and no call comes for which they had better stay packed. */
+ * under one mask, so that they cost the same, and no call comes for which they had better stay
+ * packed. */
 static bool threads_take_groups(const struct ls_gradient_kernel *kernel, int64_t groups)
 {
+    const struct ls_masks *masks = &kernel->shape.attention.masks;
     const int64_t threads = kernel->cpu.threads, idle = (threads - groups % threads) % threads;
 
-    return !kernel->shape.queries_return && groups >= ITEMS * threads &&
-           groups >= GROUPS_OF_IDLE * idle &&
+    return !kernel->shape.queries_return && masks->entries == 1 && masks->heads == 1 &&
+           groups >= ITEMS * threads && groups >= GROUPS_OF_IDLE * idle &&
            (size_t)threads * wave_bytes(*kernel, kernel->group, 1) <= WAVE_BYTES;
 }
 

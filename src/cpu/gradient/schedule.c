@@ -4,8 +4,9 @@
  * Leaves of queries are met from the last to the first: under a causal mask all chunks begin with
  * the same one, and a later chunk does not wait for what only an earlier one sees.
  *
- * Where a group of heads is small, each thread packs and does all items of some groups by itself:
- * what it has packed stays in its cache. */
+ * Where there are several groups of heads for each thread (threads_take_groups), it packs and does
+ * all items of some by itself: what it has packed stays in its cache. */
+#include <assert.h>
 #include <omp.h>
 #include <sched.h>
 
@@ -296,6 +297,7 @@ ls_status cpu_gradient(struct ls_queue *queue, struct ls_gradient_kernel *kernel
     _Atomic int64_t next_wave = 0;
     struct progress_clock clock = {.progress = queue->progress, .due = ls_now()};
 
+    assert(kernel->group == 1 || (!call->rounded.dk && !call->rounded.dv));
     if (call->change) {
         kernel->shape.attention.masks = call->change->masks;
         kernel->shape.attention.scores.seed = call->change->seed;
