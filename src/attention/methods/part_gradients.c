@@ -129,7 +129,8 @@ static void add_groups(float *pair, const struct ls_part_gradients *g, int64_t r
 /* Whether one meeting gives all sums. */
 static bool meets_once(const struct ls_part_gradients *g)
 {
-    return g->plan->problem.p == 1 && g->dq.first[1] == 1 && ls_total_sums(&g->dkv, 0) == 1;
+    return g->plan->problem.p == 1 && ls_total_sums(&g->dq, 0) == 1 &&
+           ls_total_sums(&g->dkv, 0) == 1;
 }
 
 /* What it has rounded at once. */

@@ -188,13 +188,14 @@ static ls_status return_sums(struct ls_attention_plan *plan, const struct ls_bac
 
 /* ---- execution */
 
+/* Gradients are written where q, k and v were. */
 static void compute(struct ls_attention_plan *plan)
 {
     struct ls_ulysses *own = plan->own;
     struct ls_swap_place *place = own->swap.backward;
     const struct ls_head_share *share = &own->swap.share[plan->rank];
-    struct ls_tensor *dq = &place[LS_LIKE_Q].all, *dk = &place[LS_LIKE_K].all,
-                     *dv = &place[LS_LIKE_V].all;
+    struct ls_tensor *q = &place[LS_LIKE_Q].all, *k = &place[LS_LIKE_K].all,
+                     *v = &place[LS_LIKE_V].all;
 
     if (share->q.count == 0) return;
     const bool split = splits_groups(&plan->problem);
@@ -202,25 +203,25 @@ static void compute(struct ls_attention_plan *plan)
 
     ls_travel_take_numbers(own->lse, &plan->problem, &place[LS_LSE].all);
     ls_travel_take_numbers(own->delta, &plan->problem, &place[LS_DELTA].all);
-    ls_plan_gradient(
-        plan, &(struct ls_gradient_call){
-                  .q = dq,
-                  .d_o = &place[LS_LIKE_O].all,
-                  .k = dk,
-                  .v = dv,
-                  .lse = own->lse,
-                  .delta = own->delta,
-                  .q_leaves = own->swap.queries.leaves,
-                  .k_leaves = own->swap.keys.leaves,
-                  .dq = own->dq,
-                  .dk = own->dk,
-                  .dv = own->dv,
-                  .rounded = {.dq = dq, .dk = grouped ? NULL : dk, .dv = grouped ? NULL : dv}});
+    ls_plan_gradient(plan,
+                     &(struct ls_gradient_call){
+                         .q = q,
+                         .d_o = &place[LS_LIKE_O].all,
+                         .k = k,
+                         .v = v,
+                         .lse = own->lse,
+                         .delta = own->delta,
+                         .q_leaves = own->swap.queries.leaves,
+                         .k_leaves = own->swap.keys.leaves,
+                         .dq = own->dq,
+                         .dk = own->dk,
+                         .dv = own->dv,
+                         .rounded = {.dq = q, .dk = grouped ? NULL : k, .dv = grouped ? NULL : v}});
     if (split || !grouped) return;
     const int64_t group = share->q.count / share->kv.count;
 
-    ls_plan_round(dk, plan, (struct ls_terms){own->dk, NULL}, group);
-    ls_plan_round(dv, plan, (struct ls_terms){own->dv, NULL}, group);
+    ls_plan_round(k, plan, (struct ls_terms){own->dk, NULL}, group);
+    ls_plan_round(v, plan, (struct ls_terms){own->dv, NULL}, group);
 }
 
 ls_status ls_ulysses_backward(struct ls_attention_plan *plan, const struct ls_backward_call *call)

@@ -137,7 +137,15 @@ static inline int64_t keys_slot(const struct gradient_job *job, int64_t head, in
 }
 
 /* dq of a leaf of queries is whole: rounded, if the caller wants it so. */
-void cpu_finish_dq(const struct gradient_job *job, int64_t head, int64_t q_leaf, struct sums dq);
+static inline void gradient_finish_dq(const struct gradient_job *job, int64_t head, int64_t q_leaf,
+                                      struct sums dq)
+{
+    const int64_t h = job->kernel->shape.attention.global.h;
+
+    if (job->call->rounded.dq)
+        cpu_round_rows(job->call->rounded.dq, head / h, job->call->q_leaves.leaf[q_leaf].row,
+                       head % h, dq, gradient_rows(job, q_leaf));
+}
 
 /* pack.c */
 

@@ -94,7 +94,7 @@ static void start_dq(struct gradient_queries *out, const struct gradient_job *jo
     out->turn = gradient_next_chunk(job, head, q_leaf, 0);
     if (out->turn < gradient_chunks(job)) return;
     cpu_sums_clear(out->dq.node[0], rows, (int)d);
-    cpu_finish_dq(job, head, q_leaf, out->dq.node[0]);
+    gradient_finish_dq(job, head, q_leaf, out->dq.node[0]);
 }
 
 /* One wave must have them all. */

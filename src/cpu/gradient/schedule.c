@@ -105,15 +105,6 @@ static int64_t last_seen(const struct gradient_job *job, const struct item *item
     return -1;
 }
 
-void cpu_finish_dq(const struct gradient_job *job, int64_t head, int64_t q_leaf, struct sums dq)
-{
-    const int64_t h = job->kernel->shape.attention.global.h;
-
-    if (job->call->rounded.dq)
-        cpu_round_rows(job->call->rounded.dq, head / h, job->call->q_leaves.leaf[q_leaf].row,
-                       head % h, dq, gradient_rows(job, q_leaf));
-}
-
 /* One leaf of queries meets the chunk. Its dq of the chunk's last leaf goes on to what earlier
  * chunks gave it. */
 static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *w,
@@ -142,7 +133,7 @@ static ls_status meet_queries(struct gradient_job *job, struct gradient_worker *
         LS_TRY(cpu_gradient_tile(&paths, job, w, item->head, q_leaf, j));
         progress_tick(w->clock);
     }
-    if (is_whole) cpu_finish_dq(job, item->head, q_leaf, w->whole_dq);
+    if (is_whole) gradient_finish_dq(job, item->head, q_leaf, w->whole_dq);
     atomic_store_explicit(&queries->turn, next, memory_order_release);
     return LS_OK;
 }

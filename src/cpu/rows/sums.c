@@ -123,19 +123,24 @@ static void add_heads(float *out, const float *a, const float *b, int64_t apart,
     cpu_add_floats(out, out, right, d);
 }
 
+/* A row of a tensor = the sum of `count` rows of a + b, rounded. */
+static void round_row(struct ls_tensor *out, int64_t batch, int64_t row, int64_t head,
+                      const float *a, const float *b, int64_t apart, int64_t count)
+{
+    const int64_t d = out->dim[3];
+    char *to = element(out, batch, row, head);
+    float sum[LS_MAX_HEAD_DIM];
+
+    prefetch_row_to_write(out, to);
+    add_heads(sum, a, b, apart, count, d);
+    ls_dtype_convert(to, out->type, sum, LS_F32, d);
+}
+
 void cpu_round_rows(struct ls_tensor *out, int64_t batch, int64_t row, int64_t head,
                     struct sums sums, int rows)
 {
-    const int64_t d = out->dim[3];
-
-    for (int r = 0; r < rows; r++, sums.at += sums.stride) {
-        char *to = element(out, batch, row + r, head);
-        float positive[LS_MAX_HEAD_DIM];
-
-        prefetch_row_to_write(out, to);
-        add_terms(positive, sums.at, NULL, d);
-        ls_dtype_convert(to, out->type, positive, LS_F32, d);
-    }
+    for (int r = 0; r < rows; r++)
+        round_row(out, batch, row + r, head, sums.at + r * sums.stride, NULL, 0, 1);
 }
 
 static void round_sums(void *self, struct ls_tensor *out, const float *a, const float *b,
@@ -151,12 +156,9 @@ static void round_sums(void *self, struct ls_tensor *out, const float *a, const 
 #pragma omp for
         for (int64_t i = 0; i < batches * heads * s; i++) {
             const int64_t pair = i / s, row = i % s, at = (pair * group * s + row) * d;
-            char *to = element(out, pair / heads, row, pair % heads);
-            float sum[LS_MAX_HEAD_DIM];
 
-            prefetch_row_to_write(out, to);
-            add_heads(sum, a + at, b ? b + at : NULL, s * d, group, d);
-            ls_dtype_convert(to, out->type, sum, LS_F32, d);
+            round_row(out, pair / heads, row, pair % heads, a + at, b ? b + at : NULL, s * d,
+                      group);
         }
         fesetenv(&callers);
     }
