@@ -1,7 +1,7 @@
 #!/bin/sh
 # From a fresh checkout on Debian to attention over a long sequence on two MPI ranks, verified.
 #   sh jobs/quickstart.sh              installs what is missing, builds in build/, runs the main job
-#   sh jobs/quickstart.sh check        the same set-up, then every test, on 1, 2 and 3 ranks
+#   sh jobs/quickstart.sh check        the same set-up, then every test, on 2 and 3 ranks
 #   sh jobs/quickstart.sh check-all    set-up, main job, then every test on more ranks, with more cases
 # LONGSPAN_CONFIGURE holds more options for configure, such as --enable-werror.
 set -eu

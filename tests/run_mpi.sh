@@ -8,7 +8,7 @@
 # LS_TEST_ONLY, a pattern like */strict*, chooses among the tests.
 set -u
 program=$1
-export LS_TEST_NP="${LS_TEST_NP-1 2 3}"
+export LS_TEST_NP="${LS_TEST_NP-2 3}"
 
 if [ -z "${MPIEXEC-}" ]; then
     echo "1..0 # SKIP no MPI launcher was found by configure"

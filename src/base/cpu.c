@@ -57,7 +57,7 @@ static bool has_amx(void)
     return syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
 }
 
-ls_isa ls_cpu_isa_best(void)
+static ls_isa find_best(void)
 {
     __builtin_cpu_init();
     if (!has_avx2()) return LS_ISA_GENERIC;
@@ -68,12 +68,22 @@ ls_isa ls_cpu_isa_best(void)
 
 #else
 
-ls_isa ls_cpu_isa_best(void)
+static ls_isa find_best(void)
 {
     return LS_ISA_GENERIC;
 }
 
 #endif
+
+/* Found once: a virtual machine takes long to answer what its CPU is. */
+ls_isa ls_cpu_isa_best(void)
+{
+    enum { UNKNOWN = -1 };
+    static _Atomic int best = UNKNOWN;
+
+    if (best == UNKNOWN) best = (int)find_best();
+    return (ls_isa)best;
+}
 
 bool ls_cpu_bf16_pays(ls_isa isa)
 {
